@@ -1,6 +1,6 @@
 import type { Clock } from '#host/clock.ts';
 
-/** What a node does at present: requests, sessions and pods. It is idle while there is nothing of it. */
+/** Counts the requests, sessions and pods of a node, which is idle while there are none. */
 export class Activity {
   readonly #clock: Clock;
   readonly #listeners = new Set<() => void>();
@@ -10,7 +10,7 @@ export class Activity {
     this.#clock = clock;
   }
 
-  /** Until it is disposed, which it may be several times. */
+  /** Counts one until the result is disposed; a second disposal has no effect. */
   begin(): Disposable {
     let isOver = false;
     this.#count += 1;
@@ -25,7 +25,7 @@ export class Activity {
     };
   }
 
-  /** Resolves when there was nothing for that long. An abort of `signal` ends the wait. */
+  /** Resolves when the count has been 0 for `ms`, or when `signal` aborts. */
   idleFor(ms: number, signal: AbortSignal): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     let cancel = () => {};

@@ -75,7 +75,7 @@ test('EndedPods keeps outcome, logs and what a pod was made of, also for the nex
   await using it = await open();
   await it.end('web', 1000, 3, { '.log.1': record('older'), '.log': record('newer') });
   await it.end('ok', 500);
-  await rm(it.logs, { recursive: true }); // as a sandbox's directory is
+  await rm(it.logs, { recursive: true }); // as when its sandbox is removed
   for (const ended of [it.ended, await it.again()]) {
     assert.equal(await logOf(ended, 'web'), 'older\nnewer\n');
     const web = ended.list().find(({ name }) => name === 'web');

@@ -19,7 +19,7 @@ import {
 import { type LiveRecord, LiveRecordWriter, readLiveRecord } from './live-record.ts';
 import { SecretsInMemory } from './secrets-in-memory.ts';
 
-/** The most that is kept of pods after their end; the oldest are removed first. */
+/** Limits on the pods that are kept after their end. The oldest are removed first. */
 export interface EndedLimits {
   readonly pods: number;
   readonly bytes: number;
@@ -44,7 +44,7 @@ export interface EndedPod {
   readonly bytes: number;
 }
 
-/** A pod of an earlier process whose end is not recorded: it may run, for the next process to take over. */
+/** A pod of an earlier process without a recorded end: it may still run, and the next process may take it over. */
 export interface UnfinishedPod {
   readonly id: string;
   readonly namespace: string;
@@ -59,12 +59,13 @@ export interface LeftLog {
   readonly path: string;
 }
 
-/** Outcome of a pod that no process could take over: as if by SIGKILL, since its machine is ended, too. */
+/** Outcome of a pod that no process could take over. The exit code is that of SIGKILL, since its machine has ended. */
 const lost: PodOutcome = { exitCode: 137, reason: 'Lost', message: 'its machine ended while no podvm served it' };
 
 /**
- * Pods of `podvm run` after their end, for the next processes too: what `inspect` shows, exit code, logs, and what it takes
- * to run them again. One directory for each pod: `pod.json`, `source.json` and `logs/<container>/<attempt>.log`.
+ * Pods of `podvm run` after their end, kept for later processes: the details for `inspect`, exit code, logs, and the
+ * source for running them again. Each has a directory with `pod.json`, `source.json` and
+ * `logs/<container>/<attempt>.log`.
  */
 export class EndedPods {
   readonly #options: EndedPodsOptions;
@@ -92,19 +93,19 @@ export class EndedPods {
     return [...this.#pods.values()];
   }
 
-  /** Pods that an earlier process has left. */
+  /** Pods that an earlier process left without a recorded end. */
   unfinished(): readonly UnfinishedPod[] {
     return [...this.#unfinished.values()];
   }
 
-  /** What a pod runs with that an earlier process has left, without its Secrets. Errors: `corrupt`. */
+  /** Returns the source of a pod that this process takes over, without its Secrets. Errors: `corrupt`. */
   async takeUp(pod: UnfinishedPod): Promise<StoredSource> {
     const source = await this.#storedSourceOf(pod);
     this.#unfinished.delete(pod.id);
     return source;
   }
 
-  /** Lists a pod that cannot be taken over. */
+  /** Records a pod that cannot be taken over as ended. */
   async lose({ id }: UnfinishedPod): Promise<void> {
     this.#unfinished.delete(id);
     const record = await this.#recordOf(id);
@@ -114,7 +115,7 @@ export class EndedPods {
     await this.#removeOldest();
   }
 
-  /** Records a pod for the next process while it runs, after `begun`. */
+  /** Returns a writer that records a running pod for the next process, once `begun` has settled. */
   writerOf(id: string, facts: Pick<LiveRecord, 'bootId'> & StartOptions, begun: Promise<unknown>): LiveRecordWriter {
     return new LiveRecordWriter(this.#pathOf(id), facts, begun, this.#options.log);
   }
@@ -165,7 +166,9 @@ export class EndedPods {
     await rm(this.#pathOf(id), { recursive: true, force: true });
   }
 
-  /** What to run it again with. Errors: `corrupt`; `failedPrecondition` for Secrets that are gone. */
+  /**
+   * Returns the source for running the pod again. Errors: `corrupt`; `failedPrecondition` for Secrets that are gone.
+   */
   async sourceOf(pod: EndedPod): Promise<PodSource> {
     const { id, name } = pod;
     const { hasSecrets, ...source } = await this.#storedSourceOf(pod);

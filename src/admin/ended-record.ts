@@ -3,13 +3,13 @@ import { podDetailsSchema, podOutcomeSchema } from '#api/pods.ts';
 import type { PodConfig, TerminalSize } from '#pod/pods.ts';
 import type { Pod } from '#pod/schema/objects.ts';
 
-/** All that it takes to run a pod again. */
+/** Everything needed to run a pod again. */
 export interface PodSource extends Pick<PodConfig, 'configMaps' | 'secrets' | 'network'> {
   /** As the manifest has it, under its present name. */
   readonly pod: Pod;
 }
 
-/** How a pod was asked to run. */
+/** Options for the start of a pod. */
 export interface StartOptions {
   /** Keeps nothing of the pod after its end. */
   readonly removeAtEnd: boolean;
@@ -26,7 +26,7 @@ export function storedSource(source: PodSource): string {
   return JSON.stringify({ ...source, secrets: [], hasSecrets: source.secrets.length > 0 });
 }
 
-/** `pod.json` in the directory of a pod: how it was when it ended, or when it started if podvm was killed meanwhile. */
+/** `pod.json` in the directory of a pod: its state at its end, or at its start if podvm was killed in between. */
 export const endedRecordSchema = v.object({
   version: v.literal(1),
   details: podDetailsSchema,
@@ -39,7 +39,7 @@ export const endedRecordSchema = v.object({
 export type EndedRecord = v.InferOutput<typeof endedRecordSchema>;
 
 const object = v.record(v.string(), v.unknown());
-/** `source.json`, which only podvm writes and only root may. Its Pod has passed the schema of manifests. */
+/** `source.json`, written by podvm and writable only by root. Its Pod has passed the schema of manifests. */
 const sourceSchema = v.object({
   pod: v.looseObject({ metadata: v.looseObject({ name: v.string(), namespace: v.string() }), spec: object }),
   configMaps: v.array(object),
@@ -50,6 +50,6 @@ const sourceSchema = v.object({
 
 /** Errors: valibot's and JSON's. */
 export function parseSource(text: string): StoredSource {
-  // SAFE: what a manifest's own schema gave was written, and JSON keeps all of it (read-manifests.ts relies on that, too)
+  // SAFE: the Pod passed the schema of manifests and JSON keeps all of it (read-manifests.ts relies on that, too)
   return v.parse(sourceSchema, JSON.parse(text)) as unknown as StoredSource;
 }

@@ -15,7 +15,7 @@ const noNode = () =>
   Promise.reject(
     new PodvmError('failedPrecondition', 'Cannot run a pod: no node runs', { fix: 'Start one with `podvm run`.' }),
   );
-/** What there is without a node. */
+/** Sandboxes of a process without a node: none, and none can be started. */
 const noSandboxes: Sandboxes = {
   run: noNode,
   list: () => [],
@@ -26,7 +26,7 @@ const noSandboxes: Sandboxes = {
   templateMadeAt: () => Promise.resolve(undefined),
 };
 
-/** The calls about pods where none runs: those that have ended. */
+/** Calls about pods in a process without a node: it knows only those that have ended. */
 export function endedRoutes(ended: EndedPods): Routes {
   const parts = {
     sandboxes: noSandboxes,

@@ -4,7 +4,7 @@ import type { ContainerSummary, PodDetails, PodSummary } from '#api/pods.ts';
 import type { Container, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
 import { sandboxOf } from './describe-pod.ts';
 
-/** Who decides about a pod. */
+/** Program that decides about a pod. */
 export type Owner = 'podvm' | 'kubelet' | 'containerd';
 
 /** A pod of another program: its newest sandbox. */
@@ -89,7 +89,7 @@ function containerSummary({ status }: Container): ContainerSummary {
   };
 }
 
-/** How each owner is asked, by what a user wants to do. */
+/** Fix for each owner: the command that does at the owner what podvm refuses. */
 const instead = {
   kubelet: {
     stop: 'Delete it with `kubectl delete pod`; without a cluster, `crictl stopp`. `podvm drain` ends all pods of the node.',
@@ -105,7 +105,7 @@ const instead = {
   },
 } as const;
 
-/** The refusal of what only its owner may do. `verb` completes `Cannot`. */
+/** Error for an action that only the pod's owner may take. `verb` completes `Cannot`. */
 export function notOurs(
   { name, owner }: Pick<ForeignPod, 'name' | 'owner'>,
   verb: string,

@@ -18,7 +18,7 @@ import { errorBodyOf } from './error-body.ts';
 import { readJson, sendJson } from './http.ts';
 import type { Routes } from './routes.ts';
 
-/** The calls that concern images. `inUse`: ids of those that pods use, beside those that are held. */
+/** Calls on images. `inUse`: ids of images that pods use, in addition to those that are held. */
 export function imageRoutes(images: ImageStore, inUse: () => ReadonlySet<string> = () => new Set()): Routes {
   return {
     'GET /v1/images': ({ response }) => sendJson(response, 200, images.list().map(summaryOf)),
@@ -63,7 +63,7 @@ export function imageRoutes(images: ImageStore, inUse: () => ReadonlySet<string>
   };
 }
 
-/** Removes the images without a tag, or `all`, as far as nothing uses them. Returns those that were removed. */
+/** Removes unused images: those without a tag or, with `all`, every one. Returns the removed images. */
 async function prune(images: ImageStore, all: boolean, inUse: ReadonlySet<string>): Promise<readonly Image[]> {
   const removed: Image[] = [];
   const unused = images.list().filter(({ id }) => !inUse.has(id));

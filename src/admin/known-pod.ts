@@ -4,7 +4,7 @@ import type { EndedPod } from './ended-pods.ts';
 import type { PodSource, StartOptions } from './ended-record.ts';
 import type { ForeignPod } from './foreign-pods.ts';
 
-/** A pod that runs, and what it takes to run it again. */
+/** A running pod, with everything needed to run it again. */
 export interface LivePod {
   readonly kind: 'live';
   readonly namespace: string;
@@ -12,17 +12,19 @@ export interface LivePod {
   readonly pod: RunningPod;
   readonly source: PodSource;
   readonly options: StartOptions;
-  /** Its Secrets ended with an earlier process. */
+  /** Its Secrets were lost with an earlier process. */
   readonly hasLostSecrets: boolean;
-  /** Settles when it has ended, its sandbox is gone, and it is among the ended ones or forgotten. Never rejects. */
+  /**
+   * Settles when the pod has ended, its sandbox is gone, and the pod is recorded as ended or forgotten. Never rejects.
+   */
   readonly over: Promise<PodFinish>;
-  /** Settles when this process leaves it to the next one. */
+  /** Settles when this process leaves the pod to the next one. */
   readonly left: Promise<void>;
 }
 
 export type KnownPod = LivePod | ({ readonly kind: 'foreign' } & ForeignPod) | ({ readonly kind: 'ended' } & EndedPod);
 
-/** Waits for the end of a pod. Errors: `unavailable` when this process ends before and the pod does not. */
+/** Waits for the end of a pod. Errors: `unavailable` when this process ends before the pod. */
 export async function untilOver({ name, over, left }: LivePod): Promise<PodFinish> {
   const finish = await Promise.race([over, left]);
   if (finish !== undefined) return finish;

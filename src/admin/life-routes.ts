@@ -17,7 +17,7 @@ import { chooseContainer } from './pod-logs.ts';
 import type { Asked, Call, Routes } from './routes.ts';
 import { untilStarted } from './run-session.ts';
 
-/** The calls that end, remove and repeat pods. */
+/** Calls that stop, remove, restart and rename pods. */
 export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
   const withPod =
     (answer: (pod: KnownPod, call: Call) => Promise<PodSummary | PodOutcome>) =>
@@ -28,7 +28,7 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
     await untilStarted(live);
     return summaryOf(live.pod);
   };
-  /** Its summary when it has ended: that of the record, if there is one. */
+  /** Waits for the end of a pod and returns its summary with the exit code. */
   const endOf = async (live: LivePod): Promise<PodSummary> => {
     const { exitCode } = await untilOver(live);
     return { ...summaryOf(live.pod), exitCode };
@@ -105,11 +105,11 @@ const stillRuns = ({ name }: LivePod) =>
 /** Finds the pod that a path names. Errors: those of `NodePods.find`. */
 export const findKnown = (pods: NodePods, asked: Asked): KnownPod => pods.find(...nameOf(asked));
 
-/** The same, of those that run. `verb` completes `Cannot`. Errors: those of `NodePods.reach`. */
+/** Finds the running pod that a path names. `verb` completes `Cannot`. Errors: those of `NodePods.reach`. */
 export const findReached = (pods: NodePods, asked: Asked, verb: string): ReachedPod =>
   pods.reach(...nameOf(asked), verb);
 
-/** The pod that a path names: the namespace is undefined for `_`, any of them. */
+/** Returns the namespace and name in a path. The namespace is undefined for `_`, which stands for any. */
 export function nameOf({ segment }: Asked): [namespace: string | undefined, name: string] {
   const namespace = segment('namespace');
   return [namespace === '_' ? undefined : namespace, segment('name')];

@@ -15,7 +15,7 @@ const schema = v.object({
   terminalSize: v.exactOptional(v.object({ columns: v.number(), rows: v.number() })),
   memory: podMemorySchema,
 });
-/** `live.json` beside the other files of a kept pod while it runs: what the next process needs to take it over. */
+/** `live.json` in the directory of a pod while it runs: the state from which the next process takes it over. */
 export type LiveRecord = Readonly<v.InferOutput<typeof schema>>;
 
 const fileName = 'live.json';
@@ -45,7 +45,7 @@ export class LiveRecordWriter {
   #next: RecordedPod | undefined;
   #writing: Promise<void>;
 
-  /** `begun`: settles when the directory is there. */
+  /** `begun`: settles when the directory exists. */
   constructor(directory: string, facts: Pick<LiveRecord, 'bootId'> & StartOptions, begun: Promise<unknown>, log: Log) {
     this.#directory = directory;
     this.#facts = facts;
@@ -61,7 +61,7 @@ export class LiveRecordWriter {
     return this.#writing;
   }
 
-  /** Settles when this state, or a newer one, is written or has failed, which is logged. */
+  /** Settles when this state or a newer one is written, or when writing has failed, which is logged. */
   save(memory: RecordedPod): Promise<void> {
     const isQueued = this.#next !== undefined;
     this.#next = memory;
@@ -81,7 +81,7 @@ export class LiveRecordWriter {
       memory,
     };
     const text = JSON.stringify(record);
-    if (text === this.#written) return; // as after most probes
+    if (text === this.#written) return; // unchanged, as after most probes
     try {
       await replaceFile(join(this.#directory, fileName), text);
       this.#written = text;

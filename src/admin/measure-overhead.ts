@@ -5,10 +5,10 @@ import type { Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
 
 /** Time in which all guests must answer, in `ms`. */
 const answerMs = 5000;
-/** Age below which the processor time of the start would count most, in `ms`. */
+/** Least age of a measured pod, in `ms`: before it, the processor time of the start would outweigh the rest. */
 const minAgeMs = 30_000;
 
-/** Measures the pods that have run for a while, as far as their guests answer. */
+/** Measures the pods that are old enough and whose guests answer. */
 export async function measureOverhead(
   sandboxes: Pick<Sandboxes, 'list'>,
   nowMs: number,

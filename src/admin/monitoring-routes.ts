@@ -4,16 +4,16 @@ import type { MetricsPage } from '#metrics/metrics-page.ts';
 import { sendJson } from './http.ts';
 import type { Call, Routes } from './routes.ts';
 
-/** What is asked of a node by those who watch it. */
+/** Sources of the answers to monitoring. */
 export interface MonitoringParts {
   readonly metrics: Pick<MetricsPage, 'write'>;
-  /** Why new pods cannot run now; empty when they can. */
+  /** Reasons why new pods cannot run now; empty if they can. */
   readonly whyNotReady: () => Promise<readonly string[]>;
-  /** Versions by name; undefined for what set-up has not made. */
+  /** Versions by name; undefined for parts that set-up has not made. */
   readonly versions: () => Promise<Readonly<Record<string, string | number | undefined>>>;
 }
 
-/** The calls of monitoring, on the admin socket and on the address for metrics. */
+/** Calls of monitoring, on the admin socket and on the address for metrics. */
 export function monitoringRoutes({ metrics, whyNotReady, versions }: MonitoringParts): Routes {
   return {
     'GET /metrics': async ({ request, response }) => {
@@ -21,7 +21,7 @@ export function monitoringRoutes({ metrics, whyNotReady, versions }: MonitoringP
       const text = await metrics.write(format);
       response.writeHead(200, { 'content-type': formats[format] }).end(text);
     },
-    /** An answer at all says that the process lives. */
+    /** Any answer shows that the process is alive. */
     'GET /healthz': (call) => sendText(call, 200, 'ok\n'),
     'GET /readyz': async (call) => {
       const why = await whyNotReady().catch((error: unknown) => [messageOf(error)]);

@@ -15,7 +15,7 @@ export interface MonitoringAddress {
   readonly clients: 'local' | 'any';
 }
 
-/** A few scrapers, and people who look. */
+/** Enough for a few scrapers and browsers. */
 const maxConnections = 64;
 const maxHeaderBytes = 16 * 1024;
 /** Time for a request to arrive whole, in `ms`. */
@@ -61,7 +61,7 @@ const otherHost = () =>
     fix: 'Ask for an address of loopback, such as http://127.0.0.1:10011/metrics, or set metricsClients to any.',
   });
 
-/** A page of another site, whose name was made to lead here, names that site (DNS rebinding). */
+/** Refuses DNS rebinding: a page of another site, whose name resolves to this address, sends that name as its host. */
 function namesAddress({ headers: { host = '' } }: IncomingMessage): boolean {
   const name = host.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
   return name === 'localhost' || isIP(name) !== 0;

@@ -23,11 +23,11 @@ export interface RunParts extends PodParts {
   readonly log: Log;
 }
 
-/** How pods outlive the process. */
+/** Settings for pods that outlive the process. */
 export interface PodKeeping {
   /** Present boot of the host. */
   readonly bootId: string;
-  /** Runs pods with `restartPolicy: Always` again that the end of an earlier boot has ended. */
+  /** Runs pods with `restartPolicy: Always` again if they ended with an earlier boot of the host. */
   readonly startsAfterBoot: boolean;
 }
 
@@ -37,14 +37,14 @@ export interface NodePodsParts extends RunParts {
   readonly keeping?: PodKeeping;
 }
 
-/** How a pod of this process begins: as a new one, or from what an earlier process has left. */
+/** Origin of a pod of this process: new, or left by an earlier process (`before`). */
 interface Beginning {
   readonly id: string;
   readonly before?: { readonly left: UnfinishedPod; readonly sandbox: Sandbox; readonly hasLostSecrets: boolean };
   readonly signal?: AbortSignal;
 }
 
-/** The pods that this process was asked to run, with those that have ended: started, found, removed and run again. */
+/** Starts, finds, removes and restarts the pods of this process, including those that have ended. */
 export class NodePods implements AsyncDisposable {
   readonly #parts: NodePodsParts;
   readonly #activity: Activity;
@@ -59,8 +59,8 @@ export class NodePods implements AsyncDisposable {
   }
 
   /**
-   * Starts pods, all or none. Each takes the place of an ended one of its name. Subscriptions in the same turn miss
-   * nothing. Errors: `alreadyExists`.
+   * Starts all of the pods or none. Each replaces an ended pod of the same name. Subscribers in the same turn of the
+   * event loop miss no event. Errors: `alreadyExists`.
    */
   start(sources: readonly PodSource[], options: StartOptions, signal?: AbortSignal): readonly LivePod[] {
     for (const { pod } of sources) {
@@ -71,7 +71,7 @@ export class NodePods implements AsyncDisposable {
     );
   }
 
-  /** Takes over what an earlier process has left running, and lists what has ended meanwhile. */
+  /** Takes over the pods that an earlier process left running, and records those that have ended since. */
   async recover(): Promise<void> {
     const { ended, keeping, sandboxes, log } = this.#parts;
     if (keeping === undefined) return;
@@ -115,12 +115,12 @@ export class NodePods implements AsyncDisposable {
       .catch((error: unknown) => log.error('pod not started again', error));
   }
 
-  /** Finds a pod; of one name, the one that runs. Errors: `notFound`, `invalid` (ambiguous). */
+  /** Finds a pod, preferring a running one among those of the name. Errors: `notFound`, `invalid` (ambiguous). */
   find(namespace: string | undefined, name: string): KnownPod {
     return findByName(this.#known(), namespace, name);
   }
 
-  /** The same, of those that run. Errors also: `failedPrecondition`, which completes `Cannot`. */
+  /** Finds a running pod. Errors: those of `find`; `failedPrecondition`, where `verb` completes `Cannot`. */
   reach(namespace: string | undefined, name: string, verb: string): ReachedPod {
     const found = this.find(namespace, name);
     if (found.kind !== 'ended') return reached(found);
@@ -129,12 +129,12 @@ export class NodePods implements AsyncDisposable {
     });
   }
 
-  /** Those that run. */
+  /** Returns the running pods of this process. */
   live(): readonly LivePod[] {
     return [...this.#live.values()];
   }
 
-  /** Ids of the images of pods that run, of all owners: also of containers that are yet to be made. */
+  /** Ids of the images of running pods of all owners, including images of containers that do not exist yet. */
   *imagesInUse(images: Pick<ImageStore, 'get'>): Generator<string> {
     for (const { containers } of this.#parts.sandboxes.list())
       for (const { status } of containers) yield status.imageId;
@@ -160,12 +160,12 @@ export class NodePods implements AsyncDisposable {
       .toSorted((one, other) => one.at.localeCompare(other.at));
   }
 
-  /** Those of other programs, without those whose name one of this process has. */
+  /** Pods of other programs, without those that share the name of a pod of this process. */
   foreign(): readonly ForeignPod[] {
     return foreignPods(this.#parts.sandboxes).filter(({ namespace, name }) => !this.#parts.pods.has(namespace, name));
   }
 
-  /** Those that have ended, without those whose name a running one has. */
+  /** Pods that have ended, without those that share the name of a running one. */
   ended(): readonly EndedPod[] {
     return this.#parts.ended.list().filter(({ namespace, name }) => !this.#parts.pods.has(namespace, name));
   }
@@ -183,7 +183,7 @@ export class NodePods implements AsyncDisposable {
     return this.#startAlone(live.source, live.options);
   }
 
-  /** Errors: `alreadyExists`; `failedPrecondition` for one that runs, whose name its machine and network have. */
+  /** Errors: `alreadyExists`; `failedPrecondition` for a running pod, whose machine and network use its name. */
   async rename(pod: KnownPod, name: string): Promise<EndedPod> {
     if (pod.kind === 'foreign') throw notOurs(pod, 'rename');
     if (pod.kind === 'live') {
@@ -280,7 +280,10 @@ export class NodePods implements AsyncDisposable {
     return live;
   }
 
-  /** What cannot be recorded is logged: the pod itself does not depend on it. `begun`: of one that is not on record yet. */
+  /**
+   * Waits for the end of a pod and records it; failures to record are logged, because the pod does not depend on them.
+   * `begun`: resolved once a new pod is recorded; undefined for one that already is.
+   */
   async #untilOver(
     pod: RunningPod,
     source: PodSource,
@@ -305,7 +308,7 @@ export class NodePods implements AsyncDisposable {
           });
     record.begun?.resolve();
     const finish = await pod.finished;
-    await this.#writers.get(pod)?.saved; // it writes to the directory of the record
+    await this.#writers.get(pod)?.saved; // the writer writes to the directory of the record
     const containers = pod.sandbox?.status.containers ?? [];
     const isInterrupted = containers.length === 0 && finish.reason === 'Terminated'; // leaves nothing
     const isForgotten = isInterrupted || removeAtEnd;

@@ -13,12 +13,12 @@ import type { EndedPod } from './ended-pods.ts';
 import { ownerOf } from './foreign-pods.ts';
 import { type KnownPod } from './known-pod.ts';
 
-/** Time that a guest has to answer, in `ms`: a person waits, and one that hangs is described, too. */
+/** Time in which a guest must answer, in `ms`. A pod whose guest hangs is described without its figures. */
 const answerMs = 2000;
 const consoleLines = 40;
-/** Starts without which there is no median to compare with. */
+/** Least number of starts for a median to compare with. */
 const minStarts = 3;
-/** What a slow step takes more than the median, in `ms`. */
+/** Least excess of a slow step over the median, in `ms`. */
 const slowMs = 100;
 
 type Machine = NonNullable<PodDescription['machine']>;
@@ -73,7 +73,7 @@ export async function describePod(
   };
 }
 
-/** What is known of a pod when its machine is gone. */
+/** Describes a pod whose machine is gone. */
 function describeEnded({ details, outcome }: EndedPod): PodDescription {
   const { namespace, name, phase, createdAt, addresses, containers, events, sandbox } = details;
   const words = [outcome.reason, outcome.message].filter((word) => word !== undefined).map((word) => printable(word));
@@ -92,11 +92,11 @@ function describeEnded({ details, outcome }: EndedPod): PodDescription {
 interface Figures {
   readonly stats?: SandboxStats;
   readonly host?: HostFigures;
-  /** Why some are missing. */
+  /** Reason why some figures are missing. */
   readonly unmeasured?: string;
 }
 
-/** Both are asked within the time, and each is shown without the other. */
+/** Asks guest and host within the same time. Each answer is shown even if the other fails. */
 async function figuresOf(sandbox: Sandbox | undefined, signal: AbortSignal): Promise<Figures> {
   if (sandbox?.status.state !== 'ready') return {};
   using deadline = openDeadline(answerMs, signal);
@@ -147,7 +147,7 @@ async function machineOf(
   return { machine, console: tail.map((line) => printable(line)) };
 }
 
-/** A reason with eight lines of a console. */
+/** Room for a reason with eight lines of a console. */
 const maxFailureChars = 4000;
 
 const useOf = ({ memoryBytes, cpuUsec, pids }: Pick<SandboxStats, 'memoryBytes' | 'cpuUsec' | 'pids'>) => ({

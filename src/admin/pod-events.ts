@@ -7,14 +7,14 @@ import { type LivePod } from './known-pod.ts';
 
 export interface EventQuery {
   readonly follow: boolean;
-  /** Only of these pods. */
+  /** Selects the pods. */
   readonly isWanted: (pod: { readonly namespace: string; readonly name: string }) => boolean;
 }
 
-/** The most that waits for a client that reads slowly. */
+/** Limit of events that wait for a slow client. */
 const maxWaiting = 10_000;
 
-/** Yields the events of pods of `podvm run`, the oldest first, and then those that happen. Errors: `exhausted`. */
+/** Yields the past events of the pods of `podvm run`, the oldest first, and then new ones. Errors: `exhausted`. */
 export async function* podEvents(
   pods: NodePods,
   { follow, isWanted }: EventQuery,

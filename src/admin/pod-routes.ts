@@ -25,7 +25,7 @@ import { reached, type ReachedPod } from './reached-pod.ts';
 import { chooseContainer, podLogs } from './pod-logs.ts';
 import type { Asked, Call, Routes } from './routes.ts';
 
-/** The calls that show pods and their node, and those that end all of them. */
+/** Calls that show pods and their node, and those that end all pods. */
 export function podRoutes(pods: NodePods, { pods: running, sandboxes, ended }: PodRouteParts): Routes {
   return {
     'GET /v1/node': ({ response }) =>
@@ -66,7 +66,7 @@ async function detailsOfKnown(pod: KnownPod, signal: AbortSignal): Promise<PodDe
   return pod.kind === 'live' ? await detailsOf(pod.pod, signal) : await foreignDetails(pod, signal);
 }
 
-/** What answers about pods come from. */
+/** Sources of the answers about pods. */
 export interface PodRouteParts {
   readonly pods: PodTable;
   readonly sandboxes: Sandboxes;
@@ -89,7 +89,7 @@ async function sendLogs(pod: KnownPod, ended: EndedPods, { query, response, sign
   await sendStream(response, 'application/octet-stream', chunks, signal);
 }
 
-/** The most that is shown of a console that is kept in memory, which has 16 KiB. */
+/** Limit of lines shown of a console that is kept in memory, which has 16 KiB. */
 const maxConsoleLines = 1000;
 
 async function sendConsole({ name, sandbox }: ReachedPod, { query, response, signal }: Call): Promise<void> {
@@ -106,7 +106,7 @@ async function sendConsole({ name, sandbox }: ReachedPod, { query, response, sig
   await sendStream(response, 'text/plain', text, signal);
 }
 
-/** Starts the command that a session asks for. Errors: those of `findReached` and `Container.exec`. */
+/** Starts the command of an exec session. Errors: those of `findReached` and `Container.exec`. */
 export async function startExec(pods: NodePods, asked: Asked): Promise<Exec> {
   const { query } = asked;
   const pod = findReached(pods, asked, 'run a command in');

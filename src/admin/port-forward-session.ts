@@ -11,8 +11,8 @@ import { send } from './run-session.ts';
 const dialMs = 30_000;
 
 /**
- * Serves one `WS .../port-forward`: one connection to a port of a pod, at 127.0.0.1 in it. Binary frames are its bytes, an
- * empty one is the end of its direction. A connection that fails is told by a text frame with an ErrorBody.
+ * Serves one `WS .../port-forward`: one connection to a port of a pod, at 127.0.0.1 in the pod. Binary frames carry its
+ * bytes, and an empty one ends its direction. A failure is reported by a text frame with an ErrorBody.
  */
 export async function servePortForward(
   socket: WebSocket,

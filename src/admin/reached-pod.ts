@@ -3,17 +3,17 @@ import type { Sandbox } from '#sandbox/sandbox.ts';
 import { type ForeignPod, newestContainers } from './foreign-pods.ts';
 import { type KnownPod } from './known-pod.ts';
 
-/** A pod that runs, of any owner, as far as commands and connections reach it. */
+/** A running pod, of any owner, with the parts that commands and connections need. */
 export interface ReachedPod {
   readonly name: string;
   /** Undefined until it has a machine. */
   readonly sandbox: Sandbox | undefined;
   readonly containers: readonly string[];
-  /** The container that is meant where none is named. */
+  /** Container for requests that name none. */
   readonly chosen: string | undefined;
 }
 
-/** A pod that runs, of any owner. */
+/** Returns the parts of a running pod of any owner. */
 export const reached = (pod: Exclude<KnownPod, { kind: 'ended' }>): ReachedPod =>
   pod.kind === 'live' ? reachedPod(pod.pod) : reachedForeign(pod);
 

@@ -28,7 +28,7 @@ const detach = async (served: Served, text: string, options: object = {}) =>
   await Array.fromAsync(await begin(served, text, { detach: true, ...options }));
 const details = async (served: Served) =>
   v.parse(podDetailsSchema, JSON.parse((await served.call('GET', '/v1/pods/_/web')).body));
-/** Waits until `look` holds, while time stands still: what is recorded takes its own. */
+/** Waits in real time until `look` holds: records are written while the fake clock stands still. */
 async function until(what: string, look: () => boolean | Promise<boolean>): Promise<void> {
   const found = await poll(async () => ((await look()) ? true : undefined), {
     everyMs: 2,

@@ -2,7 +2,7 @@ import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http
 import { PodvmError } from '#base/errors.ts';
 import { sendError } from './http.ts';
 
-/** What a request's path and query say. */
+/** Path and query of a request. */
 export interface Asked {
   readonly query: URLSearchParams;
   /** The value of a `:word` of the route's path. */
@@ -17,8 +17,8 @@ export interface Call extends Asked {
 }
 
 /**
- * A table of what is answered, by path; a part of a path that begins with a colon stands for any one. Calls have their
- * method before the path.
+ * Handlers by path. A part of a path that begins with a colon matches any one part. Calls have their method before the
+ * path.
  */
 export type Table<H> = Readonly<Record<string, H>>;
 export type Routes = Table<(call: Call) => Promise<void> | void>;
@@ -37,7 +37,7 @@ export function answerBy(routes: Routes): RequestListener {
   };
 }
 
-/** The row for a request's path, with `before` in front of it. Errors: `notFound`, `invalid`. */
+/** Returns the handler for a request's path, with `before` in front of it. Errors: `notFound`, `invalid`. */
 export function find<H>(table: Table<H>, { url = '/' }: IncomingMessage, before = ''): { asked: Asked; handler: H } {
   const parsed = URL.parse(`http://podvm${url}`);
   if (parsed === null) throw new PodvmError('invalid', 'Cannot read the request: the request path is invalid');

@@ -21,11 +21,11 @@ import { parseJson } from './http.ts';
 import { type NodePods } from './node-pods.ts';
 import { leftTo, type LivePod } from './known-pod.ts';
 
-/** What a session needs of its node. */
+/** Parts of the node that sessions need. */
 export interface RunSessionParts {
   readonly pods: NodePods;
   readonly log: Log;
-  /** Pods may outlive their client: this process does not end with a command. */
+  /** Whether pods may outlive their client; false in a process that ends with a command. */
   readonly mayDetach: boolean;
 }
 
@@ -149,10 +149,10 @@ function startAll(request: RunRequest, manifest: Manifest, pods: NodePods): read
   );
 }
 
-/** How a pod has ended, and when, of a clock that orders the ends of several. */
+/** Outcome of a pod, with a number that orders the ends of several pods. */
 type Ended = PodFinish & { readonly order: number };
 
-/** Reports all of one pod to the client. Resolves when it is over and everything was sent. */
+/** Reports everything about one pod to the client. Resolves when the pod is over and all of it was sent. */
 async function follow(
   live: LivePod,
   { name, firstSource, socket }: { readonly name: string; readonly firstSource: number; readonly socket: WebSocket },
@@ -163,7 +163,7 @@ async function follow(
   using subscribed = new DisposableStack();
   subscribed.defer(pod.onEvent((event) => void say({ event: 'pod', pod: name, detail: eventOf(event) })));
   subscribed.defer(pod.onOutput((container, chunk) => send(socket, outputFrame(sources.get(container) ?? 0, chunk))));
-  const unsubscribe = () => subscribed.dispose(); // of an attached client, whose pod goes on
+  const unsubscribe = () => subscribed.dispose(); // for an attached client, whose pod keeps running
   socket.once('close', unsubscribe);
   for (const [container, number] of sources) await say({ event: 'source', number, pod: name, container });
   const ended = await endOf(live, name, say);
@@ -184,7 +184,7 @@ async function endOf(
   return { ...finish, order };
 }
 
-/** Reports the events of a detached pod until a container of it runs, or it is over before. */
+/** Reports the events of a detached pod until one of its containers runs or the pod ends. */
 async function followStart(live: LivePod, name: string, say: (event: RunEvent) => Promise<void>): Promise<Ended> {
   using subscribed = new DisposableStack();
   subscribed.defer(live.pod.onEvent((event) => void say({ event: 'pod', pod: name, detail: eventOf(event) })));
@@ -195,8 +195,8 @@ async function followStart(live: LivePod, name: string, say: (event: RunEvent) =
 }
 
 /**
- * Resolves when a container has run; with false if the pod has finished without that. Errors: `unavailable` when this process
- * ends before.
+ * Resolves with true when a container has run, and with false if the pod ends without that. Errors: `unavailable` when
+ * this process ends first.
  */
 export async function untilStarted({ pod, left, name }: LivePod): Promise<boolean> {
   const hasRun = () => pod.status.containers.some(({ state }) => hasStarted(state));
@@ -238,8 +238,8 @@ async function endAll(running: readonly LivePod[], how: 'terminate' | 'kill'): P
 }
 
 /**
- * Resolves when the kernel has accepted the frame or the client is gone, which slows a container down to the client's
- * pace.
+ * Resolves when the kernel has accepted the frame or the client is gone. A container is slowed down to the client's
+ * pace by waiting for this.
  */
 export function send(socket: WebSocket, data: string | Uint8Array): Promise<void> {
   if (socket.readyState !== socket.OPEN) return Promise.resolve();
@@ -255,7 +255,7 @@ export function framed(to: number, body: Uint8Array): Buffer {
 
 const textOf = (data: WebSocket.RawData): string => messageBytes(data).toString('utf8');
 
-/** Waits for the first message. Later ones go to `onOther`, also those in the same packet. */
+/** Waits for the first message. Later ones go to `onOther`, including those in the same packet. */
 async function firstMessage(socket: WebSocket, onOther: (data: WebSocket.RawData) => void): Promise<string> {
   return await new Promise((resolve, reject) => {
     socket.once('message', (data) => {

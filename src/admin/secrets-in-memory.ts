@@ -2,10 +2,10 @@ import type { PodConfig } from '#pod/pods.ts';
 
 type Secrets = PodConfig['secrets'];
 
-/** The most that Secrets of all pods take, in characters of their JSON; the oldest are dropped first. */
+/** Limit of the Secrets of all pods, in characters of their JSON. The oldest are dropped first. */
 const maxChars = 16 * 1024 ** 2;
 
-/** Secrets of pods by an id, with which they can run again. They are in memory only, never on disk. */
+/** Secrets of pods by id, for running the pods again. They are kept in memory only, never on disk. */
 export class SecretsInMemory {
   readonly #kept = new Map<string, { readonly secrets: Secrets; readonly chars: number }>();
   #chars = 0;

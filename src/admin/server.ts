@@ -27,7 +27,7 @@ export interface AdminParts extends RunParts {
   readonly monitoring: MonitoringParts;
   /** Pods that have ended and were not removed. */
   readonly ended: EndedPods;
-  /** How pods outlive this process, and their clients; undefined in a process that ends with a command. */
+  /** Settings for pods that outlive this process and their clients; undefined in a process that ends with a command. */
   readonly keeping?: PodKeeping;
 }
 
@@ -40,7 +40,7 @@ export interface AdminServer extends AsyncDisposable {
   endPods(): Promise<void>;
   /** Resolves when no client has a `podvm run` in progress. */
   idle(): Promise<void>;
-  /** Resolves when no pod ran and no client asked for that long, or when `signal` aborts. */
+  /** Resolves when for `ms` no pod has run and no client has called, or when `signal` aborts. */
   idleFor(ms: number, signal: AbortSignal): Promise<void>;
 }
 
@@ -105,7 +105,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
     async [Symbol.asyncDispose]() {
       server.close();
       await pods[Symbol.asyncDispose]();
-      await within(Promise.all(runs), { ms: farewellMs }); // those that follow pods tell their clients, and end
+      await within(Promise.all(runs), { ms: farewellMs }); // sessions that follow pods notify their clients and end
       for (const client of sockets.clients) client.close(1001);
       await Promise.all(runs);
       server.closeAllConnections();
@@ -123,11 +123,11 @@ async function removeStale(socketPath: string): Promise<void> {
   await rm(socketPath, { force: true });
 }
 
-/** What sessions use. */
+/** Parts that sessions need. */
 type SessionParts = RunSessionParts;
 type Session = (client: WebSocket, asked: Asked, parts: SessionParts) => Promise<void>;
 
-/** What a WebSocket is opened for. */
+/** Sessions by the path of their WebSocket. */
 const sessions: Table<Session> = {
   '/v1/run': (client, _, parts) => serveRun(client, parts),
   '/v1/pods/:namespace/:name/exec': (client, asked, { pods, log }) =>

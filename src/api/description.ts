@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { podEventSchema } from './pods.ts';
 
-/** What a person wants to know of one pod, also of a kubelet's or containerd's; all text is printable. */
+/** Description of one pod of any owner; all text is printable. */
 const limits = v.object({
   memoryLimitBytes: v.optional(v.number()),
   /** Thousandths of a core. */
@@ -15,7 +15,7 @@ const use = v.object({ memoryBytes: v.number(), cpuSeconds: v.number(), threads:
 const describedContainer = v.object({
   name: v.string(),
   image: v.string(),
-  /** `waiting`, `running` or `terminated`; of a kubelet's pod the runtime's word. */
+  /** `waiting`, `running` or `terminated`; for a kubelet's pod, the runtime's word. */
   state: v.string(),
   reason: v.optional(v.string()),
   message: v.optional(v.string()),
@@ -23,7 +23,7 @@ const describedContainer = v.object({
   restartCount: v.optional(v.number()),
   startedAt: v.optional(v.string()),
   limits,
-  /** Absent while it does not run, or while its guest does not answer. */
+  /** Absent while the container does not run or its guest does not answer. */
   use: v.optional(v.object({ ...use.entries, oomKills: v.number() })),
   mounts: v.array(v.object({ mountPath: v.string(), mode: v.string() })),
   logPath: v.optional(v.string()),
@@ -33,21 +33,21 @@ export type DescribedContainer = v.InferOutput<typeof describedContainer>;
 export const podDescriptionSchema = v.object({
   namespace: v.string(),
   name: v.string(),
-  /** Who made it. */
+  /** Program that made the pod. */
   madeBy: v.picklist(['podvm', 'kubelet', 'containerd']),
-  /** Kubernetes' phase; of a kubelet's pod the state of its machine. */
+  /** Kubernetes' phase; for a kubelet's pod, the state of its machine. */
   phase: v.string(),
   reason: v.optional(v.string()),
   createdAt: v.string(),
   addresses: v.array(v.string()),
-  /** Absent until it exists. */
+  /** Absent until the machine exists. */
   machine: v.optional(
     v.object({
       id: v.string(),
       state: v.string(),
       accelerator: v.optional(v.string()),
       pid: v.optional(v.number()),
-      /** Why it ended. */
+      /** Reason why the machine ended. */
       failure: v.optional(v.string()),
       parts: v.record(v.string(), v.string()),
       /** Steps of its start, in the order in which they ended; many run side by side. */
@@ -55,16 +55,16 @@ export const podDescriptionSchema = v.object({
         v.object({
           name: v.string(),
           ms: v.number(),
-          /** Of the node's latest starts; absent before there are some. */
+          /** Median of the node's latest starts; absent while there are too few. */
           medianMs: v.optional(v.number()),
-          /** It took more than twice the median, and 100 ms more. */
+          /** The step took more than twice the median, and more than 100 ms longer. */
           isSlow: v.boolean(),
         }),
       ),
       limits,
-      /** Of the whole pod, by its guest. */
+      /** Usage of the whole pod, as measured by its guest. */
       use: v.optional(use),
-      /** What the node spends on it. */
+      /** Resources of the node that the machine uses. */
       cost: v.optional(
         v.object({
           guestMemoryBytes: v.number(),
@@ -74,16 +74,16 @@ export const podDescriptionSchema = v.object({
           waitSeconds: v.number(),
         }),
       ),
-      /** Why figures are missing. */
+      /** Reason why figures are missing. */
       unmeasured: v.optional(v.string()),
       warnings: v.array(v.string()),
-      /** What its VMM's jail lacks; empty if it is complete; absent while there is no VMM. */
+      /** Missing restrictions of the VMM's jail; empty if it is complete, absent while there is no VMM. */
       jailWeaknesses: v.optional(v.array(v.string())),
       volumes: v.array(v.object({ name: v.string(), mode: v.string() })),
     }),
   ),
   containers: v.array(describedContainer),
-  /** Of pods that podvm made; a kubelet tells its own. */
+  /** Events of a pod that podvm made; a kubelet reports its own. */
   events: v.array(podEventSchema),
   /** Last lines of the guest's console: the kernel's log and the agent's. */
   console: v.array(v.string()),

@@ -14,7 +14,7 @@ export const diskUsageSchema = v.object({
       name: v.optional(v.string()),
       /** Disk space, in bytes. A file with several names counts once. */
       bytes: v.number(),
-      /** What the next set-up or start removes, unless a pod uses it. */
+      /** Whether the next set-up or start removes it, unless a pod uses it. */
       isOld: v.boolean(),
     }),
   ),

@@ -7,11 +7,14 @@ export const nodeDetailsSchema = v.object({
 });
 export type NodeDetails = v.InferOutput<typeof nodeDetailsSchema>;
 
-/** `GET /v1/overhead`: what each running pod costs the node beyond what it uses. Pods that cannot be measured are left out. */
+/**
+ * `GET /v1/overhead`: resources of the node that each running pod takes beyond its own usage. Pods that cannot be
+ * measured are left out.
+ */
 export const podOverheadSchema = v.object({
   namespace: v.string(),
   name: v.string(),
-  /** Private memory of its VMM less what the pod uses of it. */
+  /** Private memory of its VMM, less the pod's usage. */
   memoryBytes: v.number(),
   /** Processor time of its VMM less that of the pod, in thousandths of a core, since it started. */
   cpuMillis: v.number(),

@@ -37,7 +37,7 @@ export const containerSummarySchema = v.object({
   restartCount: v.number(),
   exitCode: v.optional(v.number()),
   startedAt: v.optional(v.string()),
-  /** It has an input that clients can pass on, and a terminal. */
+  /** Whether clients can pass input to it, and whether it has a terminal. */
   stdin: v.optional(v.boolean()),
   tty: v.optional(v.boolean()),
 });
@@ -54,7 +54,9 @@ export const podSummarySchema = v.object({
   /** Ready main containers and sidecars, out of all. */
   ready: v.string(),
   restarts: v.number(),
-  /** Who decides about it: `podvm`, `kubelet` (or another client of CRI) or `containerd`; absent: `podvm`. */
+  /**
+   * Program that decides about the pod: `podvm`, `kubelet` (or another client of CRI) or `containerd`; absent: `podvm`.
+   */
   owner: v.optional(v.string()),
   createdAt: v.string(),
   addresses: v.array(v.string()),
@@ -63,7 +65,7 @@ export const podSummarySchema = v.object({
   images: v.optional(v.array(v.string())),
   /** Reason, if the phase alone does not tell it. */
   reason: v.optional(v.string()),
-  /** Of a pod that has ended: when, and with what. */
+  /** Time of the end and exit code; absent until the pod has ended. */
   endedAt: v.optional(v.string()),
   exitCode: v.optional(v.number()),
 });
@@ -139,9 +141,9 @@ export const podDetailsSchema = v.object({
       id: v.string(),
       state: v.string(),
       accelerator: v.optional(v.string()),
-      /** What its machine is made of; it goes on with these after an upgrade. */
+      /** Versions of the machine's parts, which an upgrade does not change. */
       parts: v.object({
-        /** The same key: the very same parts. */
+        /** Machines with the same key have the same parts. */
         key: v.string(),
         qemu: v.string(),
         kernel: v.string(),
@@ -198,7 +200,7 @@ export const podDetailsSchema = v.object({
 });
 export type PodDetails = v.InferOutput<typeof podDetailsSchema>;
 
-/** How a pod ended. */
+/** Outcome of a pod that has ended. */
 export const podOutcomeSchema = v.object({ exitCode: v.number(), reason: v.string(), message: v.optional(v.string()) });
 export type PodOutcome = v.InferOutput<typeof podOutcomeSchema>;
 

@@ -59,7 +59,7 @@ export const runEventSchema = v.variant('event', [
   v.object({ event: v.literal('pod'), pod: v.string(), detail: podEventSchema }),
   /** A pod of the files needs an unsupported feature and does not run; the others do. */
   v.object({ event: v.literal('podRefused'), pod: v.string(), problems: v.array(v.string()) }),
-  /** Of `detach`: a container of the pod runs, or it has ended already. */
+  /** With `detach`: a container of the pod runs, or the pod has ended. */
   v.object({ event: v.literal('podDetached'), pod: v.string() }),
   v.object({ event: v.literal('podFinished'), pod: v.string(), exitCode: v.number(), reason: v.string() }),
   v.object({ event: v.literal('finished'), exitCode: v.number() }),

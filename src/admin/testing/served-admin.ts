@@ -50,7 +50,7 @@ const onThisBoot = { bootId: 'boot', startsAfterBoot: false };
 interface OpenOptions {
   readonly mayDetach?: boolean;
   readonly keeping?: PodKeeping;
-  /** A process that has ended, whose machines and records this one finds. */
+  /** An ended process whose machines and records this one finds. */
   readonly before?: { readonly sandboxes: FakeSandboxes; readonly clock: FakeClock; readonly kept: string };
 }
 
@@ -99,9 +99,9 @@ export async function openAdmin(
   };
   return {
     directory,
-    /** Where its pods are on record. */
+    /** Directory of the records of its pods. */
     kept: join(kept, 'ended'),
-    /** Ends this process, and begins the next on the same machines and records. `meanwhile` happens between them. */
+    /** Ends this process, calls `meanwhile`, and starts the next process on the same machines and records. */
     async next(options: OpenOptions = {}, meanwhile: () => void | Promise<void> = () => {}): Promise<Served> {
       await end();
       await meanwhile();
