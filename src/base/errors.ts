@@ -24,7 +24,7 @@ export type ErrorKind = (typeof errorKinds)[number];
 
 export interface ErrorDetails {
   readonly cause?: unknown;
-  /** What an operator can do about it, as one sentence. */
+  /** Action for the operator, as one sentence. */
   readonly fix?: string;
   /** The last lines of output of the child process or the guest. */
   readonly tail?: readonly GuestText[];

@@ -1,4 +1,4 @@
-/** What a histogram has observed so far. */
+/** Observations of a histogram so far. */
 export interface HistogramReading {
   /** Upper bounds, in ascending order, with the number of observations that are not above each. */
   readonly buckets: readonly { readonly upTo: number; readonly count: number }[];
@@ -36,14 +36,14 @@ export class Histogram {
   }
 }
 
-/** Upper bounds for what takes from milliseconds to minutes, in seconds. */
+/** Upper bounds for durations from milliseconds to minutes, in seconds. */
 export const secondsBounds: readonly number[] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120];
 
 /** Counts events by a word of a small, fixed set. */
 export class Tally {
   readonly #counts: Map<string, number>;
 
-  /** `words`: the set, which are there before the first event: a rate needs a beginning. */
+  /** `words`: the set. Each word counts 0 before its first event, because a rate needs a beginning. */
   constructor(words: readonly string[]) {
     this.#counts = new Map(words.map((word) => [word, 0]));
   }

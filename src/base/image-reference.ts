@@ -75,12 +75,12 @@ export function completeReference(reference: Reference): string {
   ].join('');
 }
 
-/** Whether this is the whole id of an image, which names a local image and none of a registry. */
+/** Whether the text is a full id of an image. An id names a local image, and never one of a registry. */
 export function isImageId(text: string): boolean {
   return idForm.test(text);
 }
 
-/** Whether this is only a tag, as OCI's annotation for names may be; a name that is not a tag has a `/` or a `:`. */
+/** Whether the text is only a tag, as in OCI's annotation for names; any other name has a `/` or a `:`. */
 export function isTag(text: string): boolean {
   return tagForm.test(text);
 }

@@ -52,7 +52,7 @@ export function millisOf(quantity: Quantity): number {
   return safeNumber(divideUp(quantity.nano, 10n ** 6n));
 }
 
-/** How many times `divisor` fits into the quantity, rounded up, as the downward API prints it. */
+/** Divides the quantity by `divisor` and rounds up, as the downward API does. */
 export function divideQuantity(quantity: Quantity, divisor: Quantity): bigint {
   return divideUp(quantity.nano, divisor.nano);
 }

@@ -18,7 +18,7 @@ export const codeOfKind = {
   internal: 13, // INTERNAL
 } as const satisfies Record<ErrorKind, number>;
 
-/** Codes that no kind of ours stands for: OUT_OF_RANGE and UNAUTHENTICATED. */
+/** Codes without a kind of their own: OUT_OF_RANGE and UNAUTHENTICATED. */
 const furtherCodes: Readonly<Record<number, ErrorKind>> = { 11: 'invalid', 16: 'denied' };
 
 /** Returns the kind of a status code of another server. UNKNOWN, of most errors of containerd, is `failedPrecondition`. */

@@ -18,8 +18,8 @@ export interface AttachOptions {
 const detachKeys = [0x10, 0x11] as const;
 
 /**
- * Prints what a pod writes, and passes input on to a container that takes it, until the pod ends. Ctrl-C, or Ctrl-P Ctrl-Q
- * where the container has the terminal, ends only this. Returns the exit code of the pod, or 0.
+ * Prints a pod's output, and passes input to a container that takes it, until the pod ends. Ctrl-C, or Ctrl-P Ctrl-Q if
+ * the container has the terminal, ends only this client. Returns the pod's exit code, or 0 if the client ended first.
  */
 export async function attachCommand(
   client: Client,

@@ -59,7 +59,10 @@ function nobodyThere(socketPath: string, cause: NodeJS.ErrnoException): PodvmErr
   });
 }
 
-/** The error of a WebSocket, which is opened without an answer before. `verb`: what the command was doing. */
+/**
+ * Error for a WebSocket that could not be opened or that failed. `verb`: the command's action, which completes
+ * `Cannot`.
+ */
 export function connectionFailed(
   verb: string,
   cause: NodeJS.ErrnoException & { readonly address?: string },
@@ -68,7 +71,7 @@ export function connectionFailed(
   return new PodvmError('unavailable', `Cannot ${verb}: ${cause.message}`, { cause });
 }
 
-/** `verb`: what the command was doing. */
+/** `verb`: the command's action, which completes `Cannot`. */
 export const connectionClosed = (verb: string): PodvmError =>
   new PodvmError('unavailable', `Cannot ${verb}: the connection to podvm was closed`, {
     fix: 'Look for the reason in the terminal or the log of the podvm that served it.',

@@ -27,13 +27,13 @@ import { systemCommands } from './system-commands.ts';
 import { write } from './terminal.ts';
 import { versionCommand } from './version-command.ts';
 
-/** What the commands of one program share. */
+/** Parts that the commands of one program share. */
 export interface Setting {
   readonly parts: ProgramParts;
   readonly global: () => GlobalOptions;
-  /** Told a command's exit code where that is not 0. */
+  /** Called with a command's exit code if it is not 0. */
   readonly exit: (code: number) => void;
-  /** Ends with the exit code of a signal that came meanwhile. */
+  /** Runs `use`. If a signal cancels it, exits with that signal's exit code. */
   readonly untilEnded: (use: (ends: EndSignals) => Promise<void>) => Promise<void>;
 }
 
@@ -49,7 +49,7 @@ interface StopOptions {
 /** All commands of `podvm`, in the order of its help. */
 export function commandTable({ parts, global, exit, untilEnded }: Setting): readonly CommandRow[] {
   const { terminal } = parts;
-  /** A client of the node that runs. Pods that outlived theirs get one. */
+  /** Returns a client of the running node, after starting one if pods have outlived theirs. */
   const reach = async (signal = new AbortController().signal) => {
     await parts.serveLeftPods(global(), signal);
     return createClient(parts.socketPath(global()));

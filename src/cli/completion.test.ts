@@ -22,7 +22,7 @@ async function bash(...words: readonly string[]): Promise<string[]> {
   return stdout.split('\n').filter((word) => word !== '');
 }
 
-/** The same of zsh, whose own completion of bash's functions is taken for there. */
+/** Completions that zsh offers. The test sets the variables of bash's completion itself. */
 async function zsh(...words: readonly string[]): Promise<string[]> {
   const begin = 'emulate -L sh; setopt ksharrays; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))';
   const text = `autoload -U compinit; compinit -D -u; ${pods}\n${script('zsh')}\nask() { ${begin}; _podvm; print -l -- "\${COMPREPLY[@]}"; }; ask "$@"`;

@@ -12,7 +12,7 @@ interface Node {
   readonly command: Command;
 }
 
-/** The commands below one, with those below them. */
+/** Yields the commands below one, at any depth. */
 export function* commandsBelow(command: Command, words: readonly string[] = []): Generator<Node> {
   for (const child of command.commands) {
     const own = [...words, child.name()];
@@ -25,7 +25,7 @@ const takesValue = ({ required, optional }: Option) => required || optional;
 const formsOf = ({ short, long }: Option) => [short, long].filter((word) => word !== undefined);
 /** Its first arguments are names of pods. */
 const takesPods = (command: Command) => /^pods?$/.test(command.registeredArguments[0]?.name() ?? '');
-/** Prints the names of pods, those that have ended too, as a person types them. */
+/** Prints the names of pods, including ended ones, as a person types them. */
 const podNames = "podvm ps -a -o name 2>/dev/null | sed 's,^default/,,'";
 
 export const completion = (program: Command, shell: Shell): string =>

@@ -15,7 +15,7 @@ import { copyCommand, parsePlace, transformOf } from './copy-command.ts';
 import type { Terminal } from './terminal.ts';
 import { unpackArchive } from './unpack-archive.ts';
 
-/** One entry of a tar archive (ustar), with whatever name. */
+/** One entry of a tar archive (ustar), with any name. */
 function entry(name: string, { type = '0', link = '', mode = 0o644, content = '' } = {}): Buffer {
   const header = Buffer.alloc(512);
   const octal = (value: number, at: number, chars: number) =>
@@ -104,7 +104,7 @@ describe('unpackArchive()', () => {
   });
 });
 
-/** Serves `exec` by running the command on this host, in the place of a pod. */
+/** Serves `exec` by running the command on this host instead of in a pod. */
 async function openPod() {
   const root = await mkdtemp(join(tmpdir(), 'podvm-cp-'));
   const socketPath = join(root, 'podvm.sock');

@@ -63,7 +63,7 @@ async function copyOut({ pod, path }: InPod, target: Place, parts: CopyParts): P
   const { client, container, terminal, signal } = parts;
   const normal = posix.normalize(path).replace(/(?<=.)\/+$/, '');
   const name = posix.basename(normal);
-  // The last name of `/` or of `..` is none: then what is in it is copied.
+  // The paths `/`, `.` and `..` have no last name: their content is copied.
   const isWhole = name === '' || name === '.' || name === '..';
   const words = isWhole ? ['-C', normal, '-cf', '-', '.'] : ['-C', posix.dirname(normal), '-cf', '-', '--', name];
   const archive = async (output: (bytes: Buffer) => Promise<void>) => {
@@ -90,7 +90,7 @@ async function copyOut({ pod, path }: InPod, target: Place, parts: CopyParts): P
   }
 }
 
-/** Moves what was read to its place, or into the directory that is there. */
+/** Moves `made` to the destination, or into it if it is a directory. */
 async function place(made: string, destination: string): Promise<void> {
   const [from, to] = await Promise.all([lstat(made), lstat(destination)].map((found) => found.catch(() => undefined)));
   if (from === undefined) throw nothingCopied(destination);
@@ -141,7 +141,7 @@ async function copyIn(
   );
   const { stdout, stderr } = child;
   if (stdout === null || stderr === null) throw new Error('tar without pipes');
-  // Read at once: Node throws away what a child has left unread when it exits.
+  // Read at once, because Node discards unread output of a child that exits.
   const archive = stdout.pipe(new PassThrough());
   const ended = new Promise<number | null>((done) => child.once('close', done));
   const said = text(stderr);

@@ -3,13 +3,13 @@ import type { Client } from './client.ts';
 import { podPath } from './pod-name.ts';
 import { age, fixLine, table, type Terminal, write } from './terminal.ts';
 
-/** Prints what a person wants to know of a pod. */
+/** Prints the description of a pod. */
 export async function describeCommand(client: Client, pod: string, { stdout }: Terminal): Promise<void> {
   const described = await client.get(`${podPath(pod)}/description`, podDescriptionSchema);
   await write(stdout, descriptionText(described, Date.now()));
 }
 
-/** The description in sections, the most telling first. */
+/** Formats the description in sections, the most important first. */
 export function descriptionText(pod: PodDescription, nowMs: number): string {
   const sections = [
     headOf(pod, nowMs),

@@ -13,7 +13,7 @@ export interface ExecSpec {
   readonly stdin: boolean;
 }
 
-/** What takes a command's output, at its own pace. */
+/** Receives the output of a command, at its own pace. */
 export interface ExecOutput {
   readonly stdout: (bytes: Buffer) => Promise<void>;
   readonly stderr: (bytes: Buffer) => Promise<void>;

@@ -9,11 +9,11 @@ export interface StreamedCommand extends Pick<ExecSpec, 'pod' | 'container' | 'c
   readonly input?: Readable;
   /** Takes its standard output, at its own pace. */
   readonly output?: (bytes: Buffer) => Promise<void>;
-  /** Ends it. */
+  /** Ends the command. */
   readonly signal: AbortSignal;
 }
 
-/** The most that is kept of what a command says on standard error, in bytes. */
+/** Limit of a command's standard error that is kept, in bytes. */
 const maxSaidBytes = 4096;
 
 /** Runs a command in a container with streams of this process. Returns its exit code and the end of its standard error. */

@@ -1,6 +1,6 @@
 /**
- * First words that hands know from docker, podman and kubectl, and what to type here instead. One sentence each, for the
- * fix of an unknown command.
+ * Commands of docker, podman and kubectl, with the command of podvm to use instead: one sentence each, for the fix of
+ * an unknown command.
  */
 const ps = 'List pods with `podvm ps`.';
 const stop = 'Stop a pod with `podvm stop POD`, and remove it with `podvm rm POD`; `podvm rm -f POD` does both.';

@@ -24,7 +24,7 @@ type WithClient = (purpose: 'images' | 'storedImages', use: (client: Client) => 
 
 const nameOrId = ['<reference>', 'name or id'] as const;
 
-/** The list of images, also under docker's name for it. */
+/** Makes the command that lists images. `name`: podvm's or docker's name for it. */
 export const imageListRow = (name: string, withClient: WithClient, terminal: Terminal): CommandRow => ({
   name,
   description: 'list the images',

@@ -10,7 +10,9 @@ export interface KillOptions {
   readonly container?: string;
 }
 
-/** Sends a signal to the first process of a pod's containers, or of one. What an end leads to is up to its restartPolicy. */
+/**
+ * Sends a signal to the first process of all containers of a pod, or of one. Its restartPolicy decides what follows.
+ */
 export async function killCommand(
   client: Client,
   pod: string,
@@ -22,7 +24,7 @@ export async function killCommand(
   await write(stdout, `${namespace}/${name} got ${signal}\n`);
 }
 
-/** By number or name, with or without SIG. Errors: `invalid`. */
+/** Parses a signal's number or its name, with or without SIG. Errors: `invalid`. */
 export function signalNumber(word: string): number {
   const name = `SIG${word.toUpperCase().replace(/^SIG/, '')}`;
   const known = new Map<string, number>(Object.entries(constants.signals)).get(name);

@@ -5,7 +5,7 @@ import { failureCode } from './exit-codes.ts';
 import { graceOf } from './pod-commands.ts';
 import { type Terminal, errorText, write } from './terminal.ts';
 
-/** Calls `act` for each pod, one after the other. A failure is printed and does not keep the others. Returns the exit code. */
+/** Calls `act` for each pod in turn. Prints a failure and continues with the next pod. Returns the exit code. */
 export async function forEachPod(
   pods: readonly string[],
   { stderr }: Terminal,
@@ -49,7 +49,7 @@ export async function renameCommand(client: Client, pod: string, name: string, {
   await write(stdout, `${renamed.namespace}/${renamed.name} renamed\n`);
 }
 
-/** Prints the pod's exit code when it has ended, as docker and podman do. */
+/** Waits for the end of a pod and prints its exit code, as docker and podman do. */
 export async function waitCommand(client: Client, pod: string, { stdout }: Terminal): Promise<void> {
   const { exitCode } = await client.get(`${podPath(pod)}/wait`, podOutcomeSchema);
   await write(stdout, `${exitCode}\n`);

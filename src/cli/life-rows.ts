@@ -12,22 +12,22 @@ import type { Purpose } from './program-parts.ts';
 import type { Terminal } from './terminal.ts';
 import { topCommand, type TopOptions } from './top-command.ts';
 
-/** What these commands share with the others. */
+/** Parts that these commands share with the others. */
 export interface LifeSetting {
   readonly terminal: Terminal;
   readonly exit: (code: number) => void;
-  /** With a node, which is started if none runs. */
+  /** Calls `use` with a client of a node, which is started if none runs. */
   readonly withServer: (purpose: Purpose, use: (client: Client, ends: EndSignals) => Promise<void>) => Promise<void>;
-  /** With the pods that run and those that have ended; starts nothing. */
+  /** Calls `use` with a client for running and ended pods. Starts nothing. */
   readonly withKnown: (use: (client: Client) => Promise<void>) => Promise<void>;
-  /** With the node that runs, until a signal. */
+  /** Calls `use` with a client of the running node, until a signal. */
   readonly withRunning: (use: (client: Client, ends: EndSignals) => Promise<void>) => Promise<void>;
 }
 
 const pod = ['<pod>', 'NAME or NAMESPACE/NAME'] as const;
 const pods = ['<pods...>', 'NAME or NAMESPACE/NAME'] as const;
 
-/** Commands that repeat, remove and reach pods which are there already. */
+/** Commands that restart, remove and reach existing pods. */
 export function lifeCommands({
   terminal,
   exit,
@@ -142,7 +142,7 @@ export function lifeCommands({
   ];
 }
 
-/** What pods use, also under docker's name for it. */
+/** Makes the command that shows the usage of pods. `name`: podvm's or docker's name for it. */
 const usageRow = (name: string, withRunning: LifeSetting['withRunning'], terminal: Terminal): CommandRow => ({
   name,
   description: 'show what pods use, in the guest and on the host',

@@ -6,19 +6,19 @@ import { table, type Terminal, write } from './terminal.ts';
 
 export type OverheadOutput = 'text' | 'yaml';
 
-/** Prints what pods cost the node beyond what they use; as YAML, a RuntimeClass that tells the scheduler. */
+/** Prints what pods take from the node beyond their own usage; as YAML, a RuntimeClass for the scheduler. */
 export async function overheadCommand(client: Client, output: OverheadOutput, { stdout }: Terminal): Promise<void> {
   const pods = await client.get('/v1/overhead', v.array(podOverheadSchema));
   await write(stdout, output === 'yaml' ? runtimeClassOf(pods) : overheadText(pods));
 }
 
-/** What a scheduler counts for each pod: the most memory, and the processor time of the middle one. */
+/** Overhead that a scheduler adds to each pod: the highest memory and the median processor time. */
 export interface FixedOverhead {
   readonly memoryMiB: number;
   readonly cpuMillis: number;
 }
 
-/** Errors: `failedPrecondition` without a pod that was measured. */
+/** Errors: `failedPrecondition` if no pod was measured. */
 export function fixedOverheadOf(pods: readonly PodOverhead[]): FixedOverhead {
   const byCpu = pods.map(({ cpuMillis }) => cpuMillis).sort((a, b) => a - b);
   const middle = byCpu[Math.floor(byCpu.length / 2)];

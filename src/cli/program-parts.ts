@@ -5,18 +5,18 @@ import type { Orphan } from './orphans.ts';
 import type { Terminal } from './terminal.ts';
 import type { Versions } from './version-command.ts';
 
-/** What the commands need beside a terminal; `main.ts` gives it, so that this layer stays a client. */
+/** Parts that the commands need besides a terminal. `main.ts` provides them, so that this layer stays a client. */
 export interface ProgramParts {
   readonly terminal: Terminal;
-  /** Socket of the podvm process of this state directory, whether one is there or not. */
+  /** Socket of the podvm process of this state directory, whether or not one runs. */
   readonly socketPath: (options: GlobalOptions) => string;
   /** Variables of this process. */
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** Checks manifests as a run does, without a node; returns warnings. */
   readonly checkManifests: (files: RunRequestInput['files']) => Promise<readonly string[]>;
-  /** Where signals of this process arrive. */
+  /** Emitter of the signals of this process. */
   readonly signals: NodeJS.EventEmitter;
-  /** SIGHUP was ignored when it began (nohup), and stays so. */
+  /** SIGHUP was ignored when this process started (nohup), and stays ignored. */
   readonly keepsHangUp: boolean;
   /** Ends this process at once. */
   readonly leave: (code: number) => void;
@@ -24,11 +24,11 @@ export interface ProgramParts {
   readonly ensureServed: (options: GlobalOptions, purpose: Purpose, ends: EndSignals) => Promise<Served>;
   /** Makes sure that pods which outlived their node are served again. An abort of `signal` ends the wait. */
   readonly serveLeftPods: (options: GlobalOptions, signal: AbortSignal) => Promise<void>;
-  /** The process that serves; if there is none, this one with the pods that have ended, until it is disposed. */
+  /** Returns the process that serves; if there is none, this process serves the ended pods until it is disposed. */
   readonly knownPods: (options: GlobalOptions) => Promise<Served>;
-  /** Machines that run, and whose podvm does not. */
+  /** Machines that still run after their podvm has ended. */
   readonly orphans: (options: GlobalOptions) => Promise<readonly Orphan[]>;
-  /** Ends them and takes away what they left. */
+  /** Ends these machines and removes what they left. */
   readonly endOrphans: (options: GlobalOptions) => Promise<readonly Orphan[]>;
   readonly setup: (options: GlobalOptions & SetupWishes, ends: EndSignals) => Promise<string>;
   /** Makes podvm a runtime of another program on this host. */
@@ -37,7 +37,7 @@ export interface ProgramParts {
     ends: EndSignals,
   ) => Promise<string>;
   readonly uninstall: (options: GlobalOptions & { readonly state: boolean }, ends: EndSignals) => Promise<string>;
-  /** Serves until it is asked to end. */
+  /** Serves until a signal ends it. */
   readonly daemon: (
     options: GlobalOptions & { readonly config?: string; readonly background: boolean },
   ) => Promise<void>;
@@ -60,13 +60,13 @@ export interface SetupWishes {
 }
 
 /**
- * What a command needs to be served. `podsHere`: pods, without a node in the background. `storedImages`: what is there
- * without a node.
+ * Service that a command needs. `podsHere`: pods, without a node in the background. `storedImages`: the existing
+ * images, without a node.
  */
 export type Purpose = 'pods' | 'podsHere' | 'images' | 'storedImages';
 
 export interface Served extends AsyncDisposable {
-  /** Where the admin API is. */
+  /** Socket of the admin API. */
   readonly socketPath: string;
 }
 

@@ -46,7 +46,7 @@ function told(removed: readonly ImageSummary[]): string {
   return `${lines.join('')}${megabytes.toFixed(1)} MB of images removed\n`;
 }
 
-/** Asks on a terminal. Errors: `invalid` where there is none. */
+/** Asks for confirmation on a terminal. Errors: `invalid` if there is none. */
 async function isConfirmed(question: string, { stdin, stderr }: Terminal): Promise<boolean> {
   if (!stdin.isTTY) {
     throw new PodvmError('invalid', 'Cannot ask whether to remove: standard input is no terminal', {

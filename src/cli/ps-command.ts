@@ -7,11 +7,11 @@ import { parseSelector, type Selector } from './label-selector.ts';
 import type { Orphan } from './orphans.ts';
 import { type Terminal, age, table, write } from './terminal.ts';
 
-/** What a list of pods comes from where no podvm serves. */
+/** Sources of the list of pods while no podvm serves. */
 export interface PsParts {
   /** Machines that a killed podvm has left running. */
   readonly orphans: () => Promise<readonly Orphan[]>;
-  /** Serves the pods that have ended. */
+  /** Calls `use` with a client for the pods that have ended. */
   readonly withEnded: (use: (client: Client) => Promise<void>) => Promise<void>;
 }
 
@@ -25,12 +25,12 @@ export interface PsOptions {
   readonly watch: boolean;
 }
 
-/** Time between two looks of `--watch`, in `ms`. */
+/** Interval of `--watch`, in `ms`. */
 const watchMs = 500;
 
 /**
- * Lists the pods; with `watch` also each that changes, until `until` aborts. Without a running podvm, lists and returns the
- * machines that a killed one has left running.
+ * Lists the pods; with `watch`, also prints each change until `until` aborts. Without a running podvm, lists and
+ * returns the machines that a killed one has left running.
  */
 export async function psCommand(
   client: Client,
@@ -72,7 +72,7 @@ async function podsNow(client: Client, parts: PsParts, all: boolean, isSelected:
 
 const keyOf = ({ namespace, name }: PodSummary) => `${namespace}/${name}`;
 
-/** What `watch` compares: the cells without the age. */
+/** Rows that `watch` compares: the cells without the age. */
 const rowsOf = (pods: readonly PodSummary[], output: PsOptions['output']): ReadonlyMap<string, string> =>
   new Map(pods.map((pod) => [keyOf(pod), JSON.stringify(cellsOf({ ...pod, createdAt: '' }, output))]));
 
@@ -104,7 +104,7 @@ function cellsOf(pod: PodSummary, output: PsOptions['output']): readonly string[
   return [...cells, pod.images?.join(',') ?? '-', labels.join(',') || '-'];
 }
 
-/** As kubectl says it, with the exit code of a failure. */
+/** Formats a pod's status as kubectl does, with the exit code of a failure. */
 function statusOf({ phase, reason, endedAt, exitCode }: PodSummary): string {
   if (endedAt === undefined) return reason ?? phase;
   return exitCode === 0 ? 'Completed' : `${reason ?? phase} (${exitCode})`;

@@ -12,7 +12,7 @@ export interface TopOptions {
   readonly sort: 'cpu' | 'memory' | 'name';
 }
 
-/** What a pod has used, at a moment in `ms`. */
+/** Usage of a pod at one time. */
 export interface Usage {
   readonly name: string;
   readonly atMs: number;
@@ -30,7 +30,7 @@ const sampleMs = 1000;
 const clear = '\u001b[H\u001b[2J';
 
 /**
- * Prints what pods use: on a terminal again and again until a signal, otherwise once, after a second for the processor.
+ * Prints the usage of pods: on a terminal repeatedly until a signal, otherwise once, after a second of measuring.
  * `pod`: only this one.
  */
 export async function topCommand(
@@ -83,11 +83,11 @@ function usageOf(details: PodDetails | undefined): Usage | undefined {
   return { name, atMs: performance.now(), cpuUsec, memoryBytes, memoryLimitBytes, threads, vmmBytes: vmmPssKiB * 1024 };
 }
 
-/** Of pods that are in both samples; the largest first. */
+/** Formats the usage of pods that are in both samples, the largest first. */
 export function usageTable(before: readonly Usage[], now: readonly Usage[], sort: TopOptions['sort']): string {
   const used = now.flatMap((usage) => {
     const earlier = before.find(({ name }) => name === usage.name);
-    // A pod that was started again in between begins at nothing.
+    // The processor time of a pod that was restarted in between begins at zero.
     if (earlier === undefined || usage.cpuUsec < earlier.cpuUsec) return [];
     return [{ ...usage, cpu: (usage.cpuUsec - earlier.cpuUsec) / 10 / (usage.atMs - earlier.atMs) }];
   });

@@ -7,10 +7,10 @@ import { startChild } from '#host/start-child.ts';
 import { write } from './terminal.ts';
 
 /**
- * Unpacks a tar archive of a container into an empty directory that only this user reaches, so that its names meet nothing
- * of the host: GNU tar takes leading slashes away, refuses `..`, and makes symbolic links that lead out of the directory
- * after everything else. Only files, directories and symbolic links stay, without the bits by which a program changes its
- * user; returns the names of the others. Errors: those of `archive`; `failedPrecondition`.
+ * Unpacks a tar archive of a container into an empty directory that only this user can reach, so that its names cannot
+ * meet files of the host. GNU tar strips leading slashes, refuses `..`, and makes symbolic links that lead out of the
+ * directory last. Only files, directories and symbolic links are kept, without set-user-ID and set-group-ID bits;
+ * returns the names of the others. Errors: those of `archive`; `failedPrecondition`.
  */
 export async function unpackArchive(
   archive: (output: (bytes: Buffer) => Promise<void>) => Promise<void>,
@@ -57,7 +57,7 @@ async function removeOdd(directory: string, below: string): Promise<readonly str
 
 const maxNameChars = 200;
 
-/** `said`: standard error of tar, whose first line is shown: the last one only says that there were others. */
+/** `said`: standard error of tar. The first line is shown, because the last one only says that there were errors. */
 export function tarFailed(what: string, said: string): PodvmError {
   const [first = ''] = said.trim().split('\n');
   return new PodvmError('failedPrecondition', `Cannot copy ${what}: ${printable(first || 'tar failed', 300)}`, {

@@ -1,6 +1,6 @@
 import { type Terminal, write } from './terminal.ts';
 
-/** Versions by name; undefined for what set-up has not made. */
+/** Versions by name; undefined for parts that set-up has not made. */
 export type Versions = Readonly<Record<string, string | number | undefined>>;
 
 export async function versionCommand(versions: Versions, output: 'text' | 'json', terminal: Terminal): Promise<void> {

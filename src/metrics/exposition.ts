@@ -2,9 +2,9 @@ import type { HistogramReading } from '#base/histogram.ts';
 import { helpOf, type MetricRow, type Sample, type Value } from './metric-row.ts';
 
 /**
- * The text formats of Prometheus and of OpenMetrics. Our own code, of a page: prom-client, which we measured, holds every
- * series in memory between scrapes, takes three times as long for series that come and go with pods, and cannot set a
- * counter to what a kernel has counted. `promtool check metrics` judges what is written here.
+ * The text formats of Prometheus and of OpenMetrics. This code is ours and one page long: prom-client, as measured,
+ * holds every series in memory between scrapes, takes three times as long for series that come and go with pods, and
+ * cannot set a counter to the kernel's count. `promtool check metrics` checks the output.
  */
 export const formats = {
   prometheus: 'text/plain; version=0.0.4; charset=utf-8',
@@ -29,7 +29,9 @@ export type Rows<S> = readonly (readonly [string, MetricRow<S> | MetricRow<S, Hi
 /** Lines of one subject, for each row of a table; the same in both formats. */
 export type Written = readonly string[];
 
-/** Writes what one subject has of a table. A series must not come twice: a scraper would refuse all. */
+/**
+ * Writes the metrics of one subject from a table. A series must not occur twice: a scraper would refuse all of them.
+ */
 export function writeSubject<S>(
   rows: Rows<S>,
   labelKeys: readonly string[],
@@ -49,7 +51,7 @@ export function writeSubject<S>(
   });
 }
 
-/** Joins the families of tables, one after the other, as both formats ask. */
+/** Joins the families of tables, one after the other, as both formats require. */
 export class Exposition {
   readonly #format: Format;
   readonly #parts: string[] = [];
@@ -58,7 +60,7 @@ export class Exposition {
     this.#format = format;
   }
 
-  /** `subjects`: what is written of each, whose labels differ. */
+  /** `subjects`: lines of each subject, whose labels differ. */
   add<S>(rows: Rows<S>, subjects: readonly Written[]): void {
     for (const [at, [name, row]] of rows.entries()) {
       const lines = subjects.map((written) => written[at] ?? '').join('');
@@ -75,7 +77,7 @@ function headOf(name: string, row: Pick<MetricRow, 'type' | 'about' | 'unit'>, f
   const isCounter = row.type === 'counter';
   let [family, type]: [string, string] = [name, row.type];
   if (format === 'openMetrics' && isCounter) {
-    // There, the samples of a counter have a suffix that its family has not; cAdvisor's `failcnt` has none.
+    // In OpenMetrics, the samples of a counter have a suffix that their family lacks; cAdvisor's `failcnt` has none.
     if (name.endsWith(counterSuffix)) family = name.slice(0, -counterSuffix.length);
     else type = 'unknown';
   }

@@ -7,7 +7,7 @@ import type { CpuResources, GuestSubject, MetricRow } from './metric-row.ts';
 export const labelKeys = ['container', 'id', 'image', 'name', 'namespace', 'pod'] as const;
 
 /**
- * Figures of guests, by cAdvisor's names, except for what it does not know. A kubelet gets them over CRI, Prometheus by
+ * Figures of guests, under cAdvisor's names where it has them. A kubelet gets them over CRI, Prometheus through
  * `/metrics`; `docs/reference/metrics.md` is printed from this table.
  */
 export const guestRows: readonly (readonly [string, MetricRow])[] = Object.entries({

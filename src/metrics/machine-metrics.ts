@@ -3,12 +3,12 @@ import type { MetricFigures } from '#sandbox/sandbox-stats.ts';
 import type { SandboxStatus } from '#sandbox/sandbox.ts';
 import { type MetricRow, rowsOf } from './metric-row.ts';
 
-/** What the host knows of one pod's machine, and what its guest said last. */
+/** Figures of one pod's machine from the host, and the last ones from its guest. */
 export interface MachineSubject {
   readonly status: Pick<SandboxStatus, 'parts' | 'accelerator'>;
   /** Undefined when the machine has not been measured, or is gone. */
   readonly host: HostFigures | undefined;
-  /** Of the pod's cgroup; undefined when the guest has not answered yet. */
+  /** Figures of the pod's cgroup; undefined until the guest has answered. */
   readonly guest: MetricFigures | undefined;
   /** Age of the guest's figures. */
   readonly guestAgeMs: number | undefined;
@@ -18,7 +18,7 @@ export interface MachineSubject {
 
 const { counter, gauge, each } = rowsOf<MachineSubject>();
 
-/** A value that needs both sides. */
+/** Computes a value from the figures of both host and guest. */
 const of =
   (value: (host: HostFigures, guest: MetricFigures) => number | undefined) =>
   ({ host, guest }: MachineSubject) =>
@@ -29,7 +29,7 @@ const ratio = (whole: number, part: number): number | undefined => (part > 0 ? w
 /** Labels of these metrics; the id is the sandbox's. */
 export const machineLabelKeys = ['namespace', 'pod', 'id'] as const;
 
-/** What a pod costs its node, by machine: what no runtime of processes has. */
+/** Cost of a pod to its node, by machine. Runtimes of processes have no such metrics. */
 export const machineMetrics = {
   podvm_pod_info: each(
     'gauge',

@@ -28,7 +28,7 @@ export type Value = number | bigint;
 export type Unit = 'count' | 'bytes' | 'seconds' | 'secondsSince1970' | 'microseconds' | 'ratio';
 export type MetricType = 'counter' | 'gauge' | 'histogram';
 
-/** A metric of a subject. Its values are exact: an exit that only has whole numbers rounds them. */
+/** A metric of a subject. Its values are exact: an output that only has whole numbers rounds them. */
 export interface MetricRow<S = GuestSubject, V = Value> {
   readonly type: MetricType;
   readonly unit: Unit;

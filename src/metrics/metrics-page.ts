@@ -14,7 +14,7 @@ import { type GuestSample, type PodSample, PodSampler } from './pod-sampler.ts';
 export interface MetricsParts {
   readonly sandboxes: Sandboxes;
   readonly images: Pick<ImageStore, 'counts' | 'list'>;
-  /** Of this program. */
+  /** Version of this program. */
   readonly version: string;
   readonly clock: Clock;
   readonly log: Log;
@@ -62,7 +62,7 @@ export class MetricsPage implements Disposable {
     this.#meter[Symbol.dispose]();
   }
 
-  /** Most of a scrape's text, written when the guest has answered: a scrape is read within milliseconds. */
+  /** Writes most of a scrape's text when the guest has answered, so that a scrape takes only milliseconds. */
   #linesOf(sandbox: Sandbox, guest: GuestSample | undefined): readonly Written[] {
     if (guest === undefined) return [];
     const known = this.#guestLines.get(guest);
@@ -72,7 +72,7 @@ export class MetricsPage implements Disposable {
     return lines;
   }
 
-  /** What the last look found, and looks again for the next time: the disk may be busy. */
+  /** Returns the last result, and starts reading the next one: the disk may be busy. */
   async #templateMadeAt(): Promise<Date | undefined> {
     const last = this.#template;
     this.#template = this.#parts.sandboxes.templateMadeAt().catch(() => undefined);
@@ -119,7 +119,7 @@ const machineOf = (sandbox: Sandbox, { host, guest, unanswered }: PodSample, atM
   unanswered,
 });
 
-/** As the kubelet words them. */
+/** Resources in the kubelet's terms. */
 const cpuResourcesOf = ({ cpuLimitMillis, cpuRequestMillis }: Resources): CpuResources => ({
   cpuPeriod: cpuPeriodUs,
   cpuQuota: cpuLimitMillis === undefined ? -1 : (cpuLimitMillis * cpuPeriodUs) / 1000,

@@ -3,11 +3,11 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { countsOf } from '#host/descriptors.ts';
 import { memoryOf } from '#host/meminfo.ts';
 
-/** What the kernel says of the node, and this process of itself. */
+/** Figures of the node from the kernel, and of this process. */
 export interface NodeFigures {
   readonly memoryBytes: number | undefined;
   readonly availableBytes: number | undefined;
-  /** Empty on a kernel without it (PSI, Documentation/accounting/psi.rst). */
+  /** Empty on a kernel without PSI (Documentation/accounting/psi.rst). */
   readonly pressure: readonly { readonly resource: string; readonly waiting: number; readonly stalled: number }[];
   readonly cpuSeconds: number;
   readonly startedSeconds: number;
@@ -26,16 +26,16 @@ interface LoopDelay {
 }
 
 const pressureResources = ['cpu', 'memory', 'io'] as const;
-/** Interval of the monitor's own timer, in `ms`, which is no delay. */
+/** Interval of the monitor's own timer, in `ms`, which does not count as delay. */
 const resolutionMs = 20;
 
 /** Measures the node. The event loop is monitored from the first read on. Disposing ends that. */
 export class NodeMeter implements Disposable {
   readonly #loop = monitorEventLoopDelay({ resolution: resolutionMs });
 
-  /** Reads /proc at once: that takes no disk, and less time than a turn of the event loop on a busy node. */
+  /** Reads /proc synchronously: that uses no disk, and takes less time than a turn of the event loop on a busy node. */
   read(): NodeFigures {
-    this.#loop.enable(); // wakes the process 50 times a second, which no one needs who is not scraped
+    this.#loop.enable(); // wakes the process 50 times a second, so it begins with the first scrape
     const memory = textOf('/proc/meminfo');
     const open = countsOf();
     const { user, system } = process.cpuUsage();
@@ -83,7 +83,7 @@ function textOf(path: string): string {
 
 const numberOf = (text: string | undefined): number | undefined => (text === undefined ? undefined : Number(text));
 
-/** `some avg10=0.00 avg60=0.00 avg300=0.00 total=12345`, and the same with `full`. */
+/** Parses `some avg10=0.00 avg60=0.00 avg300=0.00 total=12345`, and the same with `full`. */
 function pressureOf(resource: string, text: string): NodeFigures['pressure'] {
   const secondsOf = (kind: string) => numberOf(new RegExp(`^${kind} .*total=(\\d+)$`, 'm').exec(text)?.[1]);
   const some = secondsOf('some');

@@ -4,7 +4,7 @@ import type { SandboxCounts } from '#sandbox/node-counts.ts';
 import { type MetricRow, rowsOf, secondsOfMs } from './metric-row.ts';
 import type { NodeFigures } from './node-figures.ts';
 
-/** What the node knows of itself. */
+/** Figures of the node and its process. */
 export interface NodeSubject {
   readonly version: string;
   /** Number of sandboxes by state; `waiting`: machines of the pool. */

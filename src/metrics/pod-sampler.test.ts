@@ -41,7 +41,7 @@ async function open(...names: readonly string[]) {
       firstMs: 100,
       answerMs: 50,
     }),
-    /** Passes time, with the round that was planned for then. */
+    /** Passes time and runs the round that was planned for then. */
     async pass(ms: number) {
       nowMs += ms;
       const due = [...planned];

@@ -16,7 +16,7 @@ export interface GuestSample {
   readonly atMs: number;
 }
 
-/** What was last measured of one pod. */
+/** Last measurements of one pod. */
 export interface PodSample {
   readonly host: HostFigures | undefined;
   /** Undefined while the guest has not answered, or when its answer is too old to be shown. */
@@ -29,11 +29,11 @@ export interface SamplerTimes {
   readonly everyMs: number;
   /** Time in which a guest must answer. */
   readonly answerMs: number;
-  /** What a read waits for when nothing is measured yet. */
+  /** Time for which a read waits while nothing is measured yet. */
   readonly firstMs: number;
   /** Age at which figures are no longer shown. */
   readonly oldestMs: number;
-  /** Measuring ends when nothing has been read for so long. */
+  /** Time without a read after which measuring ends. */
   readonly idleMs: number;
 }
 
@@ -45,7 +45,7 @@ export const samplerTimes: SamplerTimes = {
   idleMs: 120_000,
 };
 
-/** Guests that are asked at a time: the node's other work goes on between them. */
+/** Limit of guests that are asked at a time, so that the node's other work continues. */
 const atATime = 4;
 
 interface Measured {
@@ -56,8 +56,8 @@ interface Measured {
 }
 
 /**
- * Measures pods in the background, while there is a reader: a read gets what was measured last, so that a guest that does
- * not answer delays no other. Only the first read waits for a first round, and not for long.
+ * Measures pods in the background while there is a reader. A read returns the last measurements, so that a guest that
+ * does not answer delays no other. Only the first read waits, briefly, for a first round.
  */
 export class PodSampler implements Disposable {
   readonly #sandboxes: Pick<Sandboxes, 'list'>;
@@ -68,7 +68,7 @@ export class PodSampler implements Disposable {
   readonly #measured = new Map<Sandbox, Measured>();
   readonly #closing = new AbortController();
   #lastReadMs = 0;
-  /** Ends the plan for the next round; undefined when none is planned. */
+  /** Cancels the next round; undefined when none is planned. */
   #unplan: (() => void) | undefined;
   #round: Promise<void> | undefined;
 
@@ -87,7 +87,7 @@ export class PodSampler implements Disposable {
     this.#times = times;
   }
 
-  /** What is known of each running pod. */
+  /** Returns the last measurements of each running pod. */
   async read(): Promise<ReadonlyMap<Sandbox, PodSample>> {
     this.#lastReadMs = this.#clock.monotonicMs();
     if (this.#unplan === undefined && !this.#closing.signal.aborted) {
@@ -113,7 +113,7 @@ export class PodSampler implements Disposable {
     return this.#sandboxes.list().filter(({ status }) => status.state === 'ready');
   }
 
-  /** Begins a round, and plans the next: a guest that does not answer delays neither. */
+  /** Begins a round and plans the next. A guest that does not answer delays neither. */
   #begin(): void {
     this.#round = this.#measureAll();
     this.#unplan = this.#clock.after(this.#times.everyMs, () => {
@@ -134,7 +134,7 @@ export class PodSampler implements Disposable {
     await Promise.all(Array.from({ length: atATime }, next));
   }
 
-  /** Never rejects. A guest that still owes its last answer is not asked again. */
+  /** Never rejects. A guest that has not answered the last request is not asked again. */
   async #measure(sandbox: Sandbox): Promise<void> {
     const known = this.#measured.get(sandbox) ?? { unanswered: 0, isAsked: false };
     this.#measured.set(sandbox, known);
@@ -143,7 +143,7 @@ export class PodSampler implements Disposable {
     using deadline = openDeadline(this.#times.answerMs, this.#closing.signal);
     try {
       await this.#askGuest(sandbox, known, deadline.signal);
-      // Right after, so that what both sides say is of one moment.
+      // Measured right after the guest's answer, so that both figures are of the same moment.
       const host = await sandbox.hostFigures(this.#closing.signal).catch(() => undefined);
       if (host !== undefined) known.host = host;
     } finally {

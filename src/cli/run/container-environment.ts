@@ -9,7 +9,10 @@ export interface EnvVariable {
 /** Variables of podvm's own environment, for names without a value. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-/** `NAME=VALUE` of each `-e`. A name alone takes podvm's value, and says nothing where there is none, as in Docker. */
+/**
+ * Parses `NAME=VALUE` of each `-e`. A name alone takes its value from podvm's environment, and is left out if it has
+ * none there, as in Docker.
+ */
 export function variablesOf(flag: string, entries: readonly string[], environment: Environment): EnvVariable[] {
   return entries.flatMap((entry) => {
     const at = entry.indexOf('=');
@@ -20,7 +23,9 @@ export function variablesOf(flag: string, entries: readonly string[], environmen
   });
 }
 
-/** The entries of an env file as Docker reads it: one a line, `#` begins a comment, quotes have no meaning. */
+/**
+ * Returns the entries of an env file as Docker reads it: one per line, `#` begins a comment, quotes have no meaning.
+ */
 export function entriesOfFile(text: string): string[] {
   return text
     .split('\n')

@@ -1,4 +1,5 @@
 /**
- * A word that a Pod passes on unchanged: Kubernetes replaces `$(NAME)` in arguments and variables, and `$$` by a dollar.
+ * Escapes a word so that a Pod passes it on unchanged: Kubernetes replaces `$(NAME)` in arguments and variables, and
+ * `$$` by a dollar.
  */
 export const literal = (word: string): string => word.replaceAll(/\$(?=[$(])/g, '$$$$');

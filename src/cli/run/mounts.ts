@@ -18,7 +18,7 @@ const volumeShape = 'Write it as HOST-PATH:CONTAINER-PATH[:ro], or CONTAINER-PAT
 const mountShape =
   'Write it as type=bind,source=HOST-PATH,target=CONTAINER-PATH[,readonly], or with type=volume, tmpfs or image.';
 
-/** Options of `-v` by what they add to the mount; Docker and Podman know all of them. */
+/** Options of `-v`, with the fields that each adds to the mount. Docker and Podman know all of them. */
 const volumeOptions: Readonly<Record<string, object>> = {
   rw: {},
   ro: { readOnly: true },
@@ -34,7 +34,7 @@ const volumeOptions: Readonly<Record<string, object>> = {
   rslave: { mountPropagation: 'HostToContainer' },
 };
 
-/** One `-v`. `name` is the volume's. */
+/** Parses one `-v`. `name`: name of the volume. */
 export function mountedByVolume(flag: string, value: string, name: string): Mounted {
   const refuse = (why: string) => wrongFlag(flag, value, why, volumeShape);
   const [first = '', second, options, ...more] = value.split(':');
@@ -49,7 +49,7 @@ export function mountedByVolume(flag: string, value: string, name: string): Moun
   return { volume: source === undefined ? { name, emptyDir: {} } : bind(name, source, refuse), mount };
 }
 
-/** A path of the host. A volume by name is Docker's, or a claim in Kubernetes: neither is here. */
+/** Makes a volume of a path of the host. Volumes by name, as in Docker, are refused. */
 function bind(name: string, source: string, refuse: (why: string) => Error): Mounted['volume'] {
   if (!/^\.{0,2}\/|^\.{1,2}$/.test(source)) {
     throw refuse(`${source || 'an empty word'} is no path, and podvm has no volumes by name`);
@@ -57,7 +57,7 @@ function bind(name: string, source: string, refuse: (why: string) => Error): Mou
   return { name, hostPath: { path: resolve(source) } };
 }
 
-/** Keys of `--mount` by the one name that is used here. */
+/** Keys of `--mount`, each with the name that is used here. */
 const mountKeys: Readonly<Record<string, string>> = {
   type: 'type',
   source: 'source',
@@ -70,7 +70,7 @@ const mountKeys: Readonly<Record<string, string>> = {
   'tmpfs-size': 'tmpfs-size',
 };
 
-/** One `--mount`. A path of the host must exist, as in Docker: it is made neither here nor by the pod. */
+/** Parses one `--mount`. A path of the host must exist, as in Docker: neither podvm nor the pod creates it. */
 export function mountedByMount(flag: string, value: string, name: string): Mounted {
   const refuse = (why: string) => wrongFlag(flag, value, why, mountShape);
   const given = new Map<string, string>();

@@ -6,7 +6,10 @@ import { literal } from './literal.ts';
 import { mountedByMount, mountedByVolume } from './mounts.ts';
 import { portsOf } from './published-ports.ts';
 
-/** What a flag adds to the Pod. Parts are merged: lists are joined, and of two values the later one stays. */
+/**
+ * Fields that a flag adds to the Pod. When parts are merged, lists are joined, and a later value replaces an earlier
+ * one.
+ */
 export interface PodPart {
   readonly metadata?: object;
   readonly spec?: object;
@@ -17,7 +20,7 @@ export interface PodPart {
   readonly mustExist?: readonly string[];
 }
 
-/** What the translation knows beside the flags. */
+/** Input of the translation besides the flags. */
 export interface FlagContext {
   readonly image: string;
   /** The words after the image. */
@@ -27,7 +30,7 @@ export interface FlagContext {
   readonly envFiles: ReadonlyMap<string, string>;
 }
 
-/** A flag of `podvm run IMAGE`: how it is written, and what it means in a Pod. */
+/** A flag of `podvm run IMAGE`: its syntax and its meaning in a Pod. */
 export interface PodFlag {
   readonly option: Option;
   readonly partOf: (value: unknown, context: FlagContext) => PodPart;
@@ -155,7 +158,7 @@ function restartPolicyOf(policy: string, flag: string): string {
   throw wrongFlag(flag, policy, why, 'Give no, on-failure or always.');
 }
 
-/** Podman also takes several with commas; both take lower case. */
+/** Splits names at commas, as Podman does, and accepts lower case, as both Docker and Podman do. */
 const capabilities = (names: readonly string[]): string[] =>
   names.flatMap((name) => name.split(',')).map((name) => name.toUpperCase().replace(/^CAP_/, ''));
 
@@ -182,7 +185,10 @@ function recordOf(pairs: readonly string[], flag: string): Readonly<Record<strin
   return Object.fromEntries(entries);
 }
 
-/** `missing`, the default, is Docker's; an image of the host `localhost` has no registry to pull it from. */
+/**
+ * Converts `--pull`. The default is Docker's `missing`; an image of the host `localhost` has no registry to pull it
+ * from.
+ */
 function pullPolicyOf(when: string, image: string): 'Always' | 'IfNotPresent' | 'Never' {
   if (when === 'always') return 'Always';
   return when === 'never' || image.startsWith('localhost/') ? 'Never' : 'IfNotPresent';

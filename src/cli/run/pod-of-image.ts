@@ -2,12 +2,12 @@ import { lastOfEachName } from './container-environment.ts';
 import { literal } from './literal.ts';
 import { type FlagContext, podFlags, type PodPart } from './pod-flags.ts';
 
-/** A Kubernetes Pod as its YAML has it; the schema of the node judges it, as it judges that of a file. */
+/** A Kubernetes Pod as in its YAML. The node checks it with the schema that it uses for files. */
 export type PodObject = Readonly<Record<string, unknown>>;
 
 export interface MadePod {
   readonly pod: PodObject;
-  /** Paths of the host that must be there. */
+  /** Paths of the host that must exist. */
   readonly mustExist: readonly string[];
 }
 
@@ -40,7 +40,7 @@ export function podOfImage(flags: FlagValues, context: FlagContext): MadePod {
 
 const maxNameChars = 50;
 
-/** A name for container and pod: the last word of the image's. */
+/** Name for container and pod: the last word of the image's name. */
 function nameOfImage(image: string): string {
   const last = image.replace(/@.*$/, '').split('/').at(-1) ?? '';
   const label = last
@@ -65,7 +65,7 @@ function merged(one: object, other: object): Tree {
 
 const isTree = (value: unknown): value is Tree => typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** Without the keys that a later part took back. */
+/** Removes the keys that a later part has set to undefined. */
 function withoutUndefined(value: Tree): Tree {
   const kept = Object.entries(value).filter(([, it]) => it !== undefined);
   return Object.fromEntries(

@@ -14,7 +14,7 @@ const form = new RegExp(
   'i',
 );
 const shape = 'Write it as [IP:]HOST-PORT:CONTAINER-PORT[/PROTOCOL], such as 8080:80 or 127.0.0.1:5353:53/udp.';
-/** A Pod has at most as many for a container. */
+/** Limit of published ports; a Pod's container has the same. */
 const maxPorts = 1000;
 
 /** The ports of all `-p`, ranges included. */
@@ -38,7 +38,7 @@ export function portsOf(flag: string, values: readonly string[]): PublishedPort[
   });
 }
 
-/** TCP is what a Pod means without one. */
+/** Leaves out TCP, which is a Pod's default. */
 const protocolOf = (protocol: string): Pick<PublishedPort, 'protocol'> =>
   protocol === 'UDP' || protocol === 'SCTP' ? { protocol } : {};
 

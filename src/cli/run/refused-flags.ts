@@ -4,9 +4,9 @@ import type { FlagValues } from './pod-of-image.ts';
 
 interface RefusedFlag {
   readonly flags: string;
-  /** Ends a sentence. */
+  /** Reason, as the end of a sentence. */
   readonly why: string;
-  /** A sentence. */
+  /** Advice, as one sentence. */
   readonly fix: string;
 }
 
@@ -15,7 +15,7 @@ const noHost = 'a pod in a machine of its own shares nothing of that kind with t
 const probe = { why: 'a health check of an image is not a probe of a Pod', fix: inFile('a readinessProbe') };
 const oneNetwork = { why: 'a pod has one network, that of the node', fix: 'Use --network cni (the default) or none.' };
 
-/** Flags that hands know from Docker and Podman, and that a Pod of one command line cannot express. */
+/** Flags of Docker and Podman that a Pod of one command line cannot express. */
 export const refusedFlags: readonly RefusedFlag[] = [
   { flags: '--health-cmd [value]', ...probe },
   { flags: '--health-interval [value]', ...probe },
@@ -74,7 +74,7 @@ export const refusedFlags: readonly RefusedFlag[] = [
   },
 ];
 
-/** Hidden from help: they are known only to be refused. */
+/** Hidden from help: these options exist only to be refused. */
 export const refusedOptions: readonly Option[] = refusedFlags.map(({ flags }) => new Option(flags).hideHelp());
 
 /** Errors: `unsupported` for the first flag that a Pod cannot express. */

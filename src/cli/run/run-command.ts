@@ -19,7 +19,7 @@ export interface RunOptions {
   readonly detach: boolean;
   readonly removeAtEnd: boolean;
   readonly isOfImage: boolean;
-  /** Only of an image: the containers of files get no input. */
+  /** Present only for an image: the containers of files get no input. */
   readonly input?: InputWish;
 }
 
@@ -41,7 +41,7 @@ export async function runCommand(
   const request: RunRequestInput = {
     files,
     network,
-    // Sent only when asked for: a node of an earlier version refuses what it does not know.
+    // Sent only if requested, because a node of an earlier version refuses unknown fields.
     ...(detach ? { detach } : {}),
     ...(removeAtEnd ? { removeAtEnd } : {}),
     ...(terminalSize === undefined ? {} : { terminalSize }),

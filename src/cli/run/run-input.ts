@@ -3,11 +3,11 @@ import { podPath } from '../pod-name.ts';
 import { followSize, makeRaw, pumpInput } from '../terminal-input.ts';
 import type { Terminal } from '../terminal.ts';
 
-/** Which of this process's streams the container of an image gets. */
+/** Streams of this process that the container of an image gets. */
 export interface InputWish {
   /** Standard input. */
   readonly takesInput: boolean;
-  /** The container has a terminal. With input, too, it gets this one, raw. */
+  /** The container has a terminal. If it takes input as well, this process's terminal is made raw for it. */
   readonly hasTerminal: boolean;
 }
 
@@ -15,11 +15,11 @@ export interface InputWish {
 export interface RunInput extends Disposable {
   /** Called when the container runs. */
   begin(pod: string, container: string): void;
-  /** Lines as the terminal needs them now: a raw one does not return its carriage by itself. */
+  /** Converts line ends for the terminal, which needs carriage returns while it is raw. */
   lines(text: string): string;
 }
 
-/** `wish`: undefined where the containers get nothing. */
+/** `wish`: undefined if the containers get no input. */
 export function createRunInput(client: Client, wish: InputWish | undefined, terminal: Terminal): RunInput {
   const { takesInput, hasTerminal } = wish ?? { takesInput: false, hasTerminal: false };
   const lendsTerminal = takesInput && hasTerminal;
@@ -43,7 +43,7 @@ export function createRunInput(client: Client, wish: InputWish | undefined, term
         if (hasTerminal) own.use(followSize(socket, terminal));
         if (takesInput) own.use(pumpInput(socket, terminal));
       });
-      // The container has ended, and with it its input; the run says why.
+      // The container and its input have ended; the run reports the reason.
       socket.on('error', () => own.dispose());
       socket.once('close', () => own.dispose());
     },

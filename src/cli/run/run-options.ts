@@ -5,7 +5,7 @@ import { collect, podFlags } from './pod-flags.ts';
 import type { FlagValues } from './pod-of-image.ts';
 import { refusedOptions } from './refused-flags.ts';
 
-/** Options that concern the run and not the Pod: they go with files and with an image. */
+/** Options of the run, not of the Pod, for files and images alike. */
 const runFlags: readonly Option[] = [
   flag('-d, --detach', 'leave the pods to the node, and print their names when they run'),
   flag('--rm', 'keep nothing of the pods when they end'),
@@ -31,7 +31,7 @@ export const runOptions: readonly Option[] = [
   ...refusedOptions,
 ];
 
-/** The options that concern every run, as they were given. */
+/** Values of the options that concern every run. */
 export interface RunFlags extends FlagValues {
   readonly file?: readonly string[];
   readonly network: 'cni' | 'none';
@@ -58,13 +58,13 @@ export function parseFileWords(
   return { files, flags: { ...before, ...givenTo(after) } };
 }
 
-/** Only what was written: the rest are defaults. */
+/** Returns the options that were given, without the defaults. */
 function givenTo(command: Command): FlagValues {
   const entries = Object.entries(command.opts<FlagValues>());
   return Object.fromEntries(entries.filter(([name]) => command.getOptionValueSource(name) === 'cli'));
 }
 
-/** Errors: `invalid` for a flag that describes a Pod, where a file does. */
+/** Errors: `invalid` for a flag that describes a Pod, because the file does so. */
 export function refuseImageFlags(command: Command, file: string): void {
   const given = givenTo(command);
   const isGiven = (option: Option) => given[option.attributeName()] !== undefined;

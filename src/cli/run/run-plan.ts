@@ -12,9 +12,9 @@ import { refuseFlags } from './refused-flags.ts';
 import { parseFileWords, refuseImageFlags, type RunFlags } from './run-options.ts';
 import { whatIsNamed } from './run-words.ts';
 
-/** What a command line of `podvm run` asks for. */
+/** A run as `podvm run`'s command line describes it. */
 export interface RunPlan extends RunOptions {
-  /** The flags, wherever on the command line they stood. */
+  /** The flags, from any place on the command line. */
   readonly flags: RunFlags;
 }
 
@@ -22,8 +22,8 @@ export interface RunPlan extends RunOptions {
 const madeFile = '<flags>';
 
 /**
- * Reads the command line, and all that it names, before anything is set up or started. Errors: `invalid`, `unsupported`,
- * and commander's for the options after a file.
+ * Reads the command line, and every file that it names, before anything is set up or started. Errors: `invalid`,
+ * `unsupported`, and commander's for the options after a file.
  */
 export async function planRun(
   words: readonly string[],
@@ -72,7 +72,7 @@ async function imagePlan(
   return { files: [{ name: madeFile, text }], ...optionsOf(flags), isOfImage: true, input, flags };
 }
 
-/** Prints the Pod of `--dry-run`, if a run would take it. Errors: those of the manifest. */
+/** Prints the Pod of `--dry-run` if its manifest is valid. Errors: those of the manifest. */
 export async function printPlan(
   { files, flags }: RunPlan,
   { terminal, checkManifests }: Pick<ProgramParts, 'terminal' | 'checkManifests'>,

@@ -2,21 +2,21 @@ import { statSync } from 'node:fs';
 import { isImageId, parseReference } from '#base/image-reference.ts';
 import { messageOf, PodvmError } from '#base/errors.ts';
 
-/** What the words of `podvm run` name. */
+/** Meaning of the words after `podvm run`. */
 export type Named =
   | { readonly kind: 'files'; readonly words: readonly string[] }
   | { readonly kind: 'image'; readonly image: string; readonly words: readonly string[] };
 
 const looksLikePath = (word: string): boolean => /^\.{0,2}\/|\.(?:ya?ml|json)$/.test(word);
 
-/** Whether the word names something that can be read as a file; a pipe can, a directory cannot. */
+/** Whether the word names something that can be read as a file, such as a pipe; a directory cannot be read. */
 export function isFile(word: string): boolean {
   return statSync(word, { throwIfNoEntry: false })?.isDirectory() === false;
 }
 
 /**
- * Tells files from an image by the first word: one that is a file, or is written like the path of one, is a file, and so
- * are those after it; the words after an image are its command. Errors: `invalid` for a word that is neither.
+ * Tells files from an image by the first word. If it is a file, or looks like a path, all words are files; after an
+ * image, the words are its command. Errors: `invalid` for a word that is neither.
  */
 export function whatIsNamed(first: string, rest: readonly string[], isThere = isFile): Named {
   if (first === '-' || looksLikePath(first) || isThere(first)) return { kind: 'files', words: [first, ...rest] };
