@@ -16,18 +16,19 @@ import { ensureAssets } from './setup-command.ts';
 
 /** Output of a node in the background. */
 export const backgroundLogPath = ({ root }: Configuration): string => join(root, 'node.log');
-/** Names its process while it serves. */
+/** File that identifies its process while it serves. */
 const readyPath = ({ root }: Configuration): string => join(root, 'node.ready');
 
 const lookEveryMs = 50;
-/** How long an earlier one may take to end, in `ms`. */
+/** Time in which an earlier node must end, in `ms`. */
 const patienceMs = 60_000;
-/** Signals that ask it to end: with its pods, or without them. */
+/** Signals that end the node: with its pods, or without them. */
 const ends = { withPods: 'SIGINT', alone: 'SIGTERM' } as const;
 
 /**
- * Runs `podvm daemon --background`: what `podvm run` needs of a node, without CRI, until it had nothing to do for a while,
- * or until SIGTERM or SIGQUIT, which leave its pods to the next one; SIGINT ends them first. Errors: `denied` without root, and those of set-up and node.
+ * Runs `podvm daemon --background`: the node that `podvm run` needs, without CRI. It ends when it has been idle for a
+ * while; on SIGTERM or SIGQUIT, which leave its pods to the next node; or on SIGINT, which ends the pods first. Errors:
+ * `denied` without root, and those of set-up and node.
  */
 export async function backgroundCommand(config: Configuration, itself: DaemonProcess): Promise<void> {
   requireRoot('run pods');
@@ -40,12 +41,12 @@ export async function backgroundCommand(config: Configuration, itself: DaemonPro
       stop.abort();
     });
   }
-  itself.on('SIGHUP', () => undefined); // it belongs to no terminal
+  itself.on('SIGHUP', () => undefined); // the node belongs to no terminal
   using _bound = boundLog(backgroundLogPath(config));
   const assets = await ensureAssets(config, write, stop.signal);
   const log = commandLog(config, write);
   const opened = () => openNode(config, assets, log, stop.signal, 'background');
-  // A predecessor that ends refuses clients before it gives the state directory free.
+  // A predecessor that is ending refuses clients before it releases the state directory.
   const isBusy = (error: unknown) => kindOf(error) === 'busy';
   await using node = await retry(opened, isBusy, { everyMs: lookEveryMs, forMs: patienceMs, signal: stop.signal });
   await warmUp(node, log, stop.signal);
@@ -69,7 +70,7 @@ async function announceReady(config: Configuration): Promise<AsyncDisposable> {
 
 const identitySchema = v.object({ pid: v.pipe(v.number(), v.integer(), v.minValue(2)), startTicks: v.string() });
 
-/** The node that runs in the background of this state directory, and is ready. */
+/** Returns the process of this state directory's background node if the node is ready. */
 export async function findBackgroundNode(config: Configuration): Promise<ProcessIdentity | undefined> {
   const text = await readFileIfThere(readyPath(config));
   if (text === undefined) return undefined;
@@ -77,7 +78,7 @@ export async function findBackgroundNode(config: Configuration): Promise<Process
   return parsed.success && (await isRunning(parsed.output)) ? parsed.output : undefined;
 }
 
-/** Ends it, if there is one, with its pods or without them. Waits a minute at most. */
+/** Ends the background node, if there is one, with its pods or without them. Waits at most a minute. */
 export async function endBackgroundNode(
   config: Configuration,
   how: keyof typeof ends,

@@ -1,7 +1,7 @@
 import { createLog, type Log } from '#host/log.ts';
 import type { Configuration } from './configuration.ts';
 
-/** The log of what does not run as a service, whose lines a person or a file gets. */
+/** The log of a process that is not a service. Its lines go to a person or a file. */
 export const commandLog = (
   { logLevel, logFormat }: Pick<Configuration, 'logLevel' | 'logFormat'>,
   write: (line: string) => void,

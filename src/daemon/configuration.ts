@@ -35,36 +35,36 @@ export interface Configuration {
   readonly cniConfig: { readonly kind: 'builtIn' } | { readonly kind: 'directory'; readonly path: string } | undefined;
   /** Directories of CNI plugins; undefined: the defaults. */
   readonly cniPluginDirectories: readonly string[] | undefined;
-  /** The most that pods on the built-in network may reach of the node. */
+  /** Limit on the access of pods on the built-in network to the node. */
   readonly networkPolicy: NetworkPolicy;
   readonly logLevel: LogLevel;
   readonly logFormat: LogFormat;
   readonly nodeName: string;
-  /** What is kept of guests' serial consoles. */
+  /** Storage of the guests' serial consoles. */
   readonly console: WordOf<'console'>;
   /** Requires a host cgroup for every machine. */
   readonly requiresCgroup: boolean;
   /** Allows the host to swap machines' memory. */
   readonly maySwap: boolean;
-  /** What each machine may read, and as much that it may write, of each disk of the node; undefined: no limit. */
+  /** Limit on each machine's reads from each disk of the node, and the same on its writes; undefined: no limit. */
   readonly diskBytesPerSecond: number | undefined;
   /** Accelerator; undefined: chosen by the probe. */
   readonly accelerator: 'kvm' | 'tcg' | undefined;
   /** Number of machines kept ready for pods. */
   readonly poolSize: PoolSize;
-  /** The most that pods may share. */
+  /** Template that machines may share: the node's (`on`), that of their namespace (`namespace`), or none (`off`). */
   readonly template: TemplateChoice;
-  /** Nominal memory of machines in `MiB`, the most for one pod; undefined: half of the node's, at most 16 GiB. */
+  /** Nominal memory of machines in `MiB`, the limit for one pod; undefined: half of the node's, at most 16 GiB. */
   readonly machineMemoryMiB: number | undefined;
   /** The first command that needs a node starts one in the background. */
   readonly startsNode: boolean;
-  /** How long such a node may have nothing to do, in `ms`. */
+  /** Idle time after which such a node ends, in `ms`. */
   readonly idleMs: number;
-  /** The most that is kept of pods after their end. */
+  /** Limits on the pods that are kept after their end. */
   readonly endedPods: { readonly pods: number; readonly bytes: number };
   /** Debian mirror for set-up; default: that of the host's apt. */
   readonly mirror?: string;
-  /** What npm is run with when it is asked for newer packages: how its registry is reached. */
+  /** Environment of npm when it checks for newer packages: the settings of its registry. */
   readonly npmEnv: Readonly<Record<string, string>>;
   /** Directory of the sources. */
   readonly repo: string;
@@ -199,7 +199,7 @@ function delegateOf(
   });
 }
 
-/** Less would hold up the start of a machine. */
+/** A lower rate would delay the start of a machine. */
 const minRate = 1e6;
 
 function rateOf(name: string, value: string | undefined): number | undefined {
@@ -212,7 +212,7 @@ function rateOf(name: string, value: string | undefined): number | undefined {
   });
 }
 
-/** Nothing of the environment but what npm finds its registry by. `podvm` keeps the CAs under another name for it. */
+/** Keeps only the variables with which npm finds its registry. `podvm` passes the CAs under another name. */
 function npmEnvOf(env: NodeJS.ProcessEnv): Readonly<Record<string, string>> {
   const wanted = /^(?:PATH|HOME|npm_config_.*|(?:https?|no)_proxy|(?:HTTPS?|NO)_PROXY)$/;
   const taken = Object.entries(env).flatMap(([name, value]) =>
@@ -222,7 +222,7 @@ function npmEnvOf(env: NodeJS.ProcessEnv): Readonly<Record<string, string>> {
   return { ...Object.fromEntries(taken), ...(ca === undefined ? {} : { NODE_EXTRA_CA_CERTS: ca }) };
 }
 
-/** For the check for updates. */
+/** Selects the settings for the check for updates. */
 export const updateRequestOf = ({ root, repo, mirror, npmEnv }: Configuration): UpdateRequest => ({
   root,
   repo,

@@ -6,13 +6,13 @@ import { printable } from '#base/guest-text.ts';
 import { readFileIfThere } from '#host/files.ts';
 import { run } from '#host/run.ts';
 
-/** What is between these lines of containerd's configuration was added by podvm. */
+/** First and last line of the section that podvm adds to containerd's configuration. */
 const begin = '# Made by podvm: begin. `podvm uninstall` removes these lines.\n';
 const end = '# Made by podvm: end\n';
-/** Part of the file's name of containerd's configuration as it was before podvm's first change. */
+/** Ending of the file name under which containerd's original configuration is kept. */
 const copyEnding = '.before-podvm';
 
-/** The runtime podvm in containerd's configuration. */
+/** Name of podvm as a runtime in containerd's configuration. */
 export const runtimeType = 'io.containerd.podvm.v2';
 
 /** The section that makes podvm a runtime. Its name changed with version 3 of the configuration. */
@@ -25,15 +25,16 @@ export const sectionOf = (version: number, launcher: string): string => `\
   privileged_without_host_devices = true
 `;
 
-/** Whether containerd, with this configuration, has the runtime podvm. Errors: containerd refuses the configuration. */
+/** Whether containerd has the runtime podvm with this configuration. Errors: those of containerd for an invalid one. */
 export async function hasRuntime(containerd: string, config: string, signal: AbortSignal): Promise<boolean> {
   const { stdout } = await run(containerd, ['--config', config, 'config', 'dump'], { signal });
   return stdout.includes(runtimeType);
 }
 
 /**
- * The configuration with podvm's section, in the version of the configuration; `newest` is that of a file that does not
- * exist. Errors: `failedPrecondition` for a file that is no TOML, or has a version without such a section.
+ * Returns the configuration with podvm's section, in the version of the configuration; `newest` is the version for a
+ * file that does not exist. Errors: `failedPrecondition` for a file that is not TOML, or whose version has no such
+ * section.
  */
 export async function withRuntime(config: string, launcher: string, newest: number): Promise<string> {
   const before = withoutSection((await readFileIfThere(config)) ?? `version = ${newest}\n`);
@@ -48,8 +49,9 @@ export async function withRuntime(config: string, launcher: string, newest: numb
 }
 
 /**
- * Replaces the configuration, after containerd has read the new text in a file beside it. Keeps a copy of what was there
- * before podvm's first change. Errors: `failedPrecondition` if containerd refuses the text; then nothing has changed.
+ * Replaces the configuration once containerd has accepted the new text in a file beside it. Keeps a copy of the file
+ * from before podvm's first change. Errors: `failedPrecondition` if containerd refuses the text; nothing has changed
+ * then.
  */
 export async function replaceConfig(
   config: string,
@@ -72,7 +74,7 @@ export async function replaceConfig(
   }
 }
 
-/** Removes podvm's section, the copy, and a file that has nothing else. Returns the paths of what changed. */
+/** Removes podvm's section, the copy, and a file with no other content. Returns the changed paths. */
 export async function removeRuntime(config: string): Promise<readonly string[]> {
   const before = await readFileIfThere(config);
   if (before?.includes(begin) !== true) return [];

@@ -37,7 +37,7 @@ export async function daemonCommand(
     });
   }
   const assets = await ensureAssets(config, write, stop.signal);
-  // What a command has started in the background makes room; its pods are taken over.
+  // A node that a command has started in the background ends; its pods are taken over.
   await endBackgroundNode(config, 'alone', stop.signal);
   const hasPriority = goesToJournal(itself.env, fstatSync(2, { bigint: true }));
   const log = createLog(config.logLevel, write, { format: config.logFormat, hasPriority });

@@ -7,7 +7,7 @@ import { readCurrent } from '#setup/setup.ts';
 import { requireRoot } from './serve-here.ts';
 
 type Use = DiskUsage['uses'][number];
-/** A directory or file of the state directory, and what it is. */
+/** A directory or file of the state directory, and its use. */
 type Place = Omit<Use, 'bytes'> & { readonly path: string };
 
 const timeoutMs = 120_000;

@@ -7,7 +7,10 @@ import type { UpdateFinding } from '#setup/update-report.ts';
 import { type Configuration, updateRequestOf } from './configuration.ts';
 import type { Finding } from './finding.ts';
 
-/** What is older than the archives have, and what could not be checked. No verdict makes the host unhealthy: pods run. */
+/**
+ * Reports parts that are older than in the archives, and parts that could not be checked. No verdict makes the host
+ * unhealthy, because pods run with old parts.
+ */
 export async function updateFindings(
   config: Configuration,
   write: (line: string) => void,
@@ -25,7 +28,7 @@ export function findingOf({ subject, verdict, detail, fix }: UpdateFinding): Fin
   return { name: `updates: ${subject}`, status, detail, ...(fix === undefined ? {} : { fix }) };
 }
 
-/** Pods that run on other parts than set-up made last. */
+/** Reports pods that run on other parts than the last set-up made. */
 export async function podPartsFindings({ root }: Configuration): Promise<readonly Finding[]> {
   const current = await readCurrent(root);
   const pods = await findRunningPods(root);

@@ -13,6 +13,6 @@ export async function endOrphans(config: Configuration, write: (line: string) =>
   const log = commandLog(config, write);
   const parts = { network: openNetwork(config, 'command', log), driver: { sweep: sweepMachine } };
   const ended = await endOrphansOf(config.root, parts, log, new AbortController().signal);
-  await endKeeper(join(config.root, 'shim'), config.shimSocketPath); // nothing is left for it
+  await endKeeper(join(config.root, 'shim'), config.shimSocketPath); // no pod is left for the keeper
   return ended;
 }

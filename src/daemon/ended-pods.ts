@@ -6,11 +6,11 @@ import type { Log } from '#host/log.ts';
 import { commandLog } from './command-log.ts';
 import type { Configuration } from './configuration.ts';
 
-/** Opens the pods of this state directory that have ended. Works beside a process that serves it, for reading. */
+/** Opens the ended pods of this state directory. Reading is possible while another process serves it. */
 export const openEndedPods = ({ root, endedPods }: Configuration, log: Log): Promise<EndedPods> =>
   EndedPods.open({ directory: join(root, 'ended'), limits: endedPods, log });
 
-/** Serves only this command with the pods that have ended, without a node. */
+/** Serves the ended pods to this command only, without a node. */
 export async function serveEndedPods(
   config: Configuration,
   write: (line: string) => void,

@@ -1,4 +1,4 @@
-/** One thing that `podvm doctor` says. `warn`: pods run, but not as well as they could. `skip`: it was not looked at. */
+/** One result of `podvm doctor`. `warn`: pods run, but not as well as they could. `skip`: not checked. */
 export interface Finding {
   readonly name: string;
   readonly status: 'ok' | 'warn' | 'fail' | 'skip';

@@ -9,19 +9,19 @@ import type { Configuration } from './configuration.ts';
 
 export interface FollowOptions {
   readonly config: Pick<Configuration, 'root' | 'repo'>;
-  /** Those that are in use, and this one's to give back. */
+  /** Parts in use, which the follower releases. */
   readonly held: HeldAssets;
   readonly log: Log;
   /**
-   * Has new sandboxes made of these; settles, with a promise that settles when no sandbox uses the ones before, once they
-   * are tried. On an error those before stay in use.
+   * Makes new sandboxes use these parts. Resolves once they have been tried; `unused` resolves when no sandbox uses the
+   * previous ones. After an error, the previous parts stay in use.
    */
   readonly take: (assets: Assets, signal: AbortSignal) => Promise<{ readonly unused: Promise<void> }>;
 }
 
 /**
- * Follows `podvm setup --upgrade` while pods run: new pods get the new parts once a template is made of them, old ones go on
- * with theirs, which are removed after the last of them. Until it is disposed of.
+ * Follows `podvm setup --upgrade` while pods run, until disposed. New pods get the new parts once a template is made of
+ * them; running pods keep theirs, which are removed after the last of these pods.
  */
 export function followParts(options: FollowOptions): AsyncDisposable {
   const { config, log } = options;
@@ -43,10 +43,10 @@ class PartsFollower {
   readonly #options: FollowOptions;
   readonly #ending = new AbortController();
   #held: HeldAssets;
-  /** Those before, as long as sandboxes use them. */
+  /** Previous parts that sandboxes still use. */
   readonly #old = new Set<HeldAssets>();
   #hasCollected = false;
-  /** Key of those that were not taken: told once. */
+  /** Key of the parts that were refused, which is logged once. */
   #refused: string | undefined;
 
   constructor(options: FollowOptions) {
@@ -56,7 +56,7 @@ class PartsFollower {
 
   async look(signal: AbortSignal): Promise<void> {
     const { config, log } = this.#options;
-    if (!this.#hasCollected) await this.#collect(); // what a process that was killed has left
+    if (!this.#hasCollected) await this.#collect(); // parts that a killed process has left
     this.#hasCollected = true;
     const current = await readCurrent(config.root);
     const inUse = this.#held.assets;
@@ -104,7 +104,7 @@ class PartsFollower {
       const removed = await collectUnused({ ...config, progress: silentProgress, signal: this.#ending.signal });
       if (removed.length > 0) log.info('parts that no pod uses any more removed', { parts: removed.join(' ') });
     } catch (error) {
-      if (!this.#ending.signal.aborted) log.error('old parts not removed', error); // the next set-up does it
+      if (!this.#ending.signal.aborted) log.error('old parts not removed', error); // the next set-up removes them
     }
   }
 

@@ -13,7 +13,7 @@ import {
 const signal = new AbortController().signal;
 const podvm = { shimSocketPath: '/run/podvm/shim.sock', version: '1.2.3' };
 
-/** A node whose containerd tells its version, and dumps its main file and, unless that has imports, the parts. */
+/** A node whose containerd reports its version, and dumps its main file and, unless that has imports, the parts. */
 async function openNode(version: string, main?: string) {
   const root = await mkdtemp(join(tmpdir(), 'podvm-install-'));
   const places: ContainerdPlaces = {

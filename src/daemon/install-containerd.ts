@@ -7,15 +7,15 @@ import { run } from '#host/run.ts';
 import { launcherName, launcherOf } from '#shim/launcher.ts';
 import { hasRuntime, removeRuntime, replaceConfig, sectionOf, withRuntime } from './containerd-config.ts';
 
-/** Where the parts of containerd are on this node; tests give others. */
+/** Paths of containerd's parts on this node; tests use others. */
 export interface ContainerdPlaces {
-  /** The program, by path or name. */
+  /** Path or name of the program. */
   readonly containerd: string;
-  /** The program that restarts it as a service. */
+  /** Path or name of the program that restarts containerd as a service. */
   readonly systemctl: string;
-  /** Its socket, which serves CRI. */
+  /** Socket of containerd, which serves CRI. */
   readonly socket: string;
-  /** Directory of its configuration. */
+  /** Directory of containerd's configuration. */
   readonly configuration: string;
   /** Directory for the launcher. */
   readonly programs: string;
@@ -29,7 +29,7 @@ export const containerdPlaces: ContainerdPlaces = {
   programs: '/usr/local/bin',
 };
 
-/** First line of what is installed, by which it is known again. */
+/** Mark in the first line of installed files, by which podvm recognizes them. */
 const mark = 'Made by podvm';
 
 interface Version {
@@ -38,19 +38,19 @@ interface Version {
   readonly minor: number;
 }
 
-/** How podvm is installed. */
+/** Options of an installation. */
 export interface InstallChoices {
-  /** Only tells what would be done. */
+  /** Reports the steps without taking them. */
   readonly isDry: boolean;
-  /** Also restarts containerd, by systemd. */
+  /** Also restarts containerd, with systemd. */
   readonly restarts: boolean;
 }
 
 /**
- * Makes podvm a runtime of the node's containerd: writes the launcher, and a section of containerd's configuration: in a
- * file of its own where containerd reads such files, else in the main file. Returns what it did, and what is left to do.
- * Errors: `failedPrecondition` without a containerd, for another program's file in its place, or for a configuration that
- * containerd refuses with the section; the configuration is then as it was.
+ * Makes podvm a runtime of the node's containerd: writes the launcher, and a section of containerd's configuration, in
+ * a file of its own if containerd reads such files, else in the main file. Returns the steps taken and those left to
+ * do. Errors: `failedPrecondition` without a containerd, for another program's file in its place, or for a
+ * configuration that containerd refuses with the section; the configuration is then unchanged.
  */
 export async function installContainerd(
   { shimSocketPath, version }: { readonly shimSocketPath: string; readonly version: string },
@@ -91,7 +91,7 @@ export async function uninstallContainerd(places: ContainerdPlaces): Promise<rea
   return [...removed, ...(await removeRuntime(mainPath(places)))];
 }
 
-/** Writes the section where this containerd reads it. Returns what was written. */
+/** Writes the section to the file that this containerd reads. Returns the changes. */
 async function configure(
   version: Version,
   launcher: string,

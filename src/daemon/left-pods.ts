@@ -5,8 +5,8 @@ import { openEndedPods } from './ended-pods.ts';
 import { startBackground } from './start-background.ts';
 
 /**
- * Starts a node if none runs and the one before has left pods, which the new one takes over. An abort of `signal` ends the wait.
- * Errors: those of `startBackground`.
+ * Starts a node if none runs and the previous one has left pods, which the new one takes over. An abort of `signal`
+ * ends the wait. Errors: those of `startBackground`.
  */
 export async function serveLeftPods(
   config: Configuration,
@@ -14,6 +14,6 @@ export async function serveLeftPods(
   signal: AbortSignal,
 ): Promise<void> {
   if (!config.startsNode || (await isServed(config.socketPath))) return;
-  const { length } = (await openEndedPods(config, silentLog)).unfinished(); // none that this user may read
+  const { length } = (await openEndedPods(config, silentLog)).unfinished(); // empty if this user may not read them
   if (length > 0) await startBackground(config, write, signal);
 }

@@ -7,7 +7,7 @@ import type { Accelerator } from '#vm/driver.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import type { Configuration } from './configuration.ts';
 
-/** What an upgrade replaces of the sandboxes' parts: all that set-up makes. */
+/** Parts of sandboxes that an upgrade replaces, because set-up makes them. */
 export type MachineParts = Pick<Parts, 'driver' | 'files' | 'modulesDisk' | 'versions'>;
 
 export function machinePartsOf(

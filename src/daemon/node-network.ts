@@ -4,7 +4,7 @@ import { createHostNetwork, type CniConfigDirectory } from '#network/host-networ
 import type { Network } from '#network/network.ts';
 import type { Configuration } from './configuration.ts';
 
-/** Who serves: a cluster's node, a user's command, or a node that a command has started in the background. */
+/** Role of the node: a cluster's, a user's command, or one that a command has started in the background. */
 export type Purpose = 'daemon' | 'command' | 'background';
 
 /** Default directory of CNI configurations. */

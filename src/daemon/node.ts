@@ -55,7 +55,7 @@ export interface Node extends AsyncDisposable {
   endPods(): Promise<void>;
   /** Resolves when no client runs pods. */
   idle(): Promise<void>;
-  /** Resolves when no pod ran and no client asked for that long, or when `signal` aborts. */
+  /** Resolves when for `ms` no pod has run and no client has called, or when `signal` aborts. */
   idleFor(ms: number, signal: AbortSignal): Promise<void>;
   /** Makes the template of the node's machines, if they share one and it is missing. */
   warmUp(signal: AbortSignal): Promise<void>;

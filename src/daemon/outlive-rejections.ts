@@ -4,8 +4,8 @@ const maxFrames = 6;
 
 /**
  * Logs unhandled rejections without ending the process: each belongs to one pod or client. An uncaught exception is
- * logged and still ends the process, because what it interrupted is unknown; the next process takes over a kubelet's
- * pods. Works until the result is disposed.
+ * logged and still ends the process, because the state of the interrupted code is unknown; the next process takes over
+ * a kubelet's pods. Active until the result is disposed.
  */
 export function outliveRejections(itself: NodeJS.EventEmitter, log: Log): Disposable {
   const onRejection = (error: unknown) => {

@@ -5,7 +5,7 @@ import type { Configuration } from './configuration.ts';
 import { openNode } from './node.ts';
 import { ensureAssets, templateTask } from './setup-command.ts';
 
-/** End requests of this process. */
+/** Requests to end this process. */
 export interface Ends {
   /** Aborted by the first request. */
   readonly any: AbortSignal;
@@ -14,9 +14,9 @@ export interface Ends {
 }
 
 /**
- * Serves the state directory from this process, including set-up. A request to end before it serves undoes everything.
- * Disposing announces and awaits the pods of other clients that have joined; another signal ends them. Errors: `denied`
- * without root, and those of set-up and node.
+ * Serves the state directory from this process, including set-up. A request to end undoes everything if it comes before
+ * serving begins. Disposing announces and awaits the pods of other clients that have joined; another signal ends them.
+ * Errors: `denied` without root, and those of set-up and node.
  */
 export async function serveHere(
   config: Configuration,

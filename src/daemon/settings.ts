@@ -2,7 +2,10 @@ import { logFormats, logLevels } from '#host/log.ts';
 import { networkPolicies } from '#network/guard/network-policy.ts';
 import { templateChoices } from '#sandbox/template-choice.ts';
 
-/** Type of a value. A *word* is one of a list; a *number* is a whole number within inclusive bounds, or the word `or`. */
+/**
+ * Type of a value. A *word* is one of a list; a *number* is a whole number within inclusive bounds, or the word in
+ * `or`.
+ */
 export type SettingType =
   | { readonly kind: 'path' | 'paths' | 'address' | 'url' | 'cniConfig' | 'rate' | 'endpoint' | 'namespaces' }
   | { readonly kind: 'word'; readonly words: readonly string[] }

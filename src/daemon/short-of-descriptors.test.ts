@@ -70,7 +70,7 @@ test(
     const next = async () => String((await lines.next()).value);
     const ask = async (line: string) => {
       child.stdin.write(`${line}\n`);
-      while ((await next()) !== 'done'); // it also reports when it is short
+      while ((await next()) !== 'done'); // it also reports a shortage
     };
     try {
       const addresses = (await next()).split(',');

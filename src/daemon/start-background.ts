@@ -19,13 +19,13 @@ import { ensureAssets } from './setup-command.ts';
 const lookEveryMs = 20;
 const tailLines = 10;
 const serviceName = 'podvm.service';
-/** Where systemd is the init process (sd_booted(3)). */
+/** Directory that exists if systemd is the init process (sd_booted(3)). */
 const systemdDirectory = '/run/systemd/system';
 
 /**
- * Makes sure that a node serves the state directory in the background: one, also for two callers at a time. Set-up is done
- * here, where it is seen. An abort of `signal` ends the wait, and not a node that starts. Errors: `denied` without root,
- * those of set-up, `unavailable` with the last lines of its log, `cancelled`.
+ * Makes sure that one node serves the state directory in the background, even if two callers ask at a time. Set-up runs
+ * in this process, so that its output is visible. An abort of `signal` ends the wait, but not a node that is starting.
+ * Errors: `denied` without root, those of set-up, `unavailable` with the last lines of its log, `cancelled`.
  */
 export async function startBackground(
   config: Configuration,
@@ -46,7 +46,7 @@ export async function startBackground(
   });
 }
 
-/** Starts the service, where it is enabled; otherwise the node ends when it has nothing to do. */
+/** Starts the service if it is enabled. Without it, the node ends when it is idle. */
 async function startService({ root }: Configuration): Promise<boolean> {
   if (root !== settings.root.default || !(await isThere(systemdDirectory))) return false;
   const { stdout } = await run('systemctl', ['is-enabled', serviceName], { okCodes: [0, 1, 4] });
@@ -91,7 +91,7 @@ async function startProcess(config: Configuration, signal: AbortSignal): Promise
 
 const maxOldLogBytes = 1024 * 1024;
 
-/** Size of the log, which begins at nothing when it has become large. */
+/** Returns the size of the log, after emptying it if it has become large. */
 async function endOf(path: string): Promise<number> {
   const size = await stat(path).then(
     (found) => found.size,

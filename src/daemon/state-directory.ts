@@ -9,7 +9,7 @@ import { assertReachable } from '#vm/qemu/jail.ts';
  * `failedPrecondition` if it cannot be written or jailed machines cannot reach it.
  */
 export async function openStateDirectory(root: string): Promise<void> {
-  process.umask(0o022); // what is made there is open to others as its maker says, whatever the user's umask is
+  process.umask(0o022); // modes of new files are those in the code, whatever the user's umask
   try {
     await mkdir(root, { recursive: true, mode: 0o755 });
     await access(root, constants.W_OK | constants.X_OK);

@@ -3,7 +3,10 @@ import { type Clock, pause } from '#host/clock.ts';
 import type { Log } from '#host/log.ts';
 import type { UpdateFinding } from '#setup/update-report.ts';
 
-/** A daemon that is started again and again asks the archives once, and its first pods have the processor. */
+/**
+ * Delay of the first check, in `ms`: a daemon that is restarted often asks the archives once, and its first pods have
+ * the processor to themselves.
+ */
 const firstAfterMs = 60_000;
 const everyMs = 24 * 60 * 60_000;
 
@@ -14,8 +17,8 @@ export interface WatchUpdatesParts {
 }
 
 /**
- * Writes to the log what is older than the archives have, what could not be checked, and a missing security archive: soon,
- * and once a day until it is disposed of.
+ * Logs parts that are older than in the archives, parts that could not be checked, and a missing security archive: soon
+ * after the start and then once a day, until disposed.
  */
 export function watchUpdates(parts: WatchUpdatesParts): AsyncDisposable {
   const stop = new AbortController();

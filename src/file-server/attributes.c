@@ -39,7 +39,9 @@ static CALL(change_owner_of_node)
     return give_result(ctx, result);
 }
 
-/* A write without CAP_FSETID clears these bits; the guest's kernel knows whether its process has it. */
+/*
+ * A write without CAP_FSETID clears these bits; only the guest's kernel knows whether its process has the capability.
+ */
 static CALL(clear_set_ids)
 {
     CALL_START;

@@ -5,7 +5,7 @@ import type { Result, Service } from './service.ts';
 
 type FileCall = (service: Service, file: OpenFile, request: Request) => Result;
 
-/** Most bytes copied at once, while other requests wait; the guest asks again for the rest. */
+/** Limit of bytes copied at once, so that other requests do not wait; the guest requests the rest again. */
 const maxCopyBytes = 8 * 1024 * 1024;
 
 const read: FileCall = ({ engine, reply }, file, request) => {

@@ -1,4 +1,4 @@
-/* What the C of the file server shares. */
+/* Functions that the C files of the file server share. */
 #ifndef PODVM_FILE_SERVER_H
 #define PODVM_FILE_SERVER_H
 

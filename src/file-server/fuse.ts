@@ -76,7 +76,7 @@ export const initFlags = {
 } as const;
 export const initFlags2 = { directIoAllowsMapping: 1 << (36 - 32), allowsMappedUsers: 1 << (40 - 32) } as const;
 
-/** User and group of a request that names neither. */
+/** User and group of a request that has neither. */
 export const nobodyNamed = 0xffff_ffff;
 
 export const openReplyFlags = {

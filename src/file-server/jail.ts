@@ -11,7 +11,7 @@ type JailEngine = Powers & Descriptors;
 
 /** Descriptor of the list of system calls (`storage/file-server.ts`). */
 const filterFd = 5;
-/** Longest mount table; a node with many thousands of mounts has less. */
+/** Longest mount table; that of a node with many thousands of mounts is shorter. */
 const maxTextBytes = 16 * 1024 * 1024;
 const pieceBytes = 64 * 1024;
 

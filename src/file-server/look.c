@@ -35,7 +35,7 @@ static struct fuse_attr attributes(const struct stat *found, uint64_t home)
         .nlink = (uint32_t)found->st_nlink,
         .uid = found->st_uid,
         .gid = found->st_gid,
-        /* As the kernel's new_encode_dev. */
+        /* encoded as by the kernel's new_encode_dev */
         .rdev = (minor(found->st_rdev) & 0xff) | major(found->st_rdev) << 8 | (minor(found->st_rdev) & ~0xffu) << 12,
         .blksize = (uint32_t)found->st_blksize,
     };

@@ -40,7 +40,7 @@ export class Request {
     return size.requestHeader + offset;
   }
 
-  /** Reads a number. Throws `RangeError` if the message is too short, like the others. */
+  /** Reads a number. Throws `RangeError` if the message is too short, as the other methods do. */
   u32(offset: number): number {
     return this.#view.getUint32(size.requestHeader + offset, true);
   }

@@ -13,20 +13,20 @@ export interface NodesOptions {
   readonly kernelDevices: ReadonlySet<string>;
   /**
    * Whether mounts and unmounts of the host appear in the tree. A descriptor in a mount keeps the host from unmounting
-   * it, and the guest's kernel remembers files for as long as it has memory: nodes are then closed while not in use.
+   * it, and the guest's kernel remembers files for as long as it has memory, so unused nodes are closed in that case.
    */
   readonly propagates: boolean;
 }
 
-/** Where a file was last seen; the name ends with NUL. */
+/** Last known place of a file; the name ends with NUL. */
 export interface Place {
   readonly directory: Node;
   readonly name: Uint8Array;
 }
 
-/** A node without an open file is closed after one to two times this, in `ms`. */
+/** Time without an open file after which a node is closed, in `ms`; it may take up to twice as long. */
 const releaseMs = 250;
-/** Directories that are opened again for one node. The kernel's longest path has as many. */
+/** Limit of directories that are reopened for one node, as many as in the kernel's longest path. */
 const maxDepth = 2048;
 
 const deviceOf = (identity: string) => identity.slice(0, identity.indexOf(':'));
@@ -44,9 +44,9 @@ export interface Node {
   openFiles: number;
   /** Descriptors that hold locks of ranges, by owner as the guest's kernel names it. */
   readonly lockOwners: Map<string, number>;
-  /** Absent: it stays open. */
+  /** Absent if the node stays open. */
   place: Place | undefined;
-  /** Whether a request has named it since it was last looked at. */
+  /** Whether a request has used it since the last check. */
   isUsed: boolean;
 }
 
@@ -56,8 +56,8 @@ const attributesInEntry = 40;
 const modeInAttributes = 60;
 
 /**
- * Validity of attributes. The guest's kernel rounds it up to the next tick of its clock (4 to 8 ms): one open or stat
- * does not ask twice, and changes of the host show almost at once. Names are never cached.
+ * Validity of attributes. The guest's kernel rounds it up to the next tick of its clock (4 to 8 ms), so that one open
+ * or stat makes one request, and changes of the host show almost at once. Names are never cached.
  */
 const validNanoseconds = 1;
 
@@ -75,7 +75,10 @@ export class Nodes {
   readonly #byIdentity = new Map<string, Node>();
   #lastId = rootNode - 1;
 
-  /** `asRoot` acts as root for a moment. Opens the directory that is served. Throws if it cannot be opened or is a file system of the kernel's own. */
+  /**
+   * Opens the directory that is served. `asRoot` acts as root for a moment. Throws if the directory cannot be opened or
+   * is on a file system of the kernel's own.
+   */
   constructor(
     engine: NodesEngine,
     { root, kernelDevices, propagates }: NodesOptions,
@@ -93,7 +96,7 @@ export class Nodes {
     this.#add(fd, identity, fileType.directory, undefined);
   }
 
-  /** Undefined for an unknown number, and for a closed node whose file is not where it was. */
+  /** Returns undefined for an unknown number, and for a closed node whose file has moved. */
   get(id: number): Node | undefined {
     const node = this.#byId.get(id);
     if (node === undefined) return undefined;
@@ -101,7 +104,7 @@ export class Nodes {
     return node.fd >= 0 || this.#openAgain(node) ? node : undefined;
   }
 
-  /** Replies with the entry of a name, also after the name was made. */
+  /** Replies with the entry of a name, which may have just been made. */
   enter(directory: Node, request: Request, nameAt: number, reply: Reply): number {
     const { bytes } = request;
     const at = request.at(nameAt);
@@ -116,14 +119,14 @@ export class Nodes {
     return this.enterNode(directory, fd, reply, place);
   }
 
-  /** The place that a name of the request stands for; undefined if nodes stay open. */
+  /** Returns the place of a name in the request; undefined if nodes stay open. */
   placeOf(directory: Node, request: Request, nameAt: number): Place | undefined {
     if (!this.#propagates) return undefined;
     const start = request.at(nameAt);
     return { directory, name: request.bytes.slice(start, request.bytes.indexOf(0, start) + 1) };
   }
 
-  /** Learns the new place of a file that was given a name. */
+  /** Records the new place of a file that was given another name. */
   renamed(directory: Node, request: Request, nameAt: number): void {
     if (!this.#propagates) return;
     const identity = this.#engine.lookIn(directory.fd, request.bytes, request.at(nameAt), this.#scratch, 0);
@@ -209,7 +212,7 @@ export class Nodes {
     return node;
   }
 
-  /** Notes an open node, which is closed when it is not in use. */
+  /** Remembers an open node, which is closed when it is not in use. */
   #hold(node: Node): void {
     if (node.place === undefined || node.fd < 0 || node.openFiles > 0) return;
     this.#held.add(node);
@@ -238,7 +241,7 @@ export class Nodes {
     }
   }
 
-  /** Opens a closed node, after the closed directories above it. */
+  /** Reopens a closed node, after the closed directories above it. */
   #openAgain(node: Node): boolean {
     const closed: Node[] = [];
     for (let at = node; at.fd < 0;) {
@@ -251,7 +254,7 @@ export class Nodes {
     return closed.toReversed().every((each) => this.#openAtPlace(each) || this.#asRoot(() => this.#openAtPlace(each)));
   }
 
-  /** Another file that took its place, or a file system that was mounted over it, is not the node. */
+  /** Returns false if another file has taken its place or a file system was mounted over it. */
   #openAtPlace(node: Node): boolean {
     const { place } = node;
     const fd = place === undefined ? -1 : this.#engine.openNode(place.directory.fd, place.name, 0);

@@ -4,7 +4,7 @@ import { fileType, openFlags, openReplyFlags, size } from './fuse.ts';
 import type { Reply } from './message.ts';
 import type { Node } from './nodes.ts';
 
-/** A file or directory that the guest has opened. */
+/** A file or directory that the guest has open. */
 export interface OpenFile {
   readonly fd: number;
   readonly node: Node;
@@ -61,7 +61,7 @@ export class OpenFiles {
     return openReplyFlags.directIo | noFlush;
   }
 
-  /** Closes it. */
+  /** Closes the file and forgets its handle. */
   remove(id: number): void {
     const file = this.#byId.get(id);
     this.#byId.delete(id);

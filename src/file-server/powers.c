@@ -282,7 +282,7 @@ static int keep_powers(void)
     return raise_powers();
 }
 
-/* Called once, before the first request, in the jail or, in tests, outside. */
+/* Called once, before the first request, either in the jail or, in tests, outside it. */
 static CALL(take_powers)
 {
     CALL_START;

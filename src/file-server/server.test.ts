@@ -20,8 +20,8 @@ import {
 } from '../../test/fuzz/scripted-guest.ts';
 
 /**
- * The program as it is, compiled with address and undefined-behaviour checks, and a guest that asks what no kernel would.
- * What kernels ask is asked in real machines (`test/vm/share.test.ts`, `npm run posix`).
+ * Tests of the real program, compiled with address and undefined-behaviour checks, with requests that no kernel would
+ * make. Requests of kernels are tested in real machines (`test/vm/share.test.ts`, `npm run posix`).
  */
 async function canUnmount(path: string, forMs = 20_000): Promise<boolean> {
   const signal = AbortSignal.timeout(forMs);

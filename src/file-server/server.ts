@@ -10,7 +10,7 @@ import { wouldChange } from './read-only.ts';
 import type { Result, ServerEngine, Service } from './service.ts';
 
 const pageBytes = 4096;
-/** Requests that the guest may have under way: writes of mapped pages keep their order with all others. */
+/** Limit of the guest's requests under way. Writes of mapped pages keep their order with all others. */
 const maxBackground = 0xffff;
 const root = { uid: 0, gid: 0 };
 const allFlags = Object.values(initFlags).reduce((all, flag) => all | flag, 0);
@@ -24,8 +24,8 @@ export interface FileServerOptions extends NodesOptions {
   /** Leaves locks to the guest's kernel: on the host they would keep programs from files that the pod may only read. */
   readonly keepsLocksInGuest: boolean;
   /**
-   * The guest may mount the tree with mapped users (idmapped). Its kernel then names the owner, as in the tree, when a
-   * file is made, and no user in other requests.
+   * Whether the guest may mount the tree with mapped users (idmapped). Its kernel then names the owner, as in the tree,
+   * when a file is made, and no user in other requests.
    */
   readonly mapsUsers: boolean;
   /** Most bytes that one request reads or writes. */
@@ -34,8 +34,8 @@ export interface FileServerOptions extends NodesOptions {
 
 /**
  * Answers the requests of one guest about one tree. Blocks on the host's file system, but not on a flush or a lock.
- * Acts as the user of the request, or as root where it names none. Only the guest's kernel knows a user's groups, and
- * it checks permissions by them.
+ * Acts as the user of the request, or as root if it names none. Only the guest's kernel knows a user's groups, and it
+ * checks permissions by them.
  */
 export class FileServer {
   readonly #service: Service;
@@ -145,7 +145,7 @@ export class FileServer {
     reply.clear(size.init);
     reply.u32(0, protocol.major);
     reply.u32(4, protocol.minor);
-    reply.u32(8, reply.maxBytes); // reads ahead for what is mapped
+    reply.u32(8, reply.maxBytes); // reads ahead for mapped files
     reply.u32(12, this.#flags);
     reply.u16(16, maxBackground);
     reply.u16(18, maxBackground);

@@ -37,7 +37,7 @@ export async function announce(name: string, answer: string): Promise<AsyncDispo
 
 /**
  * Returns the answer of a name's holder, which is not trusted. Empty when there is no holder, it is ending, or it is
- * not ours.
+ * not podvm.
  */
 export async function heldBy(name: string): Promise<string> {
   const socket = connect(`\0${name}`);

@@ -23,7 +23,7 @@ export const assetsSchema = v.object({
 
 export type Assets = Readonly<v.InferOutput<typeof assetsSchema>>;
 
-/** Which parts a machine is made of, for comparison with the newest. */
+/** Versions of a machine's parts, for comparison with the newest. */
 export const partVersionsSchema = v.object({
   /** Key of the assets: machines with the same key are made of the same parts. */
   key: v.string(),

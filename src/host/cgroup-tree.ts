@@ -17,8 +17,8 @@ export async function hasCgroups2(): Promise<boolean> {
 }
 
 /**
- * Makes a cgroup, and parents that are missing. Never by a recursive `mkdir`: where no cgroups are mounted, the kernel
- * refuses a directory in /sys with ENOENT, upon which Node tries the parents for ever.
+ * Makes a cgroup, and any missing parents. A recursive `mkdir` would not end where no cgroups are mounted: the kernel
+ * refuses a directory in /sys with ENOENT, and Node then tries the parents again and again.
  */
 export async function makeCgroup(directory: string): Promise<void> {
   let path = cgroupRoot;

@@ -7,6 +7,6 @@ describeClock('of the system', () => ({
   async pass(ms) {
     const until = systemClock.monotonicMs() + ms;
     while (systemClock.monotonicMs() < until) await sleep(1);
-    await sleep(5); // for what is due by then
+    await sleep(5); // time for the actions due by then
   },
 }));

@@ -1,8 +1,8 @@
 /** A clock, which tests can replace. */
 export interface Clock {
-  /** The date, in milliseconds since 1970. It jumps when the host's clock is set, so it measures no duration. */
+  /** Date in milliseconds since 1970. It jumps when the host's clock is set, so it must not measure durations. */
   now(): number;
-  /** Whole milliseconds since the host's boot, the same in all processes, which no change of the host's date moves. */
+  /** Whole milliseconds since the host's boot, the same in all processes and unaffected by changes of the date. */
   monotonicMs(): number;
   /** Calls `action` once after `ms`, unless the returned function was called before. */
   after(ms: number, action: () => void): () => void;

@@ -1,7 +1,7 @@
 import { readFile, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 
-/** The confinement of a process that is in force, as the kernel reports it (proc(5), namespaces(7), cgroups(7)). */
+/** Confinement of a process as the kernel enforces and reports it (proc(5), namespaces(7), cgroups(7)). */
 export interface Confinement {
   readonly uid: number;
   readonly gid: number;
@@ -12,12 +12,12 @@ export interface Confinement {
   readonly noNewPrivileges: boolean;
   /** Number of stacked system call filters. */
   readonly seccompFilters: number;
-  /** Kinds of namespaces that differ from ours. */
+  /** Kinds of namespaces that it does not share with this process. */
   readonly namespaces: readonly string[];
   readonly limits: Readonly<Record<keyof typeof limitNames, number | 'unlimited'>>;
   /** Limits of its host cgroup. */
   readonly cgroup: Readonly<Record<keyof typeof cgroupFiles, number | 'unlimited'>>;
-  /** Host files that it sees. */
+  /** Host files that the process sees. */
   readonly mounts: readonly ConfinedMount[];
   /** Devices of the host that are mounted below its `/dev`. */
   readonly devices: readonly string[];
@@ -52,9 +52,9 @@ const cgroupFiles = {
 const cgroupRoot = '/sys/fs/cgroup';
 /** Version 1 reports "unlimited" as the largest number of pages. */
 const noMemoryLimit = 2 ** 60;
-const usPerMilli = 100; // of a period of 100 ms
+const usPerMilli = 100; // for a period of 100 ms
 
-/** Reads the confinement. Errors: the kernel's, when there is no such process or it may not be read. */
+/** Reads the confinement. Errors: those of the kernel, if there is no such process or it may not be read. */
 export async function readConfinement(pid: number): Promise<Confinement> {
   const [status, limits, mountinfo, cgroup, namespaces] = await Promise.all([
     readFile(`/proc/${pid}/status`, 'latin1'),

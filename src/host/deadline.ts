@@ -4,8 +4,8 @@ export interface Deadline extends Disposable {
 }
 
 /**
- * Dispose it when the work is done, which frees its memory. `AbortSignal.timeout` would hold it until the deadline, and
- * Node keeps a signal of `AbortSignal.any` that has a listener until it aborts.
+ * Opens a deadline. Disposing it when the work is done frees its memory: `AbortSignal.timeout` would hold it until the
+ * deadline, and Node keeps a signal of `AbortSignal.any` that has a listener until it aborts.
  */
 export function openDeadline(ms: number, callers?: AbortSignal): Deadline {
   const ending = new AbortController();

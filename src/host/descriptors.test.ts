@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 
 const module = JSON.stringify(join(import.meta.dirname, 'descriptors.ts'));
 
-/** Runs a module with that many descriptors; `use` takes as many as it can, and `giveBack` closes some of those. */
+/** Runs a module with a limit of descriptors; `use` takes as many as it can, and `giveBack` closes some of those. */
 async function withLimit(limit: number, script: string): Promise<readonly string[]> {
   const whole = `
     import { spawnSync } from 'node:child_process';
@@ -55,7 +55,7 @@ test('the reserve is given free once the others are used up, and taken again whe
   assert.deepEqual(said, [
     ...['true', 'false', 'false'], // room, no room, not short
     ...['short of 300', 'true', 'true', 'false'], // all of them taken
-    ...['64', 'false', 'false'], // the reserve is used up, too, and 100 are free again, which is not enough
+    ...['64', 'false', 'false'], // the reserve is used up as well, and 100 free descriptors are not enough
     ...['enough of 300', 'true', '64'],
   ]);
 });

@@ -10,12 +10,12 @@ export type TriedDistribution = (typeof triedDistributions)[number]['id'];
 
 /** The host's distribution. */
 export interface Distribution {
-  /** What it calls itself, such as "Debian GNU/Linux 13 (trixie)". */
+  /** Name of the distribution, such as "Debian GNU/Linux 13 (trixie)". */
   readonly name: string;
   readonly isTried: boolean;
 }
 
-/** Reads os-release(5); a host without one is of an unknown distribution. */
+/** Reads os-release(5). A host without this file has an unknown distribution. */
 export async function readDistribution(file = '/etc/os-release'): Promise<Distribution> {
   return parseDistribution(await readFile(file, 'utf8').catch(() => ''));
 }

@@ -4,8 +4,8 @@ import { startChild } from './start-child.ts';
 
 /**
  * Locks an open file or directory; returns false if another process holds the lock. The lock belongs to the open file
- * (flock(2)): it holds for all users of the descriptor, in any namespace, and ends with the last. flock(1) does the
- * call, which Node lacks. Errors: those of `startChild`.
+ * (flock(2)): it holds for all users of the descriptor, in any namespace, and ends with the last. Node has no such
+ * call, so flock(1) makes it. Errors: those of `startChild`.
  */
 export async function lockFile(file: FileHandle, mode: 'exclusive' | 'shared' = 'exclusive'): Promise<boolean> {
   const child = await startChild('flock', [`--${mode}`, '--nonblock', '3'], {

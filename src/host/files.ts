@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
-/** Writes a file atomically: after a power cut, or to a reader, it has the old content or the new. */
+/** Writes a file atomically: after a power cut, and for any reader, it has either the old content or the new. */
 export async function writeFileAtomic(path: string, content: string | Uint8Array, mode = 0o600): Promise<void> {
   const temporary = `${path}.${randomBytes(4).toString('hex')}.tmp`;
   try {
@@ -26,13 +26,16 @@ export async function writeFileAtomic(path: string, content: string | Uint8Array
   }
 }
 
-/** The same without syncing, for files that need not survive a power cut, such as facts about running processes. */
+/**
+ * Replaces a file atomically without syncing, for files that need not survive a power cut, such as facts about running
+ * processes.
+ */
 export async function replaceFile(path: string, content: string | Uint8Array): Promise<void> {
   await writeFile(`${path}.tmp`, content, { mode: 0o600 });
   await rename(`${path}.tmp`, path);
 }
 
-/** Whether something is at that path which can be reached; a link that leads nowhere is nothing. */
+/** Whether a file at that path can be reached. A link whose target is missing counts as none. */
 export async function isThere(path: string): Promise<boolean> {
   return await stat(path).then(
     () => true,

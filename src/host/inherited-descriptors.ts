@@ -4,7 +4,7 @@ const closeOnExec = 0o2000000;
 let isDone = false;
 
 /**
- * Closes descriptors other than the standard streams that our starter left open, so that jailed programs do not inherit
+ * Closes descriptors other than the standard streams that the parent left open, so that jailed programs do not inherit
  * them. Descriptors of this process are all close-on-exec (libuv opens no others), so one pass at the start is enough.
  * `readByNode`: path of a file that Node reads at its start in a thread, with a descriptor that is not close-on-exec
  * (NODE_EXTRA_CA_CERTS); Node closes it.

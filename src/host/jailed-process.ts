@@ -10,7 +10,7 @@ import { identify, type ProcessIdentity } from './process-identity.ts';
 import { giveBytes } from './run.ts';
 import { startChild } from './start-child.ts';
 
-/** How the process ended. A process that is not our child leaves no exit code. */
+/** End of the process. One that is not our child leaves no exit code: `unknown`. */
 export type ProcessEnd = number | 'unknown' | NodeJS.Signals;
 
 const pidReportDeadlineMs = 10_000;
@@ -22,18 +22,20 @@ export interface JailedCommand {
   readonly what: string;
   /** Command that ends in a bubblewrap with `--info-fd 3`. */
   readonly command: readonly string[];
-  /** File for its output, which is replaced. The process may outlive this one, and a pipe to this one would end it. */
+  /**
+   * File for its output, which is replaced. A pipe to this process would end the jailed one if it outlives this one.
+   */
   readonly output: string;
   /** Standard input, if the stream has a descriptor; default: none. */
   readonly stdin?: Stream;
-  /** Descriptors, or bytes to read, that become its descriptors 4, 5, ... */
+  /** Descriptors, or bytes to be read, that become its descriptors 4, 5, ... */
   readonly inherited?: readonly (number | Uint8Array)[];
 }
 
 /** A jailed process that this process started. */
 export interface JailedProcess {
   readonly identity: ProcessIdentity;
-  /** Settles with the exit code when bubblewrap, our child, has ended: right after the process in it. */
+  /** Settles with the exit code when bubblewrap, our child, has ended, right after the process inside it. */
   readonly ended: Promise<ProcessEnd>;
 }
 
@@ -111,7 +113,7 @@ async function reportedPid(child: ChildProcess, what: string, ended: Promise<Pro
     info.on('error', () => undefined);
   });
   const deadline = new AbortController();
-  // Its exit may be told before its report is read.
+  // Node may report its exit before its output is read.
   const closed = new Promise<void>((resolve) => void info.once('close', () => resolve()));
   const failed = Promise.all([ended, closed]).then(() => {
     throw new PodvmError('internal', `Cannot start ${what}: its jail could not be built`);
@@ -138,7 +140,7 @@ function killGroup(pid: number): void {
   }
 }
 
-/** Last lines of its log; empty if there is none. */
+/** Last lines of a log; empty if there is none. */
 export async function logTail(path: string): Promise<GuestText[]> {
   let file;
   try {

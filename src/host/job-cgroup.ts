@@ -105,7 +105,7 @@ async function handDown({ roots }: Version): Promise<void> {
   }
 }
 
-/** Removes cgroups that killed processes of ours have left. Their programs have died with them. */
+/** Removes cgroups that killed podvm processes have left. The programs in them have died as well. */
 async function sweep({ roots }: Version, kind: string): Promise<void> {
   for (const root of roots) {
     for (const name of await readdir(join(root, parent))) {

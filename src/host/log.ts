@@ -1,7 +1,7 @@
 import { PodvmError, messageOf } from '#base/errors.ts';
 import { currentRequest } from './request.ts';
 
-/** Fields in order, with plain values. Must not contain guest data or secrets. */
+/** Fields in order, with plain values. They must not contain guest data or secrets. */
 export type LogFields = Readonly<Record<string, string | number | boolean | undefined>>;
 
 export interface Log {
@@ -20,10 +20,10 @@ export type LogLevel = (typeof logLevels)[number];
 export const logFormats = ['text', 'json'] as const;
 export type LogFormat = (typeof logFormats)[number];
 
-/** How lines are written. */
+/** Format of log lines. */
 export interface LogStyle {
   readonly format: LogFormat;
-  /** Begins each line with its priority, which systemd's journal takes off (sd-daemon(3)). */
+  /** Begins each line with its priority, which systemd's journal removes (sd-daemon(3)). */
   readonly hasPriority: boolean;
 }
 
@@ -46,7 +46,7 @@ const formatted = {
     );
     return `${time} ${level} ${event}${pairs.join('')}`;
   },
-  /** One object; what a line always has is not replaced by a field of that name. */
+  /** One object per line. A field cannot replace the time, level or event. */
   json: (line: Line, fields: LogFields): string => JSON.stringify({ ...line, ...fields, ...line }),
 } as const satisfies Record<LogFormat, (line: Line, fields: LogFields) => string>;
 

@@ -1,6 +1,6 @@
 import type { RawData } from 'ws';
 
-/** The bytes of a WebSocket's message, in whichever of its forms the library gives them. */
+/** Returns the bytes of a WebSocket's message, which the library gives in several forms. */
 export function messageBytes(data: RawData): Buffer {
   if (data instanceof ArrayBuffer) return Buffer.from(data);
   return Array.isArray(data) ? Buffer.concat(data) : data;

@@ -1,13 +1,13 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { identify, isRunning, type ProcessIdentity } from './process-identity.ts';
 
-/** Limits of proc_pid_oom_score_adj(5): -1000 for never, 1000 for first. */
+/** Bounds of proc_pid_oom_score_adj(5): -1000 is never killed, 1000 is killed first. */
 export const oomScores = { first: 1000, last: -1000 } as const;
 
 /**
  * Sets the OOM score adjustment of a process and of the bubblewrap that waits for it, since one ends with the other.
- * Their inherited score is ours, which a service manager may have set to be killed last. Errors: the kernel's, EACCES
- * where the score may not be lowered (it is then 0 if possible). No error if the process is gone.
+ * They inherit the score of this process, which a service manager may have lowered. Errors: those of the kernel, EACCES
+ * if the score may not be lowered (it is then 0 if possible). No error if the process is gone.
  */
 export async function setOomScore(identity: ProcessIdentity, score: number): Promise<void> {
   const jail = await jailOf(identity.pid);

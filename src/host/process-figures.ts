@@ -1,33 +1,33 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { cpuSecondsOf, statFields } from './process-stat.ts';
 
-/** What the host's kernel counts of one process. */
+/** Counters of one process in the host's kernel. */
 export interface ProcessFigures {
-  /** Resident memory that is not a file's, or that is only in memory: it is free when the process ends. */
+  /** Resident anonymous and shared memory (RssAnon, RssShmem). It is free when the process ends. */
   readonly privateBytes: number;
-  /** Resident memory that is a file's, which others share. */
+  /** Resident memory of files, which other processes share. */
   readonly sharedBytes: number;
-  /** Memory on the host's swap. */
+  /** Memory in the host's swap. */
   readonly swapBytes: number;
   readonly minorFaults: number;
   /** Page faults that waited for a disk. */
   readonly majorFaults: number;
   readonly cpuSeconds: number;
-  /** Data that it had the host's disks read and write. */
+  /** Bytes that it has read from and written to the host's disks. */
   readonly readBytes: number;
   readonly writtenBytes: number;
 }
 
-/** What the scheduler has given one thread. */
+/** Time that the scheduler has given to one thread. */
 export interface ThreadTime {
   readonly cpuSeconds: number;
-  /** Time in which it could have run, but waited for a processor. */
+  /** Time in which the thread was ready to run but waited for a processor. */
   readonly waitSeconds: number;
 }
 
 /**
- * Reads the figures of a process; undefined when it is gone. From counters of the kernel, which are exact to some 100 KiB:
- * for `smaps_rollup` it would walk page tables, for milliseconds each time.
+ * Reads the figures of a process; undefined when it is gone. The kernel's counters are exact to some 100 KiB; reading
+ * `smaps_rollup` would walk page tables for milliseconds each time.
  */
 export async function readProcessFigures(pid: number): Promise<ProcessFigures | undefined> {
   const read = (file: string) => readFile(`/proc/${pid}/${file}`, 'latin1').catch(() => undefined);
@@ -53,11 +53,11 @@ export function parseProcessFigures(status: string, stat: string, io: string): P
   };
 }
 
-/** Lines of `Name: number`, with or without a unit. */
+/** Parses lines of `Name: number`, with or without a unit. */
 const numbersOf = (text: string): ReadonlyMap<string, number> =>
   new Map([...text.matchAll(/^(\w+):\s+(\d+)/gm)].map(([, name = '', number]) => [name, Number(number)]));
 
-/** Sums the times of threads; those that are gone count as nothing. */
+/** Sums the times of threads. Threads that are gone count as 0. */
 export async function readThreadTimes(pid: number, threads: readonly number[]): Promise<ThreadTime> {
   const texts = await Promise.all(
     threads.map((thread) => readFile(`/proc/${pid}/task/${thread}/schedstat`, 'latin1').catch(() => '0 0 0')),
@@ -67,7 +67,10 @@ export async function readThreadTimes(pid: number, threads: readonly number[]): 
   return { cpuSeconds: sumOf(0), waitSeconds: sumOf(1) };
 }
 
-/** Threads of a process in a pid namespace of its own, by the ids that they have there; those that are gone are left out. */
+/**
+ * Returns the threads of a process in a pid namespace of its own, by their ids in it. Threads that are gone are left
+ * out.
+ */
 export async function threadsByInnerIds(pid: number, innerIds: readonly number[]): Promise<readonly number[]> {
   const threads = await readdir(`/proc/${pid}/task`).catch(() => []);
   const found = await Promise.all(

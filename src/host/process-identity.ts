@@ -13,26 +13,26 @@ export interface ProcessIdentity {
 
 const killDeadlineMs = 10_000;
 
-/** The pids of all processes at this moment; any of them may be gone when it is looked at. */
+/** Returns the pids of all present processes. Any of them may be gone when it is used. */
 export async function allPids(): Promise<readonly number[]> {
   return (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
 }
 
-/** The process with that pid, a zombie too; undefined if there is none. */
+/** Returns the process with that pid, even a zombie; undefined if there is none. */
 export async function identify(pid: number): Promise<ProcessIdentity | undefined> {
   const found = await lookUp(pid);
   return found === undefined ? undefined : { pid, startTicks: found.startTicks };
 }
 
-/** True while that very process runs; a zombie does not. */
+/** Whether exactly this process runs; a zombie does not. */
 export async function isRunning({ pid, startTicks }: ProcessIdentity): Promise<boolean> {
   const found = await lookUp(pid);
   return found !== undefined && found.startTicks === startTicks && found.state !== 'Z' && found.state !== 'X';
 }
 
 /**
- * Whether SIGSTOP or a debugger has stopped that very process. Synchronous, for frequent looks: that takes a tenth of the
- * time.
+ * Whether SIGSTOP or a debugger has stopped exactly this process. Synchronous, because it is called often and takes a
+ * tenth of the time.
  */
 export function isStopped({ pid, startTicks }: ProcessIdentity): boolean {
   try {
@@ -57,7 +57,9 @@ function fieldsOf(text: string): { startTicks: string; state: string } | undefin
   return state === undefined || startTicks === undefined ? undefined : { startTicks, state };
 }
 
-/** Sends SIGKILL, if it still is that process, and waits until it is gone. Errors: `internal` if it will not die. */
+/**
+ * Sends SIGKILL if the pid is still that process, and waits until it is gone. Errors: `internal` if it does not end.
+ */
 export async function killProcess(identity: ProcessIdentity): Promise<void> {
   if (!(await isRunning(identity))) return;
   signalProcess(identity.pid);
@@ -78,7 +80,7 @@ function signalProcess(pid: number): void {
   }
 }
 
-/** Resolves when the process is gone or the signal aborts. Looks 100 times a second at first, later twice. */
+/** Resolves when the process is gone or the signal aborts. Polls 100 times a second at first, later twice. */
 export async function waitUntilGone(identity: ProcessIdentity, signal: AbortSignal): Promise<void> {
   await poll(async () => ((await isRunning(identity)) ? undefined : true), { everyMs: 10, slowestMs: 500, signal });
 }

@@ -1,7 +1,7 @@
 /** Unit of times in /proc/PID/stat and /proc/stat, the same on all architectures (proc(5)). */
 export const ticksPerSecond = 100;
 
-/** Gives fields of the text of /proc/PID/stat by their numbers in proc(5), from 3 on. */
+/** Parses the text of /proc/PID/stat. Returns a function that gives fields by their numbers in proc(5), from 3 on. */
 export function statFields(text: string): (number: number) => string | undefined {
   // The second field is the program's name in parentheses, which may contain anything: fields are counted after it.
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');

@@ -4,16 +4,16 @@ import { replaceFile } from './files.ts';
 import type { Log } from './log.ts';
 
 export interface RecordFilesOptions<Read> {
-  /** Made when the first record is saved. */
+  /** Created when the first record is saved. */
   readonly directory: string;
-  /** `a pod`, for the log. */
+  /** Noun for the log, such as `a pod`. */
   readonly what: string;
   /** Throws for an invalid record. */
   readonly parse: (text: string) => Read;
   readonly log: Log;
 }
 
-/** Records for the next process, in one file of JSON for each id. Those of one id are written one after the other. */
+/** Records for the next process, one JSON file for each id. Writes for the same id are done one after the other. */
 export class RecordFiles<Saved, Read = Saved> {
   readonly #options: RecordFilesOptions<Read>;
   readonly #last = new Map<string, Promise<void>>();
@@ -22,7 +22,10 @@ export class RecordFiles<Saved, Read = Saved> {
     this.#options = options;
   }
 
-  /** Settles when the record is written or has failed, which is logged; the next process then knows less. */
+  /**
+   * Settles when the record is written or writing has failed, which is logged. The next process then finds an older
+   * record.
+   */
   save(id: string, record: Saved): Promise<void> {
     const text = `${JSON.stringify(record)}\n`;
     return this.#inTurn(id, async () => {

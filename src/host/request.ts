@@ -9,8 +9,8 @@ interface Request {
 const requests = new AsyncLocalStorage<Request>();
 
 /**
- * Does the work of a client's call: every log line of it has the call's id. What the work leaves running, such as a machine,
- * has it no longer once the call has ended.
+ * Does the work of a client's call, with the call's id in each of its log lines. Work that continues after the call,
+ * such as a machine, loses the id when the call ends.
  */
 export async function asRequest<T>(id: string, work: () => Promise<T>): Promise<T> {
   const request = { id, isOver: false };
@@ -27,10 +27,10 @@ export function currentRequest(): string | undefined {
   return request?.isOver === false ? request.id : undefined;
 }
 
-/** `traceparent` of W3C: version, trace, parent, flags; a trace of zeros is none. */
+/** `traceparent` of W3C: version, trace, parent, flags. A trace of zeros is invalid. */
 const traceparent = /^[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-|$)/;
 
-/** The trace that a caller names in W3C's header, so that its log and ours have the same id; else an id of our own. */
+/** Returns the trace in the caller's W3C header, so that both logs have the same id; otherwise an id of our own. */
 export function requestIdOf(header: unknown): string {
   const [, trace] = traceparent.exec(typeof header === 'string' ? header : '') ?? [];
   return trace ?? randomBytes(8).toString('hex');

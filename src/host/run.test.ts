@@ -57,7 +57,7 @@ test('run() also ends child processes, and does not wait for others that hold it
   stop.abort();
   await assert.rejects(running, kind('cancelled'));
   assert.ok(existsSync(`/proc/${await started('stray')}`), 'the process that left the group was not waited for');
-  const commandOf = (pid: number) => readFile(`/proc/${pid}/cmdline`, 'latin1').catch(() => ''); // a zombie's is empty
+  const commandOf = (pid: number) => readFile(`/proc/${pid}/cmdline`, 'latin1').catch(() => ''); // empty for a zombie
   while ((await commandOf(await started('child'))) !== '') await setImmediate();
   process.kill(await started('stray'));
   await rm(directory, { recursive: true });

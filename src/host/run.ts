@@ -33,10 +33,10 @@ export interface RunResult {
 const tailLines = 8;
 const firstInherited = 3;
 
-/** For a descriptor that was asked to be a pipe: the program reads these bytes from it, and then its end. */
+/** Writes these bytes to a descriptor that was opened as a pipe, and ends the pipe. */
 export function giveBytes(child: ChildProcess, descriptor: number, bytes: Uint8Array | string): void {
-  const pipe = child.stdio[descriptor] as Writable | null | undefined; // SAFE: it was asked to be a pipe
-  pipe?.on('error', () => undefined); // a program that does not read it says so by how it ends
+  const pipe = child.stdio[descriptor] as Writable | null | undefined; // SAFE: it was opened as a pipe
+  pipe?.on('error', () => undefined); // the exit code of a program that does not read it tells
   pipe?.end(bytes);
 }
 

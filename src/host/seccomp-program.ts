@@ -56,14 +56,14 @@ const cloneThread = 0x0001_0000;
 /** CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. */
 export const cloneNamespaces = 0x7e02_0000;
 
-/** Allowed where the argument is one of these numbers. */
+/** Allows the call if the argument is one of these numbers. */
 export const onlyWhereArgumentIs = (index: number, ...values: readonly number[]): readonly Instruction[] => [
   { code: load, k: offsetOfArgument(index) },
   ...values.flatMap((value) => [{ code: jumpIfEqual, k: value, whenFalse: 1 }, allow]),
   noSuchCall,
 ];
 
-/** Allows the call where the argument has none of the bits; else fails with that errno. */
+/** Allows the call if the argument has none of the bits; otherwise fails with that errno. */
 export const onlyWithoutBits = (index: number, bits: number, errno: number): readonly Instruction[] => [
   { code: load, k: offsetOfArgument(index) },
   { code: jumpIfAnyBit, k: bits, whenTrue: 1 },

@@ -38,7 +38,7 @@ test('isDeaf() is true for a reset, a closed and an abandoned pipe, and for no o
     assert.equal(isDeaf(error), false);
 });
 
-/** Runs a module under limits of its own, in which the functions below take all descriptors and give some back. */
+/** Runs a module under a limit, with functions that take all descriptors and give some back. */
 async function underLimit(limit: string, script: string): Promise<string> {
   const whole = `
     import { closeSync, openSync, readdirSync } from 'node:fs';
@@ -84,7 +84,7 @@ test('a full descriptor table fails one call, at whatever point it is met, and t
 });
 
 test('a node that allows no more processes fails one call, and the process goes on', async () => {
-  // As a user of its own without powers: the limit does not count for root.
+  // Runs as a user without capabilities, because the limit does not apply to root.
   const stdout = await underLimit(
     'true',
     `import { spawnSync } from 'node:child_process';

@@ -19,7 +19,7 @@ export async function startChild(
   args: readonly string[],
   { failing = `Cannot run ${program}`, ...options }: StartChildOptions,
 ): Promise<ChildProcess> {
-  // Node leaks the pipes of a child that meets a full table, so a full table is refused first.
+  // Node leaks the pipes of a child that it cannot open for lack of descriptors, so a full table is refused first.
   if (!descriptors.makeRoom(descriptorsFor(options))) throw shortOfDescriptors(failing);
   try {
     const child = spawn(program, args, options);
@@ -33,7 +33,10 @@ export async function startChild(
   }
 }
 
-/** Descriptors for the start: two for each pipe and for libuv's own, and some for threads that open files meanwhile. */
+/**
+ * Number of descriptors for the start: two for each pipe and for libuv's own, and some for threads that open files in
+ * between.
+ */
 function descriptorsFor({ stdio }: SpawnOptions): number {
   return 2 * (Array.isArray(stdio) ? stdio.length : 3) + 6;
 }

@@ -1,6 +1,6 @@
 /**
- * Stops waiting for work that continues after an abort, for work that cannot be interrupted, such as the stop of a
- * container. Its later errors are discarded; its state shows the result.
+ * Stops waiting at an abort for work that cannot be interrupted, such as the stop of a container. The work continues;
+ * its later errors are discarded, and its state shows the result.
  */
 export async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   work.catch(() => {});

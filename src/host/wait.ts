@@ -6,8 +6,8 @@ export interface WaitLimit {
 }
 
 /**
- * What the promise gives, or undefined once the time is over or `signal` aborts, whichever comes first. The promise goes
- * on, and a rejection that comes later is not heard.
+ * Returns the result of the promise, or undefined if the time ends or `signal` aborts first. The promise continues, and
+ * a later rejection is ignored.
  */
 export async function within<T>(promise: Promise<T>, { ms, signal }: WaitLimit): Promise<T | undefined> {
   const { promise: over, resolve } = Promise.withResolvers<undefined>();
@@ -25,12 +25,12 @@ export async function within<T>(promise: Promise<T>, { ms, signal }: WaitLimit):
 
 export interface PollTiming {
   readonly everyMs: number;
-  /** Each pause is a fifth longer than the one before, up to this one. Default: all are as long. */
+  /** Longest pause: each is a fifth longer than the one before, up to this. Default: all pauses are equal. */
   readonly slowestMs?: number;
   readonly signal?: AbortSignal;
 }
 
-/** Looks again and again until `look` finds something, and gives that; undefined once `signal` aborts. */
+/** Repeats `look` until it finds something, and returns that; returns undefined once `signal` aborts. */
 export async function poll<T>(
   look: () => Promise<T | undefined>,
   { everyMs, slowestMs = everyMs, signal }: PollTiming,
@@ -44,13 +44,13 @@ export async function poll<T>(
 
 export interface RetryTiming {
   readonly everyMs: number;
-  /** No attempt begins later than this after the first. Default: as long as `isPassing` says so. */
+  /** Time after the first attempt in which another one may begin. Default: no limit. */
   readonly forMs?: number;
   /** An abort ends a pause; the attempt after it is the last. */
   readonly signal?: AbortSignal;
 }
 
-/** Tries again while attempts fail with an error that may pass by itself. Errors: the last attempt's. */
+/** Repeats an attempt while it fails with an error that may pass by itself. Errors: the last attempt's. */
 export async function retry<T>(
   attempt: () => Promise<T>,
   isPassing: (error: unknown) => boolean | Promise<boolean>,

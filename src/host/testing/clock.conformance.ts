@@ -4,14 +4,14 @@ import { type Clock, deadlineAfter, pause } from '../clock.ts';
 
 export interface ClockHarness {
   readonly clock: Clock;
-  /** Resolves when at least that much time has passed, with what was to happen meanwhile. */
+  /** Resolves when at least that much time has passed and the actions due by then have run. */
   readonly pass: (ms: number) => Promise<void>;
 }
 
-/** A timer of the system may be early by the fraction of a millisecond that `monotonicMs` leaves out. */
+/** A timer of the system may fire early by the fraction of a millisecond that `monotonicMs` leaves out. */
 const roundingMs = 1;
 
-/** What users of a clock rely on, of the system's and of those for tests. */
+/** Conformance tests of a clock, for the system's and for those of tests. */
 export function describeClock(name: string, open: () => ClockHarness): void {
   describe(`the clock: ${name}`, () => {
     it('passes in whole milliseconds, the date as well', async () => {
