@@ -1,7 +1,7 @@
 /*
- * The C half of the engine: what engine.ts declares. It runs as root beside hostile containers, so every value from
- * JavaScript passes one of the `take_*` functions, which check type and range before anything is converted.
- * Calls between files go one way (tools/c-calls.test.ts), from the lowest: values, text, console, handlers, timers, loop,
+ * The C half of the engine: the calls that engine.ts declares. It runs as root beside hostile containers, so every
+ * value from JavaScript passes one of the `take_*` functions, which check type and range before a conversion. Calls
+ * between files go one way (tools/c-calls.test.ts), from the lowest: values, text, console, handlers, timers, loop,
  * engine, program.
  */
 #ifndef PODVM_ENGINE_H

@@ -9,8 +9,8 @@ import { promisify } from 'node:util';
 import { builtProgram } from '../../test/built-program.ts';
 
 /**
- * The engine as it is: `scenarios/` compiled into a static binary, and once more with address and undefined-behaviour
- * checks, run as an ordinary process (as root, for pid namespaces and file owners).
+ * Tests of the real engine: `scenarios/`, compiled into a static binary and once more with address and
+ * undefined-behaviour checks, run as an ordinary process (as root, for pid namespaces and file owners).
  */
 const buildRoot = globSync('/var/lib/podvm/{build-root,parts/build-root-*/root}')[0] ?? '';
 const reason = !existsSync(join(buildRoot, 'usr/bin/gcc'))
@@ -22,7 +22,7 @@ const mayNotSkip = process.env['PODVM_REQUIRE_VM'] === '1';
 
 const run = promisify(execFile);
 
-/** What a scenario must have seen, or a check of it. */
+/** Expected result of each scenario, or a check of it. */
 const expected: Readonly<Record<string, unknown>> = {
   failedSpawns: {
     codes: {

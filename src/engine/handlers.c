@@ -17,7 +17,7 @@ static JSValue on_error_handler = JS_UNDEFINED;
 static struct rejection rejections[max_rejections];
 static int rejection_count;
 
-/* The watchdog counts the engine's questions whether to go on (JS_INTERRUPT_COUNTER_INIT: one for 10,000 steps). */
+/* The watchdog counts the engine's interrupt checks (JS_INTERRUPT_COUNTER_INIT: one for 10,000 steps). */
 static int64_t watchdog_looks, looks;
 
 int64_t monotonic_ns(void)
@@ -104,7 +104,7 @@ static int on_interrupt(JSRuntime *rt, void *unused)
     UNUSED(rt);
     UNUSED(unused);
     if (watchdog_looks == 0 || ++looks < watchdog_looks) return 0;
-    looks = 0; /* its cleanup gets as many again */
+    looks = 0; /* the cleanup of the handler gets as many again */
     return 1;
 }
 

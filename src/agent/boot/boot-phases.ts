@@ -2,8 +2,8 @@ import type { Clock, Runtime } from '#engine/engine.ts';
 import { Phases, type Phase } from '#base/phases.ts';
 
 /**
- * Runs named steps one after the other and records their times. A failed step is printed and kept in `failures`, and the
- * boot continues: a guest that can still talk to its host is more useful than a dead one.
+ * Runs named steps one after the other and records their times. A failed step is printed and kept in `failures`, and
+ * the boot continues: a guest that can reach its host is more useful than a dead one.
  */
 export class BootPhases {
   readonly failures: string[] = [];

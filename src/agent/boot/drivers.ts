@@ -17,7 +17,7 @@ export interface DriversParts extends PodModulesParts {
 
 /** Permanent once written (module.sig_enforce, Documentation/admin-guide/kernel-parameters.txt). */
 const signaturesOnly = '/sys/module/module/parameters/sig_enforce';
-/** Modules that iptables-legacy loads by its own modprobe, without the kernel asking. */
+/** Modules that iptables-legacy loads with its own modprobe, not through a request of the kernel. */
 const atOnce = ['ip_tables', 'ip6_tables'];
 
 /**
@@ -39,7 +39,10 @@ export class Drivers {
     if (mode === 'sealed') this.#parts.engine.writeExisting(signaturesOnly, '1');
   }
 
-  /** Called before a container is made. Reports what is missing and continues, since the container may not need it. */
+  /**
+   * Loads the modules that a container needs before it is made. Reports a missing one and continues, since the
+   * container may not need it.
+   */
   async beforeContainer(
     { modulesDisk }: Pick<ContainerParams, 'modulesDisk'>,
     { hasOwnUsers }: { readonly hasOwnUsers: boolean },
@@ -64,7 +67,7 @@ export class Drivers {
     return modules;
   }
 
-  /** Called before a container is started: waits for the modules that it must find. */
+  /** Waits, before a container is started, for the modules that it must find. */
   async beforeStart(): Promise<void> {
     await this.#loading;
   }

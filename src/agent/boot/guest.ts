@@ -1,6 +1,6 @@
 import type { Phase } from '#base/phases.ts';
 
-/** What the boot hands to the services. */
+/** Results of the boot for the services. */
 export interface Guest {
   /** Phases of the boot. */
   readonly phases: readonly Phase[];

@@ -5,7 +5,10 @@ type Parts = Pick<Descriptors, 'close' | 'write' | 'watch' | 'unwatch'> &
   Pick<Sockets, 'listenUnix' | 'accept' | 'receive'> &
   Pick<Text, 'decodeUtf8' | 'encodeUtf8'>;
 
-/** The kernel starts it (`modprobe_main` in src/engine/guest/modprobe.c), and it comes here; the path is also in engine.h. */
+/**
+ * Program that the kernel starts (`modprobe_main` in src/engine/guest/modprobe.c), which connects to `socketPath`. Both
+ * paths are also in the C (program.c, guest.h).
+ */
 const helper = '/bin/podvm-modprobe';
 const socketPath = '/run/podvm/modprobe.sock';
 /** The kernel itself starts at most 50 at a time (kernel/module/kmod.c). */
@@ -13,8 +16,8 @@ const maxRequests = 64;
 const maxNameBytes = 64;
 
 /**
- * The kernel asks for a missing module by starting a program, which has no capabilities here (`boot.ts`) and only passes on
- * the name. `load` decides. Other programs that connect gain no more than that.
+ * Requests of the kernel for missing modules. The kernel starts a program, which has no capabilities here (`boot.ts`)
+ * and only passes on the name; `load` decides. Other programs that connect can do no more than that.
  */
 export class ModuleRequests {
   readonly #parts: Parts;

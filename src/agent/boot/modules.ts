@@ -38,8 +38,8 @@ export class Modules {
   }
 
   /**
-   * Loads a module with its dependencies; one that is loaded already is no error. A name that is not in the list is assumed
-   * to be built into the kernel: false. Errors: the kernel's, as a `SystemError`.
+   * Loads a module with its dependencies, unless it is loaded already. Returns false for a name that is not in the
+   * list, which is assumed to be built into the kernel. Errors: the kernel's, as a `SystemError`.
    */
   load(name: string): boolean {
     const wanted = this.#known.get(name.replaceAll('-', '_')) ?? this.#known.get(name);

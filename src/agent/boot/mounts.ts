@@ -22,17 +22,18 @@ const lateMounts = [
 
 const cgroupRoot = '/sys/fs/cgroup';
 
-/** Mounts what everything else needs: /proc, /sys, /dev, /run; then makes the console the standard streams. */
+/** Mounts /proc, /sys, /dev and /run, on which all else depends; then makes the console the standard streams. */
 export function mountEarly(parts: Parts): void {
   for (const { type, target, flags, data } of earlyMounts) mountOne(parts, type, target, flags, data);
-  // There is no modprobe yet (`ModuleRequests`): without this, the kernel starts one for everything missing, and waits.
+  // There is no modprobe yet (`ModuleRequests`): without this, the kernel starts one for every missing module, and
+  // waits.
   parts.writeExisting('/proc/sys/kernel/modprobe', '\n');
   const console = parts.open('/dev/console', open.readWrite | open.noControllingTty | open.nonBlock);
   for (const fd of [0, 1, 2]) if (fd !== console) parts.duplicateTo(console, fd);
   if (console > 2) parts.close(console);
 }
 
-/** Mounts what containers need. */
+/** Mounts the file systems that containers need. */
 export function mountLate(parts: Parts): void {
   for (const { type, target, flags, data } of lateMounts) mountOne(parts, type, target, flags, data);
   for (const [name, target] of Object.entries({ fd: '', stdin: '/0', stdout: '/1', stderr: '/2' })) {

@@ -13,7 +13,7 @@ const list = [
   '',
 ].join('\n');
 
-/** Children end when the test says so, like those of the kernel. */
+/** A guest whose children end when the test says so, and whose kernel refuses some modules. */
 function guest({ refused = {}, busy = 0 }: { refused?: Readonly<Record<string, number>>; busy?: number } = {}) {
   const inserted: string[] = [];
   const warned: string[] = [];

@@ -11,9 +11,9 @@ export interface PodModulesParts {
 const maxListBytes = 256 * 1024;
 
 /**
- * The disk of modules: the only modules that a pod that administers its network may have the kernel load. Its
- * `modules.list` has a line `module NAME FILE NEEDS` for each, NEEDS being all that is loaded before it, in order, joined
- * by commas, or `-`; and lines `alias ALIAS NAMES`. It is searched as text: few of its 900 lines are ever used.
+ * The disk of modules: the only modules that a pod that administers its network can have loaded. Its `modules.list` has
+ * a line `module NAME FILE NEEDS` for each, where NEEDS are the modules loaded before it, in order, joined by commas,
+ * or `-`; and lines `alias ALIAS NAMES`. It is searched as text, because few of its 900 lines are ever used.
  */
 export class PodModules {
   readonly #parts: PodModulesParts;
@@ -28,7 +28,10 @@ export class PodModules {
     this.#list = `\n${parts.engine.readText(`${directory}/modules.list`, maxListBytes)}`;
   }
 
-  /** Loads the module of that name or alias with its dependencies. False: there is none, or the kernel refuses it. */
+  /**
+   * Loads the module of that name or alias with its dependencies. Returns false if there is none or the kernel refuses
+   * it.
+   */
   async load(wanted: string): Promise<boolean> {
     if (!/^[!-~]{1,64}$/.test(wanted)) return false;
     const name = wanted.replaceAll('-', '_');
@@ -38,7 +41,7 @@ export class PodModules {
     return loaded.includes(true);
   }
 
-  /** The rest of a line that begins so. */
+  /** Returns the rest of the line that begins with `start`. */
   #line(start: string): string | undefined {
     const at = this.#list.indexOf(`\n${start}`);
     if (at < 0) return undefined;

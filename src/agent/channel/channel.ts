@@ -28,7 +28,8 @@ const readBytes = 16 * 1024;
 
 /**
  * The agent's end of the channel: frames in, frames out, streams, events. Continues whatever the host sends, including
- * garbage. While the host is away nothing is written: events are kept, streams are dropped, and processes' output waits.
+ * garbage. While the host is away nothing is written: events are kept, streams are dropped, and processes' output
+ * waits.
  */
 export class Channel implements StreamPort {
   readonly #parts: ChannelParts;
@@ -149,7 +150,7 @@ export class Channel implements StreamPort {
     else if ((events & ready.writable) !== 0) this.#flush();
   }
 
-  /** A virtio-serial port without its host is hung up for as long, so waits for a change of that. */
+  /** Waits for a change of the port: a virtio-serial port without its host reports a hangup all the time. */
   #hostAway(): void {
     this.#isAway = true;
     this.#parser.reset();
@@ -226,7 +227,7 @@ export class Channel implements StreamPort {
     }
   }
 
-  /** Drops the parts when there are too many: the rest of the call is then invalid JSON, and ignored. */
+  /** Drops the parts of a call when there are too many: the rest of it is then invalid JSON, and ignored. */
   #part(payload: Uint8Array): void {
     if (this.#callPartBytes + payload.length > limits.maxCallBytes) this.#dropParts();
     this.#callParts.push(payload.slice());
@@ -238,7 +239,7 @@ export class Channel implements StreamPort {
     this.#callPartBytes = 0;
   }
 
-  /** All parts of a call, ending with `rest`. */
+  /** Returns all parts of a call, ending with `rest`. */
   #takeParts(rest: Uint8Array): Uint8Array {
     const parts = this.#callParts;
     if (parts.length === 0) return rest;

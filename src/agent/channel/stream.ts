@@ -4,7 +4,7 @@ import { ReceiveCredit, SendCredit } from '#wire/credit.ts';
 
 /** User of a stream in the agent: a pump between it and a descriptor. */
 export interface StreamUser {
-  /** Gets bytes from the host, valid only until it returns. Call `consumed` once they are used up. */
+  /** Receives bytes from the host, valid only until it returns. Call `consumed` once they are used up. */
   data(bytes: Uint8Array): void;
   /** The host sends no more. */
   end(): void;
@@ -16,7 +16,7 @@ export interface StreamUser {
   acknowledged(bytes: number): void;
 }
 
-/** What a stream needs from its channel. */
+/** Calls of the channel that a stream needs. */
 export interface StreamPort {
   readonly epoch: number;
   readonly isCongested: boolean;
@@ -89,7 +89,7 @@ export class AgentStream {
     this.#port.write(frame, frame.length);
   }
 
-  /** Called by the channel with what the host sent. */
+  /** Called by the channel with the bytes from the host. */
   received(bytes: Uint8Array): void {
     if (this.#isGone || this.#hasHostEnded) return;
     if (!this.#promise.receive(bytes.length) || this.#early.length > maxEarlyChunks) {

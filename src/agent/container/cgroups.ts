@@ -30,7 +30,7 @@ export class Cgroups {
     this.#handDown(podCgroup);
   }
 
-  /** Enables controllers one by one: the kernel accepts all of a write or nothing. */
+  /** Enables controllers one by one, because the kernel accepts either all of a write or nothing. */
   #handDown(path: string): void {
     const controllers = this.read(path, 'cgroup.controllers').trim().split(' ').filter(Boolean);
     for (const name of controllers) this.#write(path, 'cgroup.subtree_control', `+${name}`);
@@ -66,7 +66,7 @@ export class Cgroups {
     };
   }
 
-  /** Sends SIGKILL to every process in it. */
+  /** Sends SIGKILL to every process in the cgroup. */
   kill(path: string): void {
     if (this.#parts.status(cgroupRoot + path) !== undefined) this.#write(path, 'cgroup.kill', '1');
   }
@@ -75,7 +75,9 @@ export class Cgroups {
     return this.read(path, 'cgroup.procs').split('\n').filter(Boolean).map(Number);
   }
 
-  /** Includes cgroups that the container has made below it. Undefined: there are too many. */
+  /**
+   * Returns the pids in the cgroup and in those that the container has made below it; undefined if there are too many.
+   */
   pidsBelow(path: string): number[] | undefined {
     const waiting = [path];
     const pids: number[] = [];
@@ -83,7 +85,7 @@ export class Cgroups {
       const each = waiting[seen] ?? '';
       try {
         pids.push(...this.pids(each));
-        // Most have none below, and listing a cgroup's directory gives dozens of files.
+        // Most have none below, and listing the directory of a cgroup returns dozens of files.
         if (this.#figure(each, 'cgroup.stat', 'nr_descendants') > 0) waiting.push(...this.#below(each));
       } catch (error) {
         if (codeOf(error) === 'EFBIG') return undefined;
@@ -103,7 +105,7 @@ export class Cgroups {
     return this.#figure(path, 'cgroup.events', 'populated') !== 0;
   }
 
-  /** False while a process remains in it. */
+  /** Returns false while a process remains in the cgroup. */
   remove(path: string): boolean {
     const directory = cgroupRoot + path;
     if (this.#parts.status(directory) === undefined) return true;
@@ -121,7 +123,7 @@ export class Cgroups {
     }
   }
 
-  /** Empty if there is no such file: the container is gone, or the kernel lacks the controller. */
+  /** Returns an empty text if there is no such file: the container is gone, or the kernel lacks the controller. */
   read(path: string, file: string): string {
     try {
       return this.#parts.readText(`${cgroupRoot}${path}/${file}`, maxBytes);
@@ -131,7 +133,7 @@ export class Cgroups {
     }
   }
 
-  /** The files of a cgroup that hold several figures each. */
+  /** Reads the files of a cgroup that hold several figures each. */
   tables(path: string): CgroupTables {
     return {
       cpu: this.#table(path, 'cpu.stat'),
@@ -140,7 +142,7 @@ export class Cgroups {
     };
   }
 
-  /** The figures of a file whose lines are a name and a number. */
+  /** Reads a file whose lines are a name and a number. */
   #table(path: string, file: string): Table {
     const lines = this.read(path, file).split('\n');
     return new Map(lines.map((line) => [line.slice(0, line.indexOf(' ')), Number(line.slice(line.indexOf(' ') + 1))]));
@@ -159,6 +161,6 @@ export class Cgroups {
   }
 }
 
-/** cgroup v1's 2 to 262144 to v2's 1 to 10000, as runc and crun convert it. */
+/** Converts cgroup v1's 2 to 262144 to v2's 1 to 10000, as runc and crun do. */
 export const weightOf = (shares: number): number =>
   Math.round(1 + ((Math.min(Math.max(shares, 2), 262_144) - 2) * 9999) / 262_142);

@@ -92,7 +92,10 @@ export class Containers {
     this.#context = context;
   }
 
-  /** `prepare`: work that comes first and may take a while. Errors: `cancelled` if it is removed meanwhile. */
+  /**
+   * Creates a container once `prepare` has ended, which may take a while. Errors: `cancelled` if it is removed in
+   * between.
+   */
   async create(params: ContainerParams, prepare: () => Promise<void>): Promise<Answer<'createContainer'>> {
     const { engine, channel, disks, volumes, projects } = this.#parts;
     const { id } = params;
@@ -277,7 +280,7 @@ export class Containers {
     }));
   }
 
-  /** Also ends a creation, whose caller has given up. */
+  /** Removes a container, and ends its creation if that is in progress. */
   async remove(id: string): Promise<void> {
     const { cgroups, engine, crun } = this.#parts;
     const untilEnded = async (isEnded: () => boolean) => {

@@ -6,7 +6,10 @@ import type { StartedProcess } from './launch.ts';
 
 export const crunStateRoot = '/run/crun';
 const workDirectory = '/run/podvm/crun';
-/** Long, since a busy host may give the guest no processor: a container that is made takes it half a second of one. */
+/**
+ * Deadline of a call, in `ms`. It is long because a busy host may give the guest no processor: making a container takes
+ * half a second of one.
+ */
 const deadlineMs = 120_000;
 const maxLogBytes = 16 * 1024;
 
@@ -145,7 +148,7 @@ export class Crun {
   }
 }
 
-/** Listens where crun sends the terminal's master end (SCM_RIGHTS), as OCI runtimes do. */
+/** Receives the terminal's master end from crun (SCM_RIGHTS), as OCI runtimes send it. */
 class TerminalReceiver {
   readonly #parts: Parts;
   readonly #listener: number;

@@ -104,11 +104,11 @@ function allDevices(files: Files, forbiddenMajors: readonly number[], users: Pod
   });
 }
 
-/** Every container has its own ones of these. */
+/** Directories of which every container has its own. */
 const ownDirectories: ReadonlySet<string> = new Set(['mqueue', 'pts', 'shm']);
 const containersOwn: ReadonlySet<string> = new Set(['/dev/console', '/dev/ptmx', '/dev/tty']);
 
-/** Empty if there is no device. */
+/** Returns an empty list if there is no device. */
 function deviceAt(files: Files, path: string): DeviceNode[] {
   const status = files.status(path);
   if (status === undefined || (status.kind !== 'characterDevice' && status.kind !== 'blockDevice')) return [];

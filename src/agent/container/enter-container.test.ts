@@ -3,7 +3,10 @@ import { it } from 'node:test';
 import type { ChildExit, SpawnOptions } from '#engine/engine.ts';
 import { Entrance, type Entry } from './enter-container.ts';
 
-/** An engine whose `podvm-enter` answers each request with reports; `sent` are the requests, `opened` what is open. */
+/**
+ * An engine whose `podvm-enter` answers each request with reports; `sent`: the requests, `opened`: the open
+ * descriptors.
+ */
 function fakeEngine(answer: (cgroup: string) => readonly string[]) {
   const opened = new Map<number, string>();
   const exits = new Map<number, (exit: ChildExit) => void>();

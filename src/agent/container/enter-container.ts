@@ -42,7 +42,7 @@ export interface Entry {
   /** The container's cgroup. */
   readonly cgroup: string;
   readonly hasOwnUsers: boolean;
-  /** Path for a file that exists only meanwhile. */
+  /** Path of a file that exists only during the call. */
   readonly planPath: string;
 }
 
@@ -62,8 +62,8 @@ const limitNames =
 const filterFlags: Readonly<Record<string, number>> = { TSYNC: 1, LOG: 2, SPEC_ALLOW: 4, WAIT_KILLABLE_RECV: 32 };
 
 /**
- * Makes processes in containers as `crun exec` does: `podvm-enter` (src/engine/guest/enter.c), which is started with the
- * first, gets what the agent knows already, and the filter that crun has compiled.
+ * Makes processes in containers as `crun exec` does. `podvm-enter` (src/engine/guest/enter.c) is started with the first
+ * one; it gets the data that the agent has already, and the filter that crun has compiled.
  */
 export class Entrance {
   readonly #parts: Parts;
@@ -74,14 +74,14 @@ export class Entrance {
   }
 
   /**
-   * Call it inside `Children.expecting`; the caller keeps the standard streams (-1: /dev/null). Errors:
-   * `failedPrecondition` with crun's words for a command that cannot run; `timeout`.
+   * Makes a process inside `Children.expecting`; the caller keeps the standard streams (-1: /dev/null). Errors:
+   * `failedPrecondition` with crun's message for a command that cannot run; `timeout`.
    */
   async enter(entry: Entry, streams: Streams): Promise<StartedProcess> {
     const { engine } = this.#parts;
     let outcome = await this.#enter(entry, streams, cgroupRoot + entry.cgroup);
     if (outcome.failure?.code === 'EBUSY') {
-      // A container that has made cgroups of its own, as systemd does, may have no process in the one above them.
+      // A container that has made its own cgroups, as systemd does, may have no process in the one above them.
       const [, own = ''] = /^0::(.*)$/m.exec(engine.readText(`/proc/${entry.firstPid}/cgroup`, maxReportBytes)) ?? [];
       outcome = await this.#enter(entry, streams, cgroupRoot + own);
     }
@@ -117,7 +117,7 @@ export class Entrance {
         ...[theirs, plan, own(engine.openProcess(entry.firstPid)), own(engine.open(cgroup, open.directory))],
         ...(seccomp === null ? [] : [own(engine.open(`${crunStateRoot}/${id}/seccomp.bpf`, open.readOnly))]),
       ]);
-      release(theirs); // the reports end when no other process has it
+      release(theirs); // the reports end when no other process has this end
       return await outcomeOf(engine, reports, helper.pid);
     } finally {
       for (const fd of opened) engine.close(fd);
@@ -134,7 +134,7 @@ export class Entrance {
       this.#helper = helper;
       children.onExit(pid, () => {
         engine.close(requests);
-        if (this.#helper === helper) this.#helper = undefined; // the next process starts another one
+        if (this.#helper === helper) this.#helper = undefined; // the next process starts a new one
       });
       return helper;
     } catch (error) {
@@ -193,7 +193,7 @@ function readReport(text: string, [fd = -1]: readonly number[]): Partial<Outcome
   }
 }
 
-/** One of them may have ended. */
+/** Kills a process, which may have ended already. */
 function kill(engine: Parts['engine'], pid: number): void {
   try {
     engine.kill(pid, signals.kill);
@@ -202,7 +202,7 @@ function kill(engine: Parts['engine'], pid: number): void {
   }
 }
 
-/** The words that enter-plan.c reads (`take_entry_plan`), each ended by a NUL. */
+/** Returns the words that enter-plan.c reads (`take_entry_plan`), each ended by a NUL. */
 function planOf(engine: Parts['engine'], { params, process, hasOwnUsers }: Entry): Uint8Array {
   const { capabilities, ambientCapabilities = [], noNewPrivileges, rlimits } = params.process;
   const { user, terminal, consoleSize = { width: 0, height: 0 }, cwd, env, args } = process;
@@ -224,7 +224,7 @@ function planOf(engine: Parts['engine'], { params, process, hasOwnUsers }: Entry
   return engine.encodeUtf8(words.map((word) => `${word}\0`).join(''));
 }
 
-/** Of a profile without flags: what crun takes. */
+/** Returns the flags of a profile as a number; a profile without flags gets crun's default. */
 function filterFlagsOf(seccomp: ContainerParams['seccomp']): number {
   const flags: unknown = seccomp?.['flags'];
   if (!Array.isArray(flags)) return filterFlags['SPEC_ALLOW'] ?? 0;

@@ -20,9 +20,9 @@ const ofTheRuntime = ['/proc', '/sys', '/dev'];
 const maxLinks = 40;
 
 /**
- * Makes the directories that an image declares as volumes, where no layer has them, and returns their paths without
- * symbolic links. Leaves out those that the pod mounts, or that lie below a mount of the pod. Symbolic links of the image
- * resolve inside its root. Errors: `failedPrecondition` when a file is in the way.
+ * Makes the directories that an image declares as volumes if no layer has them, and returns their paths without
+ * symbolic links. Leaves out those that the pod mounts, or that lie below a mount of the pod. Symbolic links of the
+ * image resolve inside its root. Errors: `failedPrecondition` when a file is in the way.
  */
 export function makeImageVolumes(
   parts: Parts,
@@ -41,7 +41,7 @@ export function makeImageVolumes(
 
 const isIn = (path: string, above: string) => above === '/' || path === above || path.startsWith(`${above}/`);
 
-/** A path with all symbolic links followed inside the root; keeps what does not exist as written. */
+/** Returns a path with all symbolic links followed inside the root. A part that does not exist is kept as written. */
 function realPath(parts: Parts, root: ContainerRoot, path: string, links = 0): string {
   const found = openPath(parts, root, path);
   if (found !== undefined) return found;
@@ -50,7 +50,7 @@ function realPath(parts: Parts, root: ContainerRoot, path: string, links = 0): s
   const above = parent === '' ? '/' : realPath(parts, root, parent, links);
   const here = joined(above, name);
   if (parts.status(`${root.path}${here}`)?.kind !== 'symlink') return here;
-  // It cannot be opened, since its target does not exist.
+  // The link cannot be opened, since its target does not exist.
   if (links >= maxLinks) throw inTheWay(path, 'too many symbolic links');
   const target = parts.readLink(`${root.path}${here}`);
   return realPath(parts, root, joined(target.startsWith('/') ? '/' : above, target), links + 1);

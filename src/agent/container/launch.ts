@@ -33,7 +33,7 @@ interface Launch {
 }
 
 /**
- * Has a process made, with pipes or a terminal, and waits for its exit. `start` gets its standard streams; with a terminal,
+ * Makes a process with pipes or a terminal, and waits for its exit. `start` gets its standard streams; with a terminal,
  * none.
  */
 export async function launch(

@@ -88,7 +88,7 @@ export function parsePressure(text: string): { someUsec: number; fullUsec: numbe
   return Number.isSafeInteger(someUsec) && Number.isSafeInteger(fullUsec) ? { someUsec, fullUsec } : undefined;
 }
 
-/** The name for a number: `sda` for `8:0`. */
+/** Returns the name of a device by its number: `sda` for `8:0`. */
 function nameOf(parts: Parts, number: string): string {
   return (
     readOr(() => parts.readLink(`/sys/dev/block/${number}`))
@@ -97,7 +97,7 @@ function nameOf(parts: Parts, number: string): string {
   );
 }
 
-/** Empty when the disk is detached while it is looked at. */
+/** Returns an empty text if the disk is detached during the read. */
 function readOr(read: () => string): string {
   try {
     return read();

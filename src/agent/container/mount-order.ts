@@ -19,8 +19,8 @@ export function cleanPath(path: string): string {
 const depthOf = (path: string): number => (path === '/' ? 0 : path.split('/').length - 1);
 
 /**
- * Sorts mounts into the order in which they must be made: one below another comes after it, in any requested order. Of two
- * at one path the later stays on top. Same as containerd (internal/cri/opts, orderedMounts).
+ * Sorts mounts into the order in which they must be made: a mount below another comes after it, in any requested order.
+ * Of two at one path, the later one stays on top. Same as containerd (internal/cri/opts, orderedMounts).
  */
 export function parentsFirst(mounts: readonly OciMount[]): OciMount[] {
   const clean = mounts.map((mount) => ({ ...mount, destination: cleanPath(mount.destination) }));

@@ -123,7 +123,7 @@ function systemMounts(isPrivileged: boolean, users: PodUsers | undefined): OciMo
       source: 'devpts',
       options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', ...tty],
     },
-    // One for the pod: its containers share the IPC namespace.
+    // The pod has one for all containers, because they share the IPC namespace.
     { destination: '/dev/shm', type: 'bind', source: '/dev/shm', options: ['rbind', 'rprivate', 'rw', ...usual] },
     { destination: '/dev/mqueue', type: 'mqueue', source: 'mqueue', options: usual },
     { destination: '/sys', type: 'sysfs', source: 'sysfs', options: [...usual, mode] },
@@ -141,7 +141,7 @@ function ociResources(params: ContainerParams, devices: ContainerDevices): objec
       ...(cpuQuotaUs === undefined ? {} : { quota: cpuQuotaUs, period: cpuPeriodUs ?? 100_000 }),
     },
     ...(pidsLimit === undefined ? {} : { pids: { limit: pidsLimit } }),
-    // Same as kubelet on cgroup v2: a container over its limit is killed as a whole, not one process of it.
+    // Same as kubelet on cgroup v2: a container over its limit is killed as a whole, not just one of its processes.
     unified: { 'memory.oom.group': '1' },
   };
 }

@@ -46,8 +46,8 @@ export class OomWatch {
   }
 
   /**
-   * The file polls as ready until this descriptor has been read from its start after the last event (kernel,
-   * kernfs_generic_poll), so each event opens a new descriptor.
+   * Waits for the next event with a new descriptor: the file polls as ready until its descriptor has been read from the
+   * start after the last event (kernel, kernfs_generic_poll).
    */
   #await(file: string): void {
     const { engine } = this.#parts;

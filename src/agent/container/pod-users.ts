@@ -25,9 +25,10 @@ type Parts = Pick<
 const killSignal = 9;
 
 /**
- * The users of a pod with a user namespace. An unprivileged process holds their namespace, and with it those of network, IPC
- * and host name, which the pod's root needs to bind port 80, ping, mount /sys, or change `net.*`. The agent moves into
- * these three with the NIC, and stays there: what it configures, dials and starts from then on belongs to the pod.
+ * The users of a pod with a user namespace. An unprivileged process holds their namespace, and with it those of
+ * network, IPC and host name, which the pod's root needs to bind port 80, ping, mount /sys, or change `net.*`. The
+ * agent moves into these three with the NIC and stays there: everything that it later configures, dials and starts
+ * belongs to the pod.
  */
 export class PodUsers {
   /** Pid of the process that holds the namespaces. */
@@ -43,7 +44,7 @@ export class PodUsers {
     try {
       nic.moveTo(this.pid);
       parts.enterNamespaces(this.pid);
-      keepOwnRoutes(parts); // the boot did so only in another namespace
+      keepOwnRoutes(parts); // the boot has done so in another namespace only
       bringLoopbackUp(parts);
       this.own('/dev/shm');
     } catch (error) {

@@ -16,8 +16,8 @@ const stateOf: Readonly<Record<string, keyof ProcessFigures['states']>> = {
 };
 
 /**
- * Inspects each process, within limits, since the agent does nothing else meanwhile. Undefined: there are too many. A
- * process that ends meanwhile is counted as far as it was seen.
+ * Inspects each process, within limits, since the agent does nothing else in that time. Returns undefined if there are
+ * too many. A process that ends during the inspection counts as far as it was read.
  */
 export function measureProcesses(parts: Parts, pids: readonly number[] | undefined): ProcessFigures | undefined {
   if (pids === undefined || pids.length > limits.maxCountedProcesses) return undefined;
@@ -46,7 +46,7 @@ export function softLimitsOf(parts: Parts, pid: number): MetricFigures['ulimits'
   });
 }
 
-/** The letter after the command's name, which may contain anything (proc_pid_stat(5)). */
+/** Returns the letter after the command's name, which may contain any character (proc_pid_stat(5)). */
 function stateLetterOf(parts: Parts, pid: number): string {
   const text = unlessGone(() => parts.readText(`/proc/${pid}/stat`, maxBytes), '');
   return text.charAt(text.lastIndexOf(')') + 2);
@@ -59,7 +59,7 @@ function socketsOf(parts: Parts, pid: number): number {
   ).length;
 }
 
-/** Processes may end, and close descriptors, while they are inspected. */
+/** Handles processes that end, or close descriptors, while they are inspected. */
 function unlessGone<T>(look: () => T, otherwise: T): T {
   try {
     return look();

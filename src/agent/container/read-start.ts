@@ -1,6 +1,6 @@
 import type { Descriptors, Text } from '#engine/engine.ts';
 
-/** The first `maxBytes` read from a descriptor, which is then closed. */
+/** Returns the first `maxBytes` bytes of a descriptor and closes it. */
 export function readStart(
   parts: Pick<Descriptors, 'read' | 'close'> & Pick<Text, 'encodeBase64'>,
   fd: number,

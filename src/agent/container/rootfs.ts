@@ -35,7 +35,7 @@ export class Rootfs {
   readonly #layer: string;
   /** Project of the layer, if it is on a disk. */
   readonly #project: Project | undefined;
-  /** Mounts of sub-paths, which pin what was resolved until crun has mounted it. */
+  /** Mounts of sub-paths, which pin the resolved directories until crun has mounted them. */
   readonly #pinned: string[] = [];
 
   /** Mounts the overlay. Errors: `notFound` (disk), `failedPrecondition`. */
@@ -76,12 +76,12 @@ export class Rootfs {
     return `${this.bundle}/termination-log`;
   }
 
-  /** Space that the container has used; undefined when its layer is in memory. */
+  /** Space that the container has used; undefined if its layer is in memory. */
   use(): Space | undefined {
     return this.#project === undefined ? undefined : this.#projects.use(this.#project);
   }
 
-  /** The file system that it writes to, with its own limit; undefined when its layer is in memory. */
+  /** Space of the file system that the container writes to, with its own limit; undefined if its layer is in memory. */
   space(): Answer<'metrics'>['layer'] {
     const use = this.use();
     if (use === undefined || this.#project === undefined) return undefined;
@@ -116,8 +116,8 @@ export class Rootfs {
   }
 
   /**
-   * Directories of the image that stay writable in a read-only root: mounts of the same overlay onto themselves, so that a
-   * container writes to its layer, over the image's content, and nothing is copied. In a writable root this is not needed.
+   * Directories of the image that stay writable in a read-only root: mounts of the same overlay onto themselves, so
+   * that a container writes to its layer, over the image's content, without a copy. A writable root does not need them.
    */
   #imageVolumes({ imageVolumes = [], mounts, readOnlyRootfs }: ContainerParams): string[] {
     const root = { fd: this.rootFd, path: `${this.bundle}/rootfs`, own: (path: string) => this.#users?.own(path) };
@@ -139,7 +139,10 @@ export class Rootfs {
     this.#parts.removeTree(this.#layer);
   }
 
-  /** Resolves a sub-path inside its volume and pins it by a mount, so that no symlink leads out, not even a later one. */
+  /**
+   * Resolves a sub-path inside its volume and pins it by a mount, so that no symlink leads out of the volume, even one
+   * that is made later.
+   */
   #source(volumes: Volumes, volume: string, subPath: string | undefined): string {
     if (subPath === undefined) return volumes.mapped(volume);
     if (subPath.startsWith('/') || subPath.split('/').includes('..')) {
@@ -166,7 +169,9 @@ export class Rootfs {
     }
   }
 
-  /** Pins by a mount, since a descriptor of the agent means nothing in the mount namespace that crun makes. */
+  /**
+   * Pins a directory by a mount, since a descriptor of the agent has no effect in the mount namespace that crun makes.
+   */
   #pin(fd: number): string {
     const source = `${this.bundle}/sub-paths/${this.#pinned.length}`;
     if (this.#parts.statusOf(fd).kind === 'directory') this.#parts.makeDirectories(source);

@@ -14,9 +14,9 @@ interface Watched {
   readonly file: string;
 }
 
-/** Delay from the first write to the look, in `ms`: `echo >` empties, writes and closes the file. */
+/** Delay from the first write to the read, in `ms`: `echo >` empties, writes and closes the file. */
 const settleMs = 20;
-/** Pause from a look until writes are noticed again, in `ms`: an endless writer costs five looks a second. */
+/** Pause after a read until writes are noticed again, in `ms`: an endless writer costs five reads a second. */
 const restMs = 180;
 /** Size of an inotify event of a file, without the name that events of a watched directory have (inotify(7)). */
 const eventBytes = 16;
@@ -25,8 +25,8 @@ const bufferBytes = 4096;
 const maxReads = (16_384 * eventBytes) / bufferBytes;
 
 /**
- * Sends the host what running containers write to their termination logs, so that it is known if the machine dies. Costs
- * nothing while there are no writes.
+ * Sends the host the termination logs of running containers, so that they are known if the machine dies. Costs nothing
+ * while there are no writes.
  */
 export class TerminationMessages {
   readonly #parts: Parts;

@@ -14,7 +14,7 @@ export interface ResolvedUser {
   readonly home: string;
 }
 
-/** A larger /etc/passwd is only read up to here. */
+/** Limit of /etc/passwd and /etc/group in bytes; the rest is not read. */
 const maxAccountsBytes = 1024 * 1024;
 const maxId = 0xffff_fffe;
 

@@ -55,7 +55,9 @@ export class Nic {
     this.#name = wanted?.name ?? this.#name;
   }
 
-  /** Moves it to the network namespace of a process, where it has no address or route. Does nothing without a NIC. */
+  /**
+   * Moves the NIC to the network namespace of a process, where it has no address or route. Does nothing without a NIC.
+   */
   moveTo(pid: number): void {
     this.#name = this.#find();
     this.#last = undefined;

@@ -5,8 +5,8 @@ type Parts = Pick<Files, 'list' | 'status' | 'writeExisting'>;
 const root = '/proc/sys/net';
 
 /**
- * Addresses and routes come only from the host. A neighbour on the same network must not add or change any, as a router
- * advertisement (RFC 4861) or a redirect of IPv6 or IPv4 would. Source: kernel,
+ * Switches that leave addresses and routes to the host. A neighbour on the same network must not add or change any, as
+ * a router advertisement (RFC 4861) or a redirect of IPv6 or IPv4 would. Source: kernel,
  * Documentation/networking/ip-sysctl.rst; `all` does not apply to each of these, and a NIC that comes later starts as
  * `default`.
  */
@@ -16,8 +16,8 @@ const switches = {
 } as const;
 
 /**
- * Applies to all present and future NICs of the agent's network namespace. Call it before a NIC comes up. A pod's own
- * sysctls are set later, and may override it. A kernel without IPv6 lacks its switches.
+ * Sets the switches for all present and future NICs of the agent's network namespace. Call it before a NIC comes up. A
+ * pod's own sysctls are set later, and may override them. A kernel without IPv6 lacks its switches.
  */
 export function keepOwnRoutes(parts: Parts): void {
   for (const [family, names] of Object.entries(switches)) {

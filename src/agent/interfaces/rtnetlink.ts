@@ -8,7 +8,7 @@ export type NetlinkParts = Pick<Sockets, 'openNetlink' | 'interfaceIndex'> &
   Pick<Asides, 'netlinkAside'> &
   Pick<Timers, 'setTimer'>;
 
-/** What a process aside takes; more routes than that are set at once. */
+/** Limit of the bytes that a process aside sends. A longer list of requests is sent by the agent itself. */
 const maxAsideBytes = 4096;
 
 // netlink(7), rtnetlink(7)
@@ -49,7 +49,7 @@ export function requestNetlink(parts: NetlinkParts, requests: readonly NetlinkRe
   }
 }
 
-/** The same in a process aside: the kernel is slow with the first request of each kind. */
+/** Sends requests in a process aside, because the kernel is slow with the first request of each kind. */
 export async function requestNetlinkAside(
   parts: NetlinkParts,
   children: Pick<Children, 'wait'>,

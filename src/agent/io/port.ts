@@ -21,10 +21,10 @@ export function findPort(parts: Pick<Files, 'list' | 'readText' | 'status'>, nam
 }
 
 /**
- * Opens the port with that name for reading and writing, non-blocking, as soon as the kernel shows it (ports are made by
- * messages after the driver has loaded). While the host is away the descriptor polls as hung up, reads give 0 and writes
- * EAGAIN: unwatch it and try again by timer; it never needs to be opened again.
- * Errors: `Error` when it is missing after `timeoutMs`.
+ * Opens the port with that name for reading and writing, non-blocking, as soon as the kernel shows it (ports are made
+ * by messages after the driver has loaded). While the host is away the descriptor polls as hung up, reads return 0 and
+ * writes EAGAIN: unwatch it and try again by timer; it need not be opened again. Errors: `Error` when it is missing
+ * after `timeoutMs`.
  */
 export async function openPort(parts: Parts, name: string, timeoutMs: number): Promise<number> {
   const look = () => {

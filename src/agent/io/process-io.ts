@@ -18,7 +18,7 @@ export interface ProcessStreams {
 /** Bytes of each output since the process' start. */
 export type OutputOffsets = NonNullable<Params<'attach'>['from']>;
 
-/** Errors: `alreadyExists`, `exhausted`; none is open then. */
+/** Opens the streams of a process. Errors: `alreadyExists`, `exhausted`; no stream is open then. */
 export function openStreams(channel: Channel, { stdin, stdout, stderr }: Stdio): ProcessStreams {
   const opened: AgentStream[] = [];
   const open = (id: number): AgentStream | undefined => {
@@ -48,7 +48,7 @@ export class ProcessIo {
   #terminal = -1;
   readonly #keepsOutput: boolean;
 
-  /** `keepsOutput`: a host that takes over from another can request again what the other did not acknowledge. */
+  /** `keepsOutput`: a host that takes over from another can request the output that the other did not acknowledge. */
   constructor(parts: Parts, { keepsOutput }: { readonly keepsOutput: boolean }) {
     this.#parts = parts;
     this.#keepsOutput = keepsOutput;

@@ -33,14 +33,14 @@ function writing(output: Uint8Array, pieceBytes = Infinity) {
   return {
     pump,
     isClosed: () => state.isClosed,
-    /** Runs it until it has to wait. */
+    /** Runs the pump until it has to wait. */
     run() {
       while (state.read !== undefined && !state.isClosed) state.read();
     },
   };
 }
 
-/** A host that takes what it is sent on one stream. */
+/** A host that takes everything sent to it on one stream. */
 function host(pump: OutputPump) {
   const received: Buffer[] = [];
   let hasEnded = false;
@@ -96,7 +96,7 @@ test('the last output of a process is sent again after its end', () => {
   assert.ok(second.hasEnded());
 });
 
-/** Sizes of the frames that a host that takes over is sent at once. */
+/** Sizes of the frames that are sent at once to a host that takes over. */
 function framesSentAgain(pump: OutputPump): readonly number[] {
   const frames: number[] = [];
   const stream = new AgentStream(2, {

@@ -9,10 +9,10 @@ const buffer = new Uint8Array(headerBytes + limits.maxDataBytes);
 const nothing: Uint8Array = new Uint8Array(0);
 
 /**
- * From a descriptor (a process' output, a socket) to a stream. Reads only what the host accepts, so that a process waits for
- * a slow host; while the host is away it also waits, for `attach`. When the host forgets the stream, output is read and
- * dropped, so that the process continues. Sent output is kept in `sent`, if given, until the host has stored it, and
- * outlives the descriptor.
+ * Pumps from a descriptor (a process' output, a socket) to a stream. Reads only as much as the host accepts, so that a
+ * process waits for a slow host; while the host is away it also waits, for `attach`. When the host forgets the stream,
+ * output is read and dropped, so that the process continues. Sent output is kept in `sent`, if given, until the host
+ * has stored it, and outlives the descriptor.
  */
 export class OutputPump {
   readonly #parts: Descriptors;
@@ -25,7 +25,7 @@ export class OutputPump {
   #isDropping = false;
   #isWatching = false;
 
-  /** Takes ownership of `fd`, which must not block. `onEnd`: it has ended and is closed. */
+  /** Takes ownership of `fd`, which must not block. `onEnd`: called when the output has ended and `fd` is closed. */
   constructor(parts: Descriptors, fd: number, onEnd: () => void = () => {}, sent?: SentOutput) {
     this.#parts = parts;
     this.#fd = fd;
@@ -132,7 +132,7 @@ export class OutputPump {
   }
 }
 
-/** From a stream to a descriptor: a process' input, a socket. */
+/** Pumps from a stream to a descriptor: a process' input, a socket. */
 export class InputPump {
   readonly #parts: Descriptors;
   readonly #onEnd: (fd: number) => void;

@@ -3,7 +3,7 @@ import type { ChildExit, Processes } from '#engine/engine.ts';
 /** Maximum exits kept before they are asked for: a container's first process may end before its pid is read. */
 const maxUnclaimed = 256;
 
-/** Tracks which process is waited for. As PID 1, the agent gets the exit of every process, including orphans. */
+/** Records the processes that are waited for. As PID 1, the agent gets the exit of every process, including orphans. */
 export class Children {
   readonly #waiting = new Map<number, (exit: ChildExit) => void>();
   readonly #unclaimed = new Map<number, ChildExit>();

@@ -7,8 +7,9 @@ export interface PollTiming {
 }
 
 /**
- * Looks again and again until `look` finds something, and gives that; undefined once the pauses are over. Pauses are counted
- * because the guest's clock also runs while its machine is stopped or gets no processor, and nothing can happen then.
+ * Repeats `look` until it finds something, and returns that; returns undefined once the pauses add up to the limit.
+ * Pauses are counted because the guest's clock also runs while its machine is stopped or gets no processor, and nothing
+ * can happen then.
  */
 export async function poll<T>(
   timers: Pick<Timers, 'setTimer'>,

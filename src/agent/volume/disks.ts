@@ -156,7 +156,10 @@ export class Disks {
     return ((bytes[1] ?? 0) << 8) + (bytes[0] ?? 0) === superblock.magic;
   }
 
-  /** Afterwards all writes are on the host. Errors: `busy` while it is in use; its writes are then synced, too. */
+  /**
+   * Unmounts a disk; all its writes are then on the host. Errors: `busy` while it is in use, in which case its writes
+   * are synced as well.
+   */
   async detach(serial: string): Promise<void> {
     const disk = this.#disks.get(serial);
     if (disk === undefined) return;

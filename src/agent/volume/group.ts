@@ -10,8 +10,9 @@ const directoryBits = setGroupId | 0o770;
 const entriesAtATime = 200;
 
 /**
- * Gives a file system and its content to the pod's fsGroup, before any container sees it. Skips one whose root belongs to
- * the group already (Kubernetes' `OnRootMismatch`): the root is changed last, so that interrupted work is done again.
+ * Gives a file system and its content to the pod's fsGroup, before any container sees it. Skips a file system whose
+ * root belongs to the group already (Kubernetes' `OnRootMismatch`): the root is changed last, so that interrupted work
+ * is done again.
  */
 export async function giveToGroup(parts: Parts, root: string, group: number): Promise<void> {
   const before = parts.status(root);

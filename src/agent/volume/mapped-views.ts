@@ -20,7 +20,7 @@ export class MappedViews {
     this.#parts = parts;
   }
 
-  /** Uses the users of this process from now on. */
+  /** Maps later views to the users of this process. */
   use(pid: number): void {
     this.#usersOf = pid;
   }
@@ -43,7 +43,10 @@ export class MappedViews {
     return view;
   }
 
-  /** Call it before the directory is removed: a view keeps its file system. Users of the view keep the view. */
+  /**
+   * Drops a directory's view before the directory is removed, because a view keeps its file system. Users of the view
+   * keep it.
+   */
   drop(path: string): void {
     const view = this.#views.get(path);
     if (view === undefined) return;

@@ -78,7 +78,7 @@ export class Pushes {
     this.#parts.removeTree(`${push.volume.path}/${push.version}`);
   }
 
-  /** Switches as kubelet does: one rename shows all of the new version, and nothing of the old one. */
+  /** Switches as kubelet does: one rename shows the new version whole and hides the old one. */
   #switch({ volume: { path }, version }: Push): void {
     const current = `${path}/..data`;
     const old = this.#parts.status(current) === undefined ? undefined : this.#parts.readLink(current);
@@ -94,7 +94,10 @@ export class Pushes {
     if (old !== undefined) this.#parts.removeTree(`${path}/${old}`);
   }
 
-  /** Overwrites files in place: a file mounted by itself is an inode, which must stay the same. Plain files only. */
+  /**
+   * Overwrites files in place, because a file mounted by itself is an inode, which must stay the same. Applies to plain
+   * files only.
+   */
   #writeOver({ volume: { path }, version }: Push): void {
     const names = new Set(this.#parts.list(`${path}/${version}`));
     for (const name of names) {

@@ -4,7 +4,10 @@ import type { ChildExit } from '#engine/engine.ts';
 import { Children } from '../process/children.ts';
 import { Shares, type SharesParts } from './shares.ts';
 
-/** A guest with a clock of its own: its port appears, and its first look at the share ends, when they are due. */
+/**
+ * A guest with a clock of its own. `portAtMs`: the time at which its port appears; `lookedAfterMs`: the duration of its
+ * first look at the share.
+ */
 function guest({ portAtMs, lookedAfterMs }: { readonly portAtMs: number; readonly lookedAfterMs: number }) {
   let [nowMs, pids] = [0, 1];
   let timers: { readonly atMs: number; readonly handler: () => void }[] = [];

@@ -23,7 +23,7 @@ const sharesRoot = '/run/podvm/shares';
 const portTimeoutMs = 60_000;
 /** Time for the first answer of a file server, as long as a kubelet waits; it takes milliseconds on an idle host. */
 const answerTimeoutMs = 110_000;
-/** Time for an unmount. The host then removes what it has of the share. */
+/** Time for an unmount, in `ms`. After it, the host removes its half of the share. */
 const unmountTimeoutMs = 20_000;
 
 /** Names of the errno numbers of stat(2) and umount(2) that a caller can act on. */
@@ -51,7 +51,7 @@ export class Shares {
     return this.#shares.get(name)?.path;
   }
 
-  /** Loads the driver; no error when it is loaded already. */
+  /** Loads the driver, unless it is loaded already. */
   prepare(): void {
     this.#parts.loadModule('fuse');
   }
@@ -115,7 +115,7 @@ export class Shares {
     await Promise.allSettled([...this.#shares.keys()].map((name) => this.detach(name)));
   }
 
-  /** Undefined on success, otherwise the exit. Kills the process when it takes too long. */
+  /** Returns undefined on success, otherwise the exit. Kills the process when it takes too long. */
   async #run(name: string, path: string, timeoutMs: number): Promise<ChildExit | undefined> {
     const { engine, children } = this.#parts;
     const pid = this.#spawn(name, [path], []);
@@ -145,8 +145,8 @@ export class Shares {
 }
 
 /**
- * This kernel checks owners, modes and groups for every user (`allow_other`). It caches no data, names or attributes, except
- * of mapped files: the server says so with each answer.
+ * Options of the mount. The guest's kernel checks owners, modes and groups for every user (`allow_other`). It caches no
+ * data, names or attributes, except those of mapped files, as the server requests with each answer.
  */
 const mountOptions = 'rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other';
 

@@ -22,7 +22,7 @@ export interface Volume {
   readonly project: Project | undefined;
 }
 
-/** What volumes are made of, and how a pod's users see them. */
+/** Parts of which volumes are made, with the views of a pod's users. */
 export interface VolumesNeeds {
   readonly disks: Disks;
   readonly shares: Shares;

@@ -1,7 +1,7 @@
 /*
- * Processes aside: each makes one call, or a few, that may take long, in place of the agent. A disk that hangs does
- * not hang the agent, and the machine's other processor does the work. The process shares our memory and so needs none
- * of its own; it does not use the C library, whose errno is ours too. Its exit code is the errno, 0 for success.
+ * Processes aside: each makes one or a few calls that may take long, in place of the agent. A disk that hangs does not
+ * hang the agent, and the machine's other processor does the work. The process shares our memory and so needs none of
+ * its own; it does not use the C library, whose errno is ours too. Its exit code is the errno, 0 for success.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -52,7 +52,7 @@ UNCHECKED static int aside_main(void *argument)
     return 0; /* never */
 }
 
-/* A free place with nothing in it, or NULL. */
+/* Returns a free place, cleared, or NULL. */
 static struct aside *find_place(void)
 {
     for (int i = 0; i < COUNT(asides); i++) {
@@ -83,7 +83,7 @@ static bool keep_text(JSContext *ctx, JSValueConst value, struct aside *aside, i
     return aside->texts[at] != NULL;
 }
 
-/* The one way to start; children.c frees the place when the process has ended. */
+/* Starts a process aside; all calls use this. children.c frees the place when the process has ended. */
 static JSValue start(JSContext *ctx, struct aside *aside, long (*work)(const struct aside *aside))
 {
     aside->work = work;

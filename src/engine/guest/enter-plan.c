@@ -1,4 +1,4 @@
-/* The plans that `podvm-enter` gets (enter.c), and its reports. */
+/* Reads the plans for `podvm-enter` (enter.c), and writes its reports. */
 #define _GNU_SOURCE
 #include "enter.h"
 
@@ -71,7 +71,7 @@ static unsigned long long next_number(void)
     return strtoull(next_word(), NULL, 10);
 }
 
-/* The next of numbers with a character between them; false at the end. */
+/* Takes the next of several numbers separated by one character; false at the end. */
 static bool next_of(char **list, unsigned long long *number)
 {
     char *end;
@@ -120,7 +120,7 @@ static void read_words(void)
     words_end = words + size;
 }
 
-/* The strings of a vector, in place. */
+/* Takes the strings of a vector, in place. */
 static char **next_vector(size_t count)
 {
     char **vector = calloc(count + 1, sizeof *vector);

@@ -122,7 +122,7 @@ static enum finding find_program(const struct entry_plan *plan, char path[PATH_M
     return name[0] ? unreadable : missing;
 }
 
-/* With crun's words, by which the host knows what it cannot run (exec-refusal.ts). */
+/* Fails with crun's message, by which the host recognizes a command that cannot run (exec-refusal.ts). */
 static _Noreturn void fail_without_program(const char *name, enum finding finding)
 {
     bool is_searched = !strchr(name, '/');
@@ -145,7 +145,10 @@ static void set_filter(const struct entry_plan *plan)
     if (size <= 0 || syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, plan->filter_flags, &filter) < 0) entry_fail("set the seccomp filter%s", "");
 }
 
-/* So that another user can open its own /dev/stdout. EINVAL: the pod's users do not have this one. */
+/*
+ * Gives the standard streams to the user, who can then open /dev/stdout. EINVAL: the pod's users do not include this
+ * one.
+ */
 static void own_streams(const struct entry_plan *plan)
 {
     for (int fd = 0; fd < 3; fd++)
@@ -178,8 +181,8 @@ static void become_user(const struct entry_plan *plan)
 }
 
 /*
- * In crun's order: a filter that needs privileges is set while there are some, and what another user may not do, or only
- * another user may do (on a file system of a network), is tried as both.
+ * Works in crun's order. A filter that needs privileges is set while there are some. Steps that only root, or only the
+ * other user, may do (as on a network file system) are tried as both.
  */
 static _Noreturn void run_command(const struct entry_plan *plan)
 {

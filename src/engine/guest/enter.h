@@ -1,4 +1,4 @@
-/* What `podvm-enter` is asked for, and how it reports; enter.c has the rest. */
+/* Requests to `podvm-enter`, and its reports; enter.c has the rest. */
 #ifndef PODVM_ENTER_H
 #define PODVM_ENTER_H
 

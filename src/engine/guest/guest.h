@@ -1,4 +1,4 @@
-/* What the C of the guest's program shares. */
+/* Functions that the C files of the guest's program share. */
 #ifndef PODVM_GUEST_H
 #define PODVM_GUEST_H
 

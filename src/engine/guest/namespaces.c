@@ -27,7 +27,7 @@ static CALL(open_process)
     return fd < 0 ? throw_errno(ctx, errno, "open a process", NULL) : JS_NewInt32(ctx, fd);
 }
 
-/* Enters network, IPC and host name, which keeps the user of the process. */
+/* Enters network, IPC and host name namespaces, which keeps the user of the process. */
 static CALL(enter_namespaces)
 {
     CALL_START;

@@ -5,7 +5,7 @@ import { processesScenarios } from './processes.ts';
 import { engine, type Scenario } from './support.ts';
 
 /**
- * A program for tests: `scenarios NAME DIRECTORY` runs one scenario on the real engine and writes what it saw, as JSON,
+ * A program for tests: `scenarios NAME DIRECTORY` runs one scenario on the real engine and writes its result, as JSON,
  * to descriptor 1.
  */
 const scenarios: Record<string, Scenario> = { ...callsScenarios, ...loopScenarios, ...processesScenarios };

@@ -20,7 +20,7 @@ const round = async () => {
 const spawn = (argv: string[], more: object = {}) =>
   attempt(() => engine.spawn({ argv, env: [], fds: [-1, -1, -1], ...more }));
 
-/** What a process in the namespaces of `first` printed, and what was reported of it, without pids. */
+/** Returns the output of a process in the namespaces of `first`, and the reports about it, without pids. */
 async function enterBeside(first: number, cgroup: string, words: readonly (string | number)[], filter?: number) {
   const [reports, theirs] = engine.socketPair();
   const output = engine.pipe('read');
@@ -194,7 +194,7 @@ export const processesScenarios: Record<string, Scenario> = {
     return codes;
   },
 
-  /** Owners as other users see them; writing as another; another's network. */
+  /** Changes owners as other users see them, writes as another user, and enters another network. */
   async users() {
     const pid = engine.spawnPause(false, '0 1000 10\n', '0 2000 10\n');
     const [source, target] = ['/tmp/podvm-source', '/tmp/podvm-target'];
@@ -214,7 +214,9 @@ export const processesScenarios: Record<string, Scenario> = {
     return { uid, gid, denied, text, proc, links, noProcess: attempt(() => engine.enterNamespaces(pid + 10_000)) };
   },
 
-  /** `podvm-enter`: a process in the cgroup and the pid namespace of another, and what it says when there is none. */
+  /**
+   * Runs `podvm-enter`: a process in the cgroup and the pid namespace of another, and the report when there is none.
+   */
   async entered(directory) {
     engine.mount('cgroup2', directory, 'cgroup2', 0, '');
     const cgroup = `${directory}/podvm-entered-${engine.pid}`;
@@ -295,7 +297,7 @@ export const processesScenarios: Record<string, Scenario> = {
     return runs.toSorted((a, b) => a - b)[25];
   },
 
-  /** Does much of everything, twice: the second time nothing may have grown. */
+  /** Makes many calls of every kind, twice: nothing may have grown the second time. */
   async steady() {
     await round();
     const first = await round();

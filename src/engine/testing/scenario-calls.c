@@ -1,4 +1,4 @@
-/* Calls that only the scenarios need: the other end of what the agent serves. */
+/* Calls that only the scenarios need: the other ends of the agent's connections. */
 #define _GNU_SOURCE
 #include "../guest/guest.h"
 

@@ -1,7 +1,7 @@
 import { again, codeOf, ready, type ChildExit, type Engine } from '../engine.ts';
 import { takeEngine } from '../native.ts';
 
-/** Runs on the real engine and returns what it saw; the directory is its own, and empty. */
+/** Runs on the real engine and returns its result; the directory is its own, and empty. */
 export type Scenario = (directory: string) => unknown;
 
 /** The agent's calls, and those of `scenario-calls.c`. */
@@ -12,7 +12,7 @@ interface ScenarioEngine extends Engine {
 }
 
 export const engine: ScenarioEngine = takeEngine() as ScenarioEngine; // SAFE: scenarios are built with these calls
-/** What reached `onError`. */
+/** Errors that reached `onError`. */
 export const errors: string[] = [];
 engine.onError((error) => errors.push(error instanceof Error ? `${error.name}: ${error.message}` : String(error)));
 
@@ -43,7 +43,7 @@ export const exits = (count: number): Promise<ChildExit[]> =>
 export const shell = (script: string, fds: readonly number[] = [-1, -1, 2]): number =>
   engine.spawn({ argv: ['/bin/sh', '-c', script], env: ['PATH=/usr/bin:/bin'], fds });
 
-/** Everything from a descriptor until its end, a buffer a turn; closes it. */
+/** Reads a descriptor to its end, one buffer per turn, and closes it. Returns the text. */
 export const drain = (fd: number): Promise<string> =>
   new Promise((resolve) => {
     const buffer = new Uint8Array(16 * 1024);
