@@ -18,7 +18,7 @@ export interface KnownContainer {
   /** Limits of the latest request. */
   resources: NonNullable<ContainerConfig['linux']>['resources'];
   /**
-   * True when all waiters know of its end. Earlier, a client would look for a termination message that does not exist
+   * Whether all waiters know of its end. Before that, a client would look for a termination message that does not exist
    * yet.
    */
   isEndKnown: boolean;

@@ -1,23 +1,23 @@
 import { errorKinds, kindOf } from '#base/errors.ts';
 import { Histogram, type HistogramReading, secondsBounds, Tally } from '#base/histogram.ts';
 
-/** What has happened to the images of this process so far. */
+/** Counters of the pulls and imports of this process so far. */
 export interface ImageCounts {
-  /** Pulls that have ended, by `ok` or the kind of their error. */
+  /** Number of pulls that have ended, by `ok` or the kind of their error. */
   readonly pulls: readonly (readonly [outcome: string, count: number])[];
   readonly pulling: number;
-  /** When the pull in progress that began first began, in `ms` since 1970. */
+  /** Start of the oldest pull in progress, in `ms` since 1970; undefined without one. */
   readonly oldestPullMs: number | undefined;
-  /** Seconds of the pulls that have ended. */
+  /** Durations of the pulls that have ended, in seconds. */
   readonly pullSeconds: HistogramReading;
-  /** Root file systems made, of pulled, loaded and built images. */
+  /** Number of root file systems made from pulled, loaded and built images. */
   readonly imports: number;
 }
 
 export class CountedImages implements ImageCounts {
   readonly #pulls = new Tally(['ok', ...errorKinds]);
   readonly #seconds = new Histogram(secondsBounds);
-  /** When each pull in progress began, oldest first. */
+  /** Start of each pull in progress, oldest first. */
   readonly #begun = new Map<object, number>();
   imports = 0;
 

@@ -31,9 +31,9 @@ export interface Image {
   /** The n of the x86-64-vN that it needs; absent: 1. */
   readonly processorLevel?: number;
   readonly config: ImageConfig;
-  /** Absent: the file was made by a podvm that did not record any. */
+  /** Absent if the file was made by a podvm that did not record facts. */
   readonly rootfs?: RootfsFacts;
-  /** Why its file cannot be used, as the end of a sentence; absent: no damage is known. */
+  /** Reason why its file cannot be used, as the end of a sentence; absent if no damage is known. */
   readonly damaged?: string;
 }
 
@@ -45,12 +45,12 @@ export interface RootfsFacts {
   readonly head: string;
   readonly inode: string;
   readonly mtimeNs: string;
-  /** When the whole file was last read. */
+  /** Time at which the whole file was last read. */
   readonly checkedAt: string;
 }
 
 export interface LoadedImage extends Image {
-  /** The names that loading gave it, a part of its `references`. */
+  /** Names from the load, a part of its `references`. */
   readonly names: readonly string[];
 }
 
@@ -58,7 +58,7 @@ export interface LoadedImage extends Image {
 export interface Untagged {
   /** Full names that were removed. */
   readonly untagged: readonly string[];
-  /** Id of the image, when it was removed with its last name. */
+  /** Id of the image, if it was removed with its last name. */
   readonly removed?: string;
 }
 
@@ -69,8 +69,8 @@ export interface HeldImage extends AsyncDisposable {
   /** Absolute path of the EROFS file, owned by root and read-only. */
   readonly rootfsPath: string;
   /**
-   * Reads the whole file, after it could not be mounted or read. Returns why it is damaged, as the end of a sentence, which
-   * the next `hold` then knows; undefined when it is intact. Errors: `cancelled`.
+   * Reads the whole file after it could not be mounted or read. Returns the reason why it is damaged, as the end of a
+   * sentence, and records it for the next `hold`; undefined when the file is intact. Errors: `cancelled`.
    */
   findDamage(signal: AbortSignal): Promise<string | undefined>;
 }
@@ -91,7 +91,7 @@ export interface PullOptions {
 
 export interface ImageStore {
   /**
-   * Fetches what the reference names now. Concurrent calls for the same image share the work. Errors:
+   * Fetches the image that the reference currently names. Concurrent calls for the same image share the work. Errors:
    * `invalid` (reference), `notFound`, `denied`, `unavailable`, `corrupt`, `unsupported`, `exhausted`, `cancelled`.
    */
   pull(reference: string, options: PullOptions, signal: AbortSignal): Promise<Image>;
@@ -108,15 +108,15 @@ export interface ImageStore {
   /** Makes the examples' image from a static busybox, without a registry. */
   buildBase(options: PullOptions, signal: AbortSignal): Promise<Image>;
   readonly counts: ImageCounts;
-  /** Sorted by name: `references` first, then digests and ids. */
+  /** Returns all images sorted by name: `references` first, then digests and ids. */
   list(): readonly Image[];
-  /** By reference, digest, id or the first 12 or more digits of the id. */
+  /** Finds an image by reference, digest, id, or the first 12 or more digits of the id. */
   get(reference: string): Image | undefined;
   /**
-   * Holds the image, fetching it if needed. An image that needs more than the processor has (it was fetched under another
-   * accelerator) counts as missing. A damaged one is fetched again by its digest, if it came from a registry and the policy
-   * is not `Never`. Errors: those of `pull`; `notFound` when the policy is `Never`; `corrupt` when a damaged image cannot be
-   * fetched again.
+   * Holds the image, fetching it if needed. An image that needs a higher processor level than this one (it was fetched
+   * under another accelerator) counts as missing. A damaged one is fetched again by its digest, if it came from a
+   * registry and the policy is not `Never`. Errors: those of `pull`; `notFound` when the policy is `Never`; `corrupt`
+   * when a damaged image cannot be fetched again.
    */
   hold(
     reference: string,
@@ -126,11 +126,12 @@ export interface ImageStore {
   ): Promise<HeldImage>;
   /** Reads an image's whole file, at idle priority. Errors: `notFound`, `cancelled`. */
   check(id: string, signal: AbortSignal): Promise<Image>;
-  /** Gives a present image one more name, taking it from any other image. Errors: `notFound`, `invalid`. */
+  /** Gives a present image another name, taking it from any other image. Errors: `notFound`, `invalid`. */
   tag(reference: string, name: string): Promise<Image>;
   /**
-   * Removes a name from an image, and the image with its last name; given an id, removes all names. A digest goes with the
-   * last tag of its repository. Errors: `notFound`, `busy` when it would remove an image that is held.
+   * Removes a name from an image, and the image with its last name; given an id, removes all names. Removing the last
+   * tag of a repository also removes the repository's digests. Errors: `notFound`, `busy` when it would remove an image
+   * that is held.
    */
   untag(reference: string): Promise<Untagged>;
   /** Removes the image with all of its names. Errors: `notFound`, `busy` while it is held. */

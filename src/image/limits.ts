@@ -1,4 +1,4 @@
-/** The limits on what a registry, an archive or a layer may take of this machine. Tests pass smaller ones. */
+/** Limits on the use of this machine by a registry, an archive or a layer. Tests pass smaller ones. */
 export interface ImageLimits {
   /** All layers of an image together, uncompressed, holes of sparse files filled; `bytes`. */
   readonly maxImageBytes: number;
@@ -8,11 +8,14 @@ export interface ImageLimits {
   readonly maxRatio: number;
   /** Uncompressed size of a layer up to which any ratio is allowed; `bytes`. */
   readonly freeBytes: number;
-  /** Names, targets of links and extended attributes of an image together, and the paths of its remaining files; `bytes`. */
+  /**
+   * Names, targets of links and extended attributes of an image together, and the paths of its remaining files;
+   * `bytes`.
+   */
   readonly maxMetadataBytes: number;
   /** Components of paths and of links' targets that are followed for an image, and files that its whiteouts visit. */
   readonly maxPathSteps: number;
-  /** Memory of the process that reads an image, at most half of the node's; `bytes`. How long it may take; `ms`. */
+  /** Limits of the process that reads an image: memory in `bytes`, at most half of the node's, and time in `ms`. */
   readonly maxImportMemoryBytes: number;
   readonly maxImportMs: number;
   /** Extended headers of one member: long names, extended attributes; `bytes`. */

@@ -15,7 +15,7 @@ const maxTried = 8;
 const dockerHub: readonly string[] = ['index.docker.io', 'docker.io', 'registry-1.docker.io'];
 
 /**
- * The logins that match an image, longest path first, in the order of kubelets
+ * Returns the logins that match an image, longest path first, in the order of kubelets
  * (pkg/credentialprovider/keyring.go).
  */
 export function loginsFor(reference: Reference, logins: readonly RegistryLogin[]): readonly RegistryLogin[] {
@@ -28,7 +28,7 @@ export function loginsFor(reference: Reference, logins: readonly RegistryLogin[]
     .map(({ login }) => login);
 }
 
-/** The registry without scheme, version and trailing slash; Docker Hub has several names. */
+/** Returns the registry without scheme, version and trailing slash; Docker Hub has several names. */
 function keyOf(registry: string): string {
   const [host = '', ...path] = registry
     .replace(/^https?:\/\//, '')

@@ -12,15 +12,16 @@ export type ImagesById = ReadonlyMap<string, Image>;
 
 export interface FoundImage {
   readonly image: Image;
-  /** How it was found: a name stands only for itself, an id for the image with all its names. */
+  /** Kind of the match: a name stands only for itself, an id for the image with all its names. */
   readonly by: 'name' | 'id';
 }
 
 const idPrefix = /^[0-9a-f]{12,64}$/;
 
 /**
- * The names that a registry's answer gives: a tag only when the tag itself was asked for, since a digest does not tell what
- * a tag beside it means now. `resolved`: digests of the manifest and of the indexes that led to it.
+ * Returns the names from a registry's answer. A tag is among them only if the request was for the tag, since a digest
+ * says nothing about the current meaning of a tag. `resolved`: digests of the manifest and of the indexes that led to
+ * it.
  */
 export function namesOf(reference: Reference, resolved: readonly string[]): Names {
   return {
@@ -44,7 +45,7 @@ export function findImage(images: ImagesById, wanted: string): FoundImage | unde
   return only === undefined || more.length > 0 ? undefined : { image: only, by: 'id' };
 }
 
-/** The images that change when an image gets these names: the image, and those that had the names before. */
+/** Returns the images that change when an image gets these names: the image, and those that had the names before. */
 export function withNames(images: ImagesById, image: Image, names: Names): readonly Image[] {
   const losers = [...images.values()].filter(
     ({ id, references, digests }) =>
@@ -67,8 +68,8 @@ export function withNames(images: ImagesById, image: Image, names: Names): reado
 }
 
 /**
- * The image without one of its names, and the names that were removed. Digests belong to a repository: as in Docker, all of
- * them go with its last tag, because those of an index and of its manifest came together.
+ * Returns the image without one of its names, and the removed names. Digests belong to a repository: as in Docker, all
+ * of them go with its last tag, because those of an index and of its manifest came together.
  */
 export function withoutName(
   image: Image,

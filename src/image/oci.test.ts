@@ -60,7 +60,7 @@ const bytes = fc.oneof(
   { weight: 1, arbitrary: fc.string() },
 );
 
-/** The result, or undefined when it throws a PodvmError; any other error fails the test. */
+/** Returns the result, or undefined for a PodvmError; any other error fails the test. */
 function orRefused<T>(attempt: () => T): T | undefined {
   try {
     return attempt();

@@ -22,7 +22,7 @@ const descriptor = v.object({
 });
 export type Descriptor = v.InferOutput<typeof descriptor>;
 
-/** The fix for an image that is itself broken. */
+/** Fix for an image that is itself broken. */
 export const brokenImageFix = 'Fetch it again; if that does not help, build and push the image again.';
 
 /** Largest manifest, index or config, as in containerd and registries. */
@@ -105,7 +105,7 @@ export function parseDocument(what: string, bytes: string): ImageDocument {
 export const ociManifestType = 'application/vnd.oci.image.manifest.v1+json';
 export const ociConfigType = 'application/vnd.oci.image.config.v1+json';
 
-/** Whether it is an image's config, not an artifact's. Some old tools wrote no type, or the last of these. */
+/** Whether it is the config of an image and not of an artifact. Some old tools wrote no type, or the last of these. */
 export function isImageConfig({ mediaType }: Descriptor): boolean {
   return ['', ociConfigType, 'application/vnd.docker.container.image.v1+json', 'application/octet-stream'].includes(
     mediaType,
@@ -129,7 +129,7 @@ const documentSchema = v.object({
   layers: v.optional(v.unknown()),
 });
 
-/** The processor's name in OCI's terms. */
+/** Returns the processor's name in OCI's terms. */
 export function ociArchitecture(): string {
   return process.arch === 'x64' ? 'amd64' : process.arch;
 }
@@ -147,7 +147,9 @@ export function checkDigest(what: string, text: string, digest: string): string 
   });
 }
 
-/** Checks that it is a layer; its compression is recognised by its bytes instead. Errors: `unsupported`. */
+/**
+ * Checks that a descriptor is of a layer. Its compression is recognised by its bytes instead. Errors: `unsupported`.
+ */
 export function checkLayerType({ mediaType: type }: Descriptor): void {
   if (!/^application\/vnd\.(?:oci|docker)\.image\.(?:layer|rootfs)\./.test(type) || type.includes('encrypted')) {
     throw new PodvmError(

@@ -13,7 +13,7 @@ interface Shared<T> {
   readonly waiting: Set<Waiter>;
 }
 
-/** Work that callers for the same thing share while it lasts. It is cancelled when the last of them leaves. */
+/** Work that callers with the same key share while it lasts. It is cancelled when the last of them leaves. */
 export class SharedWork<T> {
   readonly #shared = new Map<string, Shared<T>>();
 

@@ -3,16 +3,16 @@ import { printable } from '#base/guest-text.ts';
 import { isHandler } from '../handlers.ts';
 import { NamespaceMode, type PodSandboxConfig } from '../schema/api_pb.ts';
 
-/** What runs a pod: podvm, in a machine, or the delegate. */
+/** Runtime of a pod: podvm, in a machine, or the delegate. */
 export type Runtime = 'podvm' | 'delegate';
 
 const everyNamespace = '*';
 
 /**
- * Decides what runs a pod. The delegate gets the pods of `namespaces` that name a handler which is not ours. Of those
- * without a handler it gets pods that ask for a namespace of the host, and privileged ones: mounts that travel to the host,
- * and devices of the host, are for privileged containers, and a runtime learns of these only later. Errors: `denied` for
- * a handler that is not ours in another namespace.
+ * Chooses the runtime of a pod. The delegate gets the pods of `namespaces` that name a handler which is not ours. Of
+ * those without a handler, it gets pods that request a namespace of the host, and privileged ones: mounts that
+ * propagate to the host, and devices of the host, are for privileged containers, and a runtime learns of these only
+ * later. Errors: `denied` for a handler that is not ours in another namespace.
  */
 export function chooseRuntime(
   config: PodSandboxConfig | undefined,

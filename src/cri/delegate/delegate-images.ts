@@ -51,7 +51,10 @@ export class DelegateImages {
     return isChanged;
   }
 
-  /** Returns undefined if nothing is to be done, or nothing can be. */
+  /**
+   * Returns the id of the image in the runtime's store; undefined if the reference finds it there already, or in no
+   * store.
+   */
   async #bring(runtime: Runtime, { image }: ImageSpec, signal: AbortSignal): Promise<string | undefined> {
     const to = this.#stores[runtime];
     if ((await to.find(image, signal)) !== undefined) return undefined;
@@ -96,7 +99,7 @@ const storeOfOwn = (own: Verbs<typeof ImageService>): Store => ({
   },
 });
 
-/** While it is away, it has no image. */
+/** Images of the delegate; none while it is away. */
 const storeOfDelegate = (delegate: Delegate): Store => ({
   find: async (image, signal) =>
     (await delegate.askPart(ImageService.method.imageStatus, { image: { image } }, signal))?.image,

@@ -19,9 +19,9 @@ import { LastAnswer } from './last-answer.ts';
 const { listPodSandbox, listContainers } = RuntimeService.method;
 
 /**
- * Pods and containers of the delegate. Lists are always asked for whole, so that the last ones can take the place of those
- * of a delegate that is away: a kubelet would take pods that are missing from a list for lost, and start others. Files
- * keep them for the next process.
+ * Pods and containers of the delegate. Lists are always requested whole, so that the last ones can replace those of a
+ * delegate that is away: a kubelet would regard pods that are missing from a list as lost, and start others. Files keep
+ * the lists for the next process.
  */
 export class DelegateLists {
   readonly #pods: LastAnswer<typeof ListPodSandboxResponseSchema>;
@@ -35,7 +35,7 @@ export class DelegateLists {
     this.#containers = containers;
   }
 
-  /** `directory`: of the files; made when the first is written. */
+  /** `directory`: directory of the files; created when the first is written. */
   static async open(delegate: Delegate, directory: string, log: Log): Promise<DelegateLists> {
     const ask = <Output extends DescMessage>(method: Method<DescMessage, Output>, name: string) =>
       LastAnswer.open(delegate, method, join(directory, name), log);

@@ -3,7 +3,7 @@ import type { DelegateImages } from './delegate-images.ts';
 import type { DelegateLists } from './delegate-lists.ts';
 import type { Owners } from './owners.ts';
 
-/** What routes calls to podvm or to its delegate. */
+/** Parts that route calls to podvm or to its delegate. */
 export interface DelegateParts {
   readonly delegate: Delegate;
   readonly lists: DelegateLists;

@@ -13,17 +13,17 @@ export interface DelegateSettings {
   readonly namespaces: readonly string[];
 }
 
-/** Time to wait for what is only a part of an answer, such as of a list, in `ms`. */
+/** Time to wait for a part of an answer, such as of a list, in `ms`. */
 const partTimeoutMs = 3000;
 
-/** How errors name a delegate. */
+/** Name of a delegate and fixes in errors. */
 export const delegateName = {
   name: 'the runtime of the setting delegate',
   awayFix: 'Start that runtime, or correct delegate in the settings of podvm; pods in machines are not affected.',
   corruptFix: 'Check that the setting delegate names the socket of a runtime that serves CRI v1.',
 };
 
-/** The other runtime, to which pods are forwarded that cannot be machines. */
+/** The other runtime, which gets the pods that cannot be machines. */
 export class Delegate implements Disposable {
   readonly settings: DelegateSettings;
   readonly #client: CriClient;
@@ -115,7 +115,7 @@ export class Delegate implements Disposable {
     }
   }
 
-  /** An error of its own is an answer, too. */
+  /** Records that the delegate answers: any error but `unavailable` is an answer, too. */
   #learn(error: unknown): void {
     this.#is(kindOf(error) === 'unavailable' ? 'away' : 'here', error);
   }

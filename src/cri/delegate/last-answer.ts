@@ -6,7 +6,10 @@ import type { Log } from '#host/log.ts';
 import type { Method } from '../rpc/cri-client.ts';
 import type { Delegate } from './delegate.ts';
 
-/** The answer of the delegate to a request without fields, or its last one while it is away; also for the next process. */
+/**
+ * The delegate's answer to a request without fields. While the delegate is away it is the last one, also in the next
+ * process.
+ */
 export class LastAnswer<Output extends DescMessage> {
   readonly #delegate: Delegate;
   readonly #method: Method<DescMessage, Output>;

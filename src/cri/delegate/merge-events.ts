@@ -3,10 +3,13 @@ import { kindOf } from '#base/errors.ts';
 import { type ContainerEventResponse, RuntimeService } from '../schema/api_pb.ts';
 import type { Delegate } from './delegate.ts';
 
-/** Pause before events are asked for again, in `ms`. */
+/** Pause before the next request for events, in `ms`. */
 const retryMs = 1000;
 
-/** Yields what the streams yield, as it comes. When one ends or fails, so does this, and the others are ended. */
+/**
+ * Yields the items of all streams as they arrive. When one stream ends or fails, so does the result, and the others are
+ * ended.
+ */
 export async function* mergeStreams<T>(streams: readonly AsyncIterable<T>[]): AsyncGenerator<T> {
   const iterators = streams.map((stream) => stream[Symbol.asyncIterator]());
   const next = async (at: number) => ({ at, result: await iterators[at]?.next() });

@@ -3,15 +3,15 @@ import type { Metric, MetricDescriptor, MetricDescriptorSchema, PodSandboxMetric
 
 type Descriptor = Answer<typeof MetricDescriptorSchema>;
 
-/** Returns the descriptors of both. Of a metric that both have, ours says which labels it has. */
+/** Returns the descriptors of both. For a metric that both have, ours gives the labels. */
 export function mergeDescriptors(own: readonly Descriptor[], theirs: readonly MetricDescriptor[]): Descriptor[] {
   const names = new Set(own.map(({ name }) => name));
   return [...own, ...theirs.filter(({ name }) => !names.has(name))];
 }
 
 /**
- * Puts the labels of the delegate's metrics in our order, with "" for labels that they lack: a kubelet wants all metrics of
- * a name to have the labels of its one descriptor.
+ * Puts the labels of the delegate's metrics in our order, with "" for labels that they lack: a kubelet expects all
+ * metrics of a name to have the labels of its one descriptor.
  */
 export function withOwnLabels(
   pods: readonly PodSandboxMetrics[],

@@ -16,8 +16,8 @@ type Status = Answer<typeof StatusResponseSchema>;
 const conditionType = 'DelegateReady';
 
 /**
- * Adds the delegate's handlers that are not ours, its readiness, and in verbose answers its own `info`. Features are those
- * that both have, since a kubelet takes them for those of the node.
+ * Adds the delegate's handlers that are not ours, its readiness, and in verbose answers its own `info`. Only the
+ * features that both have are reported, since a kubelet applies them to the node.
  */
 export async function mergeStatus(
   own: Status,
@@ -39,7 +39,7 @@ export async function mergeStatus(
   return merged;
 }
 
-/** Returns its status, or why there is none. */
+/** Returns the delegate's status, or the reason why there is none. */
 async function statusOf(delegate: Delegate, verbose: boolean, signal: AbortSignal): Promise<StatusResponse | string> {
   try {
     return await delegate.askPromptly(RuntimeService.method.status, { verbose }, signal);

@@ -7,7 +7,9 @@ import type { DelegateLists } from './delegate-lists.ts';
 /** A sandbox id of ours: no other runtime makes such ids. */
 const ownSandboxId = /^sb-[0-9a-f]+$/;
 
-/** Says which runtime has an id, or its only match for a prefix. An id that is not ours is the delegate's to know. */
+/**
+ * Finds the runtime that has an id, or the only match for a prefix. An id that is not ours counts as the delegate's.
+ */
 export class Owners {
   readonly #own: KnownPods;
   readonly #lists: DelegateLists;

@@ -32,9 +32,9 @@ export interface ImageRouteParts {
 const { method } = ImageService;
 
 /**
- * Puts the images of the delegate beside ours. An image is pulled by the runtime that will run it: that of the request's
- * runtime handler, or that of its pod. An image that either has is present; an image of both is one in lists, and removed
- * from both.
+ * Merges the images of the delegate with ours. An image is pulled by the runtime that will run it: that of the
+ * request's runtime handler, or that of its pod. An image that either has is present; an image of both appears once in
+ * lists, and is removed from both.
  */
 export function routeImages(own: OwnVerbs, parts: ImageRouteParts): Verbs<typeof ImageService, EncodedAnswer> {
   const { delegate } = parts;
@@ -76,7 +76,7 @@ export function routeImages(own: OwnVerbs, parts: ImageRouteParts): Verbs<typeof
       const ids = new Set([ours?.id, theirs?.image?.id].filter((id) => id !== undefined));
       for (const id of ids) {
         await own.removeImage(create(RemoveImageRequestSchema, { image: { image: id } }), signal, bytes);
-        // One that is left in a delegate that is away is on the list again when the delegate is.
+        // An image that is left in a delegate that is away is listed again when the delegate is back.
         if (theirs !== undefined) await delegate.ask(method.removeImage, { image: { image: id } }, signal);
       }
       return ids.size > 0 ? {} : await delegate.forward(method.removeImage, bytes, signal);
@@ -94,15 +94,15 @@ export function routeImages(own: OwnVerbs, parts: ImageRouteParts): Verbs<typeof
   };
 }
 
-/** Undefined: no handler is named, and either runtime may have the image. */
+/** Returns undefined if no handler is named, because either runtime may have the image then. */
 function runtimeOfHandler(handler = ''): Runtime | undefined {
   if (handler === '') return undefined;
   return isHandler(handler) ? 'podvm' : 'delegate';
 }
 
 /**
- * Returns the runtime that will run a pulled image: a kubelet makes the sandbox first, and names its pod. A pull without
- * a pod, such as that of `crictl pull`, is ours.
+ * Returns the runtime that will run a pulled image: that of the named handler, or that of the pod, whose sandbox a
+ * kubelet makes first. A pull without either, such as that of `crictl pull`, is ours.
  */
 async function runnerOf(
   { image, sandboxConfig }: PullImageRequest,
@@ -137,9 +137,7 @@ export function mergeImages(
   return [...merged, ...byId.values()];
 }
 
-/**
- * Adds up what is on one file system, under the name that podvm has for it, since a kubelet looks at the first entry only.
- */
+/** Adds up the usage of one file system, under podvm's name for it, since a kubelet reads the first entry only. */
 async function mergeUsages(own: readonly Usage[], theirs: readonly FilesystemUsage[]): Promise<Usage[]> {
   const merged = await Promise.all(own.map(async (usage) => ({ usage, device: await deviceOf(usage) })));
   const others: Usage[] = [];
@@ -161,7 +159,7 @@ function sumOf(one: Usage, other: FilesystemUsage): Usage {
   return sum;
 }
 
-/** Undefined for a directory that is not there yet. */
+/** Returns undefined for a directory that does not exist yet. */
 async function deviceOf({ fsId }: Usage): Promise<number | undefined> {
   return await stat(fsId?.mountpoint ?? '').then(
     ({ dev }) => dev,

@@ -29,8 +29,8 @@ type Lists = Pick<
 const { method } = RuntimeService;
 
 /**
- * Lists of both runtimes, ours first. Streamed lists end with the delegate's, which is asked for as one message: not every
- * runtime streams. Statistics of a delegate that is away are left out.
+ * Lists of both runtimes, ours first. Streamed lists end with the delegate's, which is requested as one message,
+ * because not every runtime streams. Statistics of a delegate that is away are left out.
  */
 export function routeLists(own: OwnVerbs, parts: DelegateParts): Lists {
   const { lists } = parts;

@@ -82,7 +82,10 @@ export function routeRuntime(own: OwnVerbs, parts: DelegateParts): RoutedVerbs {
   };
 }
 
-/** Says who can do what a machine cannot: podvm learns of mounts and devices only when the pod is a machine already. */
+/**
+ * Adds to the fix of an error that the delegate can run the pod: podvm learns of mounts and devices only when the pod
+ * is a machine already.
+ */
 function nameDelegate(error: unknown): never {
   if (!(error instanceof PodvmError) || error.kind !== 'unsupported') throw error;
   const fix = 'Or run the pod by a RuntimeClass with a handler of the delegate, in a namespace of delegateNamespaces.';
@@ -113,8 +116,9 @@ function routesOf({ delegate, owners }: DelegateParts) {
 }
 
 /**
- * The delegate's answer, since the kubelet names cgroups for its driver, and podvm understands the names of both. The last
- * one holds while it is away. Errors: `unsupported` from an older runtime: the kubelet then uses its own configuration.
+ * Returns the delegate's answer, since the kubelet names cgroups for its driver, and podvm understands the names of
+ * both. While the delegate is away, its last answer applies. Errors: `unsupported` from an older runtime: the kubelet
+ * then uses its own configuration.
  */
 function runtimeConfigOf(delegate: Delegate): RoutedVerbs['runtimeConfig'] {
   let last: EncodedAnswer | undefined;

@@ -16,9 +16,9 @@ interface AllVerbs<Encoded = never> {
 }
 
 interface Site {
-  /** Ours. */
+  /** Pods of podvm. */
   readonly pods: KnownPods;
-  /** Directory for what the next process must know of the delegate. */
+  /** Directory for the next process's data about the delegate. */
   readonly directory: string;
   readonly log: Log;
 }

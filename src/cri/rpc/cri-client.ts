@@ -19,13 +19,13 @@ export type Method<Input extends DescMessage = DescMessage, Output extends DescM
   'name' | 'parent'
 > & { readonly input: Input; readonly output: Output };
 
-/** How errors name a runtime. */
+/** Name of a runtime and fixes in errors. */
 export interface RuntimeName {
-  /** In a sentence, such as "the runtime of the setting delegate". */
+  /** Name in a sentence, such as "the runtime of the setting delegate". */
   readonly name: string;
-  /** What to do when it cannot be reached. */
+  /** Fix for a runtime that cannot be reached. */
   readonly awayFix: string;
-  /** What to do when its answers are not of CRI. */
+  /** Fix for answers that are not of CRI. */
   readonly corruptFix: string;
 }
 
@@ -34,7 +34,7 @@ const reconnectMs = { 'grpc.initial_reconnect_backoff_ms': 100, 'grpc.max_reconn
 /** The server of a unix socket has no name; servers in Go expect this one. */
 const authority = 'localhost';
 const maxDetailsChars = 1500;
-/** How gRPC's client says that it cannot connect; only the middle is of use. */
+/** Message of gRPC's client when it cannot connect; only the middle is of use. */
 const noConnection = /^No connection established\. Last error: (?:Error: )?(.*?)\. Resolution note: .*$/s;
 
 /** A client of another runtime's CRI socket. It connects when it is first called, and again after that runtime restarted. */

@@ -169,6 +169,6 @@ test('exec(), attach() and portForward() answer with a URL for the request', asy
       assert.match(messageOf(refusal), /it is exited/);
       break;
     }
-    await new Promise(setImmediate); // what the guest tells comes by way of the link
+    await new Promise(setImmediate); // messages of the guest arrive through the link
   }
 });

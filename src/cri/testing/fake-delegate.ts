@@ -18,7 +18,7 @@ import {
 
 type Init<T> = { -readonly [K in keyof T]: T[K] };
 
-/** Another runtime behind a real socket, as far as tests ask it; what it has outlives its process. */
+/** Another runtime behind a real socket, with the calls that tests need. Its pods and images outlive its process. */
 export interface FakeDelegate extends AsyncDisposable {
   readonly socketPath: string;
   readonly pods: Map<string, Answer<typeof PodSandboxSchema>>;
@@ -32,7 +32,7 @@ export interface FakeDelegate extends AsyncDisposable {
   readonly failing: Map<string, PodvmError>;
   /** Reports an event to its listeners. */
   tell(event: Answer<typeof ContainerEventResponseSchema>): void;
-  /** How many listen to its events. */
+  /** Number of listeners to its events. */
   readonly listeners: number;
   stop(): Promise<void>;
   start(): Promise<void>;

@@ -36,7 +36,7 @@ export interface FakeNode extends AsyncDisposable {
   readonly streams: Parameters<CriParts['streaming']['execUrl' | 'attachUrl' | 'portForwardUrl']>[0][];
   /** Reports the end of a container's first process by the guest. */
   exit(containerId: string, exitCode: number): void;
-  /** Ends the process behind the socket as SIGTERM does, and begins the next. */
+  /** Ends the process behind the socket as SIGTERM does, calls `meanwhile`, and starts the next process. */
   restart(meanwhile: () => Promise<void>): Promise<void>;
   /** Makes a pod with a running container. */
   running(pod?: PodConfig, container?: ContainerConfig): Promise<{ podSandboxId: string; containerId: string }>;
@@ -62,7 +62,7 @@ export const containerConfig = {
 const ofProcess: ReadonlySet<string> = new Set(['scratch', 'image']);
 
 export interface FakeNodeOptions {
-  /** Images that are here already. */
+  /** Images that are present from the start. */
   readonly pulled?: readonly string[];
   readonly delegate?: DelegateSettings;
 }

@@ -19,7 +19,7 @@ const containerConfig = {
   labels: { part: 'main' },
 };
 
-/** What podvm relies on in a runtime to which it forwards calls: of its own CRI, and of the double in tests. */
+/** Conformance tests of a runtime to which podvm forwards calls, run on podvm's own CRI and on the fake in tests. */
 export function describeRuntime(name: string, open: () => Promise<ServedRuntime>): void {
   describe(`the CRI of ${name}`, () => {
     let served: ServedRuntime;

@@ -13,9 +13,7 @@ import { checkTables } from './sandbox-spec.ts';
 import { securityOf } from './security.ts';
 import { checkUserNamespaceOf } from './user-namespace.ts';
 
-/**
- * Converts a CRI container config. Errors: `invalid`, `unsupported`, both with what to change; those of `securityOf`.
- */
+/** Converts a CRI container config. Errors: `invalid`, `unsupported`; those of `securityOf`. */
 export async function containerSpecOf(
   config: ContainerConfig,
   { logDirectory, linux: pod }: Pick<PodSandboxConfig, 'logDirectory' | 'linux'>,

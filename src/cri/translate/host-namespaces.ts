@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import { type NamespaceOption, NamespaceMode } from '../schema/api_pb.ts';
 
-/** Namespaces of the host, by the field of a pod that asks for them: what the machine has instead, and what to do. */
+/** Namespaces of the host: the pod's field that requests each, and the reason and fix of the refusal. */
 const hostNamespaces = {
   network: {
     field: 'hostNetwork',

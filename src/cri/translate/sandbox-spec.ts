@@ -16,7 +16,7 @@ import { refuseHostNamespaces } from './host-namespaces.ts';
 import { podResourcesOf } from './resources.ts';
 import { userNamespaceOf } from './user-namespace.ts';
 
-/** Converts a CRI sandbox config. Errors: `invalid`, `unsupported`, both with what to change. */
+/** Converts a CRI sandbox config. Errors: `invalid`, `unsupported`. */
 export function sandboxSpecOf(config: PodSandboxConfig, runtimeHandler: string): SandboxSpec {
   const metadata = metadataOf(config);
   const { name, namespace, uid, attempt } = metadata;

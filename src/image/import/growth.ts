@@ -39,7 +39,7 @@ export class Growth implements Disposable {
     return this.#exceeded.signal;
   }
 
-  /** The last number seen. */
+  /** The number of bytes at the last look. */
   get bytes(): number {
     return this.#bytes;
   }

@@ -4,7 +4,7 @@ import type { ImageLimits } from '../limits.ts';
 /** Memory that each extended attribute takes here besides its bytes. */
 const xattrBytes = 64;
 
-/** What remains of an image's total limits, besides the limits on single files and layers. */
+/** Remainder of an image's total limits, which apply besides the limits on single files and layers. */
 export class ImageBudget {
   readonly #limits: ImageLimits;
   #bytes: number;
@@ -31,7 +31,7 @@ export class ImageBudget {
     throw tooMuch(`its names and attributes have more than ${this.#limits.maxMetadataBytes} bytes together`);
   }
 
-  /** Errors: `exhausted`. */
+  /** Counts extended attributes. Errors: `exhausted`. */
   spendXattrs(xattrs: ReadonlyMap<string, string>): void {
     for (const [name, value] of xattrs) this.spendMetadata(name.length + value.length + xattrBytes);
   }

@@ -16,29 +16,29 @@ import { jailedImport } from './jail.ts';
 import { firstFile, type ImportAnswer, type ImportFailure, type ImportJob, readAnswer } from './job.ts';
 
 export interface ImportOptions {
-  /** For messages: `flatten the image`. */
+  /** Action for messages, such as `flatten the image`. */
   readonly doing: string;
   /** Directory of mkfs.erofs, for a job that needs it. */
   readonly sysroot?: string;
-  /** Directory for what the job makes, made here and owned by the jail's user. */
+  /** Directory for the output of the job, made here and owned by the jail's user. */
   readonly work: string;
   readonly signal: AbortSignal;
 }
 
-/** Maximum images that are read at a time; more would only compete for memory and processor. */
+/** Limit of images that are read at a time; more would only compete for memory and processor. */
 const maxImports = 2;
-/** Part of the node's memory. */
+/** Limit on an import's memory, as a part of the node's. */
 const memoryPart = 0.5;
 /** A machine has 1024 per core: imports leave the processor to the node's pods. */
 const cpuShares = 256;
 const maxProcesses = 128;
-/** What a file system may take besides the content of its files. */
+/** Room for the output of a file system besides the content of its files, in bytes. */
 const fileRoomBytes = 4 * 1024 ** 3;
 const maxAnswerBytes = 24 * 1024 ** 2;
 const maxWordsChars = 4096;
 const gate = createGate(maxImports);
 
-/** How the importing process ended. */
+/** Result of the importing process. */
 interface Ending {
   readonly code: number;
   readonly said: string;
@@ -47,10 +47,10 @@ interface Ending {
 }
 
 /**
- * Reads an image in its own process, as an unprivileged user in a jail without a network, in a cgroup where the host has
- * them, with bounded memory, processor, time and disk. Hostile input can at most end that process. Errors: those that the
- * process reports; `exhausted` when a bound is met, `unavailable` when it was killed, `failedPrecondition` when the jail
- * cannot be made, `cancelled`.
+ * Reads an image in its own process, as an unprivileged user in a jail without a network, in a cgroup if the host has
+ * them, with bounded memory, processor, time and disk. Hostile input can at most end that process. Errors: those that
+ * the process reports; `exhausted` when a bound is met, `unavailable` when it was killed, `failedPrecondition` when the
+ * jail cannot be made, `cancelled`.
  */
 export async function runImport(
   job: ImportJob,
@@ -135,7 +135,7 @@ function collect(stream: Readable, onTooMuch: () => void): () => string {
   return () => Buffer.concat(chunks).toString('utf8');
 }
 
-/** The bound that the job has met, if any. */
+/** Returns the limit that the job has exceeded, if any. */
 async function limitOf(
   { limits }: ImportJob,
   { code, words, stopped }: Ending,

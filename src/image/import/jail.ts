@@ -9,7 +9,7 @@ export interface ImportJail {
   readonly sysroot: string | undefined;
   /** Memory of each process in the jail, without the program itself. */
   readonly memoryBytes: number;
-  /** Largest file, where mkfs.erofs, which makes sparse files, is not used. */
+  /** Largest file, for a job without mkfs.erofs, which makes sparse files. */
   readonly maxFileBytes: number;
   /** The descriptor from which the list of system calls is read. */
   readonly calls: number;
@@ -28,9 +28,9 @@ const heapPart = 0.5;
 const bytesPerMiB = 1024 ** 2;
 
 /**
- * The whole command. Root first makes the namespaces, so that a program below a closed directory can be mounted; inside,
- * an unprivileged user without capabilities sees programs, podvm's program and `work`. Last come a user namespace, after
- * which no other can be made, and the list of system calls.
+ * Returns the whole command. First, root makes the namespaces, so that a program below a closed directory can be
+ * mounted; inside, an unprivileged user without capabilities sees programs, podvm's program and `work`. A user
+ * namespace, after which no other can be made, and the list of system calls come last.
  */
 export function jailedImport({ work, sysroot, memoryBytes, maxFileBytes, calls }: ImportJail): readonly string[] {
   const heapMiB = Math.floor((memoryBytes * heapPart) / bytesPerMiB);

@@ -14,7 +14,7 @@ const maxTextChars = 4096;
 const maxTailLines = 8;
 const text = v.pipe(v.string(), v.maxLength(maxTextChars));
 const name = v.pipe(v.string(), v.maxLength(maxTextChars));
-/** Member of an archive; only a numbered name made here, since it becomes a path. */
+/** Member of an archive: a numbered name made here and nothing else, since it becomes a path. */
 const file = v.pipe(v.string(), v.regex(/^member-\d{1,5}$/));
 
 /** The answer, strictly checked: a process that has read hostile bytes may write anything. */
@@ -39,7 +39,7 @@ export type ImportAnswer = v.InferOutput<typeof answerSchema>;
 export type ImportFailure = Extract<ImportAnswer, { error: unknown }>['error'];
 export type UnpackedArchive = Extract<ImportAnswer, { files: unknown }>;
 
-/** Parses what the process wrote; undefined when it is not an answer. */
+/** Parses the output of the process; undefined when it is not an answer. */
 export function readAnswer(said: string): ImportAnswer | undefined {
   try {
     const parsed = v.safeParse(answerSchema, JSON.parse(said));

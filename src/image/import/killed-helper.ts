@@ -2,8 +2,8 @@ import { PodvmError } from '#base/errors.ts';
 import { signalOf, tailOf } from '#host/run.ts';
 
 /**
- * The error for a program, or its jail, that was killed by a signal of the kernel or an operator. Undefined when it was not
- * killed. `work` names its task, for the message: `pull NAME`.
+ * Returns the error for a program, or its jail, that was killed by a signal of the kernel or an operator; undefined
+ * when it was not killed. `work` names its task, for the message: `pull NAME`.
  */
 export function killedHelper(work: string, program: string, code: number, stderr: string): PodvmError | undefined {
   const signal = signalOf(code);

@@ -26,8 +26,8 @@ const parentOf = (name: string) => name.slice(0, Math.max(0, name.lastIndexOf('/
 const isBelow = (name: string, directory: string) => directory === '' || name.startsWith(`${directory}/`);
 
 /**
- * A model of layers as a plain map of paths: whiteouts first, for what lower layers have, then the layer's own files. A
- * layer with both a whiteout for a name and something of that name or below keeps its own.
+ * A model of layers as a plain map of paths: first the whiteouts, which hide entries of lower layers, then the layer's
+ * own files. A layer with both a whiteout for a name and a file of that name or below keeps the file.
  */
 function model(all: readonly (readonly Step[])[]): ReadonlyMap<string, string> {
   const files = new Map<string, string>();
@@ -58,7 +58,7 @@ function model(all: readonly (readonly Step[])[]): ReadonlyMap<string, string> {
   return files;
 }
 
-/** Directories that a layer names, or has something in: a whiteout empties them, but keeps them. */
+/** Directories that a layer names or fills. A whiteout empties them, but keeps them. */
 function ownDirectories(steps: readonly Step[]): ReadonlySet<string> {
   const own = new Set<string>();
   for (const { kind, path: name } of steps) {
@@ -133,7 +133,10 @@ test('LayerTree keeps what a layer puts where it has a whiteout too, in whatever
   );
 });
 
-/** Other tests check which of two members of one name wins, and what a file below a file means. */
+/**
+ * Whether two members contradict each other. Other tests check which of two members of one name wins, and the meaning
+ * of a file below a file.
+ */
 function isOverwritten({ kind, path: a }: Step, { kind: otherKind, path: b }: Step): boolean {
   if (kind !== 'opaque' && kind !== 'whiteout' && a === b && otherKind !== 'opaque' && otherKind !== 'whiteout')
     return true;

@@ -22,7 +22,7 @@ export interface Leaf {
   readonly place: number;
 }
 
-/** A name in a directory, and the last layer that provided it. */
+/** A name in a directory, with the last layer that provided it. */
 interface Entry {
   node: Directory | Leaf;
   layer: number;
@@ -30,7 +30,7 @@ interface Entry {
 
 const whiteout = '.wh.';
 const opaque = '.wh..wh..opq';
-/** For directories that no layer describes; the same as containerd's. */
+/** Metadata of directories that no layer describes; the same as containerd's. */
 const impliedMeta: Meta = { mode: 0o755, uid: 0, gid: 0, mtimeS: 0, mtimeNs: 0, xattrs: new Map() };
 
 /**
@@ -122,7 +122,7 @@ export class LayerTree {
     return this.#walk(path, fault, () => undefined);
   }
 
-  /** Follows names and symbolic links; `otherwise` decides what to do where there is no directory. */
+  /** Follows names and symbolic links. `otherwise` decides where a directory is missing. */
   #walk(
     path: readonly string[],
     fault: Fault,
@@ -161,7 +161,7 @@ export class LayerTree {
     return here;
   }
 
-  /** The directory of this name, made if there is none; it then belongs to this layer. */
+  /** Returns the directory of this name, and makes it if it is missing; it then belongs to this layer. */
   #makeDirectory(parent: Directory, name: string, layer: number): Directory {
     const found = parent.entries.get(name);
     if (found?.node.kind === 'directory') {
@@ -180,7 +180,7 @@ export class LayerTree {
     if (found.layer < layer) parent.entries.delete(name);
   }
 
-  /** Removes what lower layers put below; keeps what this layer put there. */
+  /** Removes the entries of lower layers below the directory, and keeps those of this layer. */
   #dropLower(directory: Directory, layer: number): void {
     this.#budget.spendSteps(directory.entries.size);
     for (const [name, { node, layer: from }] of directory.entries) {
@@ -201,7 +201,7 @@ const metaOf = ({ mode, uid, gid, mtimeS, mtimeNs, xattrs }: TarMember): Meta =>
   xattrs: xattrs.size === 0 ? xattrs : new Map([...xattrs].map(([name, value]) => [own(name), own(value)])),
 });
 
-/** A copy that keeps no part of the stream in memory: there may be a million of them. */
+/** Copies a member without any part of the stream in memory, because there may be a million of them. */
 const plain = (member: TarMember): Leaf['member'] => ({
   ...metaOf(member),
   type: member.type,

@@ -6,8 +6,8 @@ import { firstFile, type ImportAnswer, type ImportFailure, type ImportJob, isRep
 import { unpackArchive } from './unpack-archive.ts';
 
 /**
- * The program that reads images: takes a job on standard input and the image's files as descriptors, and writes an answer
- * to standard output. It runs in the jail of `jail.ts`, where hostile bytes reach nothing valuable.
+ * The program that reads images: takes a job on standard input and the image's files as descriptors, and writes an
+ * answer to standard output. It runs in the jail of `jail.ts`, where hostile bytes reach nothing valuable.
  */
 const inside = { work: '/work', sysroot: '/sysroot' } as const;
 const maxWordsChars = 1000;

@@ -68,14 +68,17 @@ async function failureOf(code: number, said: string, work: string, feedError: un
 
 /**
  * Whether the file of mkfs.erofs fills the disk. mkfs.erofs does not report a write that found no room: it continues in
- * the tar where the write stopped, and blames the tar ("invalid chksum").
+ * the tar where the write stopped, and reports the tar as invalid ("invalid chksum").
  */
 async function isFull(work: string): Promise<boolean> {
   const { bavail, bsize } = await statfs(work);
   return bavail * bsize < fullBelowBytes;
 }
 
-/** mkfs.erofs of a sysroot, run by the loader of its own release, so that its libraries need not be the host's. */
+/**
+ * Returns the command of a sysroot's mkfs.erofs, run by the loader of its own release, so that its libraries need not
+ * be the host's.
+ */
 export function mkfsErofs(sysroot: string): [string, ...string[]] {
   const usr = join(sysroot, 'usr');
   return [

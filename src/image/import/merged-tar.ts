@@ -25,9 +25,9 @@ interface Header extends Meta {
 export type ReadLayer = (layer: number) => AsyncIterable<TarEntry>;
 
 /**
- * The tree as one tar in a single plain form, the only form that mkfs.erofs sees: directories first, then the files whose
- * content survived in the order of the layers, then further names of files. Errors: those of the layers, `exhausted` when
- * paths exceed the budget.
+ * Yields the tree as one tar in a single plain form, the only form that mkfs.erofs sees: directories first, then the
+ * files whose content survived in the order of the layers, then further names of files. Errors: those of the layers,
+ * `exhausted` when paths exceed the budget.
  */
 export async function* mergedTar(root: Directory, readLayer: ReadLayer, budget: ImageBudget): AsyncGenerator<Buffer> {
   const files = new Map<number, Map<number, { readonly leaf: Leaf; readonly path: string }>>();
@@ -56,7 +56,7 @@ export async function* mergedTar(root: Directory, readLayer: ReadLayer, budget: 
   yield Buffer.alloc(2 * blockBytes);
 }
 
-/** Bytes of all remaining files, each counted once. Errors: `exhausted` when paths exceed the budget. */
+/** Sums the bytes of all remaining files, each counted once. Errors: `exhausted` when paths exceed the budget. */
 export function contentBytes(root: Directory, budget: ImageBudget): number {
   const leaves = new Set<Leaf>();
   let bytes = 0;
@@ -87,7 +87,7 @@ async function* contents(
   }
 }
 
-/** Everything below, parents before children, sorted by name so that the same layers give the same bytes. */
+/** Yields every node below, parents before children, sorted by name so that the same layers give the same bytes. */
 function* walk(directory: Directory, prefix: string): Generator<[path: string, node: Directory | Leaf]> {
   for (const [name, { node }] of [...directory.entries].sort(([a], [b]) => (a < b ? -1 : 1))) {
     yield [`${prefix}${name}`, node];

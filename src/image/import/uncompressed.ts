@@ -7,9 +7,9 @@ const maxDepth = 3;
 const chunkBytes = 256 * 1024;
 
 /**
- * The bytes of a layer, decompressed. The compression is recognised by its first bytes, as in containerd: media types can be
- * wrong, and a copying tool that does not know a compression adds its own. `spend` is called with the bytes that each
- * decompression gives, and stops it by throwing. A tar, or an unknown format, is returned unchanged.
+ * Decompresses the bytes of a layer. The compression is recognised by its first bytes, as in containerd: media types
+ * can be wrong, and a copying tool that does not know a compression adds its own. `spend` is called with the bytes of
+ * each decompression, and stops it by throwing. A tar, or an unknown format, is returned unchanged.
  */
 export async function* uncompressed(
   source: AsyncIterable<Buffer>,

@@ -35,7 +35,7 @@ export async function unpackArchive(
     });
   let left = limits.maxImageBytes;
   let nameBytes = limits.maxArchiveNameBytes;
-  let members = 0; // of duplicate names the last counts, as with `tar -r`
+  let members = 0; // the last of several members with one name counts, as with `tar -r`
   for await (const entry of readTar(bytes, limits, fault)) {
     const name = posix.normalize(`/${entry.name}`).slice(1);
     members += 1;

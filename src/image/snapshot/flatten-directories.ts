@@ -19,20 +19,20 @@ export interface FlattenDirectoriesOptions {
   readonly signal: AbortSignal;
 }
 
-/** Files that a program like mkfs.erofs makes besides the content of files. */
+/** Room for the output of mkfs.erofs besides the content of files, in bytes. */
 const fileRoomBytes = 4 * 1024 ** 3;
 const memoryPart = 0.5;
 const cpuShares = 256;
 const maxProcesses = 64;
-/** The options of a mount are one page; some of it is for the other options. */
+/** Limit of the list of directories: the options of a mount are one page, and some of it is for other options. */
 const maxOptionBytes = 4000;
 const failing = 'Cannot flatten the snapshot';
 
 /**
- * Makes one read-only EROFS file of the directories of an overlay, topmost first, and returns its path. The kernel merges
- * them, in a mount namespace that ends with the program, so that no mount is left, whatever is killed. The program that
- * reads the files has no right but that of reading them. Errors: `invalid` (paths), `exhausted`, `unavailable`,
- * `failedPrecondition` (the kernel refuses the overlay), `cancelled`.
+ * Makes one read-only EROFS file of the directories of an overlay, topmost first, and returns its path. The kernel
+ * merges them, in a mount namespace that ends with the program, so that no mount is left if a process is killed. The
+ * program that reads the files has no right but that of reading them. Errors: `invalid` (paths), `exhausted`,
+ * `unavailable`, `failedPrecondition` (the kernel refuses the overlay), `cancelled`.
  */
 export async function flattenDirectories(
   directories: readonly string[],
@@ -80,7 +80,10 @@ interface Jail {
   readonly maxFileBytes: number;
 }
 
-/** Root without any capability but that of reading every file, and without a network, in namespaces of its own. */
+/**
+ * Returns the command of mkfs.erofs as root without any capability but that of reading every file, and without a
+ * network, in namespaces of its own.
+ */
 function jailedMkfs({ sysroot, work, maxFileBytes }: Jail): readonly string[] {
   const [loader, ...args] = mkfsErofs('/sysroot');
   return [
@@ -93,7 +96,7 @@ function jailedMkfs({ sysroot, work, maxFileBytes }: Jail): readonly string[] {
   ];
 }
 
-/** The directory that contains all of them. */
+/** Returns the directory that contains all of them. */
 function commonParent(directories: readonly string[]): string {
   let parent = dirname(directories[0] ?? '/');
   while (!directories.every((path) => path.startsWith(`${parent === '/' ? '' : parent}/`))) parent = dirname(parent);

@@ -19,21 +19,21 @@ import { flattenDirectories } from './flatten-directories.ts';
  */
 export interface SnapshotImages {
   /**
-   * Holds the file that these directories make, topmost first. Concurrent calls share the work. Errors: `invalid`,
+   * Holds the file made of these directories, topmost first. Concurrent calls share the work. Errors: `invalid`,
    * `notFound` (a directory is missing), and those of `flattenDirectories`.
    */
   hold(directories: readonly string[], signal: AbortSignal): Promise<HeldImage>;
 }
 
 export interface SnapshotImagesOptions {
-  /** Made if absent; used by one process at a time, on the file system of the sandboxes. */
+  /** Created if absent; used by one process at a time, on the file system of the sandboxes. */
   readonly directory: string;
   readonly sysroot: string;
   readonly log: Log;
   readonly limits?: ImageLimits;
 }
 
-/** Snapshots that are flattened at a time; more would only compete for memory and processor. */
+/** Limit of snapshots that are flattened at a time; more would only compete for memory and processor. */
 const maxFlattenings = 2;
 const maxDirectories = 500;
 const recordSchema = v.object({ version: v.literal(1), directories: v.array(v.string()), bytes: v.number() });
@@ -42,7 +42,7 @@ export async function openSnapshotImages(options: SnapshotImagesOptions): Promis
   const { directory } = options;
   await mkdir(directory, { recursive: true, mode: 0o700 });
   for (const name of await readdir(directory)) {
-    if (name.startsWith(workPrefix)) await rm(join(directory, name), { recursive: true, force: true }); // of a killed process
+    if (name.startsWith(workPrefix)) await rm(join(directory, name), { recursive: true, force: true }); // left by a killed process
   }
   const images = new DiskSnapshotImages(options);
   await images.sweep();
@@ -59,7 +59,7 @@ class DiskSnapshotImages implements SnapshotImages {
   readonly #options: SnapshotImagesOptions;
   readonly #gate = createGate(maxFlattenings);
   readonly #making = new SharedWork<void>();
-  /** How many users each file in use has. */
+  /** Number of users of each file in use. */
   readonly #holds = new Map<string, number>();
 
   constructor(options: SnapshotImagesOptions) {
@@ -103,7 +103,7 @@ class DiskSnapshotImages implements SnapshotImages {
     else this.#holds.delete(key);
   }
 
-  /** Removes files whose directories are gone, or are others by now. */
+  /** Removes files whose directories are gone or have been replaced. */
   async sweep(): Promise<void> {
     for (const name of await readdir(this.#options.directory)) {
       const key = /^([0-9a-f]{64})\.(?:json|erofs)$/.exec(name)?.[1];
@@ -161,8 +161,8 @@ class DiskSnapshotImages implements SnapshotImages {
 }
 
 /**
- * Identifies directories by their paths and inodes: a path is used again after its snapshot was removed, or all of
- * containerd's state was.
+ * Identifies directories by their paths and inodes, because a path is used again after its snapshot, or all of
+ * containerd's state, was removed.
  */
 async function keyOf(directories: readonly string[]): Promise<string> {
   if (directories.length === 0 || directories.length > maxDirectories) {

@@ -23,8 +23,8 @@ interface Entry {
 }
 
 /**
- * Groups the entries of an archive that are one image: entries of the same name are. Entries without a name are one image
- * if each is for another processor, and otherwise an image each.
+ * Groups the entries of an archive by image. Entries of the same name are one image; entries without a name are one
+ * image if each is for another processor, and otherwise an image each.
  */
 export function groupByName<E extends Entry>(
   entries: readonly E[],
@@ -42,7 +42,7 @@ export function groupByName<E extends Entry>(
   ];
 }
 
-/** One entry per image, with all its names. */
+/** Returns one entry per image, with all its names. */
 export function mergeImages(found: readonly NamedSource[]): readonly ArchivedImage[] {
   const merged = new Map<string, { names: string[]; source: ImageSource }>();
   for (const { name, source } of found) {
@@ -54,8 +54,8 @@ export function mergeImages(found: readonly NamedSource[]): readonly ArchivedIma
 }
 
 /**
- * The references that loading gives to the images of an archive: `given` instead of their own names. A bare tag would
- * become a repository of Docker Hub, so it is not used. Errors: `invalid`, saying what to give.
+ * Returns the references that loading gives to the images of an archive: `given` instead of their own names. A bare tag
+ * would become a repository of Docker Hub, so it is not used. Errors: `invalid`, with the reference to give.
  */
 export function loadNames(
   path: string,
@@ -75,7 +75,7 @@ export function loadNames(
   return archived.map(({ source, names }) => {
     const tag = names.find(isTag);
     const parsed = names.filter((name) => !isTag(name)).map((name) => parseReference(name));
-    // A name with a digest tells where the file came from, not what a tag means.
+    // A name with a digest shows the origin of the file, not the meaning of a tag.
     const references = parsed.filter(({ digest }) => digest === undefined).map(formatReference);
     if (references.length > 0) return { source, references };
     if (tag === undefined) throw refuse('an image in it has no name', 'Give it one with --name.');

@@ -44,8 +44,8 @@ const dockerSchema = v.pipe(
 );
 
 /**
- * The images in a docker-archive, an OCI archive or a directory with an OCI layout. Errors: `notFound`, `invalid` (none of
- * the three), `corrupt`, `unsupported`, `exhausted`, `cancelled`.
+ * Returns the images in a docker-archive, an OCI archive or a directory with an OCI layout. Errors: `notFound`,
+ * `invalid` (none of the three), `corrupt`, `unsupported`, `exhausted`, `cancelled`.
  */
 export async function readArchive(path: string, options: ArchiveOptions): Promise<readonly ArchivedImage[]> {
   const found = await stat(path).catch((cause: unknown) => {

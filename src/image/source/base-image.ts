@@ -23,7 +23,7 @@ export async function makeBaseLayout(sysroot: string, directory: string, signal:
   return layout;
 }
 
-/** Makes a root directory that has busybox, as each of its programs. */
+/** Makes a root directory with busybox, and a link to it for each of its programs. */
 export async function makeBusyboxRoot(busybox: string, root: string, signal: AbortSignal): Promise<void> {
   for (const directory of [
     'bin',

@@ -26,7 +26,7 @@ class Shelf {
     return { mediaType, digest, size: text.length, ...more };
   }
 
-  /** An image whose config names a platform, with an index entry that may name one, too. */
+  /** An image whose config names a platform. Its index entry may name one as well. */
   image(word: string, said: object, platform?: object, more: object = {}): Descriptor {
     const config = this.put({ ...said, word }, types.config);
     return this.put({ config, layers: [] }, types.manifest, { ...(platform && { platform }), ...more });
@@ -210,7 +210,7 @@ test('chooseImage() ends at its limits, whatever an index asks for', async () =>
   );
   await shelf.refused(shelf.index(large), 'exhausted', /have more than 16777216 bytes/);
 
-  // Eight levels of a thousand entries that all lead to the same: takes no more work than the levels.
+  // Eight levels of a thousand entries that all lead to the same: the work is only that of the levels.
   let wide = shelf.index(many(3));
   for (let at = 1; at < maxIndexDepth; at += 1) wide = shelf.index(Array.from({ length: 1000 }, () => wide));
   shelf.reads = 0;

@@ -33,15 +33,16 @@ export interface ChoiceRequest {
 
 export interface ChosenImage {
   readonly manifest: Manifest;
-  /** Digests of every index that led to it, outermost first, and then its own. */
+  /** Digests of every index that led to the image, outermost first, and then its own. */
   readonly digests: readonly string[];
   /** The processor level that it needs, by its entry or its config; see `Processor`. */
   readonly level: number;
 }
 
 /**
- * The image that a document stands for: itself, if it is a manifest, or the entry of an index for this processor. Errors:
- * `unsupported` (nothing fits, an artifact), `corrupt`, `exhausted` (more indexes than the limits allow).
+ * Chooses the image that a document stands for: itself, if it is a manifest, or the entry of an index for this
+ * processor. Errors: `unsupported` (nothing fits, an artifact), `corrupt`, `exhausted` (more indexes than the limits
+ * allow).
  */
 export async function chooseImage(text: string, request: ChoiceRequest): Promise<ChosenImage> {
   const { what } = request;
@@ -63,7 +64,7 @@ export async function chooseImage(text: string, request: ChoiceRequest): Promise
   }
 }
 
-/** The same for descriptors side by side, as in the `index.json` of a layout. */
+/** Chooses the image among descriptors side by side, as in the `index.json` of a layout. */
 export async function chooseAmong(entries: readonly Descriptor[], request: ChoiceRequest): Promise<ChosenImage> {
   return await new Search(request).start(entries, 0);
 }
@@ -72,8 +73,8 @@ const maxQuotedChars = 100;
 const maxOffered = 12;
 
 /**
- * Searches nested indexes. Entries that name a fitting platform come first, best first; then those that name none, whose
- * configs are all read for the best one. When an entry does not lead to what it promises, such as an index of only
+ * Searches nested indexes. Entries that name a fitting platform come first, best first; then those that name none,
+ * whose configs are all read for the best one. When an entry does not lead to an image, as with an index that has only
  * attestations, the next one is tried.
  */
 class Search {
@@ -119,7 +120,10 @@ class Search {
     return best;
   }
 
-  /** The image that an entry leads to, if it fits; `level` is that of its platform, undefined where it names none. */
+  /**
+   * Returns the image that an entry leads to, if it fits. `level`: level of the entry's platform; undefined if it names
+   * none.
+   */
   async #follow(entry: Descriptor, level: number | undefined, depth: number): Promise<ChosenImage | undefined> {
     const key = `${entry.digest} ${level ?? ''}`;
     if (this.#done.has(key)) return this.#done.get(key);

@@ -17,7 +17,9 @@ import {
 } from '../oci.ts';
 import { describePlatform, describeProcessor, levelOf, type Processor } from './platform.ts';
 
-/** Path of the blob of this name; undefined when it is missing. Names: `index.json`, `blobs/sha256/<hex>`. */
+/**
+ * Returns the path of the blob of this name; undefined when it is missing. Names: `index.json`, `blobs/sha256/<hex>`.
+ */
 export type FindFile = (name: string) => string | undefined;
 
 export interface Layer {
@@ -37,16 +39,16 @@ export interface ImageSource {
   readonly level: number;
 }
 
-/** What is needed to read an image. */
+/** Settings for reading an image. */
 export interface Reader {
   readonly processor: Processor;
   readonly limits: ImageLimits;
 }
 
 /**
- * The image that descriptors in an OCI layout stand for together: several are the same image for several processors. Every
- * document is checked against its digest; layers are checked when they are read. Errors: `corrupt`, `unsupported`,
- * `exhausted`.
+ * Reads the image that descriptors in an OCI layout stand for together: several are the same image for several
+ * processors. Every document is checked against its digest; layers are checked when they are read. Errors: `corrupt`,
+ * `unsupported`, `exhausted`.
  */
 export async function readLayoutImage(
   what: string,
@@ -71,7 +73,7 @@ export async function readLayoutImage(
   return imageSource(what, { id: digest, config, layers, level }, reader.processor);
 }
 
-/** The one image of a layout that podvm or skopeo made. Errors: those of `readLayoutImage`. */
+/** Reads the one image of a layout that podvm or skopeo made. Errors: those of `readLayoutImage`. */
 export async function readOwnLayout(what: string, layout: string, reader: Reader): Promise<ImageSource> {
   const { manifests } = parseOci(what, await readDocument(what, join(layout, 'index.json')), indexSchema);
   return await readLayoutImage(what, (name) => join(layout, name), manifests, reader);

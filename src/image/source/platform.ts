@@ -4,7 +4,7 @@ import type { OciPlatform } from '../oci.ts';
 export interface Processor {
   /** OCI's name: `amd64`. */
   readonly architecture: string;
-  /** For amd64 the n of x86-64-vN, 1 to 4, as the x86-64 psABI defines them; otherwise 1. */
+  /** For amd64, the n of x86-64-vN, 1 to 4, as the x86-64 psABI defines them; otherwise 1. */
   readonly level: number;
 }
 
@@ -12,8 +12,8 @@ export interface Processor {
 const aliases: Readonly<Record<string, string>> = { x86_64: 'amd64', 'x86-64': 'amd64', aarch64: 'arm64' };
 
 /**
- * The level of the processor that the platform makes use of, higher is better; undefined when it does not run. A variant
- * of amd64 is a level (`v3`), and one above the processor's does not run.
+ * Returns the level of the processor that the platform uses, higher is better; undefined when it does not run. A
+ * variant of amd64 is a level (`v3`), and a level above the processor's does not run.
  */
 export function levelOf({ os, architecture, variant }: OciPlatform, processor: Processor): number | undefined {
   if (os !== 'linux' || architectureOf(architecture) !== processor.architecture) return undefined;
@@ -43,7 +43,7 @@ export function bestFirst<T>(
     .sort((a, b) => b.level - a.level);
 }
 
-/** `linux/amd64/v3`, for messages, with `?` for missing parts; not escaped. */
+/** Formats `linux/amd64/v3` for messages, with `?` for missing parts; not escaped. */
 export function describePlatform({ os, architecture, variant }: OciPlatform): string {
   return [os || '?', architecture || '?', ...(variant ? [variant] : [])].join('/');
 }

@@ -9,9 +9,10 @@ const entry = v.object({ prefix: v.optional(v.string(), ''), location: v.optiona
 const configuration = v.object({ registry: v.optional(v.array(entry), []) });
 
 /**
- * Where skopeo gets an image of that full name (without tag): the `location` that `registries.conf` has for the longest
- * `prefix` of the name (containers-registries.conf(5)). Mirrors do not count: they are other registries that may have the
- * image. A file that cannot be read changes nothing here; skopeo says what is wrong with it.
+ * Returns the name under which skopeo fetches an image of that full name (without tag): the `location` that
+ * `registries.conf` has for the longest `prefix` of the name (containers-registries.conf(5)). Mirrors do not count:
+ * they are other registries that may have the image. A file that cannot be read changes nothing here; skopeo reports
+ * its fault.
  */
 export async function rewrittenName(containersDirectory: string, name: string): Promise<string> {
   const rules = new Map<string, string>();
@@ -26,7 +27,7 @@ export async function rewrittenName(containersDirectory: string, name: string): 
   return found === undefined || found.length === 0 ? name : found.location + name.slice(found.length);
 }
 
-/** The main file, then those that override it, in their order. */
+/** Lists the main file, then those that override it, in their order. */
 async function configurationFiles(directory: string): Promise<readonly string[]> {
   const more = join(directory, 'registries.conf.d');
   const names = (await readdir(more).catch(() => [])).filter((name) => name.endsWith('.conf')).toSorted();
@@ -44,7 +45,7 @@ async function registriesIn(path: string): Promise<v.InferOutput<typeof configur
   }
 }
 
-/** The length of the name's beginning that the prefix stands for, 0 for none. `*.` stands for any subdomains. */
+/** Returns the length of the beginning of the name that the prefix matches, 0 for none. `*.` matches any subdomains. */
 function matchLength(prefix: string, name: string): number {
   if (!prefix.startsWith('*.')) return name === prefix || name.startsWith(`${prefix}/`) ? prefix.length : 0;
   const host = name.split('/', 1)[0] ?? '';
@@ -54,8 +55,8 @@ function matchLength(prefix: string, name: string): number {
 const authFile = v.looseObject({ auths: v.optional(v.record(v.string(), v.unknown()), {}) });
 
 /**
- * Adds to the text of an auth file what it has for one name under another, so that credentials hold where the image is
- * fetched. Unchanged if it has some for the other already, or none.
+ * Copies the credentials of one name to another in the text of an auth file, so that they apply where the image is
+ * fetched. Returns the text unchanged if the other name has some already, or the first has none.
  */
 export function authsForBoth(text: string, name: string, other: string): string {
   const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), authFile), text);
@@ -67,7 +68,7 @@ export function authsForBoth(text: string, name: string, other: string): string 
   return JSON.stringify({ ...parsed.output, auths: { ...auths, [other]: auths[key] } });
 }
 
-/** Keys that count for a name, longest first: itself, its namespaces, its registry. */
+/** Returns the keys that apply to a name, longest first: itself, its namespaces, its registry. */
 function keysOf(name: string): string[] {
   const parts = name.split('/');
   return parts.map((_part, at) => parts.slice(0, parts.length - at).join('/'));

@@ -16,7 +16,7 @@ import {
 import { formatReference, nameOf, type Reference } from '#base/image-reference.ts';
 import type { DeclaredSize, Skopeo } from './skopeo.ts';
 
-/** What a reference currently means in its registry. */
+/** Meaning of a reference in its registry at present. */
 export interface ResolvedImage {
   readonly manifest: Manifest;
   /** The full name with the digest of the manifest. */
@@ -26,7 +26,9 @@ export interface ResolvedImage {
   readonly level: number;
 }
 
-/** Asks a registry for the image that fits. Errors: those of `chooseImage` and `Skopeo`; `corrupt` on a digest mismatch. */
+/**
+ * Asks a registry for the image that fits. Errors: those of `chooseImage` and `Skopeo`; `corrupt` on a digest mismatch.
+ */
 export async function resolveImage(
   reference: Reference,
   skopeo: Pick<Skopeo, 'inspectRaw' | 'inspectConfig'>,
@@ -52,7 +54,7 @@ export async function resolveImage(
   return { manifest, pinned, names: namesOf(reference, digests), level };
 }
 
-/** The sizes that a manifest declares for its blobs. Errors: `exhausted` when they exceed the limits. */
+/** Returns the sizes that a manifest declares for its blobs. Errors: `exhausted` when they exceed the limits. */
 export function declaredSize(what: string, { config, layers }: Manifest, limits: ImageLimits): DeclaredSize {
   const sizes = [config, ...layers].map(({ size }) => size);
   const allBytes = sizes.reduce((sum, size) => sum + size, 0);

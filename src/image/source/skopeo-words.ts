@@ -14,7 +14,7 @@ const maxLineChars = 8192;
 const credentialsFix = 'give credentials: --authfile, imagePullSecrets, or the setting authFile (PODVM_AUTH_FILE).';
 const roomFix = 'Free some space or remove images with `podvm image rm`.';
 
-/** Meanings of skopeo's messages; the first match counts. */
+/** Meanings of skopeo's messages; the first match applies. */
 const meanings: readonly Meaning[] = [
   {
     words: /^(?:bwrap|setpriv|prlimit): /,
@@ -108,7 +108,7 @@ const meanings: readonly Meaning[] = [
   },
 ];
 
-/** Explains skopeo's standard error in one sentence; skopeo's last words are the cause. */
+/** Explains skopeo's standard error in one sentence; skopeo's own message is the cause. */
 export function explainSkopeo(what: string, stderr: string): PodvmError {
   const words = lastWords(stderr);
   const meaning = meanings.find((one) => one.words.test(words));
@@ -125,7 +125,7 @@ function lastWords(stderr: string): string {
   return quoted === undefined ? last : quoted.replaceAll(/\\+n/g, ' ').replaceAll(/\\+"/g, '"');
 }
 
-/** Go writes the cause last, after colons; the beginning repeats the image's name. */
+/** Shortens a message: Go writes the cause last, after colons, and the beginning repeats the image's name. */
 function briefly(words: string): string {
   const parts = words.split(': ').filter((part, at, all) => part !== all[at - 1]);
   const [last = '', ...before] = parts.slice(-3).toReversed();

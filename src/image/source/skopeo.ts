@@ -12,7 +12,7 @@ import { brokenImageFix, maxDocumentBytes, ociArchitecture } from '../oci.ts';
 import { authsForBoth, rewrittenName } from './registry-rewrites.ts';
 import { explainSkopeo } from './skopeo-words.ts';
 
-/** How to reach a registry. */
+/** Access to a registry. */
 export interface Access {
   /** Allows plain HTTP and any certificate. */
   readonly insecure: boolean;
@@ -22,7 +22,7 @@ export interface Access {
   readonly auths?: string;
   /** Mounted for skopeo as /etc/containers: registries.conf (mirrors), certs.d (CAs), policy.json (signatures). */
   readonly containersDirectory: string;
-  /** A registry without progress for this long counts as not answering, in `ms`. */
+  /** Time without progress after which a registry counts as not answering, in `ms`. */
   readonly answerTimeoutMs: number;
 }
 
@@ -34,11 +34,14 @@ export interface DeclaredSize {
 
 const copyTimeoutMs = 60 * 60 * 1000;
 const processorSeconds = 1800;
-/** Its cgroup's limits; most of the memory is for pages that wait to be written. It leaves the processor to the node's pods. */
+/**
+ * Limits of its cgroup. Most of the memory is for pages that wait to be written; the weight leaves the processor to the
+ * node's pods.
+ */
 const memoryBytes = 1024 ** 3;
 const cpuShares = 256;
 const processes = 256;
-/** Room for what skopeo writes besides blobs, and for the growth when it compresses blobs again. */
+/** Room for skopeo's output besides blobs, and for the growth when it compresses blobs again. */
 const roomBytes = 2 * maxDocumentBytes;
 const roomPart = 0.01;
 const withRoom = (bytes: number) => Math.ceil(bytes * (1 + roomPart)) + roomBytes;
@@ -54,7 +57,7 @@ export interface SkopeoJail extends Pick<Access, 'containersDirectory'> {
   readonly calls: number;
 }
 
-/** The whole command, except the program itself. */
+/** Returns the whole command, except the program itself. */
 export function skopeoJail({ directory, containersDirectory, maxFileBytes, calls }: SkopeoJail): readonly string[] {
   return [
     ...['setpriv', ...dropToImageUser, 'prlimit', `--cpu=${processorSeconds}`, '--core=0', `--fsize=${maxFileBytes}`],
@@ -101,22 +104,22 @@ export class Skopeo {
     return new Skopeo(what, directory, access, hasAuthFile);
   }
 
-  /** The manifest or index of a full name, unchanged. Errors: those of `pull`. */
+  /** Returns the manifest or index of a full name, unchanged. Errors: those of `pull`. */
   async inspectRaw(name: string, signal: AbortSignal): Promise<string> {
     const flags = [...this.#flags(''), '--raw', `docker://${name}`];
     return (await this.#run(['inspect', ...flags], this.#access.answerTimeoutMs, signal)).stdout;
   }
 
-  /** The config that the manifest of a full name names, unchanged. Errors: those of `pull`. */
+  /** Returns the config that the manifest of a full name refers to, unchanged. Errors: those of `pull`. */
   async inspectConfig(name: string, signal: AbortSignal): Promise<string> {
     const flags = [...this.#flags(''), '--raw', '--config', `docker://${name}`];
     return (await this.#run(['inspect', ...flags], this.#access.answerTimeoutMs, signal)).stdout;
   }
 
   /**
-   * Copies one image into an OCI layout and returns its path; skopeo checks every blob against its digest. Calls `onBytes`
-   * with the bytes copied so far. Stops when a blob, or all together, are larger than the manifest says: skopeo itself would
-   * write until the registry ends. Errors: `corrupt` when they are, those of `pull`.
+   * Copies one image into an OCI layout and returns its path; skopeo checks every blob against its digest. Calls
+   * `onBytes` with the bytes copied so far. Stops when a blob, or all together, are larger than the manifest says:
+   * skopeo itself would write until the registry ends. Errors: `corrupt` for such a size, those of `pull`.
    */
   async copyToLayout(
     name: string,
@@ -124,7 +127,7 @@ export class Skopeo {
     onBytes: (bytes: number) => void,
     signal: AbortSignal,
   ): Promise<string> {
-    // Leaves uncompressed layers uncompressed: skopeo takes layers of unknown compressions for such.
+    // Leaves uncompressed layers uncompressed, as skopeo also regards layers of unknown compressions.
     const asTheyAre = '--dest-oci-accept-uncompressed-layers';
     const args = ['--quiet', asTheyAre, ...this.#flags('src-'), `docker://${name}`, 'oci:/work/layout:image'];
     const layout = join(this.#directory, 'layout');

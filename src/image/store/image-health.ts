@@ -5,8 +5,8 @@ import type { Image } from '../images.ts';
 import { compareWhole, lookAt } from './rootfs-file.ts';
 
 /**
- * How much of a file is read. `look`: its first block, and the rest only if it was written to since. `read`: all, while a
- * caller waits. `idle`: all, at idle priority.
+ * Depth of a check. `look`: the first block, and the rest only if the file has been written to since. `read`: all,
+ * while a caller waits. `idle`: all, at idle priority.
  */
 export type Depth = 'look' | 'read' | 'idle';
 
@@ -27,7 +27,7 @@ export class ImageHealth {
     this.#parts = parts;
   }
 
-  /** The image with the result; undefined when there is none. Errors: `cancelled`, `timeout`. */
+  /** Returns the image with the result; undefined when there is none. Errors: `cancelled`, `timeout`. */
   async check(id: string, depth: Depth, signal: AbortSignal): Promise<Image | undefined> {
     if (depth === 'look' && (await this.#looksIntact(id))) return this.#parts.images.get(id);
     // Reads one at a time: a second caller uses the first one's result.

@@ -25,8 +25,8 @@ export function rootfsPath(directory: string, id: string): string {
 }
 
 /**
- * The images on disk; those with a missing or damaged file stay, marked as damaged. Files without a record are removed. A
- * damaged index is set aside, and a missing or damaged one is rebuilt from the images' own records. Errors:
+ * Reads the images on disk; those with a missing or damaged file stay, marked as damaged. Files without a record are
+ * removed. A damaged index is set aside, and a missing or damaged one is rebuilt from the images' own records. Errors:
  * `failedPrecondition` for records of a newer podvm, which are left untouched.
  */
 export async function readRecords(directory: string, log: Log = silentLog): Promise<Map<string, Image>> {
@@ -48,7 +48,7 @@ export async function readRecords(directory: string, log: Log = silentLog): Prom
   return images;
 }
 
-/** Undefined when there is no readable index; an unreadable one is set aside. */
+/** Returns undefined when there is no readable index; an unreadable one is set aside. */
 async function readIndex(directory: string, log: Log): Promise<readonly Image[] | undefined> {
   const path = indexPath(directory);
   try {

@@ -36,13 +36,13 @@ export interface ImageStoreOptions {
   readonly limits?: ImageLimits;
   /** registries.conf, certs.d and policy.json for pulls; default: `/etc/containers`. */
   readonly containersDirectory?: string;
-  /** Credentials for pulls that bring none; default: none. */
+  /** Credentials for pulls without their own; default: none. */
   readonly authFile?: string;
-  /** How long a registry may make no progress, in `ms`; default 60,000. */
+  /** Time for which a registry may make no progress, in `ms`; default 60,000. */
   readonly answerTimeoutMs?: number;
 }
 
-/** Opens the store and removes what a killed process left unfinished. Errors: `corrupt`. */
+/** Opens the store and removes the unfinished files of a killed process. Errors: `corrupt`. */
 export async function openImageStore(options: ImageStoreOptions): Promise<ImageStore> {
   const work = join(options.directory, 'work');
   await mkdir(options.directory, { recursive: true, mode: 0o711 });
@@ -295,7 +295,7 @@ class DiskImageStore implements ImageStore {
     return processorLevel <= this.#reader.processor.level;
   }
 
-  /** The image, if it is present and a quick look finds its file intact. */
+  /** Returns the image if it is present and a quick look finds its file intact. */
   async #sound(id: string, signal: AbortSignal): Promise<Image | undefined> {
     const image = await this.#health.check(id, 'look', signal);
     return image?.damaged === undefined ? image : undefined;

@@ -47,8 +47,8 @@ async function contentOf(path: string): Promise<string | undefined> {
 }
 
 /**
- * The images from their own records. One whose record is damaged is lost, since only the record describes the file.
- * Errors: `failedPrecondition` for records of a newer podvm.
+ * Returns the images from their own records. An image whose record is damaged is lost, since only the record describes
+ * the file. Errors: `failedPrecondition` for records of a newer podvm.
  */
 export async function rebuildImages(directory: string, log: Log): Promise<readonly Image[]> {
   const records: OwnRecord[] = [];
@@ -67,7 +67,7 @@ export async function rebuildImages(directory: string, log: Log): Promise<readon
   return withOneOwnerEach(records.sort((a, b) => b.writtenAtMs - a.writtenAtMs).map(({ image }) => image));
 }
 
-/** Each name stays with the first image that has it. */
+/** Leaves each name with the first image that has it. */
 function withOneOwnerEach(images: readonly Image[]): readonly Image[] {
   const taken = new Set<string>();
   return images.map((image) => {

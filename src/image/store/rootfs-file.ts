@@ -5,14 +5,14 @@ import { run, signalOf, tailOf } from '#host/run.ts';
 import type { Image, RootfsFacts } from '../images.ts';
 import { digestOf } from '../oci.ts';
 
-/** The part of a file that is read for each container, with EROFS' superblock. */
+/** Size of the first part of a file, which is read for each container and has EROFS' superblock. */
 const headBytes = 4096;
 const superblock = { offset: 1024, magic: 0xe0f5_e1e2 } as const;
-/** The kernel's errors for a bad disk, or something else in the file's place. */
+/** The kernel's errors for a bad disk, or for a link or directory in the place of the file. */
 const faultsOfFiles = ['EIO', 'EUCLEAN', 'EBADMSG', 'ELOOP', 'EISDIR'];
 const digestTimeoutMs = 60 * 60 * 1000;
 
-/** Result of a look at an image's file. `changed`: it was written to, or moved, since its facts were taken. */
+/** Result of a look at an image's file. `changed`: the file was written to or moved since its facts were taken. */
 export type Look = { readonly kind: 'intact' | 'changed' } | { readonly kind: 'damaged'; readonly reason: string };
 
 /** Reads the whole of a file that was just made or is trusted. Errors: those of `run`. */
@@ -24,8 +24,9 @@ export async function factsOf(path: string, nowMs: number, signal: AbortSignal):
 }
 
 /**
- * Looks at a file without reading it: size, first block, and whether it is the file that was written. Does not detect bits
- * that a bad disk flips further back. Ignores the ctime, which changes with the number of links for every machine.
+ * Looks at a file without reading all of it: size, first block, and whether it is the file that was written. Does not
+ * detect bits that a bad disk flips further back. Ignores the ctime, which changes with the number of links for every
+ * machine.
  */
 export async function lookAt(path: string, { sizeBytes, rootfs }: Image): Promise<Look> {
   try {
@@ -42,8 +43,8 @@ export async function lookAt(path: string, { sizeBytes, rootfs }: Image): Promis
 }
 
 /**
- * Reads a file whole and compares it; records without facts, from an older podvm, take the file as it is. `isUrgent`: a
- * container waits for it. Errors: `cancelled`, `timeout`.
+ * Reads a file whole and compares it with its facts; a record without facts, from an older podvm, gets those of the
+ * file. `isUrgent`: a container waits for it. Errors: `cancelled`, `timeout`.
  */
 export async function compareWhole(
   path: string,
@@ -55,7 +56,7 @@ export async function compareWhole(
   const look = await lookAt(path, image);
   if (look.kind === 'damaged') return { reason: look.reason };
   try {
-    // Takes the facts before the reading, so that a write during it shows as a change the next time.
+    // Takes the facts before reading, so that a write during it shows as a change the next time.
     await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
     const { head, inode, mtimeNs } = await quickFacts(file);
     const digest = await wholeDigest(path, !isUrgent, signal);
@@ -67,7 +68,7 @@ export async function compareWhole(
   }
 }
 
-/** Rethrows errors that are not the file's, such as too little memory for a process. */
+/** Returns the reason in words. Rethrows errors that are not the file's, such as too little memory for a process. */
 function whyUnreadable(error: unknown): string {
   if (error instanceof PodvmError && error.kind === 'corrupt') return error.message;
   const code = error instanceof PodvmError ? undefined : (error as NodeJS.ErrnoException).code;
@@ -86,7 +87,7 @@ async function quickFacts(file: FileHandle) {
   return { head: digestOf(head), inode: String(ino), mtimeNs: String(mtimeNs), hasMagic };
 }
 
-/** Runs in another process, so that this one stays responsive; idle ones run behind all others. */
+/** Computes the digest in another process, so that this one stays responsive; an idle one runs behind all others. */
 async function wholeDigest(path: string, isIdle: boolean, signal: AbortSignal): Promise<string> {
   const args = ['--', path];
   const behind = ['-n', '19', 'ionice', '-c', '3', 'sha256sum', ...args];

@@ -14,8 +14,8 @@ export interface ScrubParts {
 }
 
 /**
- * Reads each image's file once a week, one after another and at idle priority: nothing else detects bits that a disk flips.
- * Runs until disposed of.
+ * Reads each image's file once a week, one after another and at idle priority, because nothing else detects bits that a
+ * disk flips. Runs until disposed.
  */
 export function startScrub(images: Pick<ImageStore, 'list' | 'check'>, parts: ScrubParts): AsyncDisposable {
   const stop = new AbortController();

@@ -11,7 +11,7 @@ export interface TarSpec {
   readonly target?: string;
   readonly device?: readonly [major: number, minor: number];
   readonly xattrs?: Readonly<Record<string, string | Uint8Array>>;
-  /** Format for what does not fit a plain header; default `pax`. */
+  /** Format for fields that do not fit a plain header; default `pax`. */
   readonly dialect?: 'pax' | 'gnu';
   /** Further PAX records. */
   readonly pax?: Readonly<Record<string, string>>;
@@ -34,7 +34,7 @@ export function tarOf(entries: readonly TarSpec[]): Buffer {
   return Buffer.concat([...entries.map(entryBytes), Buffer.alloc(2 * block)]);
 }
 
-/** The archive without its two empty final blocks, for tests that append something. */
+/** Returns the archive without its two empty final blocks, for tests that append something. */
 export function entryBytes(entry: TarSpec): Buffer {
   const content = Buffer.from(entry.content ?? '');
   const parts: Buffer[] = [];

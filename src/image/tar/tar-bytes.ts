@@ -22,7 +22,10 @@ export class TarBytes {
     return this.#taken;
   }
 
-  /** The next block; undefined at the end of the stream. Errors: the archive's fault, when it ends inside a block. */
+  /**
+   * Returns the next block; undefined at the end of the stream. Errors: the archive's fault, when it ends inside a
+   * block.
+   */
   async block(): Promise<Buffer | undefined> {
     if (this.#held.length === 0 && !(await this.#more())) return undefined;
     return await this.exactly(blockBytes);

@@ -1,6 +1,6 @@
 import type { Fault } from './tar-bytes.ts';
 
-/** A number of a tar header: octal text, or base 256 when the first bit is set. Errors: the fault. */
+/** Reads a number of a tar header: octal text, or base 256 when the first bit is set. Errors: the fault. */
 export function readNumber(block: Buffer, at: number, size: number, fault: Fault): number {
   const value = (block[at] ?? 0) & 0x80 ? base256(block, at, size) : octal(block, at, size);
   if (!Number.isSafeInteger(value)) throw fault('a number in a header is malformed');

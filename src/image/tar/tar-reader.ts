@@ -26,7 +26,7 @@ export interface TarMember {
 }
 
 export interface TarEntry extends TarMember {
-  /** The file's content; read it, if at all, before asking for the next member. */
+  /** Yields the file's content, which can only be read before the next member. */
   content(): AsyncGenerator<Buffer>;
 }
 
@@ -43,7 +43,7 @@ const types: Readonly<Record<string, MemberType>> = {
   '6': 'fifo',
 };
 
-/** What precedes a member and holds what its header has no room for. */
+/** Headers before a member, for values that do not fit its own header. */
 interface Extra {
   readonly pax: Map<string, string>;
   name?: string;
@@ -51,9 +51,9 @@ interface Extra {
 }
 
 /**
- * The members of a tar: ustar, PAX, GNU (long names, sparse files in the formats of GNU tar's `gnu` and PAX 1.0) and the
- * old Unix form. Reads to the end of the stream, so that a digest covers all of it. Errors: the fault.
- * Source: POSIX.1 pax, the GNU tar manual ("Tar Internals").
+ * Yields the members of a tar: ustar, PAX, GNU (long names, sparse files in the formats of GNU tar's `gnu` and PAX 1.0)
+ * and the old Unix form. Reads to the end of the stream, so that a digest covers all of it. Errors: the fault. Source:
+ * POSIX.1 pax, the GNU tar manual ("Tar Internals").
  */
 export async function* readTar(
   stream: AsyncIterable<Buffer>,
@@ -74,7 +74,7 @@ export async function* readTar(
   }
 }
 
-/** The next header of a file, with what precedes it put into `extra`; undefined at the end. */
+/** Returns the next header of a file, after adding the headers before it to `extra`; undefined at the end. */
 async function memberHeader(
   bytes: TarBytes,
   extra: Extra,
@@ -161,7 +161,7 @@ async function sparseMap(
   return map;
 }
 
-/** Records of the form `<length> <key>=<value>\n`; an empty value cancels a record. */
+/** Parses records of the form `<length> <key>=<value>\n`; an empty value cancels a record. */
 function readPax(text: string, into: Map<string, string>, fault: Fault): void {
   for (let at = 0; at < text.length;) {
     const head = /^(\d{1,8}) ([^=]+)=/.exec(text.slice(at, at + 4096));

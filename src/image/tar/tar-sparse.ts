@@ -12,7 +12,7 @@ export interface SparseMap {
 
 const zeros = Buffer.alloc(65_536);
 
-/** The map of GNU tar's own format: four pieces in the header at 386, then 21 in each further block. */
+/** Reads the map of GNU tar's own format: four pieces in the header at 386, then 21 in each further block. */
 export async function readGnuSparse(
   header: Buffer,
   bytes: TarBytes,
@@ -37,7 +37,7 @@ export async function readGnuSparse(
   return { size: readNumber(header, 483, 12, fault), pieces, mapBytes: 0 };
 }
 
-/** The map of GNU's PAX format 1.0: decimal lines at the start of the data, padded to a block. */
+/** Reads the map of GNU's PAX format 1.0: decimal lines at the start of the data, padded to a block. */
 export async function readPaxSparse(
   realSize: string | undefined,
   bytes: TarBytes,
@@ -82,7 +82,7 @@ export function checkSparse(map: SparseMap, dataBytes: number, fault: Fault): vo
   if (end > map.size || sum !== dataBytes) throw fault('the map of a sparse file does not fit its data');
 }
 
-/** The whole content, holes filled. */
+/** Yields the whole content, holes filled. */
 export async function* expandSparse(map: SparseMap, bytes: TarBytes): AsyncGenerator<Buffer> {
   let at = 0;
   for (const [offset, length] of map.pieces) {

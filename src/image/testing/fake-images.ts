@@ -11,7 +11,7 @@ import { mendImage } from '../store/mend-image.ts';
 import { formatReference, isImageId, parseReference } from '#base/image-reference.ts';
 
 export interface FakeImagesOptions {
-  /** Directory of the images' files; made when needed. */
+  /** Directory of the images' files, created when needed. */
   readonly directory: string;
   /** The registry's content by full name; undefined: missing. Default: an image for each name. */
   readonly registry?: (reference: string) => ImageConfig | undefined;
