@@ -69,7 +69,7 @@ const lost: PodOutcome = { exitCode: 137, reason: 'Lost', message: 'its machine 
  */
 export class EndedPods {
   readonly #options: EndedPodsOptions;
-  /** By id, in the order of their ends. */
+  /** Pods by id, in the order of their ends. */
   readonly #pods = new Map<string, EndedPod>();
   readonly #unfinished = new Map<string, UnfinishedPod>();
   readonly #secrets = new SecretsInMemory();

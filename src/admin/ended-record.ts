@@ -5,7 +5,7 @@ import type { Pod } from '#pod/schema/objects.ts';
 
 /** Everything needed to run a pod again. */
 export interface PodSource extends Pick<PodConfig, 'configMaps' | 'secrets' | 'network'> {
-  /** As the manifest has it, under its present name. */
+  /** The Pod of the manifest, under its present name. */
   readonly pod: Pod;
 }
 

@@ -89,7 +89,7 @@ function containerSummary({ status }: Container): ContainerSummary {
   };
 }
 
-/** Fix for each owner: the command that does at the owner what podvm refuses. */
+/** Fix for each owner, by the action that podvm refuses: the command to use at the owner. */
 const instead = {
   kubelet: {
     stop: 'Delete it with `kubectl delete pod`; without a cluster, `crictl stopp`. `podvm drain` ends all pods of the node.',

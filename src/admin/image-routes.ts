@@ -71,7 +71,7 @@ async function prune(images: ImageStore, all: boolean, inUse: ReadonlySet<string
     try {
       removed.push(await images.remove(image.id));
     } catch (error) {
-      if (kindOf(error) !== 'busy' && kindOf(error) !== 'notFound') throw error; // in use, or removed meanwhile
+      if (kindOf(error) !== 'busy' && kindOf(error) !== 'notFound') throw error; // in use, or just removed
     }
   }
   return removed;

@@ -20,7 +20,7 @@ export async function servePortForward(
   find: () => ReachedPod,
   log: Log,
 ): Promise<void> {
-  socket.pause(); // until the connection is there
+  socket.pause(); // until the connection exists
   let connection: Duplex | undefined;
   try {
     const made = await dial(find(), port);

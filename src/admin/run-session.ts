@@ -39,7 +39,7 @@ const refusedCode = 125;
 export async function serveRun(socket: WebSocket, { pods, log, mayDetach }: RunSessionParts): Promise<void> {
   const say = (event: RunEvent) => send(socket, JSON.stringify(event));
   let running: readonly LivePod[] = [];
-  /** Aborts when the client disconnects or is interrupted before anything runs. */
+  /** Aborts when the client disconnects or is interrupted before any pod runs. */
   const leaving = new AbortController();
   const gone = () => {
     leaving.abort();
@@ -79,7 +79,7 @@ const cannotDetach = () =>
     fix: 'Leave -d out, or try again when that command has ended; without --no-daemon, podvm starts a node that stays.',
   });
 
-/** Serves one `WS .../attach`: the pod goes on without its client. */
+/** Serves one `WS .../attach`. The pod keeps running without its client. */
 export async function serveAttach(socket: WebSocket, find: () => LivePod, log: Log): Promise<void> {
   try {
     const live = find();
@@ -238,8 +238,8 @@ async function endAll(running: readonly LivePod[], how: 'terminate' | 'kill'): P
 }
 
 /**
- * Resolves when the kernel has accepted the frame or the client is gone. A container is slowed down to the client's
- * pace by waiting for this.
+ * Resolves when the kernel has accepted the frame or the client is gone. Waiting for it slows a container down to the
+ * client's pace.
  */
 export function send(socket: WebSocket, data: string | Uint8Array): Promise<void> {
   if (socket.readyState !== socket.OPEN) return Promise.resolve();

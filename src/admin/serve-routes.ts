@@ -6,7 +6,7 @@ import { outliveAcceptErrors } from '#host/accept-errors.ts';
 import { createServer } from '#host/node-http.ts';
 import { answerBy, type Routes } from './routes.ts';
 
-/** Serves some calls of the admin API to this process only: on a socket in a directory of its own, until it is disposed. */
+/** Serves some calls of the admin API to this process only, on a socket in its own directory, until disposed. */
 export async function serveRoutes(routes: Routes): Promise<AsyncDisposable & { readonly socketPath: string }> {
   await using undo = new AsyncDisposableStack();
   const directory = await mkdtemp(join(tmpdir(), 'podvm-'));

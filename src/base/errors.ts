@@ -1,8 +1,8 @@
 import type { GuestText } from './guest-text.ts';
 
 /**
- * The one error class. `kind` classifies the failure for a caller, the message says exactly what failed, and `fix` what an
- * operator can do about it.
+ * The one error class. `kind` classifies the failure for a caller, the message names exactly the failure, and `fix` is
+ * the action for an operator.
  */
 export const errorKinds = [
   'invalid', // the caller's input is wrong

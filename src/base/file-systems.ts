@@ -81,7 +81,7 @@ export function holdsData({ type, device }: FileSystemOf, kernelDevices: Readonl
 
 const remote = ['9p', 'afs', 'autofs', 'beegfs', 'ceph', 'cifs', 'fuse', 'gpfs', 'lustre', 'nfs', 'nfs4', 'smb3'];
 
-/** Whether a file system of that name (in /proc/PID/mountinfo) may hang, so that it must not be asked. */
+/** Whether a file system of that name (in /proc/PID/mountinfo) may hang, so that calls to it must be avoided. */
 export function isRemote(name: string): boolean {
   return remote.includes(name) || name.startsWith('fuse.');
 }

@@ -2,8 +2,8 @@
 const maxPrintableChars = 400;
 
 /**
- * Holds text and only gives it away escaped: conversions that the compiler does not see (`String()`, `join`,
- * `JSON.stringify`, an inspection) return what `printable` returns.
+ * Holds text and returns it only escaped: conversions that the compiler does not see (`String()`, `join`,
+ * `JSON.stringify`, an inspection) return the result of `printable`.
  */
 class HeldText {
   readonly #raw: string;
@@ -43,7 +43,7 @@ class HeldText {
  */
 export type GuestText = HeldText & symbol;
 
-/** Marks text as the guest's, where it is received. */
+/** Marks received text as the guest's. */
 export function guestText(raw: string): GuestText {
   return new HeldText(raw) as unknown as GuestText; // SAFE: the symbol exists only for the compiler
 }

@@ -90,7 +90,7 @@ async function copyOut({ pod, path }: InPod, target: Place, parts: CopyParts): P
   }
 }
 
-/** Moves `made` to the destination, or into it if it is a directory. */
+/** Moves `made` to the destination, or merges it into the directory that exists there. Errors: `failedPrecondition`. */
 async function place(made: string, destination: string): Promise<void> {
   const [from, to] = await Promise.all([lstat(made), lstat(destination)].map((found) => found.catch(() => undefined)));
   if (from === undefined) throw nothingCopied(destination);

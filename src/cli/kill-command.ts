@@ -11,7 +11,8 @@ export interface KillOptions {
 }
 
 /**
- * Sends a signal to the first process of all containers of a pod, or of one. Its restartPolicy decides what follows.
+ * Sends a signal to the first process of each container of a pod, or of one container. The restartPolicy decides what
+ * follows.
  */
 export async function killCommand(
   client: Client,

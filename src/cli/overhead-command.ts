@@ -6,7 +6,7 @@ import { table, type Terminal, write } from './terminal.ts';
 
 export type OverheadOutput = 'text' | 'yaml';
 
-/** Prints what pods take from the node beyond their own usage; as YAML, a RuntimeClass for the scheduler. */
+/** Prints the overhead of pods on the node; as YAML, a RuntimeClass that declares it to the scheduler. */
 export async function overheadCommand(client: Client, output: OverheadOutput, { stdout }: Terminal): Promise<void> {
   const pods = await client.get('/v1/overhead', v.array(podOverheadSchema));
   await write(stdout, output === 'yaml' ? runtimeClassOf(pods) : overheadText(pods));

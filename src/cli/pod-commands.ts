@@ -40,7 +40,7 @@ async function print(chunks: AsyncIterable<Uint8Array>, stdout: NodeJS.WriteStre
   });
 }
 
-/** Runs `read`, which reads a stream of the node. Errors: `unavailable` when the node ends meanwhile. */
+/** Runs `read`, which reads a stream of the node. Errors: `unavailable` when the node ends before the stream. */
 export async function readOn(read: () => Promise<void>): Promise<void> {
   try {
     await read();

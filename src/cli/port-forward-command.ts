@@ -33,7 +33,7 @@ export async function portForwardCommand(
   terminal: Terminal,
   ends: EndSignals,
 ): Promise<void> {
-  await client.get(podPath(pod), v.object({})); // says at once that there is no such pod
+  await client.get(podPath(pod), v.object({})); // reports a missing pod before any connection
   await using undo = new AsyncDisposableStack();
   for (const { local, remote } of ports) {
     const server = createServer({ allowHalfOpen: true }, (connection) => {

@@ -18,7 +18,7 @@ export interface ProgramParts {
   readonly signals: NodeJS.EventEmitter;
   /** SIGHUP was ignored when this process started (nohup), and stays ignored. */
   readonly keepsHangUp: boolean;
-  /** Ends this process at once. */
+  /** Ends this process immediately. */
   readonly leave: (code: number) => void;
   /** Makes sure that a process serves a socket: a running one, a new one in the background, or this one until it is disposed. */
   readonly ensureServed: (options: GlobalOptions, purpose: Purpose, ends: EndSignals) => Promise<Served>;
@@ -28,7 +28,7 @@ export interface ProgramParts {
   readonly knownPods: (options: GlobalOptions) => Promise<Served>;
   /** Machines that still run after their podvm has ended. */
   readonly orphans: (options: GlobalOptions) => Promise<readonly Orphan[]>;
-  /** Ends these machines and removes what they left. */
+  /** Ends these machines and removes their remains. */
   readonly endOrphans: (options: GlobalOptions) => Promise<readonly Orphan[]>;
   readonly setup: (options: GlobalOptions & SetupWishes, ends: EndSignals) => Promise<string>;
   /** Makes podvm a runtime of another program on this host. */

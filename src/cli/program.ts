@@ -67,7 +67,7 @@ export function buildProgram(parts: ProgramParts, exit: (code: number) => void):
   program.on('command:*', ([word = '']: readonly string[]) => {
     const instead = foreignWords.get(word);
     if (instead !== undefined) program.showSuggestionAfterError(false).showHelpAfterError(fixLine(instead));
-    // SAFE: commander's own answer to an unknown command, which it gives where nothing listens; its types leave it out
+    // SAFE: commander's own answer to an unknown command, used where no listener exists; its types leave it out
     (program as unknown as { unknownCommand(): never }).unknownCommand();
   });
   for (const row of commandTable({ parts, global, exit, untilEnded })) {
@@ -85,7 +85,7 @@ function addCommand(parent: Command, row: CommandRow): Command {
   if (row.usage !== undefined) command.usage(row.usage);
   if (row.passesThrough === true) command.passThroughOptions();
   for (const below of row.commands ?? []) addCommand(command, below);
-  // SAFE: commander gives an action what the row's own arguments and options declare.
+  // SAFE: commander passes to an action the arguments and options that the row declares.
   if (row.action !== undefined) command.action(row.action as (...given: unknown[]) => Promise<void>);
   return command;
 }

@@ -21,7 +21,7 @@ const pod = (name: string, more: Partial<PodSummary> = {}): PodSummary => ({
   ...more,
 });
 
-/** Runs `podvm ps` on lists, one for each look; the last look ends it. */
+/** Runs `podvm ps` on lists, one for each poll; the last poll ends it. */
 async function ps(lists: readonly (readonly PodSummary[])[], options: Partial<PsOptions> = {}) {
   let stdout = '';
   const ended = new AbortController();

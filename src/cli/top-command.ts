@@ -69,7 +69,7 @@ async function sample(client: Client, pod: string | undefined): Promise<readonly
   const found = await Promise.all(
     names.map(async (name) => {
       const details = client.get(podPath(name), podDetailsSchema);
-      return usageOf(await (pod === undefined ? details.catch(() => undefined) : details)); // it may have ended meanwhile
+      return usageOf(await (pod === undefined ? details.catch(() => undefined) : details)); // it may have ended since
     }),
   );
   return found.filter((usage) => usage !== undefined);

@@ -25,7 +25,7 @@ export async function unpackArchive(
   );
   const { stdin, stderr } = child;
   if (stdin === null || stderr === null) throw new Error('tar without pipes');
-  stdin.on('error', () => undefined); // its exit code says it
+  stdin.on('error', () => undefined); // reported by the exit code
   const ended = new Promise<number | null>((done) => child.once('close', done));
   const said = text(stderr);
   await archive((bytes) => write(stdin, bytes)).finally(() => stdin.end());

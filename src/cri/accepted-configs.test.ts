@@ -105,7 +105,7 @@ test('no config makes messages of the host and the agent reach a client', async 
   const made = { pods: 0, containers: 0, execs: 0 };
   const told = async <T>(call: Promise<T>): Promise<T | undefined> =>
     await call.catch((error: unknown) => {
-      const { code, message } = error as { code: number; message: string }; // SAFE: what the client rejects with
+      const { code, message } = error as { code: number; message: string }; // SAFE: the client rejects with these
       assert.notEqual(code, status.INTERNAL, message);
       assert.doesNotMatch(message, wireWords);
       return undefined;

@@ -36,7 +36,7 @@ export class KnownPods {
   readonly #containers = new Map<string, KnownContainer>();
   readonly #records: PodKeeper;
 
-  /** Changes apply at once; their promises settle when they are recorded. */
+  /** Changes apply immediately; their promises settle when they are recorded. */
   constructor(records: PodKeeper) {
     this.#records = records;
   }

@@ -62,10 +62,10 @@ async function oldParts(root: string): Promise<ReadonlySet<string>> {
   return new Set(await superseded(join(root, 'parts'), new Set(current.parts)));
 }
 
-/** A directory that is absent, or removed meanwhile, has no entries. */
+/** A directory that is absent, or has just been removed, has no entries. */
 const entriesOf = async (directory: string): Promise<readonly string[]> => await readdir(directory).catch(() => []);
 
-/** Disk space by path, in bytes. Ends with 1 for files that were removed meanwhile. */
+/** Disk space by path, in bytes. `du` ends with 1 for files that are removed while it runs. */
 async function sizesOf(paths: readonly string[], signal: AbortSignal): Promise<ReadonlyMap<string, number>> {
   if (paths.length === 0) return new Map();
   const options = ['--block-size=1', '--summarize', '--one-file-system', '--dereference-args', '--null', '--'];

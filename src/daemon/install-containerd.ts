@@ -80,7 +80,7 @@ export async function installContainerd(
   return said.join('');
 }
 
-/** Removes what was installed. Returns the paths. */
+/** Removes the installed files and podvm's section. Returns the paths. */
 export async function uninstallContainerd(places: ContainerdPlaces): Promise<readonly string[]> {
   const removed: string[] = [];
   for (const path of [join(places.programs, launcherName), partPath(places)]) {

@@ -20,8 +20,8 @@ const patienceMs = 10_000;
 const lookAgainMs = 50;
 
 /**
- * Serves only this command with the stored images, without machines or set-up. If another podvm begins to serve the
- * state directory meanwhile, returns its socket. Errors: `denied`, `busy`.
+ * Serves only this command with the stored images, without machines or set-up. Returns the socket of another podvm that
+ * begins to serve the state directory first. Errors: `denied`, `busy`.
  */
 export async function serveStoredImages(
   config: Configuration,

@@ -4,7 +4,8 @@ import { readCurrent } from '#setup/setup.ts';
 import type { Configuration } from './configuration.ts';
 
 /**
- * Versions of the program, of its protocols and records, and of what set-up made; the last are undefined before set-up.
+ * Versions of the program, of its protocols and records, and of the parts that set-up made; the last are undefined
+ * before set-up.
  */
 export async function readVersions({ root, repo }: Pick<Configuration, 'root' | 'repo'>, version: string) {
   const current = await readCurrent(root);

@@ -267,7 +267,7 @@ void run_engine(int argc, char **argv, const struct call_table *const *tables, b
     signal(SIGPIPE, SIG_IGN);
     umask(022);
     mallopt(M_ARENA_MAX, 1);
-    /* Constant: glibc would raise them with use and keep what a burst took. */
+    /* Constant: glibc would raise them with use and keep the memory of a burst. */
     mallopt(M_MMAP_THRESHOLD, 128 << 10);
     mallopt(M_TRIM_THRESHOLD, 256 << 10);
     ctx = make_context();

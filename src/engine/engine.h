@@ -39,7 +39,7 @@ bool take_fd(JSContext *ctx, JSValueConst value, int *fd);
 const char *take_text(JSContext *ctx, JSValueConst value);
 /* The bytes of a Uint8Array; valid until JavaScript runs again. */
 bool take_bytes(JSContext *ctx, JSValueConst value, uint8_t **bytes, size_t *length);
-/* The same, narrowed by an optional offset and length. */
+/* The bytes of a Uint8Array, narrowed by an optional offset and length. */
 bool take_slice(JSContext *ctx, JSValueConst value, JSValueConst offset, JSValueConst length, uint8_t **bytes, size_t *size);
 /* An array of strings as a NULL-terminated vector, to free with free_vector. */
 char **take_vector(JSContext *ctx, JSValueConst value);
@@ -66,14 +66,17 @@ void print_line(const char *text, size_t length);
 /* handlers.c */
 void handlers_start(JSContext *ctx);
 int64_t monotonic_ns(void);
-/* Calls a handler with one argument (consumed), then settles promises; reports what it throws. */
+/* Calls a handler with one argument (consumed), then settles promises. Reports exceptions. */
 bool call_handler(JSContext *ctx, JSValueConst handler, JSValue argument);
 /* Runs the promise jobs that a call left behind, then reports unhandled rejections. Returns whether jobs are left. */
 bool settle(JSContext *ctx);
 void report_exception(JSContext *ctx);
 
 /* timers.c */
-/* Fires the timers that are due at the start, each once: one set meanwhile with delay 0 waits for the next turn. */
+/*
+ * Fires the timers that are due at the start, each once: one that is set by a handler with delay 0 waits for the next
+ * turn.
+ */
 void fire_timers(JSContext *ctx);
 /* Time to the earliest timer, for epoll: -1 without one. */
 int timer_wait_ms(void);
@@ -87,7 +90,7 @@ void loop_unwatch(JSContext *ctx, int fd);
 /* Whether the loop itself needs the descriptor, which JavaScript can then neither watch nor close. */
 bool loop_uses(int fd);
 
-/* The calls that a C file gives to JavaScript. */
+/* The calls of a C file for JavaScript. */
 struct call_table {
     const JSCFunctionListEntry *calls;
     int count;

@@ -188,7 +188,7 @@ for (const sanitize of [false, true]) {
       let directory = '';
       const seen = async (scenario: string): Promise<unknown> => {
         const own = await mkdtemp(join(directory, 'scenario-'));
-        // standard error shows what the checks found
+        // standard error shows the findings of the checks
         const { stdout, stderr } = await run(join(directory, 'scenarios'), [scenario, own], { timeout: 60_000 });
         assert.equal(stderr, '');
         return JSON.parse(stdout);

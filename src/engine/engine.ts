@@ -77,7 +77,7 @@ export interface Descriptors {
   close(fd: number): void;
   /** Reads into `buffer` at `offset` (default 0; `length`: the rest). Returns bytes, 0 at the end, or `again`. */
   read(fd: number, buffer: Uint8Array, offset?: number, length?: number): number;
-  /** Returns the bytes written, perhaps fewer than asked, or `again`. Throws `EPIPE` if the reader is gone. */
+  /** Returns the bytes written, perhaps fewer than requested, or `again`. Throws `EPIPE` if the reader is gone. */
   write(fd: number, data: Uint8Array, offset?: number, length?: number): number;
   /**
    * Calls the handler each turn while the descriptor is ready (level-triggered, without `changed`). A second call replaces
@@ -188,7 +188,7 @@ export interface Beneath {
   makeDirectoriesBeneath(root: number, path: string, mode?: number): number;
 }
 
-/** Path of what a descriptor names: a mount source or target without a race. */
+/** Path of the file that a descriptor names: a mount source or target without a race. */
 export const descriptorPath = (fd: number): string => `/proc/self/fd/${fd}`;
 
 export interface Mounts {
@@ -277,7 +277,10 @@ export interface Asides {
   mountAside(source: string, target: string, type: string, flags: number, data: string): number;
   /** finit_module of a `.ko` without parameters. */
   loadModuleAside(path: string): number;
-  /** Sends aligned netlink messages in turn and waits for each answer; the socket must stay open meanwhile. */
+  /**
+   * Sends aligned netlink messages in turn and waits for each answer; the socket must stay open until that process
+   * exits.
+   */
   netlinkAside(fd: number, requests: Uint8Array): number;
 }
 

@@ -25,7 +25,7 @@ static void *flush_main(void *argument)
 
     flush->error = (flush->is_data_only ? fdatasync(flush->fd) : fsync(flush->fd)) < 0 ? errno : 0;
     close(flush->fd);
-    if (RETRY(write(flush_results[1], flush, sizeof *flush)) < 0) _exit(70); /* the caller would wait for ever */
+    if (RETRY(write(flush_results[1], flush, sizeof *flush)) < 0) _exit(70); /* the caller would wait forever */
     free(flush);
     return NULL;
 }

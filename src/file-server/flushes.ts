@@ -20,7 +20,7 @@ export class Flushes {
     engine.watch(engine.openFlushes(), ready.readable, () => this.#onFlushed());
   }
 
-  /** Starts a flush. Undefined: `answer` gets the result later. The descriptor may be closed meanwhile. */
+  /** Starts a flush. Undefined: `answer` gets the result later. The descriptor may be closed before that. */
   start(fd: number, isDataOnly: boolean, answer: (result: number) => void): number | undefined {
     const result = this.#start({ fd, isDataOnly, answer });
     if (result === 0) return undefined;

@@ -38,7 +38,7 @@ function coverKernelFileSystems(engine: JailEngine, { root, kernelDevices }: Tre
     if (isRemote(fileSystem)) continue;
     if (!isBelow(point, root) || covered.some((above) => isBelow(point, above))) continue;
     const fd = engine.openMountPoint(bytesOf(point));
-    if (fd < 0) continue; // unmounted meanwhile, or hidden below another mount
+    if (fd < 0) continue; // just unmounted, or hidden below another mount
     const found = engine.fileSystemOf(fd);
     if (typeof found === 'number' || !holdsData(found, kernelDevices)) {
       engine.cover(fd);

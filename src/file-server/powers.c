@@ -139,7 +139,9 @@ static CALL(file_system_of)
     return JS_EXCEPTION;
 }
 
-/* Opens the mount at a path (bytes that end with NUL). Follows no link, which the volume may have instead by now. */
+/*
+ * Opens the mount at a path (bytes that end with NUL). Follows no link, which the volume may by now have in its place.
+ */
 static CALL(open_mount_point)
 {
     CALL_START;
@@ -168,7 +170,7 @@ static int make_covers(void)
     return mount(NULL, "/nothing", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 }
 
-/* Mounts an empty, read-only directory or file over what the descriptor names. */
+/* Mounts an empty, read-only directory or file over the file that the descriptor names. */
 static CALL(cover)
 {
     CALL_START;

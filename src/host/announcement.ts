@@ -7,9 +7,9 @@ const answerMs = 2000;
 const maxAnswerBytes = 4096;
 
 /**
- * Takes a name that one process of a network namespace can hold at a time: an abstract unix socket (unix(7)), which the
- * kernel frees when its holder dies. Callers receive `answer`. Returns undefined when another process holds the name.
- * Disposing frees it.
+ * Takes a name that only one process of a network namespace can hold at a time: an abstract unix socket (unix(7)),
+ * which the kernel frees when its holder dies. Callers receive `answer`. Returns undefined when another process holds
+ * the name. Disposing frees it.
  */
 export async function announce(name: string, answer: string): Promise<AsyncDisposable | undefined> {
   const server = createServer((socket) => {

@@ -18,7 +18,7 @@ export async function hasCgroups2(): Promise<boolean> {
 
 /**
  * Makes a cgroup, and any missing parents. A recursive `mkdir` would not end where no cgroups are mounted: the kernel
- * refuses a directory in /sys with ENOENT, and Node then tries the parents again and again.
+ * refuses a directory in /sys with ENOENT, and Node then retries the parents forever.
  */
 export async function makeCgroup(directory: string): Promise<void> {
   let path = cgroupRoot;

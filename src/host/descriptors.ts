@@ -107,7 +107,7 @@ export class Descriptors {
 /** The table of this process. */
 export const descriptors = new Descriptors();
 
-/** Error for what is refused while descriptors are short. */
+/** Error for a request that is refused while descriptors are short. */
 export function shortOfDescriptors(failing: string): PodvmError {
   return new PodvmError('exhausted', `${failing}: podvm is short of file descriptors`, {
     fix: 'Raise its limit (`LimitNOFILE` of its service, `ulimit -n`), or stop some pods.',
@@ -142,7 +142,7 @@ function isAmple(): boolean {
   }
 }
 
-/** Undefined if none is left for reading them. */
+/** Returns undefined if no descriptor is left for reading the counts. */
 export function countsOf(): DescriptorCounts | undefined {
   try {
     return { open: readdirSync('/proc/self/fd').length - 1, limit: limitOf() };

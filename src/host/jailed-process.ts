@@ -86,7 +86,7 @@ async function launch({ what, command, output, stdin, inherited = [] }: JailedCo
     env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
   });
   for (const [at, given] of inherited.entries()) if (typeof given !== 'number') giveBytes(child, 4 + at, given);
-  // Listeners are added at once: a jail that cannot be built ends in this turn.
+  // Listeners are added in the same turn: a jail that cannot be built ends in it.
   const ended = new Promise<ProcessEnd>((resolve) => {
     child.once('exit', (code, signal) => resolve(code ?? signal ?? 'unknown'));
   });

@@ -3,7 +3,7 @@ import { cpuSecondsOf, statFields } from './process-stat.ts';
 
 /** Counters of one process in the host's kernel. */
 export interface ProcessFigures {
-  /** Resident anonymous and shared memory (RssAnon, RssShmem). It is free when the process ends. */
+  /** Resident anonymous and shared memory, which is free when the process ends. */
   readonly privateBytes: number;
   /** Resident memory of files, which other processes share. */
   readonly sharedBytes: number;

@@ -36,7 +36,7 @@ const firstInherited = 3;
 /** Writes these bytes to a descriptor that was opened as a pipe, and ends the pipe. */
 export function giveBytes(child: ChildProcess, descriptor: number, bytes: Uint8Array | string): void {
   const pipe = child.stdio[descriptor] as Writable | null | undefined; // SAFE: it was opened as a pipe
-  pipe?.on('error', () => undefined); // the exit code of a program that does not read it tells
+  pipe?.on('error', () => undefined); // a program that does not read it shows that by its exit
   pipe?.end(bytes);
 }
 

@@ -113,7 +113,7 @@ export interface ImageStore {
   /** Finds an image by reference, digest, id, or the first 12 or more digits of the id. */
   get(reference: string): Image | undefined;
   /**
-   * Holds the image, fetching it if needed. An image that needs a higher processor level than this one (it was fetched
+   * Holds the image, fetching it if needed. An image that needs a higher level than the processor has (it was fetched
    * under another accelerator) counts as missing. A damaged one is fetched again by its digest, if it came from a
    * registry and the policy is not `Never`. Errors: those of `pull`; `notFound` when the policy is `Never`; `corrupt`
    * when a damaged image cannot be fetched again.

@@ -45,7 +45,9 @@ const operations = ({ figures }: GuestSubject) =>
     })),
   );
 
-/** cAdvisor's metrics of network, disks, and the file system that a container writes to; and what the node refuses. */
+/**
+ * cAdvisor's metrics of network, disks, and the file system that a container writes to; and podvm's of refused packets.
+ */
 export const deviceMetrics = {
   container_network_receive_bytes_total: ofInterfaces('bytes', 'Data received', ({ rxBytes }) => rxBytes),
   container_network_receive_packets_total: ofInterfaces('count', 'Packets received', ({ rxPackets }) => rxPackets),

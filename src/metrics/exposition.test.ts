@@ -96,7 +96,8 @@ test('promtool takes what is written, also of hostile names', { skip: whyNoPromt
   const names = ['a', 'x"} 1\nb{a="\\', '\u{1f980}\ud800', 'c\r\t\0'];
   const text = written('prometheus', ...names.map((name, size) => ({ size, name })));
   const { status, stderr } = spawnSync('promtool', ['check', 'metrics'], { input: text, encoding: 'utf8' });
-  // It also judges names, of which these are only examples; a text that it cannot read ends with another code.
+  // promtool also judges names, of which these are only examples; it ends with another code for a text that it cannot
+  // read.
   assert.ok(status === 0 || status === 3, stderr);
   assert.ok(!/error while linting/.test(stderr), stderr);
 });

@@ -45,7 +45,7 @@ export const samplerTimes: SamplerTimes = {
   idleMs: 120_000,
 };
 
-/** Limit of guests that are asked at a time, so that the node's other work continues. */
+/** Limit of guests that are measured at a time, so that the node's other work continues. */
 const atATime = 4;
 
 interface Measured {

@@ -8,13 +8,13 @@ import { Modules } from './modules.ts';
 import { mountCgroups, mountEarly, mountLate, moveRoot } from './mounts.ts';
 import { agentPort, openPort } from '../io/port.ts';
 
-/** The drivers of the channel, loaded first, so that a guest that cannot load the rest can still report it. */
+/** Drivers of the channel. They are loaded first, so that a guest that cannot load the rest can still report it. */
 const channelModules = ['virtio_ring', 'virtio', 'virtio_mmio', 'virtio_console'];
 const crunPath = '/bin/crun';
 const portTimeoutMs = 30_000;
 const maxDescriptors = 1 << 20; // fs.nr_open
 
-/** Kernel switches that restrict what root in a container can do to the guest's kernel. */
+/** Kernel switches that limit the access of root in a container to the guest's kernel. */
 const switches = {
   'kernel/kexec_load_disabled': '1',
   'kernel/kptr_restrict': '2',

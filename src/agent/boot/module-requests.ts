@@ -11,7 +11,7 @@ type Parts = Pick<Descriptors, 'close' | 'write' | 'watch' | 'unwatch'> &
  */
 const helper = '/bin/podvm-modprobe';
 const socketPath = '/run/podvm/modprobe.sock';
-/** The kernel itself starts at most 50 at a time (kernel/module/kmod.c). */
+/** Limit of concurrent requests. The kernel itself starts at most 50 at a time (kernel/module/kmod.c). */
 const maxRequests = 64;
 const maxNameBytes = 64;
 
@@ -63,7 +63,7 @@ export class ModuleRequests {
     try {
       if (await this.#load(name)) this.#parts.write(connection, this.#parts.encodeUtf8('+'));
     } catch {
-      // a helper that gave up gets no answer
+      // a helper that has given up gets no answer
     } finally {
       this.#open -= 1;
       this.#parts.close(connection);

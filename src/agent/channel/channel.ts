@@ -101,7 +101,7 @@ export class Channel implements StreamPort {
       const dropped = log >= 0 ? log : this.#events.findIndex(({ kind }) => kind !== 'exited');
       if (dropped >= 0) this.#events.splice(dropped, 1);
     }
-    this.#events.push(event); // the number of exits is limited by what the host has started
+    this.#events.push(event); // the number of exits is limited by the processes that the host has started
   }
 
   write(frame: Uint8Array, length: number): void {

@@ -72,7 +72,7 @@ export class Containers {
   readonly #entrance: Entrance;
   readonly #terminationMessages: TerminationMessages;
   readonly #containers = new Map<string, Container>();
-  /** Containers being created, by id. `isUnwanted`: removed meanwhile. */
+  /** Containers being created, by id. `isUnwanted`: removed during the creation. */
   readonly #creating = new Map<string, { isUnwanted: boolean }>();
   /** Starts and execs for which crun is running. */
   #launching = 0;
@@ -92,10 +92,7 @@ export class Containers {
     this.#context = context;
   }
 
-  /**
-   * Creates a container once `prepare` has ended, which may take a while. Errors: `cancelled` if it is removed in
-   * between.
-   */
+  /** Creates a container after `prepare`, which may take a while. Errors: `cancelled` if it is removed before. */
   async create(params: ContainerParams, prepare: () => Promise<void>): Promise<Answer<'createContainer'>> {
     const { engine, channel, disks, volumes, projects } = this.#parts;
     const { id } = params;

@@ -88,7 +88,10 @@ function channelMajors(files: Files): number[] {
   return lines.filter((line) => line.includes('virtio-portsdev')).map((line) => Number.parseInt(line, 10));
 }
 
-/** With a user namespace, crun gives nodes to the pod's users: leaves out those that only the guest's root may use. */
+/**
+ * Returns all devices except forbidden ones. With a user namespace, crun gives nodes to the pod's users, so those that
+ * only the guest's root may use are left out.
+ */
 function allDevices(files: Files, forbiddenMajors: readonly number[], users: PodUsers | undefined): DeviceNode[] {
   const paths = files.list('/dev').flatMap((name) => {
     const path = `/dev/${name}`;

@@ -20,7 +20,7 @@ const depthOf = (path: string): number => (path === '/' ? 0 : path.split('/').le
 
 /**
  * Sorts mounts into the order in which they must be made: a mount below another comes after it, in any requested order.
- * Of two at one path, the later one stays on top. Same as containerd (internal/cri/opts, orderedMounts).
+ * The later of two mounts at one path stays on top. Same as containerd (internal/cri/opts, orderedMounts).
  */
 export function parentsFirst(mounts: readonly OciMount[]): OciMount[] {
   const clean = mounts.map((mount) => ({ ...mount, destination: cleanPath(mount.destination) }));

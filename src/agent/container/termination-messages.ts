@@ -40,7 +40,7 @@ export class TerminationMessages {
     this.#tell = tell;
   }
 
-  /** Only logs a failure: without a watch, the message is still read when the container has ended. */
+  /** Logs a failure and nothing more: without a watch, the message is still read when the container has ended. */
   watch(containerId: string, file: string): void {
     try {
       if (this.#fd === undefined) this.#await((this.#fd = this.#parts.openInotify()));

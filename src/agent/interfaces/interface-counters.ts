@@ -5,12 +5,12 @@ import type { Engine } from '#engine/engine.ts';
 
 type Parts = Pick<Engine, 'open' | 'read' | 'close' | 'decodeUtf8'>;
 
-/** Enough for the reported interfaces and loopback: lines have some 130 bytes. */
+/** Bytes read of the table: enough for the reported interfaces and loopback, whose lines have some 130 bytes. */
 const maxTableBytes = 8 * 1024;
 
 /** Counters of the agent's network namespace, which is the pod's. */
 export function interfaceCounters(parts: Parts): InterfaceCounters[] {
-  // Not read whole: a container that may make interfaces may make thousands. The oldest ones come first.
+  // Reads only the beginning: a container that may make interfaces may make thousands. The oldest ones come first.
   const bytes = new Uint8Array(maxTableBytes);
   const fd = parts.open('/proc/net/dev', open.readOnly);
   let length = 0;

@@ -39,7 +39,10 @@ export interface NetlinkRequest {
   readonly attributes: readonly Attribute[];
 }
 
-/** Sends them one after another; all are answered when it returns. Errors: `failedPrecondition` with the kernel's errno. */
+/**
+ * Sends requests one after another, and returns when all are answered. Errors: `failedPrecondition` with the kernel's
+ * errno.
+ */
 export function requestNetlink(parts: NetlinkParts, requests: readonly NetlinkRequest[]): void {
   const fd = parts.openNetlink('route', 0);
   try {

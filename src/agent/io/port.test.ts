@@ -16,7 +16,7 @@ const status: FileStatus = {
   modifiedMs: 0,
 };
 
-/** A fake kernel that shows its ports after some looks. */
+/** A fake kernel that shows its ports after some polls. */
 function kernel(ports: Readonly<Record<string, string>>, shownAfterLooks = 0) {
   let looks = 0;
   return {

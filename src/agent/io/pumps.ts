@@ -209,7 +209,7 @@ export class InputPump {
   }
 }
 
-/** A stream used only for output: drops what the host sends on it. */
+/** A stream used only for output. Data from the host is dropped. */
 export const outputUser = (pump: OutputPump, stream: AgentStream): StreamUser => ({
   data: (bytes) => stream.consumed(bytes.length),
   end: () => {},

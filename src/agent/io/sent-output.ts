@@ -15,7 +15,9 @@ export class SentOutput {
     this.#sent += bytes.length;
   }
 
-  /** The host has stored this many more; a host that grants more than it was sent gains nothing. */
+  /**
+   * Drops the next `bytes`, which the host has stored. A host that acknowledges more than it was sent gains nothing.
+   */
   acknowledge(bytes: number): void {
     this.#drop(Math.min(this.#acknowledged + bytes, this.#sent));
   }

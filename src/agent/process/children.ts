@@ -1,20 +1,20 @@
 import type { ChildExit, Processes } from '#engine/engine.ts';
 
-/** Maximum exits kept before they are asked for: a container's first process may end before its pid is read. */
+/** Limit of exits kept until a caller claims them: a container's first process may end before its pid is read. */
 const maxUnclaimed = 256;
 
 /** Records the processes that are waited for. As PID 1, the agent gets the exit of every process, including orphans. */
 export class Children {
   readonly #waiting = new Map<number, (exit: ChildExit) => void>();
   readonly #unclaimed = new Map<number, ChildExit>();
-  /** Number of running crun calls: only while there are some may an exit be asked for late. */
+  /** Number of running crun calls. A late claim of an exit is possible only while there are some. */
   #expecting = 0;
 
   constructor(processes: Pick<Processes, 'onExit'>) {
     processes.onExit((exit) => this.#exited(exit));
   }
 
-  /** Calls `handler` once, possibly at once. */
+  /** Calls `handler` once, immediately if the process has ended already. */
   onExit(pid: number, handler: (exit: ChildExit) => void): void {
     const early = this.#unclaimed.get(pid);
     if (early === undefined) this.#waiting.set(pid, handler);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { poll } from './poll.ts';
 
-/** Timers that fire at once, and the pauses that they were asked for. */
+/** Timers that fire immediately, and the pauses requested from them. */
 function timers() {
   const pauses: number[] = [];
   const setTimer = (ms: number, handler: () => void) => {

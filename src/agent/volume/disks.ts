@@ -38,7 +38,7 @@ const deadlineMs = 60_000;
 const pollMs = 5;
 /** Time in which a process that has just ended releases its mounts. */
 const busyMs = 2_000;
-/** Time after which the kernel is told to look for a disk's new size, if the VMM has not announced it. */
+/** Time after which the kernel rescans for a disk's new size, if the VMM has not announced it. */
 const rescanAfterMs = 500;
 const sectorBytes = 512;
 const superblock = { offset: 1024, magicOffset: 56, magic: 0xef53 } as const;
@@ -157,7 +157,7 @@ export class Disks {
   }
 
   /**
-   * Unmounts a disk; all its writes are then on the host. Errors: `busy` while it is in use, in which case its writes
+   * Detaches a disk; all its writes are then on the host. Errors: `busy` while it is in use, in which case its writes
    * are synced as well.
    */
   async detach(serial: string): Promise<void> {

@@ -39,7 +39,7 @@ export interface PodFlag {
 type Meaning<V> = (value: V, context: FlagContext, flag: string) => PodPart;
 
 function row<V>(option: Option, meaning: Meaning<V>): PodFlag {
-  // SAFE: commander gives a value of the kind that the option was made for below
+  // SAFE: commander passes a value of the kind that the option below was made for
   return { option, partOf: (value, context) => meaning(value as V, context, option.long ?? option.flags) };
 }
 

@@ -26,7 +26,7 @@ function podOf(...line: readonly string[]) {
     environment: { HOME: '/home/me', COST: '$(5)' },
     envFiles: new Map([['vars', '# colours\n\n  RED=ff0000\r\nQUOTED="as it is"\nHOME\nNOTHING\n']]),
   });
-  const pod = made.pod as unknown as Seen; // SAFE: what a Pod has
+  const pod = made.pod as unknown as Seen; // SAFE: the fields of a Pod
   return { ...made, pod, metadata: pod.metadata, spec: pod.spec, container: pod.spec.containers[0] ?? {} };
 }
 

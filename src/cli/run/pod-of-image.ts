@@ -29,7 +29,7 @@ export function podOfImage(flags: FlagValues, context: FlagContext): MadePod {
       ...(context.words.length === 0 ? {} : { args: context.words.map(literal) }),
     },
   };
-  // SAFE: merging keeps what each part has
+  // SAFE: merging keeps the fields of each part
   const { metadata, spec, container, env = [], mustExist = [] } = [base, ...parts].reduce(merged, {}) as PodPart;
   const withEnv = env.length === 0 ? container : { ...container, env: lastOfEachName(env) };
   return {

@@ -14,7 +14,7 @@ const form = new RegExp(
   'i',
 );
 const shape = 'Write it as [IP:]HOST-PORT:CONTAINER-PORT[/PROTOCOL], such as 8080:80 or 127.0.0.1:5353:53/udp.';
-/** Limit of published ports; a Pod's container has the same. */
+/** Limit of the ports in one range; a Pod's container has the same. */
 const maxPorts = 1000;
 
 /** The ports of all `-p`, ranges included. */

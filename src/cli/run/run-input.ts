@@ -11,7 +11,7 @@ export interface InputWish {
   readonly hasTerminal: boolean;
 }
 
-/** Passes input to the container of a run, from each of its starts to its end. Disposing gives the terminal back. */
+/** Passes input to the container of a run, from each of its starts to its end. Disposing restores the terminal. */
 export interface RunInput extends Disposable {
   /** Called when the container runs. */
   begin(pod: string, container: string): void;

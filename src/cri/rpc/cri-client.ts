@@ -90,7 +90,7 @@ export class CriClient implements Disposable {
     const cancel = () => call.cancel();
     signal.addEventListener('abort', cancel, { once: true });
     try {
-      for await (const bytes of call) yield this.read(method, bytes as Buffer); // SAFE: what the deserializer returns
+      for await (const bytes of call) yield this.read(method, bytes as Buffer); // SAFE: the deserializer returns it
     } catch (error) {
       signal.throwIfAborted();
       throw error instanceof PodvmError ? error : this.#errorOf(error as ServiceError); // SAFE: streams of gRPC fail with nothing else

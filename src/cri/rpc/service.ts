@@ -168,7 +168,7 @@ function signalOf(
 ): AbortSignal {
   const controller = new AbortController();
   const leftMs = Number(call.getDeadline()) - Date.now();
-  const dueMs = performance.now() + leftMs; // the date may be changed meanwhile
+  const dueMs = performance.now() + leftMs; // the date may change before that
   const abort = () => {
     const isLate = performance.now() + deadlineSlackMs >= dueMs;
     controller.abort(

@@ -83,7 +83,7 @@ async function collect(stream: Readable | undefined): Promise<Collected> {
       dropped += whole.length - bytes.length;
     }
   } catch {
-    // The stream was interrupted: keeps the bytes so far; the exit code tells the result.
+    // The stream was interrupted: keeps the bytes so far; the exit code shows the result.
   }
   return { kept: Buffer.concat(kept), dropped };
 }

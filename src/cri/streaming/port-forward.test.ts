@@ -215,7 +215,9 @@ test('a tunnel client that disconnects ends its connections', async () => {
   await awaited.until('the end of the connection', () => sockets.size === 0);
 });
 
-/** A client of the protocols whose request names the ports. `text()` is what came on a channel, after the port. */
+/**
+ * A client of the protocols whose request names the ports. `text()`: the text received on a channel, after the port.
+ */
 async function channels(ports: readonly number[], protocol: string) {
   const url = server.portForwardUrl({ target, ports }).replace('http:', 'ws:');
   const socket = new WebSocket(url, protocol === '' ? [] : protocol);

@@ -181,7 +181,9 @@ interface Resizable {
   resize(columns: number, rows: number): Promise<void>;
 }
 
-/** Follows the client's terminal, one call at a time. Of sizes that arrive during a call only the last one counts. */
+/**
+ * Follows the client's terminal, one call at a time. Only the last of the sizes that arrive during a call is applied.
+ */
 async function resize(sizes: Readable | undefined, target: Resizable, log: Log): Promise<void> {
   if (sizes === undefined) return;
   let latest: { readonly columns: number; readonly rows: number } | undefined;

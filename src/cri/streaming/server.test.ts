@@ -169,7 +169,7 @@ const hostile: readonly (readonly [string, (client: StreamingClient) => Promise<
     async (client) => {
       client.transport.pause();
       const pings = Buffer.concat(Array.from({ length: 4096 }, () => rawControl(types.ping, 0, numbers(1))));
-      // Until the server disconnects: a later write reports it to this end.
+      // Writes until the server disconnects, which a later write reports.
       while (!client.transport.destroyed && client.transport.writable) {
         const written = await new Promise<boolean>((resolve) => {
           client.transport.write(pings, (error) => resolve(error === null || error === undefined));

@@ -216,7 +216,7 @@ async function acceptWebSocket(upgrade: Upgrade, protocol: string): Promise<WebS
     maxPayload: maxWebSocketMessageBytes,
     perMessageDeflate: false,
   });
-  // Added by hand: `ws` refuses the tunnel's protocol name because of its slash (RFC 6455, section 4.1).
+  // Added here because `ws` refuses the tunnel's protocol name with its slash (RFC 6455, section 4.1).
   delete upgrade.request.headers['sec-websocket-protocol'];
   if (protocol !== '') server.on('headers', (lines) => lines.push(`Sec-WebSocket-Protocol: ${protocol}`));
   return await new Promise((resolve) => {
@@ -240,7 +240,7 @@ function refuse(socket: Duplex, status: string, why: string, headers = ''): void
       `Content-Length: ${Buffer.byteLength(body)}\r\n${headers}\r\n${body}`,
   );
   socket.resume();
-  // A socket that asked for an upgrade has no other owner, so a client that does not close it is disconnected.
+  // The socket of an upgrade has no other owner, so a client that does not close it is disconnected.
   const late = setTimeout(() => socket.destroy(), farewellMs);
   socket.once('close', () => clearTimeout(late));
 }

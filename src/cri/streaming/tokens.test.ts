@@ -11,7 +11,7 @@ const request: StreamRequest = {
 
 function clockAt(start: number): Clock & { passed(ms: number): void } {
   let now = start;
-  // The date is set on each look at it.
+  // The date jumps with each call.
   return {
     now: () => Math.random() * 1e12,
     monotonicMs: () => now,

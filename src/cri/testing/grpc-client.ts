@@ -69,7 +69,7 @@ export function connectTestClient(socketPath: string): StreamingClient {
     const call = client.makeServerStreamRequest(path, asItIs, asItIs, Buffer.from(bytes), new Metadata(), options);
     signal?.addEventListener('abort', () => call.cancel(), { once: true });
     try {
-      for await (const answer of call) yield answer as Buffer; // SAFE: what the deserializer above returns
+      for await (const answer of call) yield answer as Buffer; // SAFE: the deserializer above returns it
     } finally {
       call.cancel();
     }
@@ -87,7 +87,7 @@ export function connectTestClient(socketPath: string): StreamingClient {
         }
         return [localName, methodKind === 'unary' ? unary : streaming] as const;
       });
-      // SAFE: a function for each method, as the type says
+      // SAFE: a function for each method, as in the type
       return Object.fromEntries(verbs) as unknown as ClientOf<typeof service>;
     },
     [Symbol.dispose]: () => client.close(),

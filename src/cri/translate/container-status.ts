@@ -55,7 +55,7 @@ export function containerStatusOf(known: KnownContainer) {
           finishedAt: nanosecondsOf(exit.finishedAt),
           exitCode: exit.exitCode,
           reason: reasonOf(exit.reason),
-          // A termination message goes into its file; this field is for the runtime's own words.
+          // A termination message goes into its file; this field is for the runtime's own message.
           message: exit.why ?? '',
         }
       : {}),

@@ -1,4 +1,4 @@
-/* Paths inside trees that a container may change meanwhile. openat2 keeps them from leading out. */
+/* Paths inside trees that a container may change at any time. openat2 keeps them from leading out. */
 #define _GNU_SOURCE
 #include "guest.h"
 
@@ -47,7 +47,7 @@ static CALL(open_beneath)
     return answer;
 }
 
-/* Makes `name` in the directory. One that another process has made meanwhile is not an error. */
+/* Makes `name` in the directory. A name that another process makes at the same time is not an error. */
 static int make_in(int directory, const char *name, mode_t mode)
 {
     int made;

@@ -88,7 +88,7 @@ static const char *variable_of(char *const *variables, const char *name)
     return NULL;
 }
 
-/* Looks for a program without a slash in its name in the PATH of the process; `path` is the one that was looked at last. */
+/* Looks for a program without a slash in its name in the PATH of the process; `path` is the last one tried. */
 static enum finding search(const struct entry_plan *plan, const char *name, char path[PATH_MAX])
 {
     const char *directory = variable_of(plan->variables, "PATH");

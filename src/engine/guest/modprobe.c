@@ -13,7 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* Longer than any module takes. An agent that waits for the kernel itself must not wait for ever. */
+/* Longer than any module takes. An agent that waits for the kernel itself must not wait forever. */
 static const struct timeval patience = {.tv_sec = 20};
 
 /* `modprobe -q -- NAME` */

@@ -1,4 +1,4 @@
-/* Projects of ext4, which count and limit what a directory takes. */
+/* Projects of ext4, which count and limit the space of a directory. */
 #define _GNU_SOURCE
 #include "guest.h"
 

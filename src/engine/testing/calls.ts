@@ -157,7 +157,7 @@ export const callsScenarios: Record<string, Scenario> = {
   },
 
   capability() {
-    const netRaw = 13; // every host's root has this capability, which is not true of all of them
+    const netRaw = 13; // root has this capability on every host, which is not true of all capabilities
     const has = () => {
       const line = /^CapEff:\s*([0-9a-f]+)$/m.exec(engine.readText('/proc/self/status', 64 * 1024))?.[1] ?? '0';
       return (BigInt(`0x${line}`) >> BigInt(netRaw)) & 1n ? 'has' : 'has not';

@@ -15,7 +15,7 @@ const lookMs = 2000;
 /** Unit of `blocks` in stat(2). */
 const blockBytes = 512;
 
-/** Watches a directory that another program fills, until disposed of. */
+/** Watches a directory that another program fills, until disposed. */
 export class Growth implements Disposable {
   readonly #exceeded = new AbortController();
   readonly #stall = new AbortController();
@@ -59,7 +59,7 @@ export class Growth implements Disposable {
   }
 }
 
-/** Bytes of all files below; files that disappear meanwhile count as 0. */
+/** Bytes of all files below. Files that disappear during the count are left out. */
 async function bytesIn(directory: string): Promise<number> {
   const entries = await readdir(directory, { withFileTypes: true, recursive: true }).catch(() => []);
   const sizes = await Promise.all(
@@ -67,7 +67,7 @@ async function bytesIn(directory: string): Promise<number> {
       .filter((entry) => entry.isFile())
       .map((entry) =>
         stat(join(entry.parentPath, entry.name)).then(
-          ({ size, blocks }) => Math.min(size, blocks * blockBytes), // the size of a sparse file exceeds what it takes
+          ({ size, blocks }) => Math.min(size, blocks * blockBytes), // a sparse file has more bytes than space
           () => 0,
         ),
       ),

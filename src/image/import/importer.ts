@@ -32,7 +32,7 @@ const memoryPart = 0.5;
 /** A machine has 1024 per core: imports leave the processor to the node's pods. */
 const cpuShares = 256;
 const maxProcesses = 128;
-/** Room for the output of a file system besides the content of its files, in bytes. */
+/** Room for a file system besides the content of its files, in bytes. */
 const fileRoomBytes = 4 * 1024 ** 3;
 const maxAnswerBytes = 24 * 1024 ** 2;
 const maxWordsChars = 4096;

@@ -19,9 +19,9 @@ const program = join('/podvm', entryPoint('src/image/import/main'));
 /** Files that the program needs. A release has its packages bundled. */
 const ours = ['src', 'package.json', ...(isRelease ? [] : ['node_modules/valibot'])];
 const cpuSeconds = 1800;
-/** Initial size of mkfs.erofs' file, which is sparse: it stores what it reads in the second half. */
+/** Initial size of mkfs.erofs' file, which is sparse: it stores its input in the second half. */
 const mkfsFileBytes = 2 * 1024 ** 4;
-/** Enough for the layers of an image and Node itself. */
+/** Limit of descriptors, enough for the layers of an image and Node itself. */
 const maxDescriptors = 1024;
 /** V8 may use half of the memory for objects; the rest is for buffers, the stack and mkfs.erofs. */
 const heapPart = 0.5;

@@ -14,7 +14,7 @@ const arm64 = { os: 'linux', architecture: 'arm64' };
 const unknown = { os: 'unknown', architecture: 'unknown' };
 const withVariant = (variant: string) => ({ ...amd64, variant });
 
-/** Documents by digest, as in a registry; counts what is read. */
+/** Documents by digest, as in a registry, with a count of reads. */
 class Shelf {
   readonly texts = new Map<string, string>();
   reads = 0;

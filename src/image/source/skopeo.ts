@@ -71,8 +71,8 @@ export function skopeoJail({ directory, containersDirectory, maxFileBytes, calls
 }
 
 /**
- * One image's communication with a registry. skopeo reads what a registry sends as an unprivileged user, in a jail with the
- * network, the certificates, its own directory and a list of system calls.
+ * One image's communication with a registry. skopeo reads the registry's data as an unprivileged user, in a jail with
+ * the network, the certificates, its own directory and a list of system calls.
  */
 export class Skopeo {
   readonly #what: string;

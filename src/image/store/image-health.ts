@@ -58,7 +58,7 @@ export class ImageHealth {
     if (image === undefined) return;
     const found = await compareWhole(rootfsPath(directory, id), image, systemClock.now(), depth !== 'idle', signal);
     const { damaged: known, ...current } = images.get(id) ?? image;
-    if (!images.has(id) || current.rootfs !== image.rootfs) return; // it was removed or made again meanwhile
+    if (!images.has(id) || current.rootfs !== image.rootfs) return; // it has been removed or made again since
     if ('facts' in found) {
       images.set(id, { ...current, rootfs: found.facts });
       if (known !== undefined) log.info('image no longer damaged', { image: id });

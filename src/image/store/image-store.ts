@@ -275,7 +275,7 @@ class DiskImageStore implements ImageStore {
       image = await this.#mend(reference, image.id, policy, options, signal);
     image ??= await this.pull(reference, options, signal);
     const { id, config } = image;
-    if (!this.#images.has(id)) return await this.hold(reference, policy, signal, options); // it was removed meanwhile
+    if (!this.#images.has(id)) return await this.hold(reference, policy, signal, options); // it has been removed since
     this.#holds.set(id, (this.#holds.get(id) ?? 0) + 1);
     let isHeld = true;
     return {
@@ -310,7 +310,7 @@ class DiskImageStore implements ImageStore {
     signal: AbortSignal,
   ): Promise<Image> {
     const image = this.#images.get(id);
-    if (image === undefined) return await this.pull(reference, options, signal); // it was removed meanwhile
+    if (image === undefined) return await this.pull(reference, options, signal); // it has been removed since
     if (image.references.includes(baseReference)) return await this.buildBase({}, signal);
     return await mendImage(reference, image, policy, async (name) => await this.pull(name, options, signal));
   }

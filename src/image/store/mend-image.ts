@@ -4,8 +4,8 @@ import type { Image, PullPolicy } from '../images.ts';
 const maxTries = 3;
 
 /**
- * Fetches a damaged image again: by its digest, which identifies it when its names have moved meanwhile. A loaded image has
- * no digest. Errors: `corrupt`, and those of the last try.
+ * Fetches a damaged image again, by its digest, which identifies it even if its names have moved. A loaded image has no
+ * digest. Errors: `corrupt`, and those of the last try.
  */
 export async function mendImage(
   reference: string,

@@ -3,7 +3,7 @@ import type { Log } from '#host/log.ts';
 import type { Image, ImageStore } from '../images.ts';
 
 const minuteMs = 60_000;
-/** Long enough that short-lived processes read nothing. */
+/** Delay of the first look, in `ms`: processes that end sooner read nothing. */
 const firstAfterMs = 10 * minuteMs;
 const lookEveryMs = 60 * minuteMs;
 const readEveryMs = 7 * 24 * 60 * minuteMs;

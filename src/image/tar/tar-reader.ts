@@ -43,7 +43,7 @@ const types: Readonly<Record<string, MemberType>> = {
   '6': 'fifo',
 };
 
-/** Headers before a member, for values that do not fit its own header. */
+/** Values from the headers before a member, for which its own header has no room. */
 interface Extra {
   readonly pax: Map<string, string>;
   name?: string;

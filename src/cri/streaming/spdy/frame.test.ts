@@ -128,7 +128,8 @@ const anyFrame: fc.Arbitrary<Made> = fc.oneof(
       initialWindowBytes: window,
     }),
   ),
-  // An end on each: two frames of data on one stream without it cannot be told from one in two pieces.
+  // Each frame ends its stream: without that, two data frames on one stream cannot be distinguished from one in two
+  // pieces.
   fc
     .tuple(id, fc.uint8Array({ maxLength: 3000 }))
     .map(([streamId, bytes]) =>
