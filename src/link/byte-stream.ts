@@ -4,7 +4,7 @@ import { ReceiveCredit, SendCredit } from '#wire/credit.ts';
 import { limits } from '#wire/limits.ts';
 import type { LinkStream } from './link.ts';
 
-/** What a stream needs from its link. */
+/** Frames that a stream sends through its link. `forget` removes the stream from the link. */
 export interface StreamWires {
   data(id: number, bytes: Uint8Array): void;
   end(id: number): void;

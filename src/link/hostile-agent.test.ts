@@ -22,7 +22,7 @@ const settled = async () => {
   }
 };
 
-/** What a guest may send: nearly valid, since the parser stops what is far from valid. */
+/** Frames of a hostile guest. They are nearly valid, since the parser refuses all others. */
 const stream = fc.oneof(fc.nat(12), fc.constantFrom(0x7fff_ffff, 0xffff_ffff));
 const event = fc.oneof(
   fc.jsonValue(),

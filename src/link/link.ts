@@ -26,7 +26,7 @@ export interface Link extends AsyncDisposable {
   readonly closed: Promise<Error>;
 }
 
-/** What has gone over a link so far. */
+/** Traffic of a link since it was opened. */
 export interface LinkTraffic {
   readonly receivedBytes: number;
   readonly sentBytes: number;

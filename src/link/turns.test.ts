@@ -75,7 +75,7 @@ test('guests that stay just below the share of one have no more together', () =>
   for (let nowMs = 0; nowMs < 20_000; nowMs += 10) {
     for (const guest of guests) {
       if (guest.readyMs > nowMs || guest.turns.rest(nowMs) > 0) continue;
-      usedMs += 1.6; // of 10: less than a sixth
+      usedMs += 1.6; // less than a sixth of the 10 ms
       guest.readyMs = nowMs + guest.turns.used(1.6, nowMs);
     }
   }

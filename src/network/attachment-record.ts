@@ -5,8 +5,8 @@ import { readFileIfThere } from '#host/files.ts';
 import { conflistSchema, resultSchema } from './cni/cni-schema.ts';
 
 /**
- * What is needed to undo an attachment after the process that made it was killed. Written before each step that makes
- * something, so that everything that exists has a record.
+ * Record with which an attachment can be undone after the process that made it was killed. Written before each step
+ * that makes something, so that everything that exists has a record.
  */
 export const sandboxIdSchema = v.pipe(v.string(), v.regex(/^[a-z0-9-]{1,40}$/));
 

@@ -29,7 +29,7 @@ const whyLost: Record<Loss, string> = {
 export interface MendHow {
   /** It is on the built-in network, whose parts are all known. */
   readonly isOurs: boolean;
-  /** What tc lists about the queues in the netns; undefined: they are looked at only when something suggests a loss. */
+  /** Output of `tc` about the queues in the netns; undefined: they are checked only when something suggests a loss. */
   readonly listed: string | undefined;
 }
 

@@ -378,7 +378,7 @@ function conflistOf({ bridge }: DefaultNetworkChoice, { stateDir, subnets, mtu, 
   };
 }
 
-/** Where host-local keeps its reservations: a file per address, in a directory per network. */
+/** Directory of host-local's reservations: one file per address, in one directory per network. */
 export const ipamDir = (stateDir: string) => join(stateDir, 'ipam');
 
 /** Whether a chain belongs to the default network of that state directory. */

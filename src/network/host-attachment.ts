@@ -72,7 +72,7 @@ export class HostAttachment implements Attachment {
   readonly #parts: AttachmentParts;
   readonly #ending = new AbortController();
   #record: AttachmentRecord;
-  /** What plugins may be told about the pod. */
+  /** Capabilities that are passed to plugins which declare them. */
   #asked: Capabilities;
   /** The pod's host ports, once the pod is known. */
   #held: Promise<HeldPorts | undefined> = Promise.resolve(undefined);

@@ -41,7 +41,7 @@ import { capabilitiesOf, type Capabilities } from './cni/pod-capabilities.ts';
 export interface HostNetworkOptions {
   /** Holds records, addresses and the default network's choice; made if absent. Used by one process at a time. */
   readonly stateDir: string;
-  /** Where configurations are looked for, for each pod; absent: the built-in default network is used. */
+  /** CNI configuration, read for each pod; absent: the built-in default network is used. */
   readonly cniConfig?: CniConfigDirectory;
   /** Directories of plugins, in order; default: Debian's and the usual one. */
   readonly cniPluginDirs?: readonly string[];
@@ -57,7 +57,7 @@ export interface HostNetworkOptions {
 export interface CniConfigDirectory {
   /** Directory of `*.conflist` files: /etc/cni/net.d. */
   readonly directory: string;
-  /** What happens while it has no configuration: pods are refused, or use the built-in default network. */
+  /** Behaviour while the directory has no configuration: pods are refused, or use the built-in default network. */
   readonly orElse: 'refuse' | 'builtIn';
 }
 

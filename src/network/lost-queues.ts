@@ -24,7 +24,7 @@ export class QueueWatch {
   #before: Ends | undefined;
   #skips = 0;
   #skipped = 0;
-  /** What tc lists is not understood: it does not show queues that were just made. */
+  /** True when the output of `tc` cannot be used, because it does not show queues that were just made. */
   isOff = false;
 
   /** Whether the queues must be looked at, from the text of a `net/dev` file that was read some seconds after the last. */

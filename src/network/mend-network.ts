@@ -32,7 +32,7 @@ export class NetworkMender {
   readonly #options: MenderOptions;
   /** When the node's rules were last checked. */
   #rulesMs = -Infinity;
-  /** Where the next check begins to list queues, if there are more pods than one check lists. */
+  /** Index of the first pod whose queues the next check lists; used when there are more than `maxListed` pods. */
   #turn = 0;
   /** Pods that the last check could not restore. */
   readonly #unmended = new Set<string>();
@@ -72,7 +72,7 @@ export class NetworkMender {
     return broken;
   }
 
-  /** What tc lists of the pods whose turn it is, by sandbox id: all, unless they are very many. */
+  /** Output of `tc` about queues, by sandbox id, of at most `maxListed` pods: with more, checks take turns. */
   async #listQueues(found: readonly MendedPod[], signal: AbortSignal): Promise<ReadonlyMap<string, string>> {
     const joined = found.flatMap(({ record: { mode, sandboxId } }) => (mode === 'none' ? [] : [sandboxId]));
     if (joined.length === 0) return new Map();

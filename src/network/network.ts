@@ -1,6 +1,6 @@
 /**
- * What a network must offer. Words: an *attachment* is a sandbox's place in a network: a network namespace (*netns*)
- * of its own, a *tap* in it that becomes the machine's one NIC, and an interface made by the *chain*, a list of CNI
+ * Interface of a network. Words: an *attachment* is a sandbox's place in a network: a network namespace (*netns*) of
+ * its own, a *tap* in it that becomes the machine's one NIC, and an interface made by the *chain*, a list of CNI
  * plugins. `network.conformance.ts` is the suite that every implementation passes.
  *
  *   preparing -> prepared -> connecting -> connected -> disposed
@@ -126,7 +126,7 @@ export interface ConnectedPod {
   readonly pid: number;
 }
 
-/** What the plugins that connected a pod report about its attachment (CNI's CHECK). */
+/** Result of CNI's CHECK: the report of the plugins that connected a pod on its attachment. */
 export interface AttachmentCheck {
   readonly sandboxId: string;
   readonly podName: string;
@@ -157,9 +157,9 @@ export interface Network {
    */
   collect(keep: ReadonlySet<string>, signal: AbortSignal): Promise<readonly string[]>;
   /**
-   * Counts by reason what was dropped of what a pod sent: filtered frames (`forged`: a false sender, or acting for the
-   * network), and packets that the node refused (`loopback`, `connections`, `services`). On a configured network `loopback`
-   * alone, which are frames; the rest is that network's. Undefined where nothing is counted.
+   * Counts, by reason, what a pod sent and was dropped: filtered frames (`forged`: a false sender, or acting for the
+   * network), and packets that the node refused (`loopback`, `connections`, `services`). On a configured network only
+   * `loopback` is counted, in frames; the rest is that network's. Undefined where nothing is counted.
    */
   dropped(sandboxId: string, signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
   /**

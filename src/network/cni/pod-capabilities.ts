@@ -7,8 +7,8 @@ import type { AttachmentOwner, HostPort } from '../network.ts';
 import { isLoopback } from '../port-address.ts';
 
 /**
- * What plugins may learn about a pod besides its name, as `runtimeConfig`: the CNI capabilities that other runtimes pass,
- * too (CNI's CONVENTIONS.md; containerd's `io.kubernetes.cri.pod-annotations`).
+ * CNI capabilities, which are passed to plugins as `runtimeConfig`: the same ones that other runtimes pass (CNI's
+ * CONVENTIONS.md; containerd's `io.kubernetes.cri.pod-annotations`).
  */
 export type Capabilities = Readonly<Record<string, unknown>>;
 

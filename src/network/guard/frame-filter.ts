@@ -32,7 +32,7 @@ export const filtersFor = (rules: PortRules | undefined): FrameFilters =>
     ? { fromGuest: noLoopback }
     : { fromGuest: frameFilter(rules), toGuest: ownFramesOnly(rules.mac) };
 
-/** What a pod may send through its port of the built-in network. */
+/** Rules for the frames that a pod sends through its port of the built-in network. */
 export interface PortRules {
   readonly mac: string;
   /** With prefix lengths, at most one per family. */

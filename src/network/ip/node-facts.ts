@@ -10,7 +10,7 @@ export interface NatRules {
   readonly postrouting: string;
 }
 
-/** What the built-in network needs to know about the node. */
+/** Facts about the node that the built-in network depends on. */
 export interface NodeFacts {
   /** Undefined when NAT is not available. */
   readonly rules: NatRules | undefined;

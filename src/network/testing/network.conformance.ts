@@ -4,7 +4,7 @@ import { kindOf, type ErrorKind } from '#base/errors.ts';
 import type { AttachmentRequest, GuestNetwork, Network } from '../network.ts';
 import type { PortAddress } from '../port-address.ts';
 
-/** What the suite needs around a network. Disposing removes what is left of it. */
+/** A network and its surroundings, for the suite. Disposing removes everything that is left of it. */
 export interface NetworkHarness extends AsyncDisposable {
   /** Opens the network as a new process: the second call is that of a process after a crash. */
   open(): Network;
