@@ -4,7 +4,7 @@ import type { Container, Sandbox } from '#sandbox/sandbox.ts';
 import type { ContainerRun, Exit, PodPlan, PodState, Run } from './pod-state.ts';
 import { maxEvents, type PodEvent } from './pods.ts';
 
-/** What the next process must know about a pod that it takes over, beside its manifest and its sandbox. */
+/** State of a pod that the next process needs to take it over, besides its manifest and its sandbox. */
 export interface PodMemory {
   readonly uid: string;
   /** RFC 3339. */

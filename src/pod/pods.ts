@@ -63,10 +63,10 @@ export interface TerminalSize {
   readonly rows: number;
 }
 
-/** What the next process must know of a pod, as JSON; `pod-memory.ts` has its schema. */
+/** A pod as recorded for the next process, as JSON; `pod-memory.ts` has its schema. */
 export type RecordedPod = Readonly<Record<string, unknown>>;
 
-/** What becomes of a pod when its process ends. */
+/** A pod that outlives its process. */
 export interface KeptPod {
   /** Records it for the next process, which then takes it over. Never rejects. */
   readonly save: (memory: RecordedPod) => Promise<void>;

@@ -1,7 +1,7 @@
 import type { StartContext } from './start/start-sandbox.ts';
 
 /**
- * What sandboxes are started with: the parts of one set-up, with the template and pool of machines made from them. An
+ * Parts of one set-up from which sandboxes are started, with the template and the pool of machines made from them. An
  * upgrade replaces it for new sandboxes; a sandbox keeps its generation until it is removed.
  */
 export class Generation {

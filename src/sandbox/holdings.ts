@@ -1,6 +1,6 @@
 import { descriptors } from '#host/descriptors.ts';
 
-/** How long a thing is held: until its sandbox has started, has ended, or is removed. */
+/** Time at which a resource is released: when its sandbox has started, has ended, or is removed. */
 export type Until = (typeof lifetimes)[number];
 
 const lifetimes = ['started', 'ended', 'removed'] as const;
@@ -11,8 +11,8 @@ interface Holding {
 }
 
 /**
- * What a sandbox has acquired. Things of one lifetime are undone in the reverse order of acquisition, each once; one whose
- * undo failed stays held, and the next call tries again. Disposing undoes everything.
+ * Resources of a sandbox. Those of one lifetime are released in the reverse order of acquisition, each once; one whose
+ * undo failed stays held, and the next call tries again. Disposing releases all.
  */
 export class Holdings implements AsyncDisposable {
   #held: Holding[] = [];

@@ -2,13 +2,13 @@ import { type ProcessFigures, readProcessFigures, readThreadTimes, type ThreadTi
 import type { LinkTraffic } from '#link/link.ts';
 import type { Machine } from '#vm/driver.ts';
 
-/** What the host spends on one sandbox. */
+/** Resources that the host spends on one sandbox. */
 export interface HostFigures {
   /** Memory that its machine has, used or not. */
   readonly guestMemoryBytes: number;
-  /** Of its VMM. */
+  /** Memory, processor time and disk traffic of its VMM. */
   readonly vmm: ProcessFigures;
-  /** Of the threads of its VMM that are the machine's processors. */
+  /** Times of the VMM's threads that run the machine's processors. */
   readonly vcpus: ThreadTime;
   readonly link: LinkTraffic;
 }

@@ -13,7 +13,7 @@ import type { Resources, SandboxSpec, SandboxStatus } from './sandbox.ts';
 import type { ContainerMounts } from './volume/container-mounts.ts';
 import type { ImageDisks } from './volume/image-disks.ts';
 
-/** What a start has made, handed over to the sandbox. */
+/** Results of a start that are handed over to the sandbox. */
 export interface LiveParts {
   readonly id: string;
   readonly spec: SandboxSpec;

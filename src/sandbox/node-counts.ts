@@ -2,7 +2,7 @@ import { errorKinds, kindOf } from '#base/errors.ts';
 import { Histogram, type HistogramReading, secondsBounds, Tally } from '#base/histogram.ts';
 import type { Phase } from '#base/phases.ts';
 
-/** What has happened to the sandboxes of this process so far. */
+/** Counts and times of the sandboxes of this process so far. */
 export interface SandboxCounts {
   /** Seconds of each step of the starts that succeeded, and of the `total`. */
   readonly phases: readonly (readonly [phase: string, reading: HistogramReading])[];

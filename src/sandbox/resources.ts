@@ -12,9 +12,9 @@ export interface SizeLimits {
   readonly defaultMemoryMiB: number;
   /** Memory of restored machines, in `MiB`: the most that one pod may have. Untouched pages cost nothing. */
   readonly nominalMemoryMiB: number;
-  /** What kernel, agent and page tables take besides the pod's limit, in `MiB`. */
+  /** Memory for kernel, agent and page tables besides the pod's limit, in `MiB`. */
   readonly overheadMiB: number;
-  /** What a VMM may use besides its guest's memory, in `MiB`: heap, caches of disks, and translated code when emulated. */
+  /** Memory of a VMM besides its guest's, in `MiB`: heap, caches of disks, and translated code when emulated. */
   readonly vmmOverheadMiB: number;
   /** The same for the processor, in thousandths of a core: threads of its devices, the guest's kernel, the agent. */
   readonly vmmOverheadMillis: number;

@@ -224,8 +224,8 @@ export interface ContainerExit {
 }
 
 /**
- * How a volume reaches the guest: a directory of the scratch disk, memory, files that are sent, a shared path of the node,
- * an image's disk, or a disk of its own.
+ * Way in which a volume reaches the guest: a directory of the scratch disk, memory, files that are sent, a shared path
+ * of the node, an image's disk, or a disk of its own.
  */
 export type MountMode = SandboxVolume['kind'] | 'share' | 'image' | 'block';
 
@@ -320,7 +320,7 @@ export interface SandboxStatus {
   readonly state: SandboxState;
   readonly createdAt: Date;
   readonly addresses: readonly string[];
-  /** What its machine is made of: the newest parts when it was made. */
+  /** Versions of the parts that its machine was made from: the newest ones at that time. */
   readonly parts: PartVersions;
   readonly accelerator?: 'kvm' | 'tcg';
   readonly vmmPid?: number;
@@ -365,9 +365,9 @@ export interface Sandbox {
   onDiskTrouble(listener: (trouble: string) => void): void;
   /** Memory of its VMM on the host, with a share of shared pages. The kernel walks page tables for it: milliseconds. */
   vmmPssKiB(): Promise<number>;
-  /** What the host spends on it, without its guest. */
+  /** Resources that the host spends on it, measured without its guest. */
   hostFigures(signal: AbortSignal): Promise<HostFigures>;
-  /** What its network has dropped of what its guest sent; see `Network.dropped`. */
+  /** Counts, by reason, the frames and packets from its guest that its network has dropped; see `Network.dropped`. */
   dropped(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
   /** Stops what still runs (containers get `graceMs`), then the machine, then everything else. Idempotent. */
   stop(graceMs: number): Promise<SandboxStatus>;

@@ -7,8 +7,8 @@ interface SchemaShape {
 }
 
 /**
- * What Kubernetes reads of keys without a value (`key:`, null), as Go's JSON has it: the field of an object is absent, an
- * entry of a map of strings stays with "", and so does an item of a list of strings; an object in a list is an empty one.
+ * Replaces nulls (`key:` without a value) as Kubernetes does, by the rules of Go's JSON: a null field of an object is
+ * left out, a null in a map or list of strings becomes "", and a null in a list of objects becomes an empty object.
  */
 export function withoutNulls(schema: object, value: unknown): unknown {
   const shape: SchemaShape = schema;

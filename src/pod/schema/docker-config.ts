@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import type { RegistryLogin } from '#sandbox/sandbox.ts';
 
-/** What one registry takes, as docker's config.json has it. */
+/** Credentials for one registry, as in Docker's config.json. */
 const entry = v.object({
   username: v.nullish(v.string(), ''),
   password: v.nullish(v.string(), ''),

@@ -10,7 +10,7 @@ const maxMetadataItems = 1000;
 export const maxDataBytes = 1024 * 1024;
 const maxAnnotationBytes = 256 * 1024;
 
-/** What an API server appends to generateName (apiserver/pkg/storage/names): no vowels, so that no words come of it. */
+/** Characters that an API server appends to generateName (apiserver/pkg/storage/names): no vowels, to avoid words. */
 const generatedAlphabet = 'bcdfghjklmnpqrstvwxz2456789';
 const generatedChars = 5;
 const maxGenerateNameChars = 63 - generatedChars;

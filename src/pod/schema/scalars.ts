@@ -9,7 +9,7 @@ const qualifiedNamePattern = /^([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$/;
 
 const text = v.string((issue) => `must be a string, got ${describe(issue.input)}${quoteHint(issue.input)}`);
 
-/** What a person would call the value that is there instead. */
+/** Names a value of the wrong type, for an error: "a list", "the number 3". */
 export function describe(input: unknown): string {
   if (Array.isArray(input)) return 'a list';
   if (input === null || input === undefined) return 'nothing';

@@ -203,7 +203,7 @@ function holdImages({ context, record }: AdoptSite): AsyncDisposable {
   const held = new Set<HeldImage>();
   let isOver = false;
   for (const { id } of record.pod.images) {
-    if (isSnapshot(id)) continue; // of another program, which keeps it while it has the container
+    if (isSnapshot(id)) continue; // it belongs to another program, which keeps it while it has the container
     parts.images.hold(id, 'Never', new AbortController().signal).then(
       (image) => (isOver ? image[Symbol.asyncDispose]() : void held.add(image)),
       (error: unknown) => {

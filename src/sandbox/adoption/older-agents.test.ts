@@ -19,7 +19,7 @@ const repo = join(import.meta.dirname, '../../..');
  */
 const keptAgents: ReadonlyMap<number, string> = new Map();
 
-/** What is wrong with the versions that the host speaks. */
+/** Returns the faults of the list of versions that the host speaks; empty if there are none. */
 function unkept(versions: readonly number[], kept: ReadonlyMap<number, string>): readonly string[] {
   const newest = Math.max(...versions);
   const older = Array.from({ length: newest - firstAdopted }, (_, at) => firstAdopted + at).slice(-2);

@@ -21,7 +21,7 @@ import { endRemains, sweepDirectories } from '../recovery/sweep.ts';
 
 type IsWanted = (spec: Pick<SandboxSpec, 'keptFor'>) => boolean;
 
-/** What happens to a sandbox of an earlier process. */
+/** Decision about a sandbox of an earlier process. */
 type Fate =
   | { readonly kind: 'adopt' | 'ended'; readonly path: string; readonly record: AdoptableRecord }
   | { readonly kind: 'sweep'; readonly path: string; readonly why: string }

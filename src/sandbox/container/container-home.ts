@@ -8,7 +8,7 @@ import type { ContainerExit, ContainerState, ContainerStatus } from '../sandbox.
 import type { HeldMounts } from '../volume/container-mounts.ts';
 import type { ContainerRecords } from './container-record.ts';
 
-/** What a container needs from its sandbox. */
+/** The part of a sandbox that its containers use. */
 export interface ContainerHome {
   readonly inbox: Inbox;
   readonly guest: Link;
@@ -17,11 +17,11 @@ export interface ContainerHome {
   readonly now: () => Date;
   /** The host's time for one of the guest, whose clock does not follow when the host's date is set. */
   readonly hostMsOf: (guestMs: number) => number;
-  /** Where the container is recorded; absent: it ends with this process. */
+  /** Records of the sandbox's containers; absent: the container ends with this process. */
   readonly records?: Pick<ContainerRecords, 'save' | 'remove'>;
 }
 
-/** What is known once the container exists in the guest. */
+/** Properties of a container that exists in the guest. */
 export interface ContainerMade {
   readonly imageId: string;
   readonly stopSignal: number;

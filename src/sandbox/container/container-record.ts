@@ -80,7 +80,7 @@ const recordSchema = v.object({
   ),
 });
 
-/** What the next process must know about a container and cannot ask the guest. */
+/** State of a container that the next process needs and cannot get from the guest. */
 export type ContainerRecord = Readonly<v.InferOutput<typeof recordSchema>>;
 
 /** The part of a spec that is recorded. */

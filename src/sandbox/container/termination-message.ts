@@ -4,7 +4,7 @@ import { openDeadline } from '#host/deadline.ts';
 import type { Log } from '#host/log.ts';
 import type { ContainerHome } from './container-home.ts';
 
-/** What a container leaves in its termination log. The length is limited, whatever the guest sends. */
+/** Content of a container's termination log, cut to `maxTerminationBytes`. */
 export class TerminationMessage {
   readonly #containerId: string;
   readonly #path: string | undefined;

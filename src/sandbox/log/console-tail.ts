@@ -4,7 +4,7 @@ import type { Machine } from '#vm/driver.ts';
 const tailBytes = 16 * 1024;
 const tailLines = 8;
 
-/** How a kernel begins to say why it ends; the registers that it prints afterwards say little. */
+/** Start of the line in which a kernel reports why it ends; the registers that it prints afterwards say little. */
 const reason = /Kernel panic - |\bBUG: |\bOops: /;
 
 /** The last lines of the guest's serial console; empty without any. */
@@ -15,7 +15,7 @@ export async function consoleTail(
   return (await linesOf(machine, bytes)).slice(-lines).map(guestText);
 }
 
-/** What tells most about the end of a guest: the line with its kernel's reason, if there is one, and the last lines. */
+/** Returns the lines that explain the end of a guest: the one with its kernel's reason, if any, and the last ones. */
 export async function lastWords(machine: Pick<Machine, 'consoleTail'>): Promise<readonly GuestText[]> {
   const all = await linesOf(machine, tailBytes);
   const at = all.findLastIndex((line) => reason.test(line));

@@ -79,7 +79,7 @@ const [tagF, tagP] = [0x46, 0x50];
 export function countRecords(part: Buffer, counts: Record<LogRecord['stream'], number>): number {
   let from = 0;
   for (let end = part.indexOf(newline); end >= 0; end = part.indexOf(newline, from)) {
-    let at = from; // of the space after the time
+    let at = from; // offset of the space after the time
     while (at < end && part[at] !== space) at += 1;
     const tag = part[at + 8];
     const content = at + 10;

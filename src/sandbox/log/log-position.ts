@@ -16,8 +16,8 @@ const positionSchema = v.object({
 });
 
 /**
- * How far a container's log has been written. Kept beside the log for the next process, which counts what the file has
- * after `size`. It need not survive a power cut, because no pod does.
+ * Position up to which a container's log has been written. It is kept beside the log for the next process, which counts
+ * the bytes after `size`. It need not survive a power cut, because no pod does.
  */
 export type LogPosition = Readonly<v.InferOutput<typeof positionSchema>>;
 

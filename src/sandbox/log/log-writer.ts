@@ -33,7 +33,7 @@ export interface LogFile extends LogWriter {
 export interface LogFileOptions {
   /** When to rotate; absent: the caller rotates it. */
   readonly limits?: LogLimits;
-  /** Where to keep the log's position for the next process (`log-position.ts`). */
+  /** File in which the log's position is kept for the next process (`log-position.ts`). */
   readonly positionPath?: string;
   /** Bytes that are in the log already; default: none. */
   readonly logged?: LoggedBytes;

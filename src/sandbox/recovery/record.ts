@@ -41,7 +41,7 @@ const identityEntries = {
   /** The pod's cgroup, below which the machine's is. */
   cgroupParent: v.exactOptional(v.string()),
   createdAt: v.string(),
-  /** What its machine is made of; absent in records of an older podvm. */
+  /** Versions of the parts that its machine was made from; absent in records of an older podvm. */
   parts: v.optional(partVersionsSchema),
   machine: v.optional(
     v.object({
@@ -57,7 +57,7 @@ const identityEntries = {
 };
 
 /**
- * What a later process must know about a sandbox to take it over, or to find and end what is left of it. Written before
+ * Record of a sandbox, with which a later process takes it over, or finds and ends what is left of it. Written before
  * anything is made (id, uid), again when the VMM runs, and at every change of a kept sandbox. The network and the
  * containers have records of their own, by the same id.
  */

@@ -9,7 +9,7 @@ import { recordsIn } from './record.ts';
 export interface RunningPod {
   readonly namespace: string;
   readonly name: string;
-  /** What its machine is made of; undefined for a podvm that did not record it. */
+  /** Versions of the parts that its machine was made from; undefined for a podvm that did not record them. */
   readonly parts: PartVersions | undefined;
 }
 

@@ -37,7 +37,7 @@ export interface MachineContext {
   readonly surroundings: Surroundings;
 }
 
-/** What must be known before a machine is made. */
+/** Properties of a machine that is to be made. */
 export interface MachineOrder {
   readonly size: MachineSize;
   readonly network: SandboxSpec['network'];

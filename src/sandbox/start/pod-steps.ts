@@ -36,7 +36,7 @@ export interface PodSite extends MachineSite {
   readonly blockPaths: ReadonlySet<string>;
 }
 
-/** What a start has before it takes or makes a machine. */
+/** Results of the steps that come before a start takes or makes a machine. */
 export interface AdmissionMade {
   readonly name: Disposable;
   /** Claims on block devices: those that a guest did not release are given up when its machine is gone. */
@@ -44,7 +44,7 @@ export interface AdmissionMade {
   readonly turn: Disposable;
 }
 
-/** What makes a machine the pod's; a machine made for the pod has it from the start. */
+/** Results of the steps that give a machine of the pool to a pod; a machine made for the pod has them at once. */
 interface OwnerMade {
   readonly assigned: void;
   readonly named: void;
@@ -62,7 +62,7 @@ interface PodMade extends OwnerMade {
   readonly attachable: Attachable;
 }
 
-/** What is attached to the machine for its containers, on demand. */
+/** Mounts and disks that are attached to the machine when its containers need them. */
 interface Attachable {
   readonly mounts: ContainerMounts;
   readonly modulesDisk: ModulesDisk;
@@ -164,7 +164,7 @@ const podSteps: Steps<StartMade, PodSite, keyof PodMade> = {
   }),
 };
 
-/** What the record of a sandbox has of its pod. */
+/** Returns the part of a sandbox's record that describes its pod. */
 export function recordedOwner({ namespace, name, uid, cgroupParent }: SandboxSpec) {
   return { namespace, name, podUid: uid, ...(cgroupParent === undefined ? {} : { cgroupParent }) };
 }

@@ -5,7 +5,7 @@ import type { PhaseClock } from '../phases.ts';
 export interface Step<All, Site, Result> {
   /** Name in the timeline, such as "agent answered". */
   readonly name: string;
-  /** What it does, in one line of Markdown for the documents. */
+  /** Description of the step, in one line of Markdown for the documentation. */
   readonly what: string;
   /** The results that it uses, made by rows above. */
   readonly needs: readonly (keyof All)[];

@@ -27,7 +27,7 @@ export const openFakeFifos: Parts['openFifos'] = () =>
  * link, to a fake guest. `before` is called with the name of each step, and may delay it or make it fail.
  */
 export interface FakeParts extends Parts {
-  /** What was made and is not undone yet. */
+  /** Names of the resources that were made and are not undone yet. */
   readonly alive: ReadonlySet<string>;
   /** Runs before each step: `driver.start`, `link.connect`, `call configure`, ... */
   before: (step: string, signal: AbortSignal) => Promise<void>;

@@ -34,7 +34,7 @@ export type GuestMount = ContainerParams['mounts'][number];
 
 export type GuestDevice = NonNullable<ContainerParams['devices']>[number];
 
-/** Where the agent finds what is mounted; the mount itself gives the missing fields. */
+/** Location of a mount's source in the guest; the mount itself gives the missing fields. */
 export type GuestSource = Pick<GuestMount, 'volume'> & Partial<Pick<GuestMount, 'subPath' | 'readOnly'>>;
 
 export interface AttachedSource extends AsyncDisposable {

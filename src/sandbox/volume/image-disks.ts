@@ -33,7 +33,7 @@ export interface PluggedImage {
   readonly serial: string;
 }
 
-/** What an earlier process attached. */
+/** Images and disks that an earlier process attached. */
 export interface ImagesBefore {
   readonly images: readonly PluggedImage[];
   /** Serials of all disks in the guest. */
