@@ -28,7 +28,7 @@ export const podDirectories: readonly string[] = [
 export const podModules: readonly string[] = [
   ['bonding', 'dummy', 'geneve', 'ifb', 'ipvlan', 'ipvtap', 'macsec', 'macvlan', 'macvtap', 'nlmon', 'tap', 'tun'],
   ['veth', 'vrf', 'vxlan', 'wireguard'],
-  ['authenc', 'authencesn', 'cbc', 'ccm', 'ctr', 'echainiv', 'gcm', 'seqiv'], // of IPsec
+  ['authenc', 'authencesn', 'cbc', 'ccm', 'ctr', 'echainiv', 'gcm', 'seqiv'], // for IPsec
   ['binfmt_misc', 'loop'],
 ].flat();
 

@@ -21,7 +21,7 @@ export interface Part {
 export interface PartRecipe {
   /** `[a-z-]+`. */
   readonly name: string;
-  /** What progress messages show while it is made: "unpacking the compiler". */
+  /** Text of progress messages while it is made: "unpacking the compiler". */
   readonly task: string;
   /** Everything that determines the result, as plain JSON: the part is made again when it changes. */
   readonly inputs: unknown;

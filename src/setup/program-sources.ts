@@ -3,7 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { builtProgramsKey } from './built-programs.ts';
 
-/** What the agent and the file server are made from: their sources, shared sources, the build, and its tools. */
+/** Paths that the agent and the file server are built from: their sources, shared sources, the build, and its tools. */
 const sources = [
   'src/agent',
   'src/engine',

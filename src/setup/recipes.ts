@@ -24,7 +24,7 @@ import { extractVmlinux } from './vmlinux.ts';
 /** Increased with each change below, so that assets of another version are recognised quickly. */
 export const recipesVersion = 11;
 
-/** What the recipes of packages have in common. */
+/** Inputs that all recipes of packages share. */
 export interface Ingredients {
   readonly archive: DebianArchive;
   /** Changes when newer packages are requested. */

@@ -25,9 +25,10 @@ export interface SbomOptions {
 }
 
 /**
- * What set-up installed, as CycloneDX 1.6 in JSON: Debian packages of sysroot, build root and guest kernel, crun's source,
- * Node and npm packages as npm installed them, and the files made from them. Components that are not used when a pod runs
- * (compiler, development packages) have the scope `excluded`. Errors: `failedPrecondition` before set-up.
+ * Lists what set-up installed, as CycloneDX 1.6 in JSON: Debian packages of sysroot, build root and guest kernel,
+ * crun's source, Node and npm packages as npm installed them, and the files made from them. Components that are not
+ * used when a pod runs (compiler, development packages) have the scope `excluded`. Errors: `failedPrecondition` before
+ * set-up.
  */
 export async function makeSbom({ root, repo, version, date = new Date() }: SbomOptions): Promise<string> {
   const current = await readCurrent(root);

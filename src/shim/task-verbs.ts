@@ -31,7 +31,7 @@ const statusOfState = {
   stopped: Status.STOPPED,
 } as const satisfies Record<ProcessState, Status>;
 
-/** What each verb of containerd's task API does. */
+/** Implements the verbs of containerd's task API. */
 export function taskVerbs(parts: ShimParts): Verbs<typeof TaskService> {
   const { tasks, events, log } = parts;
   return {

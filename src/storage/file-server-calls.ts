@@ -1,6 +1,6 @@
 import { onlyThreads, onlyWhereArgumentIs, onlyWithoutBits, seccompProgram } from '#host/seccomp-program.ts';
 
-/** What a file server does to the host's files beside reading them. */
+/** Operations of a file server on the host's files besides reading them. */
 interface Doing {
   readonly changes: boolean;
   readonly locks: boolean;

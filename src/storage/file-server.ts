@@ -45,7 +45,7 @@ export interface FileServerRequest {
 /** Places the process under the host limits of its machine, and raises the memory limit by `memoryBytes`. */
 type Confine = (pid: number, memoryBytes: number) => Promise<AsyncDisposable>;
 
-/** What a later process needs to find a server; plain JSON. */
+/** Record with which a later process finds a server; plain JSON. */
 export interface FileServerRecord extends ProcessIdentity {
   readonly descriptors: number;
   readonly file?: string;

@@ -4,7 +4,7 @@ import type { Writable } from 'node:stream';
 import type { OutputChunk } from '#sandbox/sandbox.ts';
 import { openBothEnds, openFifo } from './open-fifo.ts';
 
-/** Where containerd reads a process's output and writes its input: paths of FIFOs; empty: nowhere. */
+/** Paths of the FIFOs from which containerd reads a process's output and to which it writes its input; empty: none. */
 export interface IoPaths {
   readonly stdin: string;
   readonly stdout: string;

@@ -22,8 +22,8 @@ export const keeperSocketsOf = (shim: string): KeeperSockets => ({
 });
 
 /**
- * What the daemon asks on the keeper's own socket: one line of JSON, which is answered with another. After `carry`, the
- * daemon sends the bytes for that FIFO.
+ * A request of the daemon on the keeper's own socket: one line of JSON, which is answered with another. After `carry`,
+ * the daemon sends the bytes for that FIFO.
  */
 export type KeeperRequest =
   /** Opens a FIFO for output, or continues with it. */

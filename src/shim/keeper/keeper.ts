@@ -19,7 +19,7 @@ import type { FifoKeeper } from '../io/fifo-keeper.ts';
 import { type KeeperAnswer, type KeeperRequest, type KeeperSockets, keeperSocketsOf } from './keeper-sockets.ts';
 
 export interface KeeperOptions {
-  /** Where containerd connects. */
+  /** Socket to which containerd connects. */
   readonly socketPath: string;
   /** Private directory of the shim; made if missing. */
   readonly directory: string;

@@ -6,7 +6,7 @@ import { serveKeeper } from './serve-keeper.ts';
  */
 process.title = 'podvm-keeper';
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => undefined); // meant for the daemon
-// What a bug interrupts is one call or one FIFO; its end would end all pods.
+// A bug interrupts one call or one FIFO. If it ended the keeper, it would end all pods.
 for (const name of ['uncaughtException', 'unhandledRejection'] as const) {
   process.on(name, (error: unknown) => void process.stderr.write(`${inspect(error)}\n`));
 }

@@ -96,7 +96,7 @@ async function forward(socket: Socket, sandbox: Sandbox): Promise<void> {
   try {
     await over.promise;
   } finally {
-    pod.on('error', () => undefined); // of what was on the way
+    pod.on('error', () => undefined); // errors of bytes that were still on the way
     pod.destroy();
   }
 }

@@ -17,7 +17,7 @@ export interface TaskProcess {
   remove(signal: AbortSignal): Promise<void>;
 }
 
-/** What containerd calls a task: a pod's sandbox, or a container. */
+/** A task, in containerd's sense: a pod's sandbox, or a container. */
 export interface Task extends TaskProcess {
   readonly id: string;
   readonly bundle: Bundle;

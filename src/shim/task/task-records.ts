@@ -19,7 +19,7 @@ const recordSchema = v.object({
   isExitTold: v.boolean(),
 });
 
-/** What the next process must know about a task, and what the keeper answers about it meanwhile. */
+/** Record of a task for the next process. Until that one runs, the keeper answers from it. */
 export type TaskRecord = Readonly<v.InferOutput<typeof recordSchema>>;
 
 export type TaskRecords = RecordFiles<TaskRecord>;

@@ -9,7 +9,7 @@ import { isBind, mountsOf } from './mounts.ts';
 import { resourcesOf } from './resources.ts';
 import { sandboxIdOf } from './sandbox-spec.ts';
 
-/** What a container is made of, besides its bundle's spec. */
+/** Facts from which a container is made, besides its bundle's spec. */
 export interface ContainerFacts {
   /** Id of the task. */
   readonly id: string;

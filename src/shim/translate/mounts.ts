@@ -3,7 +3,7 @@ import { printable } from '#base/guest-text.ts';
 import type { ContainerMount } from '#sandbox/sandbox.ts';
 import type { OciMount } from '../bundle/oci-spec.ts';
 
-/** Where the guest mounts file systems of its own. */
+/** Paths at which the guest mounts file systems of its own. */
 const system: ReadonlySet<string> = new Set([
   '/proc',
   '/dev',

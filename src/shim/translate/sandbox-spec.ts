@@ -6,7 +6,7 @@ import type { SandboxSpec } from '#sandbox/sandbox.ts';
 import type { OciSpec } from '../bundle/oci-spec.ts';
 import { podResourcesOf } from './resources.ts';
 
-/** What a pod's sandbox is made of, besides its bundle's spec. */
+/** Facts from which a pod's sandbox is made, besides its bundle's spec. */
 export interface PodFacts {
   /** Id of the task. */
   readonly id: string;

@@ -27,7 +27,7 @@ export interface FakeStorage {
   readonly files: FileServers;
   readonly claimBlock: typeof claimBlock;
   readonly adoptBlockClaim: typeof adoptBlockClaim;
-  /** What is there until it is disposed of: `scratch`, `disk NAME`, `server NAME`, `claim PATH`. */
+  /** Resources that are not disposed of yet: `scratch`, `disk NAME`, `server NAME`, `claim PATH`. */
   readonly alive: ReadonlySet<string>;
 }
 
