@@ -58,7 +58,7 @@ export interface MachineSpec {
   readonly from: 'restore' | 'boot';
 }
 
-/** What a VMM may use of its host, guest and emulator together. */
+/** Limits of a VMM on its host, for guest and emulator together. */
 export interface HostLimits {
   readonly memoryBytes: number;
   /** Thousandths of a core; undefined: as many cores as the machine has. */

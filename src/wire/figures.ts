@@ -21,7 +21,7 @@ function distinct<T extends v.ObjectEntries, M extends undefined>(
   );
 }
 
-/** What a directory of a scratch disk, or a tmpfs, contains. */
+/** Usage of a directory of a scratch disk, or of a tmpfs. */
 export const spaceFigures = v.object({ bytes: count, inodes: count });
 
 export const cgroupFigures = v.object({
@@ -76,7 +76,7 @@ const diskFigures = v.object({
   queueMs: count,
 });
 
-/** What a cgroup has read and written on a disk; excludes what is still in the page cache. */
+/** Traffic of a cgroup with one disk; excludes data that is still only in the page cache. */
 const deviceFigures = v.object({
   major: count,
   minor: count,

@@ -42,7 +42,7 @@ export const limits = {
   maxContainers: 256,
   maxExecs: 128,
   maxVolumes: 256,
-  /** What one request reads from or writes to a file of a shared volume. */
+  /** Bytes that one request reads from or writes to a file of a shared volume. */
   shareDataBytes: 128 * 1024,
   maxDisks: 256,
   /** Reported interfaces of the pod's network; a container with CAP_NET_ADMIN can make any number. */

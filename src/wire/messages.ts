@@ -122,7 +122,7 @@ export const paramSchemas = {
   shutdown: v.object({ graceMs: v.pipe(count, v.maxValue(3_600_000)) }),
 } as const;
 
-/** How a process ended. */
+/** End of a process. */
 const exit = v.object({
   /** 128 + signal for a process killed by one. */
   exitCode: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(255)),

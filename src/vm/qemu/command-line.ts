@@ -14,8 +14,8 @@ export interface Switch {
 }
 
 /**
- * How guest code starts. `boot`: from the kernel. `freeze`: from the kernel, with the memory in a file that outlives
- * the VMM. `restore`: memory and devices come from a template; writes stay private to this VMM.
+ * Start of the guest. `boot`: from the kernel. `freeze`: from the kernel, with the memory in a file that outlives the
+ * VMM. `restore`: memory and devices come from a template; writes stay private to this VMM.
  */
 export type Start =
   | { readonly kind: 'boot' | 'freeze'; readonly kernelArguments: readonly string[] }

@@ -12,10 +12,10 @@ export interface QemuDriverOptions {
   readonly onUnprotected?: (why: string) => void;
   /** Allows the host to swap the memory of machines; default: not allowed. */
   readonly maySwap?: boolean;
-  /** What each machine may read, and as much that it may write, of each disk of the node; default: no limit. */
+  /** Rate at which each machine may read from each disk of the node, and may write to it; default: no limit. */
   readonly diskBytesPerSecond?: number | undefined;
   /** Fails the start of a machine whose VMM the host cannot limit. */
   readonly requiresCgroup?: boolean;
-  /** Where the guests' serial consoles are kept, `memory`: their ends only; default `file`. */
+  /** Storage of the guests' serial consoles. `memory`: only the end of each; default `file`. */
   readonly console?: 'file' | 'memory' | 'off';
 }

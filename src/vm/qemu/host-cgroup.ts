@@ -33,10 +33,10 @@ export interface HostCgroup {
 /** Limit of QEMU's threads: processors, disks (at most 64) and its own. */
 const maxThreads = 512;
 
-/** What the node gives all machines alike. */
+/** Limits of the node that are the same for all machines. */
 export interface NodeLimits {
   readonly maySwap: boolean;
-  /** What each may read, and as much that it may write, of each disk of the node; undefined: no limit. */
+  /** Rate at which each may read from each disk of the node, and may write to it; undefined: no limit. */
   readonly diskBytesPerSecond: number | undefined;
 }
 

@@ -4,7 +4,7 @@ import { ProcessorSavings } from './processor-savings.ts';
 
 /**
  * Seconds of machines that use so many of `cores` each, all with the same shares; those that are rested after each second.
- * What none of them uses is idle.
+ * The time that none of them uses is idle.
  */
 function run(savings: ProcessorSavings, seconds: readonly Readonly<Record<string, number>>[], cores = 2) {
   const used = new Map<string, number>();

@@ -1,23 +1,23 @@
-/** What a machine has used of the processor since it began, and its part of the node's. */
+/** Processor time that a machine has used since it began, and its CPU weight in shares. */
 export interface ProcessorUse {
   readonly usedMs: number;
   readonly cpuShares: number;
 }
 
-/** What a machine that has rested weighs more than one that has not. */
+/** Factor by which the CPU weight of a machine that has rested is higher. */
 export const restedFactor = 10;
 /** Maximum savings of processor time, in `ms`: twenty answers of an emulated guest. */
 const maxSavedMs = 2000;
 
 /**
- * Which machines have used less of the processor lately than what is theirs by their shares. Among those that all want
- * more than there is, the kernel gives each its part and no credit for what it has left to others before: a guest that
- * does something once in a while gets its answer done in as many turns as one that never stops has. So those that have
- * saved weigh more, until they have used what they saved. In the long run none gets more than its part by that, and one
- * that always runs has no savings.
+ * Finds the machines that have recently used less of the processor than their shares entitle them to. Among machines
+ * that all want more than there is, the kernel gives each its part, and no credit for time that it left to others
+ * before: a guest that works now and then waits for as many turns as one that never stops. So a machine with savings
+ * gets a higher weight until it has used them. In the long run no machine gets more than its part, and one that always
+ * runs has no savings.
  *
- * What is divided is what the machines used and what no one used. Other programs' part of the processor is not: else
- * beside them no machine could use what is its own, and those that flood would have savings, too.
+ * The time that is divided is that which the machines used plus the idle time. Time of other programs is left out:
+ * otherwise no machine could use its part beside them, and machines that flood would have savings, too.
  */
 export class ProcessorSavings {
   readonly #machines = new Map<string, { usedMs: number; savedMs: number }>();

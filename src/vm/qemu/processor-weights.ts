@@ -16,7 +16,7 @@ const lookMs = 1000;
 /** The kernel's bound. */
 const maxShares = 262_144;
 
-/** What all machines of this process weigh on the host's processor: their limits' shares, and more for one that has rested. */
+/** Sets the CPU weight of each machine of this process: the shares of its limits, and more if it has rested. */
 class ProcessorWeights {
   readonly #machines = new Map<string, Weighed>();
   readonly #savings = new ProcessorSavings();
@@ -31,7 +31,7 @@ class ProcessorWeights {
     this.#look();
   }
 
-  /** What such a process uses is the machine's. */
+  /** Counts the processor time of that process as the machine's. */
   joined(id: string, pid: number): void {
     this.#machines.get(id)?.pids.add(pid);
   }
@@ -44,7 +44,7 @@ class ProcessorWeights {
     this.#machines.delete(id);
   }
 
-  /** Looks at all of them once in a while, as long as there are any. */
+  /** Checks all of them every `lookMs`, as long as there are any. */
   #look(): void {
     if (this.#timer !== undefined || this.#machines.size === 0) return;
     this.#timer = setTimeout(() => {

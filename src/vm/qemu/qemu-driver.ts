@@ -65,7 +65,7 @@ export async function sweepMachine(id: string, cgroupParent?: string): Promise<v
   await sweepHostCgroups(id, cgroupParent);
 }
 
-/** How a machine starts, with the host files it needs. */
+/** Start of a machine. `template`: the directory of the template that it is restored from. */
 type Beginning = { readonly kind: 'boot' | 'freeze' } | { readonly kind: 'restore'; readonly template: string };
 
 async function makeTemplate(

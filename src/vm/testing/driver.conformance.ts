@@ -12,7 +12,7 @@ import {
   type MachineSpec,
 } from '../driver.ts';
 
-/** What the suite needs besides the driver. Disposing removes what the suite left. */
+/** A driver and its surroundings, for the suite. Disposing removes everything that the suite left. */
 export interface DriverHarness extends AsyncDisposable {
   readonly driver: MachineDriver;
   /** Makes a valid spec that boots, with a unique id and an empty directory. */
