@@ -7,8 +7,8 @@ setFlagsFromString('--expose-gc');
 const collect = runInNewContext('gc') as () => void;
 
 /**
- * What this process holds on to, in bytes: objects and buffers, without the garbage. Code and large objects do not
- * count: V8 loads the source of a module of 4 MB when it compiles one function of it, and drops it minutes later.
+ * Memory that this process holds, in bytes: objects and buffers, without garbage. Code and large objects do not count:
+ * V8 loads the source of a module of 4 MB when it compiles one function of it, and drops it minutes later.
  */
 export function heldMemory(): number {
   collect();
@@ -17,7 +17,7 @@ export function heldMemory(): number {
   return objects.space_used_size + process.memoryUsage().arrayBuffers;
 }
 
-/** What is still held when connections and streams that were used have closed: when it no longer falls. */
+/** Held memory after it has stopped falling, when used connections and streams have closed. */
 async function heldAtRest(): Promise<number> {
   for (let held = heldMemory(); ;) {
     await sleep(20);
@@ -37,7 +37,7 @@ async function lowest(work: () => Promise<void> | void): Promise<number> {
   return low;
 }
 
-/** How much more is held after five runs of `work` than after the five before them, in bytes. */
+/** Growth of held memory from the first five runs of `work` to the next five, in bytes. */
 export async function heldAfter(work: () => Promise<void> | void): Promise<number> {
   await work();
   const before = await lowest(work);

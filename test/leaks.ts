@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { run } from '#host/run.ts';
 
 /**
- * What PodVM may leave on a host, looked for by name: a directory of its own, and the ids of its sandboxes and machines.
- * So other PodVMs may run beside a test, and what they have is not mistaken for a leak.
+ * Names by which traces of a PodVM are found on a host: its directory, and the ids of its sandboxes and machines. So
+ * other PodVMs may run beside a test, and their resources are not mistaken for leaks.
  */
 export interface Belongings {
   /** State directory; its files are listed too, unless there is none. */

@@ -1,11 +1,12 @@
 /*
- * What a file server that a guest has taken over might try. It enters the namespaces of a real one, with its users,
+ * Attacks of a file server that a guest has taken over. Enters the namespaces of a real one, with its users,
  * capabilities and list of system calls, tries each attack once, and prints `NAME RESULT` for it: `done` if it worked,
- * else the reason. Nothing is written to what it opens.
+ * else the reason. It writes nothing to the files that it opens.
  *
  *   fallen-files SERVER_PID FILTER_FILE SHARED_DIRECTORY HOST_PID [control]
  *
- * `control` stays where it is: so the list is run outside, too, to see that its attacks are attacks.
+ * `control` stays unconfined and leaves out attacks on the kernel and mounts: the list also runs so, to show that its
+ * attacks can succeed.
  */
 #define _GNU_SOURCE
 #include <errno.h>

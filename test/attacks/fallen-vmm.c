@@ -1,11 +1,11 @@
 /*
- * What a VMM that a guest has taken over might try. It is told where everything is (a stronger enemy than a real one),
- * tries each attack once, and prints `NAME RESULT` for it: `done` if it worked, else the reason.
+ * Attacks of a VMM that a guest has taken over. Its arguments name all targets, which a real attacker would have to
+ * find. Tries each attack once, and prints `NAME RESULT` for it: `done` if it worked, else the reason.
  *
  *   fallen-vmm VICTIM_DIR VICTIM_PID VICTIM_NETNS STATE_DIR ADMIN_SOCKET ABSTRACT_SOCKET [control]
  *
- * `control` leaves out what would change a host that does not stop it: so the list is run there too, outside of any
- * jail, to see that its attacks are attacks.
+ * `control` leaves out attacks that would change a host without a jail: the list also runs there, to show that its
+ * attacks can succeed.
  */
 #define _GNU_SOURCE
 #include <errno.h>

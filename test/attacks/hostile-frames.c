@@ -1,5 +1,5 @@
 /*
- * What a guest may try on its network, one attack at a time: it writes whole frames.
+ * Attacks of a guest on its network, one for each call: writes whole frames.
  *
  *   hostile-frames DEVICE ATTACK [ARGUMENT...]
  *

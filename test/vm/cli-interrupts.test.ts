@@ -30,7 +30,7 @@ after(() => rm(temporary, { recursive: true }));
 
 describe('Ctrl-C of podvm run', { skip, timeout: 900_000 }, () => {
   let cli: CliNode;
-  /** What a run that came to its end leaves: files, and the node's network. */
+  /** Files and parts of the node's network that remain after a run that was not cut short. */
   let usual: ReadonlySet<string>;
   const ids = new Set<string>();
 
@@ -87,7 +87,7 @@ describe('Ctrl-C of podvm run', { skip, timeout: 900_000 }, () => {
     await until(`${what}\n${typed.stderr()}`, look, () => isOver);
     typed.child.kill('SIGINT');
     const { code, stderr } = await typed.ended;
-    assert.notEqual(code, 0, what); // that of the signal, or of the pod
+    assert.notEqual(code, 0, what); // exit code for the signal, or the pod's
     const now = [...(await files()), ...(await traces())];
     assert.deepEqual(
       now.filter((each) => !usual.has(each)),

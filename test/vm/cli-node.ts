@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { removeDefaultNetwork } from '#network/default-network.ts';
 
 export const repo = join(import.meta.dirname, '../..');
-/** What a program that is left running may take to end by itself, in `ms`. */
+/** Time for a program that was left running to end after a signal, in `ms`. */
 const politeMs = 5000;
 const setUpRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
 
@@ -76,7 +76,7 @@ export async function openCliNode({
     start,
     type: async (args, input) => await start(args, input).ended,
     async [Symbol.asyncDispose]() {
-      // What a test left running is ended as a user would: politely, and at once when it does not heed that.
+      // Ends programs that a test left running as a user would: with Ctrl-C, and with a second one after a while.
       const left = [...running];
       for (const { child } of left) child.kill('SIGINT');
       const impatience = setTimeout(() => {

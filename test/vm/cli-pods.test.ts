@@ -152,7 +152,7 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
       return stdout;
     };
     const name = `${registry.name}/team/hello`;
-    // What was asked for, and not a name that the image had before.
+    // The command prints the reference as typed, not a name that the image had before.
     for (const asked of [`${name}:1`, `${name}@${written.manifestDigest}`, `${name}:2@${written.manifestDigest}`]) {
       assert.equal(await said('pull', asked), `${asked}\n`);
     }

@@ -44,7 +44,7 @@ function openWindow(line: string) {
         look();
       }),
     [Symbol.asyncDispose]: async () => {
-      child.kill('SIGKILL'); // which closes the terminal
+      child.kill('SIGKILL'); // closes the terminal
       await ended;
     },
   };

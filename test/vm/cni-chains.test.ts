@@ -135,7 +135,7 @@ describe('a CNI chain', { skip, timeout: 240_000 }, () => {
 });
 
 describe('check() of a CNI chain', { skip, timeout: 120_000 }, () => {
-  /** What a process that starts now is told of the only attachment there is. */
+  /** Returns the check of the only attachment, as a newly started process gets it; undefined if it has none. */
   const checked = async (network: Network, signal = soon()) => {
     const [check, ...more] = await network.check(signal);
     assert.deepEqual(more, []);

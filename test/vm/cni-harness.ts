@@ -10,7 +10,7 @@ import { tracesOf } from '../leaks.ts';
 /** A node's network by CNI configurations that a test writes, without machines. Disposing takes all of it away. */
 export interface CniHarness extends AsyncDisposable {
   readonly directory: string;
-  /** Where configurations are looked for, and plugins besides the node's own. */
+  /** Directory of CNI configurations, and the one of plugins besides the node's own. */
   readonly configDirectory: string;
   readonly pluginDirectory: string;
   /** For addresses: host-local's `dataDir`. */
@@ -90,7 +90,7 @@ export async function makeBridge(name: string): Promise<AsyncDisposable> {
   return { [Symbol.asyncDispose]: async () => void (await run('ip', ['link', 'delete', name])) };
 }
 
-/** What a command says about the network namespace of an attachment. */
+/** Returns the output of a command that runs in the network namespace of an attachment. */
 export async function inside({ netns }: Attachment, program: string, ...args: readonly string[]): Promise<string> {
   return (await run('nsenter', [`--net=${netns}`, program, ...args])).stdout;
 }

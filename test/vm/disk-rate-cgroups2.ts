@@ -17,7 +17,7 @@ await mkdir(join(cgroupRoot, 'first'));
 for (const pid of (await readFile(join(cgroupRoot, 'cgroup.procs'), 'latin1')).split('\n').filter(Boolean))
   await writeFile(join(cgroupRoot, 'first/cgroup.procs'), pid);
 
-/** How long the command takes with that rate, in `ms`. */
+/** Runs the command with that rate and returns the time it takes, in `ms`. */
 async function confined(command: string, diskBytesPerSecond: number | undefined): Promise<number> {
   const child = spawn('sh', ['-c', `read go; ${command}`], { stdio: ['pipe', 'inherit', 'inherit'] });
   await once(child, 'spawn');
@@ -36,7 +36,7 @@ async function confined(command: string, diskBytesPerSecond: number | undefined)
   return Math.round(tookMs);
 }
 
-// What the kernel writes back later counts for the cgroup that has filled the file, so each rate has a file of its own.
+// Data written back later counts for the cgroup that has filled the file, so each rate has a file of its own.
 const [free, limited] = ['free', 'limited'].map((name) => join(directory, name)) as [string, string]; // SAFE: two names
 const dd = `dd bs=1M count=${Number(bytes) / 1024 ** 2} status=none`;
 const ways: Readonly<Record<string, (file: string) => string>> = {

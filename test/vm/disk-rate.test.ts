@@ -15,7 +15,7 @@ const scratch = { name: 'data', kind: 'scratch' } as const;
 const checkout = join(import.meta.dirname, '../..');
 
 await suite('the rate of disks', { skip: await whyNoVm() }, () => {
-  /** How long a pod takes to read what no cache of its kernel or the host's has, in `ms`. */
+  /** Returns the time that a pod takes to read data that is in no cache of its kernel or of the host, in `ms`. */
   const readMs = async (rate: number | undefined) => {
     const assets = (await readAssets()) ?? assert.fail('no assets');
     const options = { assets, accelerator: 'tcg', templates: templatesDirectory } as const;

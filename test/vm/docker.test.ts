@@ -10,7 +10,7 @@ const skip = await whyNoVm();
 /** An emulated daemon takes half a minute to start, and each of its containers ten seconds. */
 const patienceMs = 600_000;
 
-/** What a pod's command does: what a cgroup hands down, it cannot have processes beside, in Docker's own images as here. */
+/** Command of the pod. Moves its processes first, as Docker's images do: a cgroup that delegates may have none. */
 const script = `
 mkdir -p /sys/fs/cgroup/init
 for pid in $(cat /sys/fs/cgroup/cgroup.procs); do echo $pid >/sys/fs/cgroup/init/cgroup.procs || true; done 2>/dev/null

@@ -7,7 +7,7 @@ import { openNode, whyNoVm, type Node } from './node.ts';
 const minute = () => AbortSignal.timeout(60_000);
 const skip = await whyNoVm();
 
-/** What the kernel says of a process: of the container's first, and of the shell of a command in it. */
+/** Prints the kernel's properties of the container's first process and of the shell of a command in it. */
 const script = `
 of() {
   grep -E '^(Umask|Uid|Gid|Groups|SigBlk|Cap|NoNewPrivs|Seccomp)' $1/status

@@ -25,7 +25,7 @@ const skip = await whyNoVm();
 const minute = () => AbortSignal.timeout(60_000);
 const image = 'localhost/podvm/base:latest';
 
-/** What must work where there is no jail, or it would prove nothing that it fails in one. */
+/** Attacks that must succeed without a jail; otherwise their failure in one would prove nothing. */
 const attacksThatAre = [
   ...['scratch.ext4', 'console.log', 'vmm.log', '../sandbox.json', '../logs', 'sockets'].map(
     (file) => `read-neighbours:${file}`,

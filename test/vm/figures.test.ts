@@ -16,7 +16,7 @@ const machineSchema = v.object({
   }),
 });
 
-/** What each of these must have grown by, at least, after the work below. */
+/** Least growth of each figure by the work below. */
 const workOfContainer = {
   container_cpu_usage_seconds_total: 1n,
   container_memory_rss: 8n << 20n,
@@ -96,12 +96,12 @@ describe('figures, as a kubelet asks for them', { skip }, () => {
     // Read past the page cache, where the file still is.
     await run('head -c 8388608 /dev/urandom > /written; sync; dd if=/written of=/dev/null bs=1M iflag=direct');
     await run('i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done; ping -c 3 -s 1000 -W 1 10.255.255.1; true');
-    await run('wget -q -T 2 -O - http://169.254.169.254/; true'); // which no pod has unasked
+    await run('wget -q -T 2 -O - http://169.254.169.254/; true'); // dropped, since no pod may reach metadata by default
     const hold = `awk 'BEGIN { s = "x"; while (length(s) < 12000000) s = s s; system("sleep 1000000") }'`;
     for (const command of [hold, 'nc -l -p 4000']) await run(`(${command} < /dev/null > /dev/null 2>&1 &)`);
     const deadline = Date.now() + 60_000;
     let then = await metricsNow();
-    // What was started in the background takes its memory, and its socket, in its own time.
+    // The programs in the background take some time to get their memory and their socket.
     const isThere = () =>
       valueOf(then.container, 'container_memory_rss') >
         valueOf(first.container, 'container_memory_rss') + (8n << 20n) &&

@@ -10,18 +10,18 @@ import { openNode, whyNoVm } from './node.ts';
 import { execute, startScript } from './scripts.ts';
 
 /**
- * What a pod notices of neighbours that flood everything. Whatever else works on this host must not decide: so short spans
- * with and without the floods take turns, the latter while the VMMs of the floods are stopped, and both meet the same host.
+ * Delay of a pod beside neighbours that flood everything. Other work on this host must not decide the result, so short
+ * spans with and without the floods alternate; in the latter, the VMMs of the floods are stopped.
  */
 const skip = await whyNoVm();
 const mebibyte = 1024 ** 2;
 const minute = () => AbortSignal.timeout(60_000);
-/** How many times its quiet time an exec may take. */
+/** Limit of the time of an exec, as a multiple of its time in a quiet span. */
 const times = 2;
-/** Of a quiet span and a flooded one. */
+/** Number of rounds, each a quiet span and a flooded one. */
 const rounds = 12;
 /**
- * Flooded execs in a round, and what is between them in `ms`: long enough that the floods save nothing by being
+ * Flooded execs in a round, and the time between them in `ms`: long enough that the floods save nothing by being
  * stopped, and that the neighbour's execs, of 100 ms of a core each, are less than its part of a host with other work.
  */
 const [floodedExecs, everyMs] = [3, 800];
@@ -61,7 +61,7 @@ for (const count of [1, 3]) {
       }
       undo.defer(() => signal('SIGCONT'));
       const weights = async () => await Promise.all([vmmOf(quietPod), ...flooding].map(weightOf));
-      // What the floods had saved when they began is theirs to use, before the neighbour.
+      // The floods first use the savings that they had when they began.
       if (count > 1) {
         await until(async () => {
           const [rested = 0, ...others] = await weights();
@@ -75,7 +75,7 @@ for (const count of [1, 3]) {
         quiet.push(await execMs(neighbour));
         signal('SIGCONT');
         for (let exec = 0; exec < floodedExecs; exec += 1) {
-          await delay(everyMs); // of flood
+          await delay(everyMs); // the floods run
           flooded.push(await execMs(neighbour));
         }
       }
@@ -97,7 +97,7 @@ async function execMs(container: Container): Promise<number> {
   return performance.now() - beganMs;
 }
 
-/** What its VMM weighs on the host's processor. */
+/** Returns the VMM's `cpu.weight` or, with cgroups v1, its `cpu.shares`. */
 async function weightOf(pid: number): Promise<number> {
   const [, path = assert.fail('no cgroup')] =
     /^\d+:(?:cpu|cpu,cpuacct)?:(\/podvm.*)$/m.exec(await readFile(`/proc/${pid}/cgroup`, 'utf8')) ?? [];

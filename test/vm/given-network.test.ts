@@ -36,7 +36,7 @@ await suite('a netns that another program has connected', { skip: await whyNoVm(
   });
   afterEach(async () => {
     await run('ip', ['netns', 'delete', netns]);
-    await removeDefaultNetwork(directory, soon()); // of what was connected ahead
+    await removeDefaultNetwork(directory, soon()); // made for attachments that were connected ahead
     await rm(directory, { recursive: true });
   });
   const connectAs = async (name: string) => {

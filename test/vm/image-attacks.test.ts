@@ -25,7 +25,7 @@ import { whyNoVm } from './node.ts';
 
 const MiB = 1024 ** 2;
 const minutes = () => AbortSignal.timeout(300_000);
-/** What a pod beside a hostile image may feel of it: generous, for this machine may be busy. */
+/** Limit of the delay of the process that serves pods, in `ms`; generous, since this machine may be busy. */
 const maxDelayMs = 1000;
 const maxGrowthBytes = 100 * MiB;
 

@@ -574,7 +574,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
   });
 });
 
-/** What `podman login` of root leaves, beside what is there; undone when disposed. */
+/** Writes the file that root's `podman login` leaves. Disposing restores the previous one. */
 async function rootsLogin(credentials: string): Promise<AsyncDisposable> {
   const path = '/run/containers/0/auth.json';
   const before = await readFile(path).catch(() => undefined);

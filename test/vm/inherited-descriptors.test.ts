@@ -183,7 +183,7 @@ function namesIn(path: string): readonly string[] {
   }
 }
 
-/** What the descriptors of the daemon are that its starter gave it; undefined until that is known. */
+/** Targets of the descriptors that the daemon's starter gave it; undefined until they are known. */
 async function givenIn(root: string): Promise<ReadonlySet<string> | undefined> {
   const lines = await readFile(join(root, 'given'), 'utf8').catch(() => '');
   const links = lines.split('\n').filter((line) => line !== '');

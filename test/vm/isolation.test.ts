@@ -82,7 +82,7 @@ describe('docs/isolation.md', { skip, timeout: 120_000 }, () => {
       areas.filter((area) => flagsOf(area).includes('mg')).map((area) => area.split('\n')[0]),
       [],
     );
-    // What no core is made of, and no process of its user may trace, is shown as root's (proc(5), PR_SET_DUMPABLE).
+    // The /proc files of a process that its user cannot dump or trace belong to root (proc(5), PR_SET_DUMPABLE).
     assert.equal((await stat(`/proc/${pid}/environ`)).uid, 0);
     assert.equal(await swapOf(pod.id), '0');
     const scores = await Promise.all([pid, await parentOf(pid)].map((each) => scoreOf(each)));

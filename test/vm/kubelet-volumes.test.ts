@@ -129,7 +129,7 @@ describe('volumes of a kubelet', { skip }, () => {
     assert.equal(await sh(one, 'stat -c "%u %g %a" /disk /disk/file'), '0 2000 2777\n0 2000 644\n');
     await runtime.stopContainer({ containerId: one });
     await runtime.removeContainer({ containerId: one });
-    const two = await start('two', mounts); // what an init container wrote is there for those after it
+    const two = await start('two', mounts); // it sees the files of the first one, as after an init container
     assert.equal(await sh(two, 'cat /disk/file /memory/file'), 'hello\nthere\n');
     assert.match(await sh(two, 'dd if=/dev/zero of=/memory/big bs=1M count=8'), /No space left/);
     assert.match(await sh(two, 'df -k /memory | tail -1'), /\b4096\b/);

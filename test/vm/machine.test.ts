@@ -158,7 +158,7 @@ test(
   'a machine that the host does not bound runs with a word, or not at all where it must',
   { skip, timeout: 60_000 },
   async () => {
-    const hostLimits = { memoryBytes: Number.NaN, cpuMillis: undefined, cpuShares: 1024 }; // what the kernel refuses
+    const hostLimits = { memoryBytes: Number.NaN, cpuMillis: undefined, cpuShares: 1024 }; // the kernel refuses it
     const said: string[] = [];
     await using lax = await openHarness({ onUnconfined: (why) => said.push(why) });
     for (const spec of [await lax.makeSpec(), await lax.makeSpec()]) {

@@ -64,9 +64,9 @@ describe('a pod that lies on the network', { skip, timeout: 240_000 }, () => {
     return { said, sent: Number(/^sent (\d+)$/m.exec(said)?.[1]) };
   };
   const fetches = async (from: Pod, url: string) => await says(from, `wget -q -T 3 -O - ${url} 2>&1 || echo failed`);
-  /** Where the victim finds its gateway. */
+  /** ARP entry of the gateway in the victim. */
   const wayOut = async () => await says(victim, `grep '^${gateway} ' /proc/net/arp`);
-  /** What the victim and the bridge believe. */
+  /** ARP entry, routes and addresses of the victim, and the bridge's MAC table. */
   const beliefs = async () => ({
     arp: await wayOut(),
     routes: await says(victim, 'ip route; ip -6 route | grep -v ^ff'),
@@ -144,7 +144,7 @@ describe('a pod that lies on the network', { skip, timeout: 240_000 }, () => {
 describe('what the node refuses of pods', { skip, timeout: 120_000 }, () => {
   test('is loopback, more connections than one pod may have, and its own services where it is closed', async () => {
     await using way = await openWay({});
-    // What a pod that gets past its own port would do.
+    // Acts like a pod that gets past its own port.
     await way.inPod('echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet; ip address del 127.0.0.1/8 dev lo');
     await way.inPod(`ip route add 127.0.0.1/32 via ${way.gateway} dev eth0`);
     await writeFile(`/proc/sys/net/ipv4/conf/${way.bridge}/route_localnet`, '1');

@@ -414,7 +414,7 @@ async function servePage(body: Buffer) {
   };
 }
 
-/** What the server says, once it listens. */
+/** Returns the answer of the server, once it listens. */
 async function untilFetched(url: string): Promise<string> {
   for (const deadline = soon(); ; deadline.throwIfAborted()) {
     const answer = await fetch(url, { signal: AbortSignal.timeout(5000) }).catch(() => undefined);

@@ -27,7 +27,7 @@ export interface Node extends AsyncDisposable {
   readonly sandboxes: OpenSandboxes;
   /** Random names it gave out; among them are those of its sandboxes, also of those that never came to be. */
   readonly ids: readonly string[];
-  /** What is there of its sandboxes, outside of its directory (test/leaks.ts); empty once they are removed. */
+  /** Lists traces of its sandboxes outside of its directory (test/leaks.ts); empty once they are removed. */
   leftovers(): Promise<readonly string[]>;
 }
 
@@ -45,7 +45,7 @@ export async function whyNoVm(): Promise<string | false> {
   return reason;
 }
 
-/** What `podvm setup` made; undefined when it never ran. */
+/** Returns the assets that `podvm setup` made; undefined when it never ran. */
 export async function readAssets(): Promise<Assets | undefined> {
   try {
     return v.parse(assetsSchema, JSON.parse(await readFile(join(assetsRoot, 'assets/current.json'), 'utf8')));
@@ -62,13 +62,13 @@ export interface NodeOptions {
   readonly templates?: string;
   /** Machines that wait for a pod; default 0. */
   readonly poolSize?: number;
-  /** How far the node's clock is ahead, in `ms`. */
+  /** Lead of the node's clock, in `ms`. */
   readonly aheadMs?: number;
   /** Other parts of set-up than the real ones. */
   readonly assets?: Partial<Assets>;
-  /** Where a CNI configuration is looked for; default: the built-in network. */
+  /** Directory of CNI configurations; default: none, so the built-in network is used. */
   readonly cniConfigDirectory?: string;
-  /** Where CNI plugins are looked for. */
+  /** Directories of CNI plugins. */
   readonly cniPluginDirs?: readonly string[];
   /** Puts itself between the sandboxes and the real parts. */
   readonly around?: (parts: Parts) => Parts;

@@ -6,7 +6,7 @@ import { filesBelow, openTo, otherUsers } from '../other-users.ts';
 import { type CliNode, openCliNode, repo } from './cli-node.ts';
 import { whyNoVm } from './node.ts';
 
-/** What users of the host other than root get of a node, whatever umask it was started with. */
+/** Paths of a node that users of the host other than root can see, with any umask of its starter. */
 const known = ['assets', 'assets/current.json', 'probe', 'probe/accelerator.json', 'share'];
 const pod = (share: string) => `
 apiVersion: v1

@@ -8,7 +8,7 @@ import { type CliNode, openCliNode } from './cli-node.ts';
 
 const skip = await whyNoVm();
 
-/** What a mesh's init container does, with each of iptables' ways to speak to the kernel. */
+/** Rules of a service mesh's init container, added with both of iptables' interfaces to the kernel. */
 const redirect = `
 for family in iptables ip6tables; do
   $family-nft -t nat -N MESH

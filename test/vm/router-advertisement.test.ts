@@ -39,7 +39,7 @@ describe('a router advertisement of a neighbour', { skip, timeout: 180_000 }, ()
     assert.deepEqual(await node.leftovers(), []);
   });
 
-  /** What a pod's addresses and routes are before and after it; the pod is left running. */
+  /** Returns a pod's addresses and routes before and after the attack; the pod is left running. */
   const attack = async (name: string, more: Partial<SandboxSpec>) => {
     const pod = await node.sandboxes.run({ ...sandboxSpec, name, ...more }, minute());
     const main = await pod.createContainer({ ...containerSpec, image, command: ['sleep', '1000'] }, minute());

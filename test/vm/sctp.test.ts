@@ -31,7 +31,7 @@ describe('SCTP between pods', { skip, timeout: 240_000 }, () => {
     await outputToEnd(await sandbox.createContainer({ ...containerSpec, image, mounts, command }, soon()), soon);
   const ask = (sandbox: Sandbox, address: string, at: number) =>
     says(sandbox, ['/probe/probe', 'ask', address, String(at), String(bytes)]);
-  /** What its kernel has counted of the protocol. */
+  /** Returns one of its kernel's counters of the protocol. */
   const counted = async (sandbox: Sandbox, name: string) => {
     const text = await says(sandbox, ['cat', '/proc/net/sctp/snmp']);
     return Number(new RegExp(`^${name}\\s+(\\d+)$`, 'm').exec(text)?.[1]);

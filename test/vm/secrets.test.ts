@@ -8,7 +8,7 @@ import { whyNoVm } from './node.ts';
 import { type CliNode, openCliNode, type Typed } from './cli-node.ts';
 
 /**
- * Where a Secret's bytes are while its pod runs, and afterwards: in the guest's memory, and nowhere on the host that
+ * Places of a Secret's bytes while its pod runs, and afterwards: the guest's memory, and nothing on the host that
  * outlives the machine. Each way into a container has a secret of its own.
  */
 const skip = await whyNoVm();
@@ -57,7 +57,7 @@ describe('a Secret', { skip, timeout: 300_000 }, () => {
   });
 
   it('is in no file of the state directory, the disk of its pod included, however the guest has synced', async () => {
-    // What is no secret is found there: else the search would prove nothing.
+    // Finds a text that is no secret, which shows that the search works.
     const known = secret();
     assert.equal((await cli.type(['exec', 'keeper', '--', 'sh', '-c', `echo ${known} > /file; sync`])).code, 0);
     const files = await filesOf(cli.root);

@@ -11,9 +11,9 @@ import { runInBuildRoot } from '#setup/build-root.ts';
 import { assetsRoot, openNode, whyNoVm, type Node } from './node.ts';
 
 /**
- * What a tenant gets of the host by a share that was meant to be harmless: as root of a container that has the host's
- * root directory, and in the place of the file server, taken over (`test/attacks/fallen-files.c`). Nothing is written to
- * what must not be opened.
+ * Access to the host that a tenant gets by a share that was meant to be harmless: as root of a container that has the
+ * host's root directory, and in the place of the file server, taken over (`test/attacks/fallen-files.c`). The test
+ * writes nothing to files that must not be opened.
  */
 const skip = await whyNoVm();
 const minute = () => AbortSignal.timeout(60_000);
@@ -28,7 +28,7 @@ const switches = [
   ...globSync('/sys/fs/cgroup/{,memory/,unified/}cgroup.procs').map((path) => path.slice(1)),
 ];
 
-/** What must work where there is no jail, or it would prove nothing that it fails in one. */
+/** Attacks that must succeed without a jail; otherwise their failure in one would prove nothing. */
 const attacksThatAre = [
   ...['core_pattern', 'panic'].map((name) => `write:/proc/sys/kernel/${name}`),
   ...['read:/proc/self/status', 'read:/etc/shadow', 'signal:host', 'signal:by-descriptor', 'process:fork'],

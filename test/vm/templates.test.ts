@@ -12,7 +12,7 @@ const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(120_000);
 const dayMs = 24 * 3600 * 1000;
 
-/** What a guest says of itself. */
+/** Identity of a guest, as reported from inside. */
 interface Identity {
   readonly bootId: string;
   readonly mac: string;

@@ -25,7 +25,7 @@ const findingsSchema = v.object({
   findings: v.array(v.object({ name: v.string(), status: v.string(), detail: v.string() })),
 });
 
-/** What an upgrade leaves: parts under other names, another generation, told in one step. Returns the new key. */
+/** Makes parts under other names current in one step, with a new generation, as an upgrade does. Returns their key. */
 async function upgrade({ root }: CliNode): Promise<string> {
   const file = join(root, 'assets/current.json');
   const current = v.parse(currentSchema, JSON.parse(await readFile(file, 'utf8')));

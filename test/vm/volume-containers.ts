@@ -59,7 +59,7 @@ export async function openPlain(options: PlainOptions): Promise<World & AsyncDis
   };
 }
 
-/** Which of the ways to call it works on this host. */
+/** Returns the first way to call crun that works on this host. */
 async function workingCommand(bundle: string): Promise<CrunCommand> {
   try {
     return await firstWorking(crunCommands, (command) => runBundle(command, bundle));

@@ -31,7 +31,7 @@ const minute = () => AbortSignal.timeout(60_000);
 
 const emptyDirsEnd = 'An emptyDir ends with its sandbox.';
 const emptyDirsAreTheGuests = "What the host writes into an emptyDir's directory does not appear in the pod.";
-/** Where a pod's volume differs from a plain container's: what it comes to, and where docs/limitations.md says so. */
+/** Outcomes that differ from a plain container's, each with the sentence of docs/limitations.md that says so. */
 const differences: Readonly<Record<string, readonly [outcome: string, sentence: string]>> = {
   'share inotify': ['unseen', '`inotify` reports no changes made on the host.'],
   'scratch pod restart': ['gone', emptyDirsEnd],
@@ -40,9 +40,9 @@ const differences: Readonly<Record<string, readonly [outcome: string, sentence: 
   'tmpfs update from the host': ['unseen', emptyDirsAreTheGuests],
 };
 
-/** A tmpfs has it since Linux 6.6: it is the host's kernel that says what a plain container's comes to. */
+/** Rows that depend on the host's kernel: a tmpfs supports these since Linux 6.6. */
 const ofKernels = new Set(['tmpfs O_DIRECT', 'tmpfs O_DIRECT of a new file']);
-/** What can be done where nothing can be written. */
+/** Operations that succeed on a read-only mount. */
 const harmless = /^\S+( read-only)? (read|mmap to read|flock|subPath|pod restart|update from the host)$/;
 
 interface PodOptions {

@@ -30,17 +30,17 @@ export interface World {
 /** Modes of volumes that a kubelet keeps on the host, where paths name them. */
 type KeptMode = Extract<Mode, 'scratch' | 'tmpfs' | 'push'>;
 
-/** What the host has of one world's volumes. */
+/** Paths on the host of one world's volumes. */
 export interface HostVolumes {
   readonly share: string;
   readonly blockImage: string;
-  /** The volume, and the bind mount of what is at its sub-path. */
+  /** Paths of the volume and of the bind mount of its sub-path. */
   readonly kept: Readonly<Record<KeptMode, { readonly path: string; readonly subPath: string }>>;
-  /** Changes them on the host; the shared and the pushed one, by which a script sees that it has happened, last. */
+  /** Changes them on the host. The shared and the pushed one come last: they tell a script that the update is done. */
   update(): Promise<void>;
 }
 
-/** What a volume that is filled from the host has in it at first. */
+/** First content of a volume that is filled from the host. */
 export const content = { seed: 'seed\n', update: 'old\n' } as const;
 const updated = { ...content, update: 'new\n' } as const;
 /** Below `sub`, where a volume has directories; of pushed ones, the file itself. */
@@ -117,7 +117,7 @@ look share /rw/share 100
 look push /ro/push 100
 for m in scratch tmpfs; do look $m /rw/$m 1; done`;
 
-/** What the next pod still sees, and then what may be written to, read-only. */
+/** Mounts of the next pod: every volume read-only; scratch and tmpfs also writable. */
 const nextMounts: readonly MatrixMount[] = [
   ...modes.map((mode) => ({ mode, at: `/ro/${mode}`, readOnly: true })),
   { mode: 'scratch', at: '/rw/scratch', readOnly: false },
@@ -151,7 +151,7 @@ export async function fillIn(world: World, volumes: HostVolumes): Promise<Readon
   const over = new AbortController();
   const running = world.run(firstScript, firstMounts).finally(() => over.abort());
   const changing = whenThere(join(volumes.share, 'waiting'), over.signal).then(() => volumes.update());
-  await Promise.allSettled([running, changing]); // what they use is taken away when one has failed
+  await Promise.allSettled([running, changing]); // the volumes are removed when one has failed
   const first = rowsOf(await running);
   await changing;
   await world.restart();

@@ -1,8 +1,8 @@
 /*
- * What a directory does with its files, for volume-matrix.test.ts: `probe LABEL DIRECTORY` says one line for each
- * operation, `LABEL NAME: OUTCOME`. The outcome is `ok`, the name of the errno that it failed with, or `wrong` where
- * every call succeeded and something else was found than had been done. The directory has a file `seed`; where none can
- * be made, that is what is operated on. `probe watch LABEL FILE SIGN` waits for a change that it did not make itself.
+ * Tries file operations in a directory, for volume-matrix.test.ts: `probe LABEL DIRECTORY` prints one line for each
+ * operation, `LABEL NAME: OUTCOME`. The outcome is `ok`, the name of the errno that it failed with, or `wrong` if every
+ * call succeeded but the result is not what was done. The directory has a file `seed`, which is used where no file can
+ * be made. `probe watch LABEL FILE SIGN` waits for a change that it did not make itself.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
