@@ -3,7 +3,7 @@ import { run } from '#host/run.ts';
 import { sweepFileServers } from '#storage/file-server.ts';
 import type { CriNode } from '../vm/cri-node.ts';
 
-/** What a fault is done to. */
+/** A node and one pod of it, to which faults happen. */
 export interface Target {
   readonly node: CriNode;
   readonly sandboxId: string;
@@ -14,7 +14,7 @@ export interface Target {
   readonly address: string;
 }
 
-/** What may happen to a node. Each resolves when it has happened, not when the node has recovered. */
+/** A fault of a node. `happen` resolves when the fault has happened, not when the node has recovered. */
 export interface Fault {
   readonly name: string;
   /** Whether the pod's containers go on, with their processes. */

@@ -21,7 +21,7 @@ import {
   writeNetwork,
 } from './worker.ts';
 
-/** What the cluster is made of. */
+/** Programs and files from which the cluster is made. */
 export interface Built {
   readonly kubernetes: string;
   readonly coredns: string;

@@ -7,7 +7,7 @@ import { until } from './kubectl.ts';
 import { images } from './places.ts';
 import type { FirstTour } from './tour.ts';
 
-/** What people type, at pods in machines of the first node; `volumes` and `web` run there. */
+/** Commands of users at pods in machines of the first node; `volumes` and `web` run there. */
 export const kubectlSteps: Steps<FirstTour> = [
   ['kubectl exec passes input, exit codes and terminals', execs],
   ['kubectl cp copies files and directories both ways', copies],

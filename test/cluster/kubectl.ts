@@ -10,7 +10,7 @@ const patienceMs = 240_000;
 const commandTimeoutMs = 300_000;
 const pollMs = 500;
 
-/** What `look` gives once it does not fail. Errors: its last one, after the time. */
+/** Returns the result of `look` once it does not fail. Errors: its last one, after `ms`. */
 export async function until<T>(what: string, look: () => Promise<T>, ms = patienceMs): Promise<T> {
   let last: unknown;
   const tried = async () => {

@@ -35,7 +35,7 @@ async function leavesNothing({ workers }: LeavingTour): Promise<void> {
   }
 }
 
-/** What a worker has left behind on its node: one line for each. */
+/** Lists traces that a worker has left on its node. */
 async function leftOn({ node }: Worker): Promise<readonly string[]> {
   const lines = async (command: string) =>
     (await node.run('sh', ['-c', `${command} || :`])).stdout.split('\n').filter(Boolean);

@@ -18,7 +18,7 @@ export interface NodeOptions {
 /** A program that runs on a node until it is ended. */
 export interface Service extends AsyncDisposable {
   readonly logFile: string;
-  /** Of the program itself, as the host has it. */
+  /** Pid of the program itself, in the host's pid namespace. */
   pid(): Promise<number>;
   isRunning(): boolean;
   /** Sends a signal and waits for the end. */
@@ -27,7 +27,7 @@ export interface Service extends AsyncDisposable {
   begin(): Promise<void>;
 }
 
-/** What the node has on disk, below its directory. */
+/** Directories of the node that are on disk, below its own directory. */
 const onDisk = ['lib/podvm', 'lib/containerd', 'lib/kubelet', 'lib/etcd', 'lib/cni', 'log'];
 const startTimeoutMs = 20_000;
 const endTimeoutMs = 60_000;
@@ -68,7 +68,7 @@ export class ClusterNode implements AsyncDisposable {
   readonly address: string;
   readonly work: string;
   readonly #holder: ChildProcess;
-  /** Of the node's first process. */
+  /** Pid of the node's first process. */
   readonly pid: number;
 
   private constructor({ name, address, work }: NodeOptions, holder: ChildProcess, pid: number) {

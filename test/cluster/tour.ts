@@ -1,6 +1,6 @@
 import type { Cluster, Worker } from './cluster.ts';
 
-/** What steps use while there is one node. */
+/** Cluster and node that steps use while there is one node. */
 export interface FirstTour extends Cluster {
   /** Its kubelet uses podvm, with a delegate. */
   readonly first: Worker;

@@ -9,7 +9,7 @@ import { writeLayout } from '../images/layout-writer.ts';
 
 /** A containerd with runc, in the network of the host, for the setting `delegate`. */
 export interface DelegateNode extends AsyncDisposable {
-  /** What makes it the delegate of a podvm. */
+  /** Settings of a podvm that make it the delegate. */
   readonly settings: Readonly<Record<string, string>>;
 }
 

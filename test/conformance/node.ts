@@ -15,7 +15,7 @@ export interface ConformanceNode extends AsyncDisposable {
   readonly endpoint: string;
   readonly root: string;
   readonly pid: number;
-  /** What it said so far. */
+  /** Returns its output so far. */
   log(): Promise<string>;
   /** Kills the daemon, and starts the next one, which answers when it resolves. */
   replace(): Promise<void>;
@@ -32,7 +32,7 @@ export interface NodeOptions {
   readonly assetsRoot: string;
   /** Further settings, as variables. */
   readonly settings: Readonly<Record<string, string>>;
-  /** What the path of its state directory begins with. */
+  /** Prefix of the path of its state directory. */
   readonly rootPrefix?: string;
   readonly signal: AbortSignal;
 }

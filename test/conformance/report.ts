@@ -67,10 +67,10 @@ export interface Verdict {
   readonly passed: number;
   readonly failed: number;
   readonly skipped: number;
-  /** How many failed by a refusal that the list names. */
+  /** Number of specs that failed by a refusal that the list names. */
   readonly refused: number;
   readonly failures: readonly { readonly spec: string; readonly message: string }[];
-  /** What is not as the list says: empty when all is well. */
+  /** Differences from the list; empty if there are none. */
   readonly surprises: readonly string[];
 }
 

@@ -11,7 +11,7 @@ export interface SuiteOptions {
   readonly endpoint: string;
   /** For its configuration and report. */
   readonly work: string;
-  /** Where its specs make their temporary files. */
+  /** Directory for the temporary files of its specs. */
   readonly temporary: string;
   /** Regular expressions over specs' names. */
   readonly focus: string | undefined;

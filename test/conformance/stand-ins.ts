@@ -72,7 +72,7 @@ const groups = ['root:x:0:', 'daemon:x:1:', 'www-data:x:33:', 'nogroup:x:65534:'
 const file = (name: string, content: string, mode = 0o644): TarSpec => ({ name, content, mode });
 const directory = (name: string, mode = 0o755): TarSpec => ({ name, type: 'directory', mode });
 
-/** What runc and every shell expect of an image. */
+/** Files that runc and every shell expect in an image. */
 const base: readonly TarSpec[] = [
   ...['bin', 'etc', 'dev', 'home', 'mnt', 'proc', 'run', 'sys', 'usr', 'usr/bin', 'var'].map((name) => directory(name)),
   directory('root', 0o700),

@@ -22,7 +22,7 @@ export interface DelegateTourOptions {
   readonly replaceDaemon: () => Promise<void>;
 }
 
-/** What all steps use: a pod of the host's network, which runc runs, and one in a machine. */
+/** Pods that all steps use: one of the host's network, which runc runs, and one in a machine. */
 interface Tour extends DelegateTourOptions {
   readonly host: Pod;
   readonly pod: Pod;

@@ -15,7 +15,7 @@ const containerStatus = v.object({
 });
 const podStatus = v.object({ status: v.object({ network: v.object({ ip: v.string() }) }) });
 
-/** How long a container may take to end, in `ms`. */
+/** Timeout of the end of a container, in `ms`. */
 const endTimeoutMs = 60_000;
 
 /** A pod with its containers, made as a kubelet makes them. */

@@ -15,7 +15,7 @@ import { type Steps, walkSteps } from './walk-steps.ts';
 export interface TourOptions {
   readonly crictl: Crictl;
   readonly containerd: ContainerdNode;
-  /** What containerd was told of podvm. */
+  /** Shim socket and version of podvm in containerd's configuration. */
   readonly podvm: { readonly shimSocketPath: string; readonly version: string };
   readonly work: string;
   readonly say: (text: string) => void;
@@ -27,7 +27,7 @@ export interface TourOptions {
   readonly replaceDaemon: (how: 'SIGKILL' | 'SIGTERM', meanwhile?: () => Promise<void>) => Promise<void>;
 }
 
-/** What all steps use: a pod of each runtime, with a container that waits. */
+/** Pods that all steps use: one of each runtime, with a container that waits. */
 interface Tour extends TourOptions {
   readonly runc: Pod;
   readonly pod: Pod;

@@ -12,7 +12,7 @@ import { databasesRecipe, newCluster } from './recipe.ts';
 const buildTimeoutMs = 900_000;
 const diskMiB = 768;
 
-/** What ends the databases. Only containers end without their pod, and so without its scratch disk. */
+/** Way in which the databases end. Only killed containers leave their pod, and so its scratch disk, in place. */
 export type End = 'containers are killed' | 'the machine is killed' | 'the power is cut';
 export const ends: readonly End[] = ['containers are killed', 'the machine is killed', 'the power is cut'];
 

@@ -9,7 +9,7 @@ import { run } from '#host/run.ts';
  * not have, is lost, as on a disk of a host without power.
  */
 export class DiskToCut implements AsyncDisposable {
-  /** Where it is mounted. */
+  /** Its mount point. */
   readonly path: string;
   readonly #image: string;
   /** The loop device; undefined while it is not mounted. */
@@ -57,7 +57,7 @@ export class DiskToCut implements AsyncDisposable {
   /** Power is there again. Nothing may use the disk any more. Errors: the cut lost no more than a synced disk would. */
   async restore(): Promise<void> {
     await this.#unmount();
-    await this.#mount(); // what the journal has is written
+    await this.#mount(); // replays the journal
     assert.equal(await readFile(join(this.path, 'synced'), 'utf8'), 'synced');
     const unsynced = await readFile(join(this.path, 'lost'), 'utf8').catch(() => '');
     assert.equal(unsynced, '', 'the cut kept what was never synced, and would not show a missing sync');

@@ -95,7 +95,7 @@ const jail = (program: string): readonly string[] => [
   ],
   ...['--proc', '/proc', '--dev', '/dev', '--tmpfs', '/run', '--tmpfs', '/tmp', '--dir', '/etc'],
   ...['--dir', '/sys/class/net/eth0', '--dir', '/sys/fs/cgroup/pod', '--ro-bind', buildRoot, buildRoot],
-  ...['--ro-bind', join(buildRoot, 'usr/lib'), '/lib'], // where libraries of libraries are looked for
+  ...['--ro-bind', join(buildRoot, 'usr/lib'), '/lib'], // libraries that other libraries need
   ...['--ro-bind', program, '/agent', '--seccomp', '4', '--', '/agent', '--fd', '3'],
 ];
 

@@ -5,8 +5,8 @@ import { type Method, paramSchemas } from '#wire/messages.ts';
 import { valuesOf, type Vocabulary } from './schema-values.ts';
 
 /**
- * What a host says to the agent, as the protocol has it but for one thing or another. A run is a list of steps; each but
- * `read` becomes bytes, of which some may be changed or missing.
+ * Traffic of a host to the agent that follows the protocol, apart from single faults. A run is a list of steps; each
+ * except `read` becomes bytes, of which some may be changed or missing.
  */
 const damage = v.object({ changes: v.array(v.tuple([v.number(), v.number()])), cut: v.number() });
 export type Damage = v.InferOutput<typeof damage>;

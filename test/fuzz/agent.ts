@@ -40,7 +40,7 @@ async function open(): Promise<Bench<readonly Step[]>> {
         }
         if (!(await fuzzed.hear(run))) fuzzed = await FuzzedAgent.start(bench);
       } catch (error) {
-        await fuzzed.host.leave().catch(() => undefined); // what it has done is told
+        await fuzzed.host.leave().catch(() => undefined); // the first error is thrown below
         fuzzed = await FuzzedAgent.start(bench);
         throw error;
       }

@@ -34,9 +34,9 @@ const limits: ImageLimits = {
   maxImportMemoryBytes: 1024 * MiB,
   maxImportMs: 60_000,
 };
-/** What mkfs.erofs adds to the content of files. */
+/** Bytes that mkfs.erofs adds to the content of files, at most. */
 const erofsRoomBytes = 4 * MiB;
-/** What a hostile image is refused with. */
+/** Kinds of errors with which a hostile image is refused. */
 const refusals: readonly string[] = ['corrupt', 'exhausted', 'invalid', 'unsupported', 'notFound'];
 const bounds = /more memory|takes more than \d+ s|more disk space/;
 

@@ -97,7 +97,7 @@ const value = fc.oneof(
 
 const step: fc.Arbitrary<Step> = fc.record({
   opcode: fc.oneof(
-    { weight: 3, arbitrary: fc.constantFrom(1, 9, 14, 27, 35) }, // what makes nodes and handles
+    { weight: 3, arbitrary: fc.constantFrom(1, 9, 14, 27, 35) }, // requests that make nodes and handles
     { weight: 6, arbitrary: fc.constantFrom(...layouts.keys()) },
     { weight: 1, arbitrary: fc.nat(60) },
   ),

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import type * as v from 'valibot';
 
-/** What of valibot's schemas is looked at here. */
+/** Parts of valibot's schemas that are used here. */
 interface Schema {
   readonly type: string;
   readonly pipe?: readonly Check[];
@@ -21,7 +21,7 @@ interface Check {
 /** Values for fields by name and type (`port number`), which have to agree with each other. */
 export type Vocabulary = Readonly<Record<string, fc.Arbitrary<unknown>>>;
 
-/** What no field takes, or not everywhere. */
+/** Values that no field takes, or only some. */
 const hostile: fc.Arbitrary<unknown> = fc.oneof(
   fc.constantFrom<unknown>(null, true, '', [], {}, -1, 0.5, 2 ** 53, 1e308, -0, '\0', '../x', 'ü'.repeat(70), '\ud800'),
   fc.constant(JSON.parse('{"__proto__":{"kind":"push"},"constructor":1}')),

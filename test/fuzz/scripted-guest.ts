@@ -130,7 +130,7 @@ export class Guest {
     return Number(body.readBigUInt64LE(0));
   }
 
-  /** What the program has open below a directory. */
+  /** Returns the paths below a directory that the program has open. */
   async openBelow(directory: string): Promise<readonly string[]> {
     const fds = `/proc/${this.#process.pid}/fd`;
     const paths = await Promise.all(

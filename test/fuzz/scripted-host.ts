@@ -9,12 +9,12 @@ import { limits } from '#wire/limits.ts';
 import { type AgentMessage, agentMessageSchema, type Method, resultSchemas } from '#wire/messages.ts';
 
 const answerMs = 10_000;
-/** What may have been damaged on its way is not waited for longer than that. */
+/** Timeout of the answer to a call that may have been damaged on its way, in `ms`. */
 const unsureMs = 10;
-/** What an error says that the agent's own code has made, and no check of it. */
+/** Messages of errors that come from a bug of the agent, not from one of its checks. */
 const ownFault = /undefined|not a function|of null|not iterable|out of memory|stack overflow|interrupted/;
 
-/** What both ends know of one stream. */
+/** Credit of one stream, as both ends know it. */
 interface Known {
   /** The agent may send so many bytes more, and grant so many. */
   mayReceive: number;
@@ -30,7 +30,7 @@ export class ScriptedHost {
   readonly #channel: Duplex;
   readonly ended: Promise<unknown>;
   readonly #parser = new FrameParser({ decide: () => 'take', frame: (header, bytes) => this.#heard(header, bytes) });
-  /** What was called with each id: a host that uses one again gets an answer to each. */
+  /** Methods that were called with each id. A host that uses an id again gets an answer to each call. */
   readonly #methods = new Map<number, readonly string[]>();
   readonly #answers = new Map<number, PromiseWithResolvers<AgentMessage>>();
   readonly #streams = new Map<number, Known>();
@@ -39,7 +39,7 @@ export class ScriptedHost {
   #said = '';
   epoch = 0;
   lastId = 0;
-  /** What was said since the last greeting is as the protocol has it. */
+  /** True while everything that was sent since the last greeting follows the protocol. */
   isStrict = false;
 
   constructor(process: ChildProcess, channel: Duplex) {

@@ -3,7 +3,7 @@ import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { readCorpus } from './corpus.ts';
 
-/** What is fuzzed: a program or a rule set, the form of what it is given, and how it is judged. */
+/** A program or a rule set to fuzz, with the form of its input and the judgement of its behaviour. */
 export interface TargetSpec<Run> {
   readonly name: string;
   /** Why it cannot be fuzzed on this host. */
@@ -19,7 +19,7 @@ export interface TargetSpec<Run> {
 export interface Bench<Run> extends AsyncDisposable {
   /** Throws on a fault; the next run is given to a target that is whole again. */
   give(run: Run): Promise<void>;
-  /** What only shows in the end. */
+  /** Checks that are only possible at the end. */
   finish(): Promise<void>;
 }
 

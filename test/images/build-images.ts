@@ -6,7 +6,7 @@ import { run } from '#host/run.ts';
 import { findDebianArchive, suite } from '#setup/debian-archive.ts';
 import type { Recipe } from './recipes.ts';
 
-/** Where images that were made are kept, by their recipes. */
+/** Directory in which built images are kept, by their recipes. */
 export const cache = '/var/cache/podvm-test-images';
 const buildTimeoutMs = 900_000;
 

@@ -15,7 +15,7 @@ export type Tree = Readonly<Record<string, string>>;
 
 const assetsRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
 
-/** Where set-up put mkfs.erofs. */
+/** Returns the sysroot of the set-up, which has mkfs.erofs. */
 export async function sysroot(): Promise<string> {
   return v.parse(assetsSchema, JSON.parse(await readFile(join(assetsRoot, 'assets/current.json'), 'utf8'))).sysroot;
 }

@@ -17,7 +17,7 @@ export interface WrittenImage {
   readonly layout: string;
   readonly id: string;
   readonly manifestDigest: string;
-  /** What an index says of it, but for the platform. */
+  /** Descriptor of the image in an index, without the platform. */
   readonly entry: { readonly mediaType: string; readonly digest: string; readonly size: number };
   readonly layerDigests: readonly string[];
 }

@@ -66,7 +66,7 @@ ${postgresEntrypoint}END
   },
 ];
 
-/** What `npm run bench -- net` runs in pods, and as containers beside them. */
+/** Image that `npm run bench -- net` runs in pods, and as containers beside them. */
 export const iperfRecipe: Recipe = {
   name: 'bench/iperf:1',
   packages: ['iperf3', 'iputils-ping'],

@@ -11,7 +11,7 @@ import { sha256 } from './image-tree.ts';
 export interface Registry extends AsyncDisposable {
   /** `localhost:<port>`. */
   readonly name: string;
-  /** Where its blobs lie. */
+  /** Directory of its blobs. */
   readonly storage: string;
   /** PEM of the CA that signed its certificate; only with TLS. */
   readonly caFile: string;

@@ -93,7 +93,7 @@ export async function runKubelet(kubelet: string, endpoint: string): Promise<Kub
   };
 }
 
-/** What suits a test on any host: no cgroups of its own, no eviction for a full disk, quick looks at the directory. */
+/** Settings for a test on any host: no cgroups of its own, no eviction for a full disk, short check intervals. */
 const settings = {
   apiVersion: 'kubelet.config.k8s.io/v1beta1',
   kind: 'KubeletConfiguration',

@@ -21,7 +21,7 @@ const say = (text: string) => process.stderr.write(`posix: ${text}\n`);
 
 const expectedSchema = v.record(v.string(), v.record(v.string(), v.pipe(v.string(), v.regex(/^(fail|skip): ./))));
 
-/** What became of each test, by name: `pass`, `fail` or `skip`. */
+/** Result of each test, by name: `pass`, `fail` or `skip`. */
 function outcomesOf(output: string): Record<string, string> {
   const found = output.matchAll(/^ +--- (PASS|FAIL|SKIP): TestPosix\/(\w+) /gm);
   return Object.fromEntries([...found].map(([, how = '', name = '']) => [name, how.toLowerCase()]));
