@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '#host/run.ts';
 
-/** What a container shall see at a place (runtime-spec, config.md). */
+/** A mount of a container (runtime-spec, config.md). */
 export interface Mount {
   readonly destination: string;
   readonly type: 'bind' | 'proc' | 'tmpfs';
@@ -20,10 +20,10 @@ export async function makeBundle(directory: string, busybox: string, applets: re
   return bundle;
 }
 
-/** What a bundle's container is, beside what all of them are (runtime-spec, config.md). */
+/** Properties of a bundle's container that differ between bundles (runtime-spec, config.md). */
 export interface BundleConfig {
   readonly args: readonly string[];
-  /** What its process has beside that. */
+  /** Other fields of `process`. */
   readonly process?: object;
   readonly mounts?: readonly Mount[];
   /** Directory; default: the bundle's own. */

@@ -6,13 +6,13 @@ import { openNode, type Node } from './node.ts';
 import type { SuiteOptions } from './suite.ts';
 
 const modes = ['layer', 'scratch', 'tmpfs', 'block', 'share'] as const;
-/** How much is written and how many files are made; less where all of it passes the host's file server. */
+/** Amount that is written and number of files that are made; less where all of it passes the host's file server. */
 const amounts = { usual: { mebibytes: 256, files: 1000 }, share: { mebibytes: 32, files: 300 } } as const;
 const blockBytes = 2 * 1024 ** 3;
 
 /**
- * What a container does to a directory: a file written and synced, read again past its own kernel's cache, and many small
- * ones made, which stay: ext4 makes files much more slowly where others were removed in the last minutes. Every line is
+ * Writes and syncs a file in a directory, reads it past its own kernel's cache, and makes many small files. They are
+ * not removed: ext4 makes files much more slowly where others were removed in the last minutes. Every line is
  * `IO <mode> <what> <seconds before> <seconds after>`; the shell's clock has hundredths.
  */
 const measureScript = `
@@ -90,7 +90,7 @@ function podYaml(image: string, shared: string): string {
           name: 'main',
           image: 'localhost/podvm/base:latest',
           command: ['sh', '-c', script],
-          securityContext: { privileged: true }, // of its machine, to have its kernel forget what it has read
+          securityContext: { privileged: true }, // to drop the page cache of its machine's kernel
           volumeMounts: paths.map((mode) => ({ name: mode, mountPath: `/${mode}` })),
         },
       ],

@@ -8,10 +8,10 @@ import { openNode, startOf, type Node } from './node.ts';
 import type { SuiteOptions } from './suite.ts';
 
 /**
- * What a network costs a start: `start.chainMs` (netns, tap, bridge and portmap alone), `start.machineMs` (a sandbox
- * without a network), `start.sandboxMs` (with it, and a host port), `ratio.start`: the last by the longer of the two. Part
- * of it is `start.guestNetworkMs`: the guest's kernel gives its NIC addresses and routes, and the machine without one does
- * not. What passes through a network is a row of `npm run bench -- versus`.
+ * Measures the cost of a network for a start: `start.chainMs` (netns, tap, bridge and portmap alone), `start.machineMs`
+ * (a sandbox without a network), `start.sandboxMs` (with it, and a host port), `ratio.start`: the last divided by the
+ * longer of the first two. Part of it is `start.guestNetworkMs`: the guest's kernel gives its NIC addresses and routes,
+ * which the machine without a network does not. Throughput is a row of `npm run bench -- versus`.
  */
 export async function netSuite({ rounds, say }: SuiteOptions): Promise<Figures> {
   const sheet = new Sheet();

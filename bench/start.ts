@@ -3,7 +3,7 @@ import { type Figures, Sheet } from './figures.ts';
 import { idlePods, openNode, untilWaiting, type Node } from './node.ts';
 import type { SuiteOptions } from './suite.ts';
 
-/** What the last pod left to do is done by then, in `ms`. */
+/** Pause in which clean-up after the last pod ends, in `ms`. */
 const restMs = 2_000;
 
 /**

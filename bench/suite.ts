@@ -1,6 +1,6 @@
-/** What every suite is given. */
+/** Options of every suite. */
 export interface SuiteOptions {
-  /** How often each quantity is measured; with `density`, `burst` and `cri`: how many pods. */
+  /** Number of measurements of each quantity; with `density`, `burst` and `cri`: number of pods. */
   readonly rounds: number;
   /** Prints a progress line. */
   readonly say: (line: string) => void;

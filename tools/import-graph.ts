@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { parseSync } from 'oxc-parser';
 
-/** Which node imports which: every node is a key; no arrow leads from a node to itself. */
+/** Imports of each node. Every node is a key, and none imports itself. */
 export type Graph = ReadonlyMap<string, ReadonlySet<string>>;
 
 /** The shape of a graph; all names are in the order of the alphabet. */

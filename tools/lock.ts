@@ -2,8 +2,8 @@ import { join } from 'node:path';
 import { type LockedPackage, readNpmLock } from '../src/setup/npm-lock.ts';
 
 /**
- * What `package-lock.json` says of every npm package, ours and theirs, and which of it we accept. One source for the
- * audit (`tools/lock.test.ts`) and the page `docs/licences.md`, which `node tools/lock.ts` prints.
+ * The npm packages of `package-lock.json`, and the licences and installation scripts among them that we accept. One
+ * source for the audit (`tools/lock.test.ts`) and the page `docs/licences.md`, which `node tools/lock.ts` prints.
  */
 const repo = join(import.meta.dirname, '..');
 

@@ -44,7 +44,7 @@ export async function filesWithProperties(): Promise<readonly string[]> {
   return found.toSorted();
 }
 
-/** Where the tests of these layers are; of everything, if none is named. Errors: a name that is no layer. */
+/** Returns glob patterns for the tests of these layers; of all tests if none is named. Errors: an unknown layer. */
 export function testPatterns(names: readonly string[]): readonly string[] {
   const unknown = names.filter((name) => !(name in layers));
   if (unknown.length > 0)

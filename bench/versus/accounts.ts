@@ -2,7 +2,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { freemem } from 'node:os';
 import { isThere } from '#host/files.ts';
 
-/** What processes and the host have used, read from proc(5) and cgroups. */
+/** Resources used by processes and the host, read from proc(5) and cgroups. */
 
 const version1 = '/sys/fs/cgroup/cpuacct/cpuacct.usage';
 const version2 = '/sys/fs/cgroup/cpu.stat';

@@ -8,7 +8,7 @@ export interface GvisorPrograms {
   readonly version: string;
 }
 
-/** Of the branch `go`, which holds the sources that others are generated to. */
+/** Module of the branch `go`, which includes the generated sources. */
 const module = {
   path: 'gvisor.dev/gvisor',
   version: 'v0.0.0-20260905035102-160fafc42237',

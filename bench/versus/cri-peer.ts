@@ -14,7 +14,7 @@ export interface CriPeer {
   /** Parent of the cgroups of its pods; empty: its own choice. */
   readonly cgroupParent: string;
   readonly daemonPid: number;
-  /** What it keeps on disk. */
+  /** Directory of its files on disk. */
   readonly directory: string;
   /** Directory for logs of containers. */
   readonly logs: string;
@@ -108,7 +108,7 @@ export class CriPod {
     }
   }
 
-  /** What a command prints. Errors: one with its words when it fails. */
+  /** Runs a command and returns its output. Errors: one with its stderr when it fails. */
   async exec(...cmd: readonly string[]): Promise<string> {
     const { containerId } = this;
     const answer = await runtimeOf(this.peer).execSync({ containerId, cmd: [...cmd], timeout: execSeconds });

@@ -16,7 +16,7 @@ import { readRelease } from '../../tools/release/release.ts';
 import { buildGvisor } from './build-gvisor.ts';
 import type { Result } from './result.ts';
 
-/** What is made while the network can be reached: programs of the peers, and images. Handed on as JSON. */
+/** Programs of the peers, and images, made while the network can be reached. Handed on as JSON. */
 export interface Prepared {
   /** Directory of this run, for all that it leaves. */
   readonly work: string;

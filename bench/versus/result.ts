@@ -2,7 +2,7 @@ import * as v from 'valibot';
 
 const values = v.array(v.number());
 
-/** What one run has measured; `docs/performance.json`. */
+/** Result of one run; `docs/performance.json`. */
 export const resultSchema = v.object({
   version: v.literal(1),
   /** RFC 3339. */

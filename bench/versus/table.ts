@@ -1,9 +1,9 @@
 /**
- * What `npm run bench -- versus` measures, and what of it is promised. The command measures by this table, and
- * `docs/performance.md` is printed from it and from `docs/performance.json`.
+ * Table of the measurements of `npm run bench -- versus`, and of the promises about them. The command measures by this
+ * table, and `docs/performance.md` is printed from it and from `docs/performance.json`.
  */
 
-/** What is measured side by side, by its name in the result. */
+/** Runtimes that are measured side by side, by their names in the result. */
 export const contestants = {
   podvm: 'PodVM',
   cold: 'PodVM, no machine waiting',

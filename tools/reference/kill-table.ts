@@ -24,7 +24,7 @@ const clockJumps = 'test/vm/clock-jumps.test.ts';
 const leaksOfNetwork = 'test/vm/leaks-network.test.ts';
 const setUpEnds = 'test/vm/set-up-ends.test.ts';
 
-/** What happens to a component at a moment, what is promised, and the test that shows it. */
+/** Faults of a component at a moment, each with the promised result and the test that shows it. */
 const rows: readonly Row[] = [
   {
     component: 'daemon',

@@ -34,7 +34,7 @@ export async function startPage(): Promise<string> {
   );
 }
 
-/** What no other need of the row needs already. */
+/** Returns the needs of the row that none of its other needs implies. */
 function directNeeds({ needs }: Row, steps: Record<string, Row>): readonly string[] {
   const allOf = (key: string): readonly string[] => (steps[key]?.needs ?? []).flatMap((need) => [need, ...allOf(need)]);
   const implied = new Set(needs.flatMap(allOf));

@@ -1,6 +1,6 @@
 import type { Release } from './release.ts';
 
-/** What all parts of the check get. */
+/** Input of all parts of the check. */
 export interface Checking {
   readonly release: Release;
   readonly dist: string;

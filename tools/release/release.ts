@@ -5,7 +5,7 @@ import { run } from '#host/run.ts';
 import { readReady } from '#setup/setup.ts';
 import { PodvmError } from '#base/errors.ts';
 
-/** What all forms of a release are made from. */
+/** Inputs from which all forms of a release are made. */
 export interface Release {
   readonly repo: string;
   /** State directory with the set-up of this checkout. */

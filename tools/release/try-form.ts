@@ -1,6 +1,6 @@
 import { run } from '#host/run.ts';
 
-/** What the checks of all forms have in common: shell scripts that install, use and remove one. */
+/** Code that the checks of all forms share: shell scripts that install, use and remove one. */
 
 const timeoutMs = 30 * 60_000;
 

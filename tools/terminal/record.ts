@@ -69,7 +69,7 @@ class Session {
     });
   }
 
-  /** What is recorded begins here, with an empty screen and a prompt. */
+  /** Begins the recording, with an empty screen and a prompt. */
   begin(): void {
     this.#beganMs = performance.now();
     const text = this.#outputs.map((output) => output.text).join('');

@@ -8,7 +8,7 @@ const margin = 16;
 const frameMs = 80;
 /** Longer pauses are shortened to this. */
 const maxPauseMs = 2500;
-/** How long the last frame stays. */
+/** Duration of the last frame. */
 const lastFrameMs = 6000;
 const background = '#1b1f24';
 const foreground = '#d7dce2';

@@ -26,7 +26,7 @@ export const filesRow: Row = async ({ field }) => {
       image: field.images.base,
       command: sleeping,
       mounts: [{ hostPath: shared, containerPath: '/volume' }],
-      privileged: name === 'podvm', // of its machine, to have its kernel forget what it has read
+      privileged: name === 'podvm', // to drop the page cache of its machine's kernel
     });
     const large = `large-${pod.sandboxId.slice(0, 12)}`;
     const seconds = async (script: string): Promise<number> => {

@@ -9,7 +9,7 @@ export type Measure = (name: Contestant) => Promise<Values>;
 
 export interface RowOptions {
   readonly field: Field;
-  /** What a row keeps between rounds. */
+  /** Owns resources that a row keeps between rounds. */
   readonly undo: AsyncDisposableStack;
   /** Pods of the row `density`. */
   readonly density: number;
