@@ -38,7 +38,7 @@ export interface LinkTraffic {
 export interface LinkStream extends Duplex {
   /** Number of the stream on the wire, the same for the agent. */
   readonly id: number;
-  /** Tells that the reader has finished this many more bytes. Does nothing to a stream that grants credit by reading. */
+  /** Reports that the reader has finished this many more bytes. No effect on a stream that grants credit by reading. */
   acknowledge(bytes: number): void;
 }
 
@@ -47,7 +47,7 @@ export interface LinkOptions {
   readonly open: (signal: AbortSignal) => Promise<Duplex>;
   /** Time in which the agent must answer the hello, in `ms`; the hello is repeated, so a slow boot is no error. */
   readonly handshakeTimeoutMs: number;
-  /** The agent was up before: one that is silent is given up as early as later, by the heartbeat. */
+  /** True if the agent was up before: the heartbeat then watches it from the start of the handshake. */
   readonly isUp?: boolean;
   /**
    * Timeout of a call whose caller has no deadline, in `ms`: longer than any caller waits. The heartbeat detects a dead

@@ -67,7 +67,7 @@ export class Turns {
     this.#givenMs = thread.givenMs(nowMs);
   }
 
-  /** Records that bytes took `tookMs` at `nowMs`; returns how long to take no more, in `ms`. */
+  /** Records that bytes took `tookMs` at `nowMs`; returns the pause before more may be taken, in `ms`. */
   used(tookMs: number, nowMs: number): number {
     const { savedMs } = this.#thread.limits;
     const givenMs = this.#thread.givenMs(nowMs);
@@ -77,7 +77,7 @@ export class Turns {
     return this.#savedMs >= 0 ? 0 : -this.#savedMs / this.#thread.rate;
   }
 
-  /** Asks again before more bytes are taken: with more users the wait may be longer. Returns `ms`. */
+  /** Returns the rest of the pause, in `ms`, which grows with more users; call it before more bytes are taken. */
   rest(nowMs: number): number {
     return this.used(0, nowMs);
   }

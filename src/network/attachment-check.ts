@@ -6,8 +6,8 @@ import { droppedFrames } from './netns.ts';
 import type { AttachmentCheck } from './network.ts';
 
 /**
- * Asks the plugins whether what they made still exists, except unreliable ones, each with its reason. Undefined when no
- * chain has connected the attachment.
+ * Runs CHECK, except for `unreliable` plugins, which are listed with the reason. Undefined when no chain has connected
+ * the attachment.
  */
 export async function checkAttachment(
   { sandboxId, podName, podNamespace, conflist, added, guest }: AttachmentRecord,

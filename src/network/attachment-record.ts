@@ -46,7 +46,7 @@ export const recordSchema = v.object({
   reachesMetadata: v.exactOptional(v.boolean()),
   /** Whether the guest's frames are filtered; absent until joined, and on configured networks. */
   isFiltered: v.exactOptional(v.boolean()),
-  /** Whether only loopback addresses are dropped of what the guest sends: on configured networks. */
+  /** Whether only frames with loopback addresses are dropped, as on configured networks. */
   dropsLoopback: v.exactOptional(v.boolean()),
   /** The chain as it was when `connect` began: DEL must see what ADD saw. */
   conflist: v.exactOptional(conflistSchema),

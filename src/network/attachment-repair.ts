@@ -27,7 +27,7 @@ const whyLost: Record<Loss, string> = {
 };
 
 export interface MendHow {
-  /** It is on the built-in network, whose parts are all known. */
+  /** True on the built-in network, whose parts are all known. */
   readonly isOurs: boolean;
   /** Output of `tc` about the queues in the netns; undefined: they are checked only when something suggests a loss. */
   readonly listed: string | undefined;
@@ -129,7 +129,7 @@ export class AttachmentRepair {
   }
 }
 
-/** Whether the queues are there, by a look of its own. What cannot be read counts as there. */
+/** Checks whether the queues exist, with a process of its own. If they cannot be read, they count as existing. */
 async function isJoined(record: AttachmentRecord, signal: AbortSignal): Promise<boolean> {
   const listed = (await listOf([record.sandboxId], signal)).get(record.sandboxId);
   return listed === undefined || hasQueues(record, listed);

@@ -43,9 +43,9 @@ export interface AttachmentParts {
   readonly chain: (signal: AbortSignal) => Promise<Chain>;
   readonly pluginDirs: readonly string[];
   readonly pluginTimeoutMs: number;
-  /** Reserves the host ports for this attachment and returns what plugins are told. Errors: `alreadyExists`, `invalid`. */
+  /** Reserves the host ports for this attachment and returns its capabilities. Errors: `alreadyExists`, `invalid`. */
   readonly claim: (sandboxId: string, mac: string, owner: AttachmentOwner) => Capabilities;
-  /** Called when the node's kernel cannot filter what a guest sends. */
+  /** Called when the node's kernel cannot filter the frames of a guest. */
   readonly onUnfiltered: () => void;
   /** Called with the name of each restored part. */
   readonly onMended: (sandboxId: string, what: string) => void;
@@ -90,7 +90,7 @@ export class HostAttachment implements Attachment {
   readonly #repair: AttachmentRepair;
   #mending: Promise<Unmended | undefined> = Promise.resolve(undefined);
 
-  /** Made from a record, whatever of the attachment exists. */
+  /** Uses a record; parts of the attachment may be missing. */
   constructor(record: AttachmentRecord, parts: AttachmentParts, asked: Capabilities = record.capabilities ?? {}) {
     this.sandboxId = record.sandboxId;
     this.netns = netnsPath(record.sandboxId);
@@ -202,7 +202,7 @@ export class HostAttachment implements Attachment {
   /** Joins the interface that another program has made. Errors: `failedPrecondition` when there is none. */
   async #connectGiven(signal: AbortSignal): Promise<GuestNetwork> {
     try {
-      const unknown: CniResult = { interfaces: [], ips: [] }; // its maker does not tell what its chain answered
+      const unknown: CniResult = { interfaces: [], ips: [] }; // the result of the other program's chain is not known
       return await this.#keep((await this.#join(undefined, unknown, signal)).guest);
     } catch (cause) {
       signal.throwIfAborted();
@@ -230,7 +230,7 @@ export class HostAttachment implements Attachment {
     return this.#keep((await this.#join(chain, added, signal)).guest);
   }
 
-  /** Configured chains are told everything, as by other runtimes. Errors: `unsupported`. */
+  /** Returns the capabilities for a chain; a configured one gets all, as with other runtimes. Errors: `unsupported`. */
   #askedOf({ isOurs }: Chain): Capabilities {
     if (!isOurs) return this.#asked;
     const { hostPorts } = this.#record;

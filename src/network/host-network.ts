@@ -49,7 +49,7 @@ export interface HostNetworkOptions {
   readonly pluginTimeoutMs?: number;
   /** The most that pods of the built-in network reach of the node; default `asked`. */
   readonly policy?: NetworkPolicy;
-  /** Maximum age of what is known of the default network, in `ms`; default 10,000. */
+  /** Maximum age of the last check of the default network, in `ms`; default 10,000. */
   readonly lookAgainMs?: number;
   readonly log: Log;
 }
@@ -61,7 +61,7 @@ export interface CniConfigDirectory {
   readonly orElse: 'refuse' | 'builtIn';
 }
 
-/** By then the pod is connected and its machine no longer busy with the start. */
+/** Delay after which the pod is connected and its machine no longer busy with the start, in `ms`. */
 const afterPodMs = 1_000;
 const refusedTimeoutMs = 10_000;
 export const defaultPluginDirs: readonly string[] = ['/usr/lib/cni', '/opt/cni/bin'];
@@ -262,7 +262,7 @@ class HostNetwork implements Network {
     return this.#options.pluginTimeoutMs ?? 30_000;
   }
 
-  /** Undefined: the built-in default network is to be used. Errors: `failedPrecondition`. */
+  /** Returns the configured network; undefined to use the built-in one. Errors: `failedPrecondition`. */
   async #configured(): Promise<ConfiguredNetwork | undefined> {
     const { cniConfig } = this.#options;
     if (cniConfig === undefined) return undefined;
@@ -279,8 +279,8 @@ class HostNetwork implements Network {
   }
 
   /**
-   * Has the plugins of a configured network free what they hold for sandboxes without a record. Only where the operator has
-   * named the directory: otherwise other users of that network would lose their attachments.
+   * Makes the plugins of a configured network free resources of sandboxes without a record. Only done if the operator
+   * has named the directory: otherwise other users of that network would lose their attachments.
    */
   async #collectUnrecorded(signal: AbortSignal): Promise<void> {
     if (this.#options.cniConfig?.orElse !== 'refuse') return;
@@ -301,8 +301,8 @@ class HostNetwork implements Network {
   }
 
   /**
-   * The default network as last looked at; it is looked at again after the pod that asks, since another process may have
-   * flushed the node's rules or changed its routes. Never looks twice at a time: each look would choose a network.
+   * Returns the default network as last checked. It is checked again after this pod has started, since another process
+   * may have flushed the node's rules or changed its routes. Checks never overlap: each of them would choose a network.
    */
   async #defaultNetwork(): Promise<Conflist> {
     if (this.#default === undefined) return await this.#lookOnce();

@@ -83,7 +83,7 @@ function textOf(path: string): string | undefined {
   }
 }
 
-/** Names a netns again that still has a process in it. */
+/** Restores the name of a netns that still has a process in it. */
 export async function nameNetns({ sandboxId, pid }: ConnectedPod, signal: AbortSignal): Promise<void> {
   await rm(netnsPath(sandboxId), { force: true }); // the plain file below the unmounted netns
   await ip(['netns', 'attach', `podvm-${sandboxId}`, String(pid)], signal);
@@ -100,8 +100,8 @@ export async function makePort(host: HostLink, signal: AbortSignal): Promise<voi
 }
 
 /**
- * Makes the veth pair of a pod again, with its earlier names, MACs and addresses, so that what the chain keeps for the
- * pod (its addresses, rules by address) stays valid.
+ * Makes the veth pair of a pod again, with its earlier names, MACs and addresses, so that the chain's records of the
+ * pod (its addresses, rules by address) stay valid.
  */
 export async function makePair(record: AttachmentRecord, host: HostLink, signal: AbortSignal): Promise<void> {
   const { sandboxId, guest, added } = record;

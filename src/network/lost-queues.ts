@@ -17,8 +17,8 @@ type Ends = Readonly<Record<'tap' | 'pair', Frames>>;
 const maxSkips = 16;
 
 /**
- * Notices, without a process, that frames arrive at one end of a pod's network and none leaves at the other: what joins
- * both ends was removed, or the filters dropped each of these frames.
+ * Notices, without a process, that frames arrive at one end of a pod's network and none leaves at the other: the queues
+ * were removed, or the filters dropped each of these frames.
  */
 export class QueueWatch {
   #before: Ends | undefined;
@@ -43,7 +43,7 @@ export class QueueWatch {
     return this.#skipped > this.#skips;
   }
 
-  /** The queues were looked at: after a false alarm the next one waits longer. */
+  /** Records a check of the queues. After a false alarm the next one waits longer. */
   looked(isWell: boolean): void {
     this.#skipped = 0;
     this.#skips = isWell ? Math.min(maxSkips, this.#skips * 2 + 1) : 0;

@@ -184,14 +184,14 @@ export async function separate(sandboxId: string, names: readonly string[], sign
   }
 }
 
-/** tc works in one netns, so the shell starts one for each: a third of what it takes to start them from here. */
+/** Script that starts one tc for each netns, in a third of the time that it takes to start them from here. */
 const listEach =
   'commands=$1; shift; for id; do printf "netns %s\\n" "$id"; ' +
   'printf "%s" "$commands" | tc -netns "podvm-$id" -batch - || printf "unknown\\n"; done';
 
 /**
- * Lists what `joinWithTap` made for these interfaces in each sandbox's netns, as text by sandbox id. Sandboxes whose netns
- * cannot be read are left out.
+ * Lists queues and filters that `joinWithTap` made in each sandbox's netns, as text by sandbox id. Sandboxes whose
+ * netns cannot be read are left out.
  */
 export async function listFilters(
   sandboxIds: readonly string[],
@@ -203,7 +203,7 @@ export async function listFilters(
   return filtersById(stdout);
 }
 
-/** Parts the text at the lines `netns ID`. */
+/** Splits the text at the lines `netns ID`. */
 export function filtersById(listed: string): ReadonlyMap<string, string> {
   const parts = listed.split(/^netns /m).slice(1);
   return new Map(

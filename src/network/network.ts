@@ -135,7 +135,7 @@ export interface AttachmentCheck {
   readonly network: string;
   /** `unasked`: the network has no CHECK, or there was no time left for it. */
   readonly verdict: 'well' | 'wrong' | 'unasked';
-  /** The plugins that were asked, the first error that one reports, or why none was asked. */
+  /** Names of the plugins that ran, the first error that one reports, or the reason why none ran. */
   readonly detail: string;
   /** `forged` of `Network.dropped`; `unfiltered` when the kernel cannot filter frames. */
   readonly droppedFrames?: number | 'unfiltered';
@@ -152,8 +152,8 @@ export interface Network {
   /** The attachment that an earlier process made, from its record; undefined without one. Connected ones stay connected. */
   adopt(sandboxId: string, signal: AbortSignal): Promise<Attachment | undefined>;
   /**
-   * Disposes of every attachment whose sandbox is not in `keep`: what a killed process left. Returns their ids; one that
-   * cannot be disposed of is logged, kept on record for the next call, and not returned.
+   * Disposes of every attachment whose sandbox is not in `keep`, such as those of a killed process. Returns their ids;
+   * one that cannot be disposed of is logged, kept on record for the next call, and not returned.
    */
   collect(keep: ReadonlySet<string>, signal: AbortSignal): Promise<readonly string[]>;
   /**
@@ -168,15 +168,15 @@ export interface Network {
    */
   droppedPackets(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
   /**
-   * Checks the network of these pods, which this process runs, and restores what others have removed: the name of a
-   * netns, links, queues and filters, the bridge, and the node's rules. Returns, by sandbox id, why a pod is disconnected for good. Other
-   * failures are logged, and the next call tries again.
+   * Checks the network of these pods, which this process runs, and restores parts that others have removed: the name of
+   * a netns, links, queues and filters, the bridge, and the node's rules. Returns, by sandbox id, why a pod is
+   * disconnected for good. Other failures are logged, and the next call tries again.
    */
   mend(pods: readonly ConnectedPod[], signal: AbortSignal): Promise<ReadonlyMap<string, string>>;
   /**
-   * Asks the plugins about every attachment that they have connected, of any process, one after the other. Changes none;
-   * do not decide anything by it, since plugins are known to be wrong. An attachment that is being removed may be reported
-   * as `wrong`, and one not reached before an abort as `unasked`.
+   * Runs the plugins' CHECK for every attachment of any process, one after the other. Changes nothing; no decision must
+   * depend on the result, since plugins are known to be wrong. An attachment that is being removed may be reported as
+   * `wrong`, and one not reached before an abort as `unasked`.
    */
   check(signal: AbortSignal): Promise<readonly AttachmentCheck[]>;
 }

@@ -42,12 +42,12 @@ export interface Attempt {
   leave(): void;
 }
 
-/** A container of an earlier process, and how far it had come. */
+/** A container of an earlier process, with its progress. */
 export interface Resumed {
   readonly container: Container;
-  /** Its postStart hook and its startup probe have succeeded. */
+  /** Whether its postStart hook and its startup probe have succeeded. */
   readonly isStarted: boolean;
-  /** Time of its start, which probes wait from. */
+  /** Time of its start, from which probes count their delay. */
   readonly sinceMs: number | undefined;
 }
 
@@ -72,7 +72,7 @@ export function startAttempt(
   return runAttempt(container, (signal) => create(container, specOf, previous, site, signal), undefined, site);
 }
 
-/** Goes on with an attempt of an earlier process: starts the container if that was still to come, and probes it. */
+/** Continues an attempt of an earlier process: starts the container if it has not started, and probes it. */
 export function resumeAttempt(container: PodContainer, resumed: Resumed, site: AttemptSite): Attempt {
   return runAttempt(container, () => Promise.resolve(resumed.container), resumed, site);
 }

@@ -154,7 +154,7 @@ class World {
     this.act();
   }
 
-  /** Ends everything that was asked to stop. */
+  /** Ends all containers that are stopping. */
   drain(): void {
     this.tell({ kind: 'end', ending: { reason: 'Killed', killAtMs: this.nowMs } });
     for (let round = 0; round < 20 && !this.hasFinished; round += 1) {

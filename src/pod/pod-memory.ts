@@ -105,8 +105,8 @@ function recalledExit({ message: text, ...exit }: v.InferOutput<typeof exitSchem
 }
 
 /**
- * The state with which a pod goes on: that of its record, corrected by what its sandbox has now. A container whose creation
- * was interrupted is created again; one that was being stopped is stopped again.
+ * Returns the state with which a pod continues: that of its record, corrected by the present state of its sandbox. A
+ * container whose creation was interrupted is created again; one that was being stopped is stopped again.
  */
 export function resumedState(initial: PodState, { memory, sandbox }: PodBefore, nowMs: number): PodState {
   const { startedAtMs, beganMs, ending } = memory;
@@ -147,9 +147,9 @@ function resumedRun(
   return found.isEnding ? { at: 'running' } : { at: 'running', stopWish: { why: run.why, graceMs: found.graceMs } };
 }
 
-/** The newest container of a name that its sandbox has. */
+/** Returns the newest container of that name in the sandbox. */
 export const containerOf = (sandbox: Sandbox, name: string): Container | undefined =>
   sandbox.containers.findLast(({ status }) => status.name === name);
 
-/** Whether the process of a container of that run goes on, or has ended unseen. */
+/** Returns whether the process of a container of that run continues, or has ended unseen. */
 export const isUnderWay = ({ run }: ContainerRun): boolean => run.at === 'starting' || run.at === 'running';

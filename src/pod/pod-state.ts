@@ -66,7 +66,7 @@ export interface ContainerRun {
   readonly attempt: number;
   /** Date of its start. */
   readonly startedAtMs?: number;
-  /** Time at which it ran first, of a clock that no change of the date moves. */
+  /** Time at which it ran first, by the monotonic clock. */
   readonly runsSinceMs?: number;
   /** Startup probe and postStart hook of this run have succeeded. */
   readonly isStarted: boolean;
@@ -102,7 +102,7 @@ export interface PodState {
   readonly ending?: Ending;
 }
 
-/** `nowMs`, like all times that are waited for, is of a clock that no change of the host's date moves. */
+/** `nowMs`, like all times that are waited for, is of a monotonic clock, not of the host's date. */
 export type StateEvent =
   | { readonly kind: 'sandboxReady' }
   | { readonly kind: 'startBegun'; readonly name: string }

@@ -47,9 +47,9 @@ export interface PodConfig {
   readonly nodeName: string;
   /** `status.hostIP` of the downward API. */
   readonly hostIP?: string;
-  /** Its Secrets ended with the process that had them. */
+  /** True if its Secrets are lost, since only the process that has ended knew them. */
   readonly hasLostSecrets?: boolean;
-  /** Undefined: it ends with its process. */
+  /** Saves the pod for the next process; undefined: the pod ends with its process. */
   readonly kept?: KeptPod;
   /** Directory of `seccompProfile.localhostProfile`. Without it such profiles are refused. */
   readonly seccompDirectory?: string;
@@ -194,8 +194,8 @@ export interface RunningPod {
   /** Kills the remaining containers and removes the sandbox with its directory and logs. Idempotent. */
   remove(): Promise<void>;
   /**
-   * Lets a kept pod go on without this process: nothing is decided any more, and `finished` stays pending. False for one that
-   * is not kept, or has no sandbox yet.
+   * Leaves a kept pod running without this process: no more actions are decided, and `finished` stays pending. Returns
+   * false for a pod that is not kept, or has no sandbox yet.
    */
   leave(): boolean;
 }

@@ -31,7 +31,7 @@ export function startPod(pod: Pod, config: PodConfig, parts: PodParts, signal: A
   return new PodDriver(pod, config, parts, { signal });
 }
 
-/** Goes on with a kept pod of an earlier process. */
+/** Continues a kept pod of an earlier process. */
 export function resumePod(pod: Pod, config: PodConfig, parts: PodParts, before: PodBefore): RunningPod {
   return new PodDriver(pod, config, parts, { before });
 }
@@ -205,7 +205,7 @@ class PodDriver implements RunningPod {
     }
   }
 
-  /** Goes on with the containers that an earlier process has left. */
+  /** Continues the containers of an earlier process. */
   async #resume(sandbox: Sandbox): Promise<void> {
     try {
       this.#profiles = await readLocalProfiles(this.pod.spec, this.#config.seccompDirectory);

@@ -2,7 +2,7 @@ import { finishOf, isInitialized, phaseOf } from './decide.ts';
 import type { ContainerRun, Exit, PodState } from './pod-state.ts';
 import type { PodCondition, PodContainerState, PodContainerStatus, PodStatus, TerminatedState } from './pods.ts';
 
-/** Names and addresses that are not part of the state. */
+/** Names and addresses of a pod that are not part of its state. */
 export interface StatusFacts {
   readonly isFinished: boolean;
   readonly podIPs: readonly string[];

@@ -18,8 +18,8 @@ export interface Received {
 }
 
 /**
- * An agent that a test controls, valid or not: the far end of a channel, at the level of frames. `FakeGuest` is made of it, so
- * that `link.conformance.ts` judges both by what the real agent does.
+ * An agent that a test controls, valid or not: the far end of a channel, at the level of frames. `FakeGuest` is built
+ * on it, so that `link.conformance.ts` checks both against the behaviour of the real agent.
  */
 export class FakeAgent {
   /** The host's end of the channel. */

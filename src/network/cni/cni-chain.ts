@@ -74,7 +74,7 @@ export async function deleteChain(call: ChainCall, added: CniResult | undefined,
 
 const deleteAttempts = 2;
 
-/** Why the network's plugins cannot be asked for CHECK (spec, "Section 1" and "CHECK"); undefined when they can. */
+/** Returns why the network's plugins do not support CHECK (spec, "Section 1" and "CHECK"); undefined if they do. */
 export function whyNoCheck({ cniVersion, disableCheck }: Conflist): string | undefined {
   if (cniVersion.startsWith('0.3.')) return `CNI ${cniVersion} has no CHECK`;
   return String(disableCheck) === 'true' ? 'the network does not want CHECK (disableCheck)' : undefined;

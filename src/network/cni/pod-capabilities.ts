@@ -58,7 +58,7 @@ export function hasWork({ capabilities = {} }: PluginConfig, asked: Capabilities
 
 /** Kubernetes' bounds, in bits per second (pkg/util/bandwidth). */
 const [minRate, maxRate] = [1000, 1e15];
-/** The burst is what the rate gives in this time, with a minimum of a few packets for the slowest rates, in bits. */
+/** Time whose traffic at the full rate is the burst; for the slowest rates, the burst is a few packets. */
 const burstSeconds = 0.25;
 const minBurstBits = 8 * 64 * 1024;
 const maxBurstBits = 2 ** 32 - 1;

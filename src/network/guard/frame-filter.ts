@@ -26,7 +26,7 @@ export interface FrameFilters {
   readonly toGuest?: readonly Instruction[];
 }
 
-/** For a pod of the built-in network, by its rules; other networks have their own means, and pods may need other frames. */
+/** Returns the filters of a pod: by its rules on the built-in network, and only against loopback on other networks. */
 export const filtersFor = (rules: PortRules | undefined): FrameFilters =>
   rules === undefined
     ? { fromGuest: noLoopback }

@@ -6,10 +6,10 @@ import { readFileIfThere } from '#host/files.ts';
 import { run } from '#host/run.ts';
 
 /**
- * An nftables table of what the node refuses from the bridge of the built-in network, for all its pods: loopback
- * addresses, also where another program has let the kernel route them (`route_localnet`, CVE-2020-8558), and more
- * simultaneous connections than one pod may have the node track. It only adds drops: other tables of the node still
- * apply.
+ * An nftables table of packets that the node refuses from the bridge of the built-in network, for all its pods: those
+ * to loopback addresses, even if another program makes the kernel route them (`route_localnet`, CVE-2020-8558), and
+ * those beyond the simultaneous connections that the node tracks for one pod. It only drops: other tables of the node
+ * still apply.
  */
 export interface NodeGuard {
   readonly bridge: string;
@@ -19,7 +19,7 @@ export interface NodeGuard {
   readonly looksAtRules?: boolean;
 }
 
-/** Per pod, and at most a quarter of what the node tracks: a proxy with 130 new connections a second stays below. */
+/** Connections of one pod, at most a quarter of the node's table; a proxy with 130 new ones a second stays below. */
 const maxFlows = 16_384;
 /**
  * Counts one connection in 16; a pod with too many counted ones gets no new connection for a second. The kernel scans the

@@ -30,7 +30,7 @@ const questions = [
   'ip -json route show table all',
 ];
 
-/** Asks through one shell: starting six processes takes 15 ms of ours, while a machine is to be started. */
+/** Reads the facts with one shell: starting six processes from here would take 15 ms of this thread during a start. */
 export async function readNodeFacts(signal: AbortSignal): Promise<NodeFacts> {
   const script = questions.map((question) => `${question}; echo "= $?"`).join('\n');
   const { stdout, stderr } = await run('sh', ['-c', script], { signal, timeoutMs: 60_000 });

@@ -11,11 +11,11 @@ interface Listed {
   readonly inode: string;
 }
 
-/** The name under which the podvm that holds an address announces its pod; for SCTP it is also what holds the port. */
+/** Name under which the podvm that holds an address announces its pod. For SCTP, the name alone holds the port. */
 export const announcedName = ({ protocol, address, port }: PortAddress): string =>
   `podvm-port-${protocol}-${address}-${port}`;
 
-/** Describes who has a port of the host. */
+/** Describes the holder of a port of the host. */
 export async function holderOf(wanted: PortAddress): Promise<string> {
   const sockets = await socketsAt(wanted);
   for (const { address } of [{ address: wanted.address }, ...sockets]) {

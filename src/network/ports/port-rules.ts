@@ -68,7 +68,7 @@ export function clashingRule(
   return undefined;
 }
 
-/** Describes who has the port. The rule and its machine stay when the podvm that made it was killed. */
+/** Describes the holder of the port. The rule and its machine stay when the podvm that made it was killed. */
 export function ruleText({ network, containerId }: PortRule): string {
   const whose = `${printable(containerId, 80)} on CNI network ${printable(network, 80)}`;
   const hint =

@@ -7,8 +7,8 @@ import type { PortAddress } from '../port-address.ts';
 const maxConnections = 1024;
 
 /**
- * Listens on an address of the host and forwards each connection to what `to` returns then; resets it when that is
- * undefined. Disposing frees the address and ends the connections. Errors: those of bind(2), as Node's.
+ * Listens on an address of the host and forwards each connection to the address that `to` returns at that time; resets
+ * it if that is undefined. Disposing frees the address and ends the connections. Errors: those of bind(2), as Node's.
  */
 export async function listenTcp(
   { address, port }: PortAddress,

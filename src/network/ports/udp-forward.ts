@@ -17,8 +17,8 @@ interface Peer extends Disposable {
 }
 
 /**
- * Forwards datagrams from an address of the host to what `to` returns then, and the answers back; drops them when it is
- * undefined. Errors: those of bind(2), as Node's.
+ * Forwards datagrams from an address of the host to the address that `to` returns at that time, and the answers back;
+ * drops them if it is undefined. Errors: those of bind(2), as Node's.
  */
 export async function listenUdp(
   { address, port }: PortAddress,

@@ -14,7 +14,7 @@ export interface NetworkHarness extends AsyncDisposable {
   leftovers(sandboxId: string): Promise<readonly string[]>;
   /** The host ports that rules of the host lead to that sandbox. */
   forwards(sandboxId: string): Promise<readonly number[]>;
-  /** Describes who has a port of the host, as a process that knows nothing of the network sees it. */
+  /** Describes the holder of a port of the host, as seen by a process that knows nothing of the network. */
   holderOf(port: PortAddress): Promise<string>;
 }
 

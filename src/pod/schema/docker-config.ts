@@ -12,13 +12,13 @@ const entries = v.record(v.string(), entry);
 const config = v.object({ auths: v.nullish(entries, {}) });
 const maxLogins = 1000;
 
-/** Logins of a docker config.json, or of the older form that is only its `auths`; undefined for text that is neither. */
+/** Returns the logins of Docker's config.json, or of the older form that is only its `auths`; undefined for others. */
 export function dockerLogins(text: string, hasAuths: boolean): readonly RegistryLogin[] | undefined {
   let json: unknown;
   try {
     json = JSON.parse(text);
   } catch {
-    return undefined; // its owner is told which Secret; the text is secret itself
+    return undefined; // the error names the Secret; its text is secret
   }
   const parsed = hasAuths
     ? v.safeParse(

@@ -109,13 +109,13 @@ export const mountPath = v.pipe(
   v.transform((path) => (path.startsWith('/') ? path : `/${path}`)),
   absolutePath,
 );
-/** An empty string is as good as none: Go's zero value, which clients leave out or write as they like. */
+/** Treats an empty string as absent: it is Go's zero value, which clients may write or leave out. */
 export function unlessEmpty<const S extends v.GenericSchema<string, string>>(schema: S) {
   const given = v.transform((value: unknown) => (value === '' ? undefined : value));
   return v.optional(v.pipe(v.unknown(), given, v.optional(schema)));
 }
 
-/** The same, where none means `fallback`. */
+/** Treats an empty string as `fallback`. */
 export function unlessEmptyOr<const S extends v.GenericSchema<string, string>>(schema: S, fallback: string) {
   const given = v.transform((value: unknown) => (value === '' ? fallback : value));
   return v.optional(v.pipe(v.unknown(), given, schema), fallback);
@@ -191,9 +191,9 @@ export function fieldPath(input: object, key: string): v.ObjectPathItem {
 }
 
 /**
- * Exactly one of `keys` must be given. `others` are names of more that Kubernetes knows and the schema does not: they are
- * told by `unsupported.ts`, and count here, so that one fault has one message. The object's schema must keep them
- * (`looseObject`).
+ * Requires exactly one of `keys`. `others` are further keys that Kubernetes has and the schema does not:
+ * `unsupported.ts` reports them, and they count here, so that one mistake has one message. The object's schema must
+ * keep them (`looseObject`).
  */
 export function exactlyOne<T extends object>(
   keys: readonly (keyof T & string)[],
@@ -211,14 +211,14 @@ export function exactlyOne<T extends object>(
 
 const unsupported = new WeakSet<object>();
 
-/** A check of what Kubernetes takes and a pod in a machine cannot have. */
+/** Checks for a value that Kubernetes accepts but a pod in a machine does not support. */
 export function supported<T>(test: (value: T) => boolean, message: (issue: { readonly input: T }) => string) {
   const check = v.check<T, (issue: v.CheckIssue<T>) => string>(test, message);
   unsupported.add(check.requirement);
   return check;
 }
 
-/** Whether the object is as Kubernetes takes it, and only cannot be here. */
+/** Returns whether the issue is about a value that Kubernetes accepts and PodVM does not support. */
 export function isUnsupported(issue: v.BaseIssue<unknown>): boolean {
   return typeof issue.requirement === 'function' && unsupported.has(issue.requirement);
 }

@@ -48,7 +48,7 @@ export const containerSecurity = v.pipe(
   ),
 );
 
-/** Sysctls that a namespace of the pod's own holds; a machine has all of them for itself, the rest is the kernel's. */
+/** Sysctls of the pod's own namespaces. A machine has all of them for itself; the others belong to the kernel. */
 const sysctlName = v.pipe(
   s.string,
   v.maxLength(253, 'must have at most 253 characters'),
@@ -74,7 +74,7 @@ export const podSecurity = v.object({
     ),
   ),
   fsGroup: v.optional(s.id),
-  /** No difference here: volumes are made for the pod, so their owner is right from the beginning. */
+  /** No effect: volumes are made for the pod, so their owner is right from the beginning. */
   fsGroupChangePolicy: v.optional(s.picklist(['OnRootMismatch', 'Always'])),
   sysctls: v.optional(
     s.keyedList(v.object({ name: sysctlName, value: s.string }), 256, (sysctl) => sysctl.name),

@@ -1,4 +1,4 @@
-/** Finds what a schema does not name, so that nothing a user wrote is dropped in silence. */
+/** A field that the schema does not name; reported, so that no field of a user is dropped silently. */
 export interface UnknownField {
   readonly path: readonly (string | number)[];
   readonly value: unknown;
@@ -39,7 +39,7 @@ function visit(schema: SchemaShape, value: unknown, path: readonly (string | num
 
 const maxComparedChars = 64;
 
-/** The candidate that is at most a third of its letters away from `word`. */
+/** Returns the nearest candidate whose edit distance to `word` is at most a third of its letters. */
 export function nearest(word: string, candidates: readonly string[]): string | undefined {
   if (word.length > maxComparedChars) return undefined;
   let best: { readonly candidate: string; readonly distance: number } | undefined;

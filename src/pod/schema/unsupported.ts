@@ -1,6 +1,6 @@
 /**
- * Fields of Kubernetes that the schemas do not take, and why. `refuse`: the pod would not be what its author wanted;
- * `ignore`: it makes no difference on one machine, or was written by a cluster; `warn`: its author should know.
+ * Fields of Kubernetes that the schemas do not accept, with the reason. `refuse`: the pod would not do what its author
+ * wants; `ignore`: the field has no effect on one machine, or was written by a cluster; `warn`: its author should know.
  */
 export type Verdict = { readonly kind: 'refuse' | 'warn'; readonly reason: string } | { readonly kind: 'ignore' };
 
@@ -107,6 +107,6 @@ export function verdictOn(path: readonly (string | number)[], value: unknown): V
   const source = /^spec\.volumes\[\]\.([A-Za-z]+)$/.exec(pattern)?.[1];
   if (source !== undefined && volumeSources.includes(source)) return value === null ? ignore : noVolume(plainVolumes);
   const verdict = Object.hasOwn(fields, pattern) ? fields[pattern] : undefined;
-  // A default that is written out asks for nothing.
+  // An explicit default has no effect.
   return verdict?.kind === 'refuse' && (value === false || value === null) ? ignore : verdict;
 }

@@ -69,7 +69,7 @@ const projection = v.pipe(
   ]),
 );
 
-/** Types of a hostPath that no machine can have: they are doors to the host's kernel. */
+/** Types of a hostPath that are refused: they give access to the host's kernel. */
 const doors: readonly string[] = ['Socket', 'CharDevice'];
 const hostPathType = v.pipe(
   s.string,
@@ -108,7 +108,7 @@ export const volume = v.pipe(
 );
 export type Volume = v.InferOutput<typeof volume>;
 
-/** Asked for in so many words; where nothing is said, read-only is recursive as well, as far as it can be. */
+/** Returns whether recursive read-only is requested. Without a setting it is recursive too, as far as possible. */
 const isRecursive = (asked: string | undefined) => asked === 'IfPossible' || asked === 'Enabled';
 
 export const volumeMount = v.pipe(
@@ -145,5 +145,5 @@ export const volumeMount = v.pipe(
   v.check((mount) => !mount.mountPath.includes(':'), 'must not have ":" in its mountPath'),
 );
 
-/** The volume is a hostPath that is a block device or an image file: there are no PersistentVolumeClaims here. */
+/** A volume as a device: a hostPath of a block device or an image file; there are no PersistentVolumeClaims here. */
 export const volumeDevice = v.object({ name: s.dnsLabel, devicePath: s.absolutePath });
