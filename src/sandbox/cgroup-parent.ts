@@ -29,8 +29,8 @@ function pathOfSlice(name: string): string {
 }
 
 /**
- * Reads the QoS class, which a kubelet tells only by the name of the cgroup, in the format of either of its drivers. A
- * burstable pod's score comes with its containers (`Sandbox.createContainer`).
+ * Returns the OOM score of the pod's QoS class. A kubelet passes the class only in the name of the cgroup, in the
+ * format of either of its drivers. A burstable pod's score comes with its containers (`Sandbox.createContainer`).
  */
 export function oomScoreOf(cgroupParent = ''): { readonly oomScoreAdj?: number } {
   if (!/(^|\/)kubepods\b/.test(cgroupParent)) return {};

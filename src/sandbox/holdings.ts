@@ -22,21 +22,21 @@ export class Holdings implements AsyncDisposable {
     this.#held.push({ until, undo });
   }
 
-  /** Takes what the other holds, as if acquired now. */
+  /** Takes over the resources of the other, as if acquired now. */
   takeFrom(other: Holdings): this {
     this.#held.push(...other.#held.splice(0));
     return this;
   }
 
   /**
-   * Undoes what is held until then, including shorter lifetimes. Errors: those of undoing, the first as
-   * `SuppressedError.suppressed` when there are several; things of a longer lifetime then stay held.
+   * Releases resources of this lifetime and of shorter ones. Errors: those of undoing, the first as
+   * `SuppressedError.suppressed` when there are several; resources of a longer lifetime then stay held.
    */
   async end(until: Until): Promise<void> {
     for (const lifetime of lifetimes.slice(0, lifetimes.indexOf(until) + 1)) await this.#undo(lifetime);
   }
 
-  /** Undoes everything; calls at the same time share one attempt, and a later call tries again what failed. */
+  /** Releases everything. Simultaneous calls share one attempt, and a later call repeats what failed. */
   async remove(): Promise<void> {
     this.#removing ??= this.end('removed').finally(() => (this.#removing = undefined));
     await this.#removing;

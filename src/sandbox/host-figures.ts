@@ -4,7 +4,7 @@ import type { Machine } from '#vm/driver.ts';
 
 /** Resources that the host spends on one sandbox. */
 export interface HostFigures {
-  /** Memory that its machine has, used or not. */
+  /** Memory of its machine, used or not. */
   readonly guestMemoryBytes: number;
   /** Memory, processor time and disk traffic of its VMM. */
   readonly vmm: ProcessFigures;
@@ -13,7 +13,7 @@ export interface HostFigures {
   readonly link: LinkTraffic;
 }
 
-/** Measures what the host knows without its guest; undefined when the VMM is gone. `threads`: see `Machine.vcpuThreads`. */
+/** Measures without the guest; undefined when the VMM is gone. `threads`: see `Machine.vcpuThreads`. */
 export async function measureHost(
   { memoryMiB, record: { pid } }: Pick<Machine, 'memoryMiB' | 'record'>,
   threads: readonly number[],

@@ -1,9 +1,9 @@
 import { PodvmError } from '#base/errors.ts';
 
 /**
- * The one place where a sandbox's state changes. Input is *told* (events of guest and machine) or *asked* (requests that
- * want an answer); each is applied at once and alone, so that there is one writer, and told events precede requests asked
- * later. Applying is synchronous: work that waits runs outside and tells its outcome.
+ * The one place where a sandbox's state changes. Input is *told* (events of guest and machine) or *asked* (requests
+ * that need an answer). Each is applied at once and alone, so that there is one writer, and told events precede
+ * requests asked later. Applying is synchronous: work that waits runs outside and tells its result.
  */
 export interface Inbox {
   /** Never lost: events are few and bounded by their senders. */

@@ -279,7 +279,7 @@ export class LiveSandbox implements Sandbox {
   }
 
   /**
-   * Fails with the reason, because something was lost that cannot be replaced. Its containers still get the time to end
+   * Fails with the reason, after the loss of a part that cannot be replaced. Its containers still get the time to end
    * by themselves.
    */
   breakDown(why: string): void {
@@ -331,7 +331,7 @@ export class LiveSandbox implements Sandbox {
   async #finish(ending: Ending, graceMs: number): Promise<void> {
     if (ending.kind === 'stop') await this.#containers.stop(graceMs, this.#hurry.signal);
     else await this.#endMachine(ending.why);
-    // With the guest's last words, which are known now: what waits for a container tells them.
+    // Includes the guest's last lines, which are known now: callers that wait for a container report them.
     if (ending.kind === 'failure') this.#inbox.tell(() => this.#containers.lose(this.#failure ?? ending.why));
     try {
       await this.#live.holdings.end('ended');
@@ -349,7 +349,7 @@ export class LiveSandbox implements Sandbox {
     });
   }
 
-  /** Ends the machine first, so that nothing waits for one that no longer answers. */
+  /** Ends the machine first, so that no caller waits for one that no longer answers. */
   async #endMachine(why: string): Promise<void> {
     try {
       await this.#live.machine.kill();

@@ -6,12 +6,12 @@ import type { Phase } from '#base/phases.ts';
 export interface SandboxCounts {
   /** Seconds of each step of the starts that succeeded, and of the `total`. */
   readonly phases: readonly (readonly [phase: string, reading: HistogramReading])[];
-  /** The middle one of the latest times of each step, in `ms`, of so many starts. */
+  /** Median of the latest times of each step, in `ms`, and the number of these starts. */
   readonly medians: ReadonlyMap<string, { readonly ms: number; readonly starts: number }>;
   /** Starts that failed, by the kind of their error. */
   readonly failedStarts: readonly (readonly [kind: string, count: number])[];
   readonly poolHits: number;
-  /** Starts that suited the pool, while no machine waited. */
+  /** Starts for which the pool had no waiting machine. */
   readonly poolMisses: number;
   /** Sandboxes of an earlier process: `taken` over, or `ended`. */
   readonly adoptions: readonly (readonly [outcome: string, count: number])[];
@@ -24,7 +24,7 @@ export interface SandboxCounts {
 /** Starts whose times are kept for the median. */
 const maxLatest = 100;
 
-/** Counts what happens. Phases are those of a fixed set, since a guest adds others to its timeline. */
+/** Counts events of sandboxes. Phases are those of a fixed set, since a guest adds others to its timeline. */
 export class NodeCounts implements SandboxCounts {
   readonly #phases = new Map<string, Histogram>();
   /** The latest times of each step, in `ms`. */

@@ -25,8 +25,9 @@ export interface SizeLimits {
 }
 
 /**
- * With less, nothing can start: crun's first process and the program itself count towards the limit. Measured with a static
- * busybox: 512 KiB is enough for `true`; with 256 KiB the guest reclaims for minutes and then kills it.
+ * Minimum below which no container starts: crun's first process and the program itself count towards the limit.
+ * Measured with a static busybox: 512 KiB is enough for `true`; with 256 KiB the guest reclaims for minutes and then
+ * kills it.
  */
 export const minMemoryLimitBytes = mebibyte;
 /** mke2fs needs room for its tables, and a writable layer for files. */
@@ -37,7 +38,7 @@ export const cpuPeriodUs = 100_000;
 /** The kernel refuses quotas below a millisecond (Documentation/scheduler/sched-bwc.rst). */
 const minCpuQuotaUs = 1000;
 
-/** Errors: `invalid` for a limit that is too small for anything to run, with the minimum. */
+/** Errors: `invalid` for a limit with which no program can run, with the minimum. */
 export function checkResources(what: string, resources: Resources): void {
   const { memoryLimitBytes: memory, ephemeralStorageBytes: storage, pidsLimit, cpuLimitMillis } = resources;
   if (memory !== undefined && memory < minMemoryLimitBytes) {
@@ -81,8 +82,7 @@ export interface Capped {
 }
 
 /**
- * A limit is the most that may be used and reserves nothing: a limit above what exists is reduced to it, which has the same
- * effect as for a container on the node itself.
+ * Reduces limits to `most`. A limit reserves nothing, so the effect is the same as for a container on the node itself.
  */
 export function capResources(what: string, resources: Resources, most: Most): Capped {
   const { memoryLimitBytes: memory, cpuLimitMillis: cpu } = resources;
@@ -100,7 +100,7 @@ export function capResources(what: string, resources: Resources, most: Most): Ca
   return { resources: { ...resources, ...capped }, warnings };
 }
 
-/** The most that a pod, and each container of it, can have of the node. */
+/** Returns the largest limits of a pod, and of each container of it, on the node. */
 export const mostOfNode = ({ maxMemoryMiB, overheadMiB, maxVcpus }: SizeLimits): Most => ({
   memoryMiB: maxMemoryMiB - overheadMiB,
   cpuMillis: maxVcpus * 1000,
@@ -143,8 +143,9 @@ export function machineSizeOf(what: string, wantedResources: Resources, limits: 
 }
 
 /**
- * A pod with a limit may use that and what kernel, agent and VMM need; without one, all of its machine. The pod's own limit
- * is the guest's cgroup: this one is for a guest or an emulator that was broken out of.
+ * Returns the limits of a VMM: the pod's limits plus the overhead of kernel, agent and VMM; without a memory limit, the
+ * size of the machine plus the VMM's overhead. The guest's cgroup enforces the pod's own limits: these are for a
+ * compromised guest or emulator.
  */
 export function hostLimitsOf(
   { memoryLimitBytes, cpuLimitMillis, cpuRequestMillis = 0, oomScoreAdj = oomScores.first }: Resources,

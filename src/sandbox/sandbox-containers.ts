@@ -16,7 +16,7 @@ export class SandboxContainers {
     this.#all = [...before];
   }
 
-  /** With those that were removed, of which only a record may be left. */
+  /** All containers, including removed ones, of which only a record may be left. */
   get all(): readonly GuestContainer[] {
     return this.#all;
   }
@@ -55,7 +55,7 @@ export class SandboxContainers {
     for (const container of this.#all) container.becomeLost(why);
   }
 
-  /** Stops all at once; `hurry` cuts their grace short. Logs what could not be stopped: the machine ends next. */
+  /** Stops all at once; `hurry` cuts their grace short. Failures are only logged: the machine ends next. */
   async stop(graceMs: number, hurry: AbortSignal): Promise<void> {
     const { limits, log } = this.#site;
     await Promise.all(

@@ -98,8 +98,8 @@ export interface SandboxSpec {
   /** With the network `given`: path of the netns, which stays when the sandbox ends. */
   readonly netns?: string;
   /**
-   * With which pods its machine shares memory pages and the kernel's random choices at boot: those restored from the same
-   * template. `off`: with none, since it boots by itself.
+   * Pods with which its machine shares memory pages and the kernel's random choices at boot, as they are restored from
+   * the same template. `off`: none, since the machine boots by itself.
    */
   readonly template: TemplateChoice;
   /** Images of its containers: those that are present are plugged while the sandbox starts. */
@@ -107,7 +107,7 @@ export interface SandboxSpec {
   readonly hostPorts: readonly HostPort[];
   /** Whether a container has an SCTP port, on the host or not: the guest's kernel only loads SCTP on request. */
   readonly sctp: boolean;
-  /** Merged into the pod's resolv.conf by `dnsPolicy`. */
+  /** DNS settings that are merged into the pod's resolv.conf by `dnsPolicy`. */
   readonly dns: {
     readonly policy: 'Default' | 'ClusterFirst' | 'ClusterFirstWithHostNet' | 'None';
     readonly nameservers: readonly string[];
@@ -177,7 +177,7 @@ export interface ContainerSpec {
    */
   readonly rootfs?: readonly string[];
   readonly imagePullPolicy: 'Always' | 'IfNotPresent' | 'Never';
-  /** Tried before the node's. */
+  /** Registry logins that are tried before the node's. */
   readonly pullLogins?: readonly RegistryLogin[];
   /** Replaces the image's entrypoint; undefined keeps it. */
   readonly command?: readonly string[];
@@ -201,11 +201,11 @@ export interface ContainerSpec {
    * removes it. Undefined: a log in the sandbox's directory.
    */
   readonly logPath?: string;
-  /** Gets its output, instead of a log. */
+  /** FIFOs that get its output, instead of a log. */
   readonly outputFifos?: OutputFifos;
 }
 
-/** Absolute paths of FIFOs, from which a client reads a container's output; undefined: it does not want that one. */
+/** Absolute paths of FIFOs, from which a client reads a container's output; undefined: the client does not read it. */
 export interface OutputFifos {
   readonly stdout?: string;
   readonly stderr?: string;
@@ -259,7 +259,7 @@ export interface OutputChunk {
 
 export interface Container {
   readonly status: ContainerStatus;
-  /** A second call has the first one's outcome. Errors: `failedPrecondition` for one that ended before. */
+  /** A second call has the first one's result. Errors: `failedPrecondition` for a container that ended before. */
   start(signal: AbortSignal): Promise<void>;
   /** Settles once, also when the machine dies; never rejects. */
   readonly exited: Promise<ContainerExit>;

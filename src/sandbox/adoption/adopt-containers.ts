@@ -20,14 +20,14 @@ export interface FoundContainer {
   readonly listed: Listed | undefined;
 }
 
-/** A container on record, and what its log has. */
+/** A container on record, with the size of its log. */
 export interface KnownContainer {
   readonly record: ContainerRecord;
-  /** Bytes in its log; undefined when that is not known. */
+  /** Bytes in its log; undefined when unknown. */
   readonly logged: LoggedBytes | undefined;
 }
 
-/** Reads what this host has of a sandbox's containers, which needs no answer of the machine. */
+/** Reads the records and logs of a sandbox's containers from this host, without a call to its machine. */
 export async function readContainers(directory: string): Promise<readonly KnownContainer[]> {
   const records = new ContainerRecords(directory);
   const known = await records.list();

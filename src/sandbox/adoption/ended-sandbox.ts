@@ -49,7 +49,7 @@ export class EndedSandbox implements Sandbox {
     this.#holdings.hold('removed', () => directory[Symbol.asyncDispose]());
   }
 
-  /** Its failure has the last ones. */
+  /** Returns no lines: its `failure` has the last ones. */
   consoleTail(): Promise<readonly never[]> {
     return Promise.resolve([]);
   }

@@ -9,12 +9,12 @@ const firstAdopted = 2;
 const repo = join(import.meta.dirname, '../../..');
 
 /**
- * Tests that take over a pod whose agent was kept from before a change of the protocol, by the agent's version. Before version
- * N + 1 is added to `protocolVersions`:
+ * Tests that take over a pod whose agent is from before a change of the protocol, by the agent's version. Before
+ * version N + 1 is added to `protocolVersions`:
  *
- * 1. Copy what the agent is made of to `test/agents/N`: `src/agent`, `src/base`, `src/engine` and `src/wire`.
- * 2. Add a test as `test/vm/another-build.test.ts`, whose other build has these folders instead of the checkout's. Its pods start
- *    with that build, and the checkout's daemon takes them over.
+ * 1. Copy the agent's folders to `test/agents/N`: `src/agent`, `src/base`, `src/engine` and `src/wire`.
+ * 2. Add a test like `test/vm/another-build.test.ts`, whose other build has these folders instead of the checkout's.
+ *    Its pods start with that build, and the checkout's daemon takes them over.
  * 3. Name that test here.
  */
 const keptAgents: ReadonlyMap<number, string> = new Map();

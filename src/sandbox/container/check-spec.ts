@@ -4,7 +4,7 @@ import { etcHostsOf } from './etc-files.ts';
 import type { ContainerSpec, SandboxSpec } from '../sandbox.ts';
 
 /**
- * Limits of a guest, checked before it is asked: the agent's errors would be in terms of its schema
+ * Limits of a guest, checked before a call to it: the agent's errors would be in terms of its schema
  * (`wire/messages.ts`).
  */
 const maxHostnameChars = 64;

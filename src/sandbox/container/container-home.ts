@@ -15,7 +15,7 @@ export interface ContainerHome {
   readonly limits: SandboxLimits;
   readonly log: Log;
   readonly now: () => Date;
-  /** The host's time for one of the guest, whose clock does not follow when the host's date is set. */
+  /** Converts a time of the guest to the host's date, which may have been set since the guest started. */
   readonly hostMsOf: (guestMs: number) => number;
   /** Records of the sandbox's containers; absent: the container ends with this process. */
   readonly records?: Pick<ContainerRecords, 'save' | 'remove'>;

@@ -26,7 +26,7 @@ export interface ContainerIo extends AsyncDisposable {
   /** Stream numbers for the call that connects them to the process. */
   readonly stdio: { readonly stdin: number; readonly stdout: number; readonly stderr: number };
   readonly output: Output;
-  /** Bytes that its log has from an earlier process; undefined when that is not known. */
+  /** Bytes that its log has from an earlier process; undefined when unknown. */
   readonly logged: LoggedBytes | undefined;
   reopenLog(): Promise<void>;
 }
@@ -90,7 +90,7 @@ async function openContainerLog(
   }
 }
 
-/** Bytes that an earlier process wrote to a container's log; undefined when that is not known. */
+/** Returns the bytes that an earlier process wrote to a container's log; undefined when unknown. */
 export async function loggedOf(
   { id, spec }: Whose,
   { directory, records }: Pick<ContainerIoSite, 'directory'> & { readonly records: ContainerRecords },

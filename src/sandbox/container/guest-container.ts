@@ -45,7 +45,7 @@ export class GuestContainer implements Container {
   #nextExec: number;
   #saving: Promise<void> = Promise.resolve();
   #hasGuestSaidExit = false;
-  /** Why it lost something that it needs. */
+  /** Reason for the loss of a source that it mounts. */
   #lostWhy: string | undefined;
   readonly #message: TerminationMessage;
 
@@ -90,7 +90,7 @@ export class GuestContainer implements Container {
 
   // Called by the sandbox, inside the inbox.
 
-  /** It exists in the guest. */
+  /** Records that it exists in the guest. */
   becomeCreated(made: ContainerMade): void {
     this.#made = made;
     if (this.#moves.state === 'creating') this.#moves.moveTo('created', 'the guest made it');
@@ -98,13 +98,13 @@ export class GuestContainer implements Container {
     this.#save();
   }
 
-  /** It exists only as a report of why it could not start. */
+  /** Records that it could not start: it exists only as a report of the reason. */
   becomeUnstartable(made: ContainerMade, exitCode: number, why: string): void {
     this.#made = made;
     this.#end({ exitCode, reason: 'StartError', why, finishedAt: this.#home.now() });
   }
 
-  /** The machine is gone or ending. */
+  /** Records that the machine is gone or ending. */
   becomeLost(why: string): void {
     for (const settle of this.#execExits.values()) settle(killedExitCode);
     const message = this.#message.told;
@@ -149,7 +149,7 @@ export class GuestContainer implements Container {
   }
 
   /**
-   * Kills it when something that it mounts is lost: all access would fail from then on, while the next attempt gets a
+   * Kills it when a source that it mounts is lost: all access would fail from then on, while the next attempt gets a
    * new one.
    */
   #endFor(why: string): void {

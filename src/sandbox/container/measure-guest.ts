@@ -7,7 +7,7 @@ import type { SandboxMetrics, SandboxStats } from '../sandbox-stats.ts';
 
 type Containers = readonly Pick<GuestContainer, 'status' | 'spec'>[];
 
-/** Figures of known containers: a guest may report others. */
+/** Returns figures of known containers only, since a guest may report others. */
 export function statsOf(
   { agentRssKiB, agentFds, pod, ...rest }: Result<'stats'>,
   containers: Containers,

@@ -15,8 +15,8 @@ const maxProcessBytes = maxTotalBytes - reservedBytes;
 const fix = 'Put large values into files: mount the ConfigMap or Secret as a volume.';
 
 /**
- * The kernel's room for a process' arguments and variables. It is checked before a machine is asked: the kernel's own
- * error would only be "Argument list too long".
+ * The kernel's room for a process' arguments and variables. It is checked before a call to the machine: the kernel's
+ * own error would only be "Argument list too long".
  */
 export interface ProcessRoom {
   /** Errors: `invalid` for a text that is too long, has a NUL, or does not fit in the room left. */

@@ -10,7 +10,7 @@ export class TerminationMessage {
   readonly #path: string | undefined;
   readonly #home: ContainerHome;
   readonly #log: Log;
-  /** The last one from the guest, in base64, in case the machine dies. */
+  /** The last message that the guest sent, in base64, in case the machine dies. */
   #told = '';
 
   /** `path`: undefined for a container that leaves none. */
@@ -25,12 +25,12 @@ export class TerminationMessage {
     if (this.#path !== undefined) this.#told = data;
   }
 
-  /** As the guest has told it last. */
+  /** The last message that the guest sent. */
   get told(): GuestText | undefined {
     return this.#textOf(this.#told);
   }
 
-  /** As it is now, or as told last if it cannot be read. */
+  /** Reads the message from the guest; the last one that it sent if that fails. */
   async read(): Promise<GuestText | undefined> {
     const { guest, limits } = this.#home;
     if (this.#path === undefined) return undefined;

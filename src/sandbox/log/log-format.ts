@@ -6,7 +6,7 @@ import type { OutputChunk } from '../sandbox.ts';
  * continues it. So every byte is kept, also of output that does not end with a newline.
  */
 export interface LogRecord extends OutputChunk {
-  /** When it was read from the container, RFC3339 with nanoseconds. */
+  /** Time at which it was read from the container, RFC3339 with nanoseconds. */
   readonly time: string;
   /** Whether the record ends a line; its newline is part of `bytes`. */
   readonly endsLine: boolean;
@@ -73,8 +73,8 @@ const streams = (['stdout', 'stderr'] as const).map((name) => ({ name, bytes: Bu
 const [tagF, tagP] = [0x46, 0x50];
 
 /**
- * Adds the bytes of each record in a part of a log, which are those that `decodeRecord` gives, and returns how many bytes its
- * whole lines have. Makes no object per line: a takeover counts 20,000 lines of a container that writes much.
+ * Adds the bytes of each record in a part of a log, as `decodeRecord` would return them, and returns the number of
+ * bytes of its whole lines. Makes no object per line: a takeover counts 20,000 lines of a container that writes much.
  */
 export function countRecords(part: Buffer, counts: Record<LogRecord['stream'], number>): number {
   let from = 0;

@@ -32,7 +32,7 @@ export async function saveLogPosition(path: string, position: LogPosition): Prom
 }
 
 /**
- * Bytes that the log at `logPath` has, from the last saved position and what was written after it. Cuts an incomplete
+ * Returns the bytes in the log at `logPath`, from the last saved position and the records after it. Cuts an incomplete
  * record off the end of the file. Undefined: no position was saved, or it is invalid.
  */
 export async function recoverLogPosition(path: string, logPath: string): Promise<LoggedBytes | undefined> {
@@ -47,7 +47,7 @@ export async function recoverLogPosition(path: string, logPath: string): Promise
   return logged;
 }
 
-/** Counts what the log has from a byte on; returns where its last whole line ends. */
+/** Counts the records from a byte on; returns the offset of the end of the last whole line. */
 async function countFrom(file: FileHandle, from: number, logged: Record<keyof LoggedBytes, number>): Promise<number> {
   const buffer = Buffer.allocUnsafe(readBytes);
   let end = from;

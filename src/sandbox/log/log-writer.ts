@@ -31,7 +31,7 @@ export interface LogFile extends LogWriter {
 }
 
 export interface LogFileOptions {
-  /** When to rotate; absent: the caller rotates it. */
+  /** Limits above which it is rotated; absent: the caller rotates it. */
   readonly limits?: LogLimits;
   /** File in which the log's position is kept for the next process (`log-position.ts`). */
   readonly positionPath?: string;

@@ -16,7 +16,7 @@ export interface ReadLogOptions {
   readonly ended?: Promise<unknown>;
 }
 
-/** Interval of looks at the file, in `ms`: not every file system reports changes. */
+/** Interval at which the file is checked, in `ms`: not every file system reports changes. */
 const pollMs = 500;
 
 /**

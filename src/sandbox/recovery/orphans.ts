@@ -38,7 +38,7 @@ export async function findOrphans(stateDirectory: string): Promise<readonly Orph
   return await orphansIn(root);
 }
 
-/** Ends them, and removes all that a killed podvm has left. Errors: `busy` when a podvm uses the directory. */
+/** Ends them, and removes all traces of a killed podvm. Errors: `busy` when a podvm uses the directory. */
 export async function endOrphans(
   stateDirectory: string,
   parts: { readonly network: Parts['network']; readonly driver: Pick<Parts['driver'], 'sweep'> },

@@ -7,7 +7,7 @@ import { readFileIfThere, replaceFile } from '#host/files.ts';
 import type { SandboxSpec } from '../sandbox.ts';
 import { resourcesSchema, sandboxSpecSchema } from './spec-record.ts';
 
-/** Newest version of the records of sandboxes. A process leaves alone what a newer version has written. */
+/** Newest version of the records of sandboxes. A process does not change records of a newer version. */
 export const recordVersion = 3;
 
 /** Version of the record of a sandbox: 3 for pods of podvm itself, which builds of version 2 cannot take over. */
@@ -94,7 +94,7 @@ export async function readRecord(directory: string): Promise<SandboxRecord | und
   throw corrupt(directory, parsed.issues[0].message);
 }
 
-/** Reads a record of any version; replaces a torn one by what the directory tells. Errors: `corrupt`. */
+/** Reads a record of any version; reconstructs a torn one from the directory. Errors: `corrupt`. */
 export async function readAnyRecord(directory: string): Promise<AnyRecord | undefined> {
   const torn = await readTornRecord(directory);
   if (torn !== undefined) return torn;
@@ -170,8 +170,8 @@ export class KeptRecord {
   }
 
   /**
-   * Settles when the change is written or has failed; then the sandbox continues, and the next process knows less about
-   * it.
+   * Settles when the change is written or has failed. After a failure the sandbox continues, and the next process knows
+   * less about it.
    */
   change(pod: Partial<PodRecord>): Promise<void> {
     this.#record = { ...this.#record, pod: { ...this.#record.pod, ...pod } };

@@ -13,8 +13,8 @@ interface SweepParts {
 }
 
 /**
- * Ends what earlier processes left: VMMs, file servers, attachments (netns, tap, addresses) and directories. Returns
- * the ids that it cleaned. What cannot be cleaned is logged, and stays on record for the next start.
+ * Removes traces of earlier processes: VMMs, file servers, attachments (netns, tap, addresses) and directories. Returns
+ * the ids that it cleaned. Failures are logged, and stay on record for the next start.
  */
 export async function sweep(
   root: string,

@@ -2,12 +2,12 @@
 const rememberedMs = 10 * 60_000;
 const maxRemembered = 256;
 
-/** Remembers the image that each pod needed first, and tells which one a waiting machine should have. */
+/** Counts the images that pods needed first, and returns the one that a waiting machine should have. */
 export class ImageDemand {
   readonly #nowMs: () => number;
   #started: { readonly id: string; readonly atMs: number }[] = [];
 
-  /** `nowMs`: a clock that only goes on. */
+  /** `nowMs`: a monotonic clock. */
   constructor(nowMs: () => number) {
     this.#nowMs = nowMs;
   }

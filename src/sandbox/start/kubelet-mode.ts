@@ -9,7 +9,7 @@ import type { AttachedSource, GuestSource, HeldSource, HostMode } from '../volum
 import { pushVolume } from '../volume/push-volume.ts';
 
 export interface KubeletModeParts {
-  /** Only volumes kept for this pod are the kubelet's; every other path is an ordinary one. */
+  /** Uid of the pod. A path in the kubelet's directory of another pod is an ordinary path. */
   readonly podUid: string;
   readonly guest: Pick<Link, 'call'>;
   readonly trees: TreeLimits;
@@ -20,7 +20,7 @@ export interface KubeletModeParts {
 type PushedVolume = Extract<KubeletVolume, { readonly kind: 'push' }>;
 type EmptyVolume = Exclude<KubeletVolume, PushedVolume>;
 
-/** A volume in the guest, which stays until the sandbox ends, whatever containers come and go. */
+/** A volume in the guest, which stays until the sandbox ends. */
 interface GuestVolume {
   /** Sends changes on the host, if any. */
   refresh(signal: AbortSignal): Promise<void>;

@@ -7,7 +7,7 @@ const rememberedMs = 10 * 60_000;
 const burstMs = 15_000;
 const maxRemembered = 256;
 
-/** Remembers when machines were wanted, and tells how many should wait. Times are in `ms` of a clock that only goes on. */
+/** Counts recent requests for machines, and returns how many should wait. Times are in `ms` of a monotonic clock. */
 export class PoolDemand {
   readonly #size: PoolSize;
   readonly #most: number;

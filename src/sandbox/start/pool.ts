@@ -154,7 +154,7 @@ class SparePool implements Pool {
     for (const resolve of this.#waiters.splice(0)) resolve();
   }
 
-  /** A time that no change of the host's clock moves. */
+  /** Monotonic time, in `ms`. */
   get #nowMs(): number {
     return Number(this.#context.surroundings.monotonicNs() / 1_000_000n);
   }
@@ -178,7 +178,7 @@ class SparePool implements Pool {
     surroundings.log.info('spare machine made', { sandbox: made.record.id, ms: this.#nowMs - startedMs });
   }
 
-  /** Whether the template of the spares still exists: its key covers everything that it is made of. */
+  /** Whether the template of the spares still exists: its key covers all parts that it is made from. */
   async #isTemplateCurrent(): Promise<boolean> {
     return this.#spares.length === 0 || !this.#hasTemplate || (await this.#isThereTemplate());
   }

@@ -9,9 +9,9 @@ export interface Step<All, Site, Result> {
   readonly what: string;
   /** The results that it uses, made by rows above. */
   readonly needs: readonly (keyof All)[];
-  /** Makes the result. Leaves nothing after an error or abort. A step that returns no promise takes no time, and is not in the timeline. */
+  /** Makes the result. Leaves nothing after an error or abort. A step without a promise is not in the timeline. */
   readonly run: (made: All, site: Site, signal: AbortSignal) => Result | Promise<Result>;
-  /** Undoes the step; absent when undoing what it needs is enough. Must be idempotent, since it is tried again after a failure. */
+  /** Undoes the step; absent when undoing its needs is enough. Idempotent, since it is tried again after a failure. */
   readonly undo?: (result: Result) => PromiseLike<void> | void;
   /** Time at which it is undone; default: when the sandbox has ended. */
   readonly until?: Until;

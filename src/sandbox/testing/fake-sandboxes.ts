@@ -22,7 +22,7 @@ const limits = {
 /** Whether an error is of this kind. */
 export const is = (kind: string) => (error: unknown) => error instanceof PodvmError && error.kind === kind;
 
-/** A set of sandboxes on fakes, of which nothing may be left at its end. */
+/** Sandboxes on fakes. Closing them checks that nothing is left. */
 export async function openFakeSandboxes(vary: Partial<typeof limits> = {}, around = (parts: FakeParts) => parts) {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-sandboxes-'));
   const parts = around(createFakeParts(directory));

@@ -1,16 +1,16 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
 export interface Growth {
-  /** Interval of looks, in `ms`. */
+  /** Interval of the checks, in `ms`. */
   readonly intervalMs: number;
   readonly measure: (signal: AbortSignal) => Promise<number>;
   /** Called with each new size, in bytes. */
   readonly grown: (sizeBytes: number, signal: AbortSignal) => Promise<void>;
-  /** Called once per failure; the next look tries again. */
+  /** Called once per failure; the next check tries again. */
   readonly failed: (error: unknown) => void;
 }
 
-/** Looks repeatedly whether something has grown: neither files nor devices report it. Disposing waits for the last look. */
+/** Checks repeatedly whether a file or device has grown, since neither reports it. Disposing awaits the last check. */
 export function followGrowth(sizeBytes: number, growth: Growth): AsyncDisposable {
   const stop = new AbortController();
   const done = follow(sizeBytes, growth, stop.signal);

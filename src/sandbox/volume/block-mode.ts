@@ -26,7 +26,7 @@ export interface DeviceMode {
 }
 
 export interface FoundDevice {
-  /** Devices of one sandbox with the same key share what is attached. */
+  /** Devices of one sandbox with the same key share the attached disk. */
   readonly key: string;
   attach(signal: AbortSignal): Promise<AttachedDevice>;
 }
@@ -99,14 +99,14 @@ export function createDeviceMode(parts: BlockModeParts): DeviceMode {
   };
 }
 
-/** Keys differ by access, so that a writer does not share what is attached for reading: the claim refuses it. */
+/** Returns a key that differs by access: a writer must not share a read-only disk, and the claim refuses it. */
 function accessKey(key: string, readOnly: boolean): string {
   return `${key} ${readOnly ? 'ro' : 'rw'}`;
 }
 
 /**
- * Syncs and unmounts it in the guest, then unplugs it. Also unplugs it from a guest that does not answer or is gone: what it
- * has written is with the VMM, and the rest is lost with it. A guest that still uses it keeps it.
+ * Syncs and unmounts it in the guest, then unplugs it. Also unplugs it from a guest that does not answer or is gone:
+ * its completed writes are with the VMM, and the others are lost with it. A guest that still uses it keeps it.
  */
 async function takeFromGuest(disk: BlockDisk, volume: string | undefined, parts: BlockModeParts): Promise<void> {
   const { guest, limits, log } = parts;

@@ -63,7 +63,7 @@ export function unheldMounts(status: readonly MountStatus[]): HeldMounts {
 
 export interface ContainerMountsParts {
   readonly volumes: readonly SandboxVolume[];
-  /** In the order in which they are asked. */
+  /** Modes in the order in which they are tried. */
   readonly hostModes: readonly HostMode[];
   readonly imageMode: ImageMode;
   readonly deviceMode: DeviceMode;

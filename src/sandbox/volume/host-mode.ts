@@ -6,25 +6,25 @@ import type { ContainerMount, MountMode, MountSource } from '../sandbox.ts';
 export type HostMount = ContainerMount & { readonly source: Extract<MountSource, { readonly kind: 'host' }> };
 
 /**
- * A way by which a path of the node comes into the guest, one file each (`share-mode.ts`, `kubelet-mode.ts`). Modes are
- * asked in the order in `pod-steps.ts`; the last one accepts every path.
+ * A way by which a path of the node reaches the guest, one file each (`share-mode.ts`, `kubelet-mode.ts`). Modes are
+ * tried in the order of `pod-steps.ts`; the last one accepts every path.
  */
 export interface HostMode {
   /**
-   * Looks at what is at the path, and holds it until disposed of. Undefined: another mode is responsible.
+   * Opens the source at the path, and holds it until disposed of. Undefined: another mode is responsible.
    * Errors: `notFound`, `unsupported`, `failedPrecondition`, saying why it cannot be mounted.
    */
   find(mount: HostMount, signal: AbortSignal): Promise<FoundSource | undefined>;
   /**
    * Takes over a source that an earlier process attached. Undefined: another mode attached it. Absent: this mode cannot
-   * take over. Errors: the reason why it cannot be taken over; what is left of it ends with the machine.
+   * take over. Errors: the reason why it cannot be taken over; the source then ends with the machine.
    */
   adopt?(held: HeldSource, signal: AbortSignal): Promise<AttachedSource | undefined>;
 }
 
 export interface FoundSource extends AsyncDisposable {
   readonly mode: MountMode;
-  /** Mounts of one sandbox with the same mode and key share what is attached. */
+  /** Mounts of one sandbox with the same mode and key share the attached source. */
   readonly key: string;
   /** Brings it into the guest as the volume of that name. Disposing of the result removes it. */
   attach(volume: string, signal: AbortSignal): Promise<AttachedSource>;

@@ -55,7 +55,7 @@ test('attach() says that an image is damaged when a guest cannot mount it, and w
 const never = new AbortController().signal;
 const phases = createPhases(() => 0n);
 
-/** Images `a` and `b`, and a machine that writes down what is done to it. */
+/** Images `a` and `b`, and a machine that records its calls. */
 async function openSite(before?: ImagesBefore) {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-image-disks-'));
   const journal: string[] = [];

@@ -14,9 +14,9 @@ export interface ImageDisks extends AsyncDisposable {
    */
   attach(image: HeldImage, phases: PhaseClock, signal: AbortSignal): Promise<string>;
   /**
-   * Attaches an image before it is known what the machine will run. The first `attach` takes this disk if it needs the same
-   * file, and otherwise detaches it first: no container starts in a machine that has an image of other pods. The image is
-   * not held, since the machine has its own link to the file. Errors: those of machine and agent.
+   * Attaches an image before the machine has a pod. The first `attach` takes this disk if it needs the same file, and
+   * otherwise detaches it first: no container starts in a machine that has an image of other pods. The image is not
+   * held, since the machine has its own link to the file. Errors: those of machine and agent.
    */
   attachAhead(image: Pick<HeldImage, 'id' | 'rootfsPath'>, phases: PhaseClock, signal: AbortSignal): Promise<void>;
   /** Id of the image that was attached ahead, while no container has asked for an image. */

@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 
-/** Something shared: made for the first user, released after the last. */
+/** Sources that are shared by key: made for the first user, released after the last. */
 export interface SharedSources<T extends AsyncDisposable> extends AsyncDisposable {
   /**
    * Holds the value of that key, made by `make` unless a usable one exists. Waits for another caller that makes or

@@ -2,7 +2,7 @@ import type { Log } from '#host/log.ts';
 import { isStopped, killProcess, type ProcessIdentity } from '#host/process-identity.ts';
 
 export interface StoppedLimits {
-  /** Interval of the looks, in `ms`. */
+  /** Interval of the checks, in `ms`. */
   readonly lookMs: number;
   /** Time after which a server that is still stopped is ended, in `ms`. */
   readonly endMs: number;
@@ -38,7 +38,8 @@ export function watchStopped(
 }
 
 /**
- * Lets accesses fail that would wait for a stopped server: their processes can be killed then. Returns whether it ended one.
+ * Ends a stopped server, so that accesses that wait for it fail and their processes can be killed. Returns whether it
+ * ended one.
  */
 export async function endIfStopped(server: ProcessIdentity, path: string, log: Log): Promise<boolean> {
   if (!isStopped(server)) return false;
