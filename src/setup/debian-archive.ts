@@ -51,9 +51,9 @@ export function parseIndexTargets(text: string): readonly IndexTarget[] {
 }
 
 /**
- * The `sources.list`: release and updates from the mirror; security updates from where the host gets them, otherwise from
- * Debian's own servers if the mirror is one of them. Labels are those of Debian's Release files; a host that has never
- * fetched any gets Debian's own servers. Errors: `invalid`.
+ * Returns the `sources.list`: release and updates from the mirror; security updates from the host's source, otherwise
+ * from Debian's own servers if the mirror is one of them. Labels are those of Debian's Release files; a host that has
+ * never fetched any gets Debian's own servers. Errors: `invalid`.
  */
 export function sourcesFor(
   mirror: string | undefined,

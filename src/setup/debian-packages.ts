@@ -82,7 +82,7 @@ export async function extractPackages(extraction: Extraction): Promise<readonly 
   return records;
 }
 
-/** A package that apt would take. */
+/** A package that apt would install. */
 export interface Candidate {
   readonly name: string;
   readonly version: string;

@@ -13,9 +13,9 @@ const maxTries = 10;
 
 /**
  * Holds the parts of these assets, or those that have replaced them meanwhile. A part is held by a descriptor of its
- * directory, which `collectParts` sees. `collectParts` looks after other parts have become current, and this looks whether
- * its parts are still current after opening them, so that one of the two sees the other. Errors: `failedPrecondition`
- * when there are none to hold.
+ * directory, which `collectParts` finds. `collectParts` checks after other parts have become current, and this function
+ * checks whether its parts are still current after opening them, so that one of the two notices the other. Errors:
+ * `failedPrecondition` when there are none to hold.
  */
 export async function holdAssets(options: Pick<SetupOptions, 'root' | 'repo'>, assets: Assets): Promise<HeldAssets> {
   let wanted = assets;

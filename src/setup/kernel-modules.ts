@@ -2,8 +2,8 @@ import { basename } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 
 /**
- * Drivers that every guest loads at boot, in this order; the channel to the host first, so that a guest that cannot load the
- * rest can report it. Leaves out what a kernel has built in.
+ * Drivers that every guest loads at boot, in this order; the channel to the host first, so that a guest that cannot
+ * load the rest can report it. Leaves out drivers that are built into the kernel.
  */
 export const bootModules: readonly string[] = [
   ['virtio_ring', 'virtio', 'virtio_mmio', 'virtio_console'],
@@ -127,9 +127,9 @@ export function modulesList(modules: readonly KernelModule[]): string {
 }
 
 /**
- * `modules.list` of the disk of modules: a line `module NAME FILE NEEDS` for each module, and a line `alias ALIAS NAMES` for
- * each other name by which the kernel asks for it. `modulesAlias` is depmod's `modules.alias`; leaves out patterns, which
- * name hardware.
+ * `modules.list` of the disk of modules: a line `module NAME FILE NEEDS` for each module, and a line `alias ALIAS
+ * NAMES` for each other name by which the kernel requests it. `modulesAlias` is depmod's `modules.alias`; leaves out
+ * patterns, which name hardware.
  */
 export function podModulesList(modules: readonly KernelModule[], modulesAlias: string): string {
   const names = new Set(modules.map(({ name }) => name));

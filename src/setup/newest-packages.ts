@@ -21,7 +21,7 @@ const timeoutMs = 180_000;
 const maxOutputBytes = 4 * 1024 * 1024;
 
 /**
- * Asks apt, configured as for set-up, with its own lists below the state directory, which are fetched when they have
+ * Queries apt, configured as for set-up, with its own lists below the state directory, which are fetched when they have
  * changed. Installs nothing. Errors: `unavailable` when an archive does not answer or an answer fails its check, with
  * apt's message; `cancelled`.
  */
@@ -78,7 +78,7 @@ export async function askArchives(root: string, archive: DebianArchive, signal: 
   }
 }
 
-/** Errors: `unavailable` for an archive that lacks what set-up needs. */
+/** Errors: `unavailable` for an archive that lacks a package of set-up. */
 export function parseNewest(text: string): NewestPackages {
   const section = (name: string) => new RegExp(`^== ${name}\\n([^]*?)(?=^== |$(?![^]))`, 'm').exec(text)?.[1] ?? '';
   const crun = parseStanzas(section('crun'))[0]?.version.replace(/\+b\d+$/, ''); // rebuilt from the same source

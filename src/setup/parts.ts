@@ -63,7 +63,7 @@ export async function ensurePart(partsDirectory: string, recipe: PartRecipe, pro
   });
 }
 
-/** Removes what an interrupted set-up left. Only for the holder of the set-up lock. */
+/** Removes parts of an interrupted set-up. Only for the holder of the set-up lock. */
 export async function sweepUnfinished(partsDirectory: string): Promise<void> {
   for (const entry of await readdir(partsDirectory)) {
     if (entry.startsWith(makingPrefix))

@@ -1,4 +1,4 @@
-/** Reports what set-up does. */
+/** Reports the tasks of set-up. */
 export interface Progress {
   /** Runs a named task; the name completes "podvm is ...", e.g. "unpacking the compiler". */
   during<T>(task: string, work: () => Promise<T>): Promise<T>;

@@ -268,7 +268,7 @@ export function crunRecipe(buildRoot: Part, signal: AbortSignal): PartRecipe {
   };
 }
 
-/** With a larger one, a guest of 64 MiB has no room to unpack it. */
+/** Maximum size: a guest of 64 MiB has no room to unpack a larger one. */
 const maxInitramfsBytes = 16 * 1024 * 1024;
 
 /** Makes the agent's static binary at `outFile`. */

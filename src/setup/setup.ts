@@ -43,7 +43,7 @@ export interface PackageChange {
   readonly to: string | undefined;
 }
 
-/** `current.json`: the assets, and what set-up needs to know later. */
+/** `current.json`: the assets, and data for later set-ups. */
 export const currentSchema = v.object({
   ...assetsSchema.entries,
   /** Changes only with `upgradeSetup`, which takes Debian packages again. */
@@ -54,8 +54,8 @@ export const currentSchema = v.object({
 export type Current = v.InferOutput<typeof currentSchema>;
 
 /**
- * The assets; makes what is missing or has changed in recipe or sources. A second call takes a few reads. Concurrent calls,
- * also of several processes, wait for each other.
+ * Returns the assets; makes parts that are missing or whose recipe or sources have changed. A second call takes a few
+ * reads. Concurrent calls, also of several processes, wait for each other.
  * Errors: `failedPrecondition` (host tools missing), `unavailable` (no packages available), those of compiling.
  */
 export async function ensureSetup(options: SetupOptions): Promise<Assets> {
@@ -87,7 +87,7 @@ export async function upgradeSetup(
   return { assets, changes: changesBetween(before, after) };
 }
 
-/** Whether the archives have exactly the packages of the parts. Errors: those of asking the archives. */
+/** Whether the archives have exactly the packages of the parts. Errors: those of the query to the archives. */
 async function isUpToDate(
   { root, mirror, progress, signal, warn }: SetupOptions,
   { parts, sysroot }: Current,

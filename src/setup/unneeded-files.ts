@@ -1,4 +1,4 @@
-/** Files of Debian packages that set-up removes after unpacking, below the root; what is absent is ignored. */
+/** Files of Debian packages that set-up removes after unpacking, below the root; absent ones are ignored. */
 
 const documentation = ['doc', 'man', 'info', 'locale', 'lintian', 'bug'].map((name) => `usr/share/${name}`);
 
@@ -17,8 +17,8 @@ export const unneededInSysroot: readonly string[] = [
 ];
 
 /**
- * Also what the compiler has for link-time optimisation, profiles, and checks that no build uses, 100 MB. The tests use the
- * shared libraries of two checks (`buildProgram`).
+ * Also the compiler's files for link-time optimisation, profiles, and checks that no build uses, 100 MB. The tests use
+ * the shared libraries of two checks (`buildProgram`).
  */
 export const unneededInBuildRoot: readonly string[] = [
   ...documentation,

@@ -38,7 +38,7 @@ export interface Outdated {
   readonly isSecurity: boolean;
 }
 
-/** Maximum packages that are named; the rest are counted. */
+/** Maximum number of packages that are named; the rest are counted. */
 const maxNamed = 6;
 
 /** Describes them, those of the security archive first. */

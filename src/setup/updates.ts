@@ -10,9 +10,9 @@ import type { UpdateFinding, UpdateRequest } from './update-report.ts';
 const ofParts = ['QEMU', 'guest kernel', 'crun', 'build root'] as const;
 
 /**
- * Finds what is older than in the configured archives and the npm registry, and whether the archives include Debian's
- * security updates. A check that fails gives its reason. Changes nothing but apt's lists below the state directory. Errors:
- * only `cancelled`.
+ * Finds packages that are older than in the configured archives and the npm registry, and whether the archives include
+ * Debian's security updates. A check that fails gives its reason. Changes nothing but apt's lists below the state
+ * directory. Errors: only `cancelled`.
  */
 export async function checkUpdates(request: UpdateRequest, signal: AbortSignal): Promise<readonly UpdateFinding[]> {
   const attempt = async (

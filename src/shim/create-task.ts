@@ -106,7 +106,7 @@ async function createContainer(parts: ShimParts, request: Request, signal: Abort
   }
 }
 
-/** Joins a container with what containerd knows of it. */
+/** Makes the task of a container from containerd's description of it. */
 export function containerTaskOf(
   { keeper, events, closing, log }: ShimParts,
   made: Pick<ContainerTaskParts, 'id' | 'pid' | 'bundle' | 'paths' | 'pod' | 'container' | 'input' | 'life'>,

@@ -7,14 +7,14 @@ import type { Bundle } from './bundle/bundle.ts';
 import { Events as EventsService } from './schema/generated/services/ttrpc/events/v1/events_pb.ts';
 import { TtrpcClient } from './ttrpc/client.ts';
 
-/** Events of one containerd that are on the way; later ones are dropped, and logged. */
+/** Maximum events of one containerd that are on the way; later ones are dropped, and logged. */
 const maxWaiting = 1024;
 const callTimeoutMs = 5_000;
 /** Attempts for one event, since a containerd that restarts comes back; and the pauses between them, in `ms`. */
 const attempts = 5;
 const pauseMs = 1_000;
 
-/** Tells containerd about tasks, in order. */
+/** Sends events of tasks to containerd, in order. */
 export class Events implements Disposable {
   readonly #clock: Clock;
   readonly #log: Log;

@@ -9,8 +9,8 @@ import type { ProcessExit } from './task/process-life.ts';
 type TrackParts = Pick<ShimParts, 'records' | 'tasks' | 'events' | 'closing'>;
 
 /**
- * Records a task for the next daemon, and tells containerd of its exit. Settles when it is on record: a task that is not
- * was never told of. `isExitTold`: an earlier daemon has told it.
+ * Records a task for the next daemon, and reports its exit to containerd. Settles when it is on record: containerd does
+ * not learn of a task before. `isExitTold`: an earlier daemon has reported the exit.
  */
 export async function keepTrack(parts: TrackParts, task: Task, isExitTold = false): Promise<void> {
   await recordTask(parts, task, isExitTold);

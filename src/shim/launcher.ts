@@ -7,7 +7,7 @@ import { RuntimeInfoSchema } from './schema/generated/types/introspection_pb.ts'
 /** The name by which containerd finds the program for `runtime_type = "io.containerd.podvm.v2"`. */
 export const launcherName = 'containerd-shim-podvm-v2';
 
-/** 128 + SIGKILL: what is told of a task whose daemon is gone. */
+/** 128 + SIGKILL: the reported exit status of a task whose daemon is gone. */
 const killedStatus = 137;
 
 const features = {

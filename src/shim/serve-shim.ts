@@ -63,7 +63,7 @@ export async function serveShim(options: ShimOptions): Promise<AsyncDisposable> 
   return undo.move();
 }
 
-/** Ends pods whose bundle is gone: containerd removes it when it gives a pod up, and does not tell. */
+/** Ends pods whose bundle is gone: containerd removes it without notice when it gives a pod up. */
 async function removeForgotten(parts: ShimParts): Promise<void> {
   const { tasks, log, closing } = parts;
   for (const pod of tasks.all().filter((task) => task instanceof PodTask)) {
@@ -82,7 +82,7 @@ async function removeForgotten(parts: ShimParts): Promise<void> {
   }
 }
 
-/** False for any other error than that it is absent, which may pass. */
+/** Returns true only if the bundle is absent; other errors may be temporary. */
 async function isGone(path: string): Promise<boolean> {
   return await stat(path).then(
     () => false,

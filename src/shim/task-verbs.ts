@@ -149,7 +149,7 @@ export function taskVerbs(parts: ShimParts): Verbs<typeof TaskService> {
       return {};
     },
 
-    /** Asked after each task that was deleted; other tasks are served on. */
+    /** Answers a request that follows each deleted task; other tasks are still served. */
     shutdown: () => Promise.resolve({}),
 
     pause: ({ id }) => refuse('pause', id),

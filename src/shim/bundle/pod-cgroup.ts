@@ -5,9 +5,9 @@ import { cgroupParentOf } from '#sandbox/cgroup-parent.ts';
 import type { OciSpec } from './oci-spec.ts';
 
 /**
- * The cgroup of a pod, in which containerd would make that of its sandbox: a directory, or a slice of systemd
- * (`SLICE:cri-containerd:ID`). Undefined when the node has no such cgroup: a kubelet makes it, and other clients of CRI leave
- * it to the runtime.
+ * Returns the cgroup of a pod, in which containerd would make that of its sandbox: a directory, or a slice of systemd
+ * (`SLICE:cri-containerd:ID`). Undefined when the node has no such cgroup: a kubelet makes it, and other clients of CRI
+ * leave it to the runtime.
  */
 export async function podCgroupOf({ linux: { cgroupsPath } }: OciSpec): Promise<string | undefined> {
   const [slice = '', prefix] = cgroupsPath.split(':');

@@ -2,7 +2,7 @@
 export interface FifoKeeper {
   /** Keeps a FIFO for input open, also when nothing writes to it. Errors: `invalid`, `unavailable`. */
   hold(path: string): Promise<void>;
-  /** Closes a FIFO, after what it got. Never rejects. */
+  /** Closes a FIFO, after it has passed on its bytes. Never rejects. */
   end(path: string): Promise<void>;
   /** Closes a FIFO at once. Never rejects. */
   forget(path: string): Promise<void>;

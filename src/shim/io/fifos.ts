@@ -54,7 +54,7 @@ export class Fifos {
     this.#input?.release();
   }
 
-  /** Ends the output, after what was written: clients read its end only when all writers have closed. */
+  /** Ends the output after its last bytes: clients read its end only when all writers have closed. */
   close(): void {
     for (const socket of this.#outputs.values()) socket.destroySoon();
     this.#input?.close();
@@ -67,7 +67,7 @@ export class Fifos {
   }
 }
 
-/** Keeps a FIFO open between the programs that write to it. Returns how to end that. */
+/** Keeps a FIFO open between the programs that write to it. Returns a function that ends this. */
 async function holdOpen(path: string): Promise<() => void> {
   const fd = await openFifo(path, constants.O_RDWR);
   return () => close(fd, () => undefined);
@@ -76,7 +76,7 @@ async function holdOpen(path: string): Promise<() => void> {
 /** The end of a FIFO from which a process gets its input. */
 export class Input {
   readonly #socket: Socket;
-  /** Ends what keeps the stream open between clients; undefined once that was done. */
+  /** Function that ends keeping the stream open between clients; undefined after it was called. */
   #letGo: (() => void) | undefined;
 
   private constructor(socket: Socket, letGo: () => void) {

@@ -14,7 +14,7 @@ const noFifo = (path: string) =>
 const notOpen = (path: string, cause: unknown) =>
   new PodvmError('invalid', `Cannot open the FIFO ${printable(path)}`, { cause });
 
-/** Does not open it, which its reader would take for a writer that leaves. Errors: as `openFifo`. */
+/** Checks a FIFO without opening it, which its reader would take for a writer that leaves. Errors: as `openFifo`. */
 export async function checkFifo(path: string): Promise<void> {
   if (!path.startsWith('/')) throw noPath(path);
   const found = await lookUp(path).catch((cause: unknown) => {
@@ -44,8 +44,8 @@ export async function openFifo(path: string, flags: number): Promise<number> {
 }
 
 /**
- * Opens a FIFO to write to it. The socket has both ends, so that a reader that leaves and comes back is no end of the
- * stream, and what it has not read waits.
+ * Opens a FIFO to write to it. The socket has both ends, so that the stream does not end when its reader leaves and
+ * comes back; unread bytes wait.
  */
 export async function openBothEnds(path: string): Promise<Socket> {
   const fd = await openFifo(path, constants.O_RDWR);

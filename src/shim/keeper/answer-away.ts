@@ -15,8 +15,8 @@ import { parseTaskRecord, type TaskRecord } from '../task/task-records.ts';
 import type { AnswerAway } from './relay.ts';
 
 /**
- * Answers from the records of tasks what containerd asks when it starts: it takes a task whose answer is late for dead
- * (2 to 5 s). Execs are not on record.
+ * Answers requests of a starting containerd from the records of tasks: containerd takes a task for dead if its answer
+ * is late (2 to 5 s). Execs are not on record.
  */
 export function answersFrom(directory: string): AnswerAway {
   const recordOf = async (id: string): Promise<TaskRecord | undefined> => {

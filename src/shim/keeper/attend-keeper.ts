@@ -15,8 +15,8 @@ export interface AttendOptions {
 }
 
 /**
- * Has a keeper run where there is a containerd: from the first time that its launcher asks for one. A keeper without tasks is
- * replaced by one of this version, and ends with the daemon.
+ * Starts a keeper when containerd's launcher asks for one; at once if it has asked before, or if there are tasks. A
+ * keeper without tasks is replaced by one of this version, and ends with the daemon.
  */
 export async function attendKeeper({ keeper, directory, hasTasks, log }: AttendOptions): Promise<AsyncDisposable> {
   const { shim, wanted } = keeper.sockets;

@@ -30,7 +30,7 @@ export type KeeperRequest =
   | { readonly do: 'carry'; readonly path: string }
   /** Keeps a FIFO for input open, also when nothing writes to it. */
   | { readonly do: 'hold'; readonly path: string }
-  /** Closes a FIFO, after what it got. */
+  /** Closes a FIFO, after it has passed on its bytes. */
   | { readonly do: 'end'; readonly path: string }
   /** Closes a FIFO at once, and forgets it. */
   | { readonly do: 'forget'; readonly path: string }
@@ -38,7 +38,7 @@ export type KeeperRequest =
   | { readonly do: 'watch' };
 
 export interface KeeperAnswer {
-  /** Bytes that the FIFO has got from earlier connections. */
+  /** Bytes that the FIFO received from earlier connections. */
   readonly written: number;
   readonly error?: string;
 }

@@ -81,7 +81,7 @@ export class Keeper implements FifoKeeper, Disposable {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     const program = join(programDirectory, entryPoint('src/shim/keeper/main'));
     await using output = await open(join(directory, 'keeper.log'), 'w', 0o600);
-    await rm(this.sockets.shim, { force: true }); // its appearance says that it serves
+    await rm(this.sockets.shim, { force: true }); // the new socket shows that the keeper serves
     const child = await startChild(
       process.execPath,
       [...nodeFlags, program, this.sockets.shim, recordsDirectoryOf(directory)],
@@ -134,7 +134,7 @@ export class Keeper implements FifoKeeper, Disposable {
     await this.#ask({ do: 'hold', path });
   }
 
-  /** Closes a FIFO, after what it got. Never rejects. */
+  /** Closes a FIFO, after it has passed on its bytes. Never rejects. */
   async end(path: string): Promise<void> {
     await this.#tell({ do: 'end', path });
   }

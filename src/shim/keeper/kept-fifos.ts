@@ -3,7 +3,7 @@ import { isThere } from '#host/files.ts';
 import { within } from '#host/wait.ts';
 import { openBothEnds } from '../io/open-fifo.ts';
 
-/** FIFOs that are not read; the daemon waits from here on. */
+/** Bytes of a FIFO that is not read, above which the daemon waits. */
 const maxUnreadBytes = 64 * 1024;
 /** Time for the connection of a daemon that has ended to close, in `ms`. */
 const lastBytesMs = 10_000;
@@ -37,7 +37,7 @@ export class KeptFifos {
   }
 }
 
-/** One FIFO. What it has been given reaches it, also when the daemon that gave it is gone. */
+/** One FIFO. Bytes of a daemon still reach it after that daemon has ended. */
 export class KeptFifo {
   readonly #socket: Socket;
   #writtenBytes = 0;
@@ -65,7 +65,7 @@ export class KeptFifo {
     return before;
   }
 
-  /** Takes what an earlier connection has sent, which has ended or ends now. */
+  /** Takes the bytes of an earlier connection, which has ended or ends now. */
   async #lastBytes(): Promise<void> {
     const last = this.#writer;
     this.#writer = undefined;

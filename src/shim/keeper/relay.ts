@@ -12,12 +12,12 @@ export interface Daemon {
   serves(): Promise<boolean>;
 }
 
-/** Answers from what the daemon has recorded, while it is away; undefined: only the daemon knows it. */
+/** Answers from the daemon's records while it is away; undefined: only the daemon knows the answer. */
 export type AnswerAway = (request: Request) => Promise<Uint8Array | undefined>;
 
 /** Calls that the next daemon can answer in place of the last one. */
 const repeatable: ReadonlySet<string> = new Set(['Wait', 'State', 'Connect', 'Pids', 'Shutdown', 'CloseIO']);
-/** Time in which a daemon may come back before a call fails, in `ms`; it has not begun. */
+/** Time in which a daemon may come back before a call that it has not begun fails, in `ms`. */
 const patienceMs = 20_000;
 /** Pause before the next attempt to reach a daemon, in `ms`. */
 const againMs = 50;
@@ -31,8 +31,8 @@ interface Call {
 }
 
 /**
- * Carries the calls of one connection of containerd to the daemon. When the daemon ends, the connection stays: what is only
- * a question is asked again, what waits is sent to the next daemon, and what was being done fails.
+ * Carries the calls of one connection of containerd to the daemon. When the daemon ends, the connection stays: queries
+ * are repeated, waiting calls go to the next daemon, and calls in progress fail.
  */
 export class Relay {
   readonly #containerd: Socket;
@@ -115,7 +115,7 @@ export class Relay {
     this.#calls.delete(streamId);
   }
 
-  /** Connects to the daemon when it serves, and sends it what waits. */
+  /** Connects to the daemon when it serves, and sends it the waiting calls. */
   #connect(): void {
     if (this.#isConnecting || this.#upstream !== undefined || this.#containerd.destroyed) return;
     this.#isConnecting = true;
@@ -145,7 +145,7 @@ export class Relay {
     const call = this.#calls.get(frame.streamId);
     if (call === undefined) return;
     const { status } = fromBinary(ResponseSchema, frame.payload);
-    // A daemon that ends says so to its callers.
+    // A daemon that ends reports this to its callers.
     if (status?.code === codeOfKind.unavailable && repeatable.has(call.request.method)) return;
     this.#forget(frame.streamId);
     this.#pass(frame);

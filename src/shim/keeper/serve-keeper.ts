@@ -48,7 +48,7 @@ function track(server: Server): () => Promise<void> {
   };
 }
 
-/** One look for all connections. */
+/** One check for all connections. */
 function lookFor(socketPath: string, signal: AbortSignal): Daemon {
   let looking: Promise<boolean> | undefined;
   const look = async () => ((await isServed(socketPath)) ? true : undefined);

@@ -17,9 +17,10 @@ const dialTimeoutMs = 10_000;
 const startTimeoutMs = 20_000;
 
 /**
- * Forwards ports for containerd, which answers `port-forward` itself: it connects to 127.0.0.1 in the netns of the pod, where
- * nothing of the pod listens. These connections are redirected to one listener, and the agent connects to the port in the
- * guest. Disposing closes the listener; the rule goes with the netns. Errors: those of `nft`, nsenter and Node.
+ * Forwards ports for containerd, which answers `port-forward` itself: it connects to 127.0.0.1 in the netns of the pod,
+ * where no program of the pod listens. These connections are redirected to one listener, and the agent connects to the
+ * port in the guest. Disposing closes the listener; the rule goes with the netns. Errors: those of `nft`, nsenter and
+ * Node.
  */
 export async function forwardPorts(sandbox: Sandbox, log: Log): Promise<Disposable> {
   const netns = sandbox.spec.netns ?? '';
@@ -43,7 +44,7 @@ export async function forwardPorts(sandbox: Sandbox, log: Log): Promise<Disposab
 }
 
 const table = 'podvm_forward';
-/** Replaces the one of an earlier daemon. */
+/** Replaces the rule of an earlier daemon. */
 const redirect = `add table ip ${table}
 flush table ip ${table}
 table ip ${table} {
@@ -102,8 +103,8 @@ async function forward(socket: Socket, sandbox: Sandbox): Promise<void> {
 }
 
 /**
- * The port that a client in a netns has connected to. The kernel lists the client's socket, too, with the address that it
- * asked for, before the redirection (proc_net_tcp). Errors: `notFound`.
+ * Returns the port to which a client in a netns has connected. The kernel lists the client's socket, too, with the
+ * address before the redirection (proc_net_tcp). Errors: `notFound`.
  */
 async function portAsked(clientPort: number, netns: string): Promise<number> {
   const { stdout } = await run('nsenter', [`--net=${netns}`, 'cat', '/proc/self/net/tcp']);

@@ -29,7 +29,7 @@ export interface ContainerTaskParts {
   readonly closing: AbortSignal;
   /** File of the host for its termination message; undefined: there is none. */
   readonly messagePath: string | undefined;
-  /** Tells that a process of it was killed for lack of memory. */
+  /** Reports that a process of it was killed for lack of memory. */
   readonly onOutOfMemory: () => Promise<void>;
   readonly log: Log;
 }

@@ -58,13 +58,13 @@ export class PodTask implements Task {
     void sandbox.ended.then(() => this.life.end({ status: killedStatus, at: new Date() }));
   }
 
-  /** The machine runs already. */
+  /** Does nothing, since the machine runs already. */
   start(): Promise<void> {
     this.life.start();
     return Promise.resolve();
   }
 
-  /** Begins to end it: its exit comes when nothing of it is left. */
+  /** Begins to end it; it exits when all its parts are gone. */
   kill(signalNumber: number): Promise<void> {
     void this.sandbox.stop(signalNumber === sigKill ? 0 : graceMs);
     return Promise.resolve();
@@ -90,7 +90,7 @@ export class PodTask implements Task {
     return await untilAborted(this.#measured, signal);
   }
 
-  /** Under its own deadline: the first caller's must not end it for the others. */
+  /** Uses its own deadline: the first caller's must not end it for the others. */
   async #measureNow(): Promise<SandboxStats> {
     using deadline = openDeadline(measureTimeoutMs);
     return await this.sandbox.stats(deadline.signal);

@@ -13,7 +13,7 @@ export interface TaskProcess {
   kill(signalNumber: number, signal: AbortSignal): Promise<void>;
   resize(columns: number, rows: number, signal: AbortSignal): Promise<void>;
   endInput(): void;
-  /** Frees what it holds; it has ended. */
+  /** Frees its resources after it has ended. */
   remove(signal: AbortSignal): Promise<void>;
 }
 
@@ -28,7 +28,7 @@ export interface Task extends TaskProcess {
   readonly containerId?: string;
   /** Commands in it, by their ids. */
   readonly execs: Map<string, TaskProcess>;
-  /** Undefined when there is nothing to measure. */
+  /** Returns its figures; undefined if it has none. */
   figures(signal: AbortSignal): Promise<Figures | undefined>;
   update(resources: OciResources, signal: AbortSignal): Promise<void>;
   /** Makes a command that can be started. */

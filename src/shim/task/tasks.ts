@@ -60,7 +60,7 @@ export class Tasks {
     }
   }
 
-  /** Adds a task of an earlier daemon. `attempt`: the greatest that names something of it. */
+  /** Adds a task of an earlier daemon. `attempt`: the largest one in the names of its resources. */
   restore(task: Task, attempt: number): void {
     this.#tasks.set(task.id, task);
     if (task.pid >= firstPid) this.#lastPid = Math.max(this.#lastPid, task.pid);

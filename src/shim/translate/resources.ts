@@ -16,7 +16,7 @@ export function resourcesOf(linux: OciResources | null | undefined): Resources {
   };
 }
 
-/** Limits of a whole pod, which containerd's CRI tells as annotations of its sandbox. */
+/** Returns the limits of a whole pod, which containerd's CRI passes as annotations of its sandbox. */
 export function podResourcesOf(annotations: Readonly<Record<string, string>>): Resources {
   const number = (name: string) => Number(annotations[`io.kubernetes.cri.sandbox-${name}`] ?? 0) || 0;
   return resourcesOf({

@@ -4,8 +4,9 @@ import { printable } from '#base/guest-text.ts';
 import type { Mount } from '../schema/generated/types/mount_pb.ts';
 
 /**
- * The directories of a snapshot, topmost first, as containerd's overlayfs snapshotter describes them. What containers
- * write stays in their machine, so the snapshot's own writable directory must be empty. Errors: `unsupported`, `invalid`.
+ * Returns the directories of a snapshot, topmost first, as containerd's overlayfs snapshotter describes them. Writes of
+ * containers stay in their machine, so the snapshot's own writable directory must be empty. Errors: `unsupported`,
+ * `invalid`.
  */
 export async function snapshotDirectoriesOf(what: string, mounts: readonly Mount[]): Promise<readonly string[]> {
   const [mount] = mounts;

@@ -139,7 +139,7 @@ class Connection {
     const kind = kindOf(error);
     if (kind === 'internal' || kind === 'corrupt') this.#log.error('verb failed', error, { verb });
     else if (kind !== 'cancelled') {
-      // Containerd kills and asks also what it knows to have ended.
+      // Containerd also sends requests for tasks that it knows to have ended.
       const level = kind === 'notFound' ? 'debug' : 'info';
       this.#log[level]('verb refused', { verb, kind, err: statusOf(error).details });
     }

@@ -20,7 +20,7 @@ import {
 } from '../scratch-disk.ts';
 import type { ScratchDisk } from '../volumes.ts';
 
-/** Disks without file systems, file servers without processes, claims without devices; judged by `storage.conformance.ts`. */
+/** Disks without file systems, servers without processes, claims without devices; passes `storage.conformance.ts`. */
 export interface FakeStorage {
   readonly makeScratchDisk: typeof makeScratchDisk;
   readonly makeVolumeDisk: typeof makeVolumeDisk;

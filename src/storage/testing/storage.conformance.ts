@@ -35,7 +35,7 @@ export interface Disks {
   readonly makeVolumeDisk: typeof makeVolumeDisk;
 }
 
-/** The suite of what makes a pod's own disks. */
+/** The suite of functions that make a pod's own disks. */
 export function describeDisks(name: string, { makeScratchDisk, makeVolumeDisk }: Disks): void {
   describe(`${name} disks`, { timeout: 60_000 }, () => {
     const directory = inDirectory();
@@ -83,11 +83,11 @@ export function describeDisks(name: string, { makeScratchDisk, makeVolumeDisk }:
 
 export interface ClaimsHarness extends AsyncDisposable {
   readonly claimBlock: typeof claimBlock;
-  /** A process in whose name something is claimed. */
+  /** A process for which a claim is made. */
   readonly vmmPid: number;
 }
 
-/** The suite of what claims block devices, on image files. */
+/** The suite of claims on block devices, with image files. */
 export function describeClaims(name: string, open: () => Promise<ClaimsHarness>, skip: string | false = false): void {
   describe(`${name} claims`, { timeout: 60_000, skip }, () => {
     const directory = inDirectory();
@@ -149,7 +149,7 @@ export interface FileServersHarness extends AsyncDisposable {
   connect(): Promise<{ readonly channel: Duplex; readonly client: Duplex }>;
 }
 
-/** The suite of what serves files. */
+/** The suite of file servers. */
 export function describeFileServers(
   name: string,
   open: () => Promise<FileServersHarness>,
@@ -164,7 +164,7 @@ export function describeFileServers(
     });
     after(async () => await harness[Symbol.asyncDispose]());
 
-    /** Starts one for a path; `confined` are the processes that were put under limits and are under them still. */
+    /** Starts one for a path; `confined`: the processes that are under limits. */
     const start = async (path: string, signal = soon()) => {
       const confined: number[] = [];
       const { channel, client } = await harness.connect();
