@@ -68,8 +68,8 @@ export interface HostLimits {
   /** OOM score adjustment of the VMM on the host, -1000 to 1000; undefined: the same as this process. */
   readonly oomScoreAdj?: number;
   /**
-   * Existing cgroup of the host, relative to their root, below which the VMM and its helpers are; absent: where they are
-   * already, or podvm's own.
+   * Existing cgroup of the host, relative to their root, below which the VMM and its helpers run; absent: their present
+   * one, or podvm's own.
    */
   readonly cgroupParent?: string;
 }
@@ -162,7 +162,7 @@ export interface Machine extends AsyncDisposable {
    * `notFound`, `timeout` (the guest does not release it), `unavailable`.
    */
   detachDisk(serial: string, signal: AbortSignal): Promise<void>;
-  /** Tells the guest that the disk has grown. Errors: `notFound`, `unavailable`, `invalid` when it has not. */
+  /** Notifies the guest that the disk has grown. Errors: `notFound`, `unavailable`, `invalid` when it has not. */
   growDisk(serial: string, sizeBytes: number, signal: AbortSignal): Promise<void>;
   /** Replaces the listener for disk errors. It is called at most once a second per disk. */
   onDiskError(listener: (error: DiskError) => void): void;
@@ -200,7 +200,7 @@ export interface MachineDriver {
   start(spec: MachineSpec, signal: AbortSignal): Promise<Machine>;
   /** True when a machine of that shape can be restored. */
   hasTemplate(shape: MachineShape): Promise<boolean>;
-  /** When the template of that shape was made; undefined when there is none. */
+  /** Returns the time at which the template of that shape was made; undefined when there is none. */
   templateMadeAt(shape: MachineShape): Promise<Date | undefined>;
   /**
    * Makes the template of the spec's shape: boots a machine, lets `exercise` use it, then freezes it. The machine and
@@ -211,8 +211,8 @@ export interface MachineDriver {
   /** Takes over a machine that an earlier process of ours started. Returns undefined if it no longer runs. */
   adopt(record: MachineRecord, signal: AbortSignal): Promise<Machine | undefined>;
   /**
-   * Removes what a VMM left on the host outside its directory when it was killed together with its starter.
-   * `cgroupParent`: the one of its limits.
+   * Removes traces of a VMM outside its directory, after it was killed together with its starter. `cgroupParent`: that
+   * of its limits.
    */
   sweep(id: string, cgroupParent?: string): Promise<void>;
 }

@@ -40,7 +40,7 @@ export class ReceiveCredit {
     return this.#promised >= 0;
   }
 
-  /** Records that this many bytes were used up. Returns what to grant now, or 0. */
+  /** Records that this many bytes were used up. Returns the credit to grant now, or 0. */
   consume(bytes: number): number {
     this.#consumed += bytes;
     if (this.#consumed < this.#windowBytes / 2) return 0;

@@ -6,9 +6,9 @@ import { limits } from './limits.ts';
  *
  *   0 magic u32 | 4 epoch u32 | 8 stream u32 | 12 kind u8 | 13 length u24 | 16 check u32
  *
- * The *epoch* is a random number of the host, new with every connection: it identifies what an earlier connection left in
- * the channel. The check covers the 16 bytes before it, so that a parser that lost its place (the host stopped in the
- * middle of a frame) finds the next header by searching for the magic, and never accepts garbage.
+ * The *epoch* is a random number of the host, new with every connection: it identifies bytes of an earlier connection
+ * in the channel. The check covers the 16 bytes before it, so that a parser that lost its place (the host stopped in
+ * the middle of a frame) finds the next header by searching for the magic, and never accepts garbage.
  */
 export const headerBytes = 20;
 const magic = 0x314d5650; // "PVM1"

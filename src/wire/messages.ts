@@ -85,7 +85,7 @@ export const paramSchemas = {
   updateContainer: v.object({ id: name, resources }),
   /** Limits of the whole pod; absent ones stay. */
   updatePod: v.object({ resources }),
-  /** Kills what still runs, and removes cgroup, mounts and writable layer. No error for an unknown id. */
+  /** Kills remaining processes, and removes cgroup, mounts and writable layer. No error for an unknown id. */
   removeContainer: v.object({ id: name }),
   /** The first `maxBytes` of a file in the container's root, or of its termination log. `notFound` if absent. */
   readFile: v.object({
@@ -111,7 +111,7 @@ export const paramSchemas = {
     port,
     timeoutMs: v.optional(v.pipe(count, v.maxValue(60_000))),
   }),
-  /** Cheap figures of everything, requested every few seconds. */
+  /** Cheap figures of the pod and all containers, requested every few seconds. */
   stats: empty,
   /** All figures of one container, or of the pod: one at a time, so that an answer fits its message. `notFound`. */
   metrics: v.object({ containerId: v.optional(name) }),

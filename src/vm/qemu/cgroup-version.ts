@@ -20,7 +20,7 @@ export interface Version {
   readonly accounts: readonly string[];
   /** `limits` returns the values to write, by file name. */
   readonly cpu: { readonly root: string; readonly limits: (limits: CpuLimits) => Readonly<Record<string, string>> };
-  /** `limits` gives what is to be written for one disk (`MAJOR:MINOR`), by the file's name. */
+  /** `limits` returns the values for one disk (`MAJOR:MINOR`), by file name. */
   readonly disks: {
     readonly root: string;
     readonly limits: (disk: string, bytesPerSecond: number) => Readonly<Record<string, string>>;

@@ -17,7 +17,7 @@ const keptBytes = maxConsoleBytes / 2;
 export interface MachineConsole extends AsyncDisposable {
   /** Waits until all output that QEMU sent before it ended is kept. */
   finished(): Promise<void>;
-  /** The last bytes of what is kept. */
+  /** Returns the last of the bytes that are kept. */
   tail(bytes: number): Promise<Buffer>;
 }
 

@@ -65,7 +65,7 @@ export async function findHostCgroup(id: string, pid: number): Promise<HostCgrou
   return cgroupOf(version, id, dirname(path).slice(1));
 }
 
-/** Removes what a dead machine left below podvm's cgroup, and below `cgroupParent`. */
+/** Removes the cgroups of a dead machine below podvm's own and below `cgroupParent`. */
 export async function sweepHostCgroups(id: string, cgroupParent?: string): Promise<void> {
   await removeFrom(await hostVersion(), id, [podvmCgroup, ...(cgroupParent === undefined ? [] : [cgroupParent])]);
 }
@@ -172,14 +172,14 @@ async function keepFromSwap({ memory }: Version, at: string): Promise<void> {
   if (await isThere(path)) await writeFile(path, '0');
 }
 
-/** Into all that are there: version 1 has one for disks where these are limited. */
+/** Moves the process into all existing hierarchies: version 1 has one for disks if these are limited. */
 async function moveInto(version: Version, parent: string, id: string, pid: number): Promise<void> {
   const disks = join(version.disks.root, parent, id);
   for (const directory of directoriesOf(version, parent, id, await isThere(disks)))
     await writeFile(join(directory, 'cgroup.procs'), String(pid));
 }
 
-/** Each of the node's whole disks: which of them holds a volume or an image is no matter. */
+/** Limits each whole disk of the node, since a volume or an image may be on any of them. */
 async function limitDisks({ disks }: Version, at: string, bytesPerSecond: number): Promise<void> {
   const names = (await readdir('/sys/block')).filter((name) => !/^(?:loop|ram|zram)\d/.test(name));
   for (const name of names) {

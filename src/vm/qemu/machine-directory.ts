@@ -94,7 +94,7 @@ export class MachineDirectory {
     await chmod(this.sockets, 0o710);
   }
 
-  /** Removes what only a running VMM needs. The logs stay for diagnosis. */
+  /** Removes files that only a running VMM needs. The logs stay for diagnosis. */
   async sweep(): Promise<void> {
     for (const directory of [this.sockets, this.devices]) await rm(directory, { recursive: true, force: true });
   }

@@ -21,9 +21,9 @@ export async function assertParent(parent: string, directories: readonly string[
 }
 
 /**
- * Raises the limits of a pod's cgroup to those of the machine below it. A kubelet sets them to what the containers may
- * use, plus the overhead of the pod's RuntimeClass. Without that, the VMM of a small pod would be killed, or wait for the
- * processor, for what kernel, agent and emulator need.
+ * Raises the limits of a pod's cgroup to those of the machine below it. A kubelet sets them to the limits of the
+ * containers plus the overhead of the pod's RuntimeClass. Without that, the needs of kernel, agent and emulator would
+ * make the VMM of a small pod be killed or wait for the processor.
  */
 export async function makeRoom(
   { memory, cpu }: Version,

@@ -3,8 +3,8 @@ import { test } from 'node:test';
 import { ProcessorSavings } from './processor-savings.ts';
 
 /**
- * Seconds of machines that use so many of `cores` each, all with the same shares; those that are rested after each second.
- * The time that none of them uses is idle.
+ * Simulates seconds of machines that use that many of `cores` each, all with the same shares, and returns the rested
+ * ones after each second. The time that none of them uses is idle.
  */
 function run(savings: ProcessorSavings, seconds: readonly Readonly<Record<string, number>>[], cores = 2) {
   const used = new Map<string, number>();

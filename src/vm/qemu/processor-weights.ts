@@ -22,7 +22,7 @@ class ProcessorWeights {
   readonly #savings = new ProcessorSavings();
   #timer: NodeJS.Timeout | undefined;
 
-  /** Limits the machine from now on. `write` has the kernel do it. Errors: those of `write`. */
+  /** Limits the machine from now on. `write` sets the limits in the kernel. Errors: those of `write`. */
   async limit(id: string, limits: CpuLimits, write: Weighed['write']): Promise<void> {
     const machine = this.#machines.get(id) ?? { pids: new Set(), limits, factor: restedFactor, write };
     machine.limits = limits;
@@ -73,7 +73,7 @@ class ProcessorWeights {
   }
 }
 
-/** All machines compete for one processor, so that there is one of these. */
+/** The one instance, since all machines compete for the same processor. */
 export const processorWeights = new ProcessorWeights();
 
 async function apply({ limits, factor, write }: Weighed): Promise<void> {

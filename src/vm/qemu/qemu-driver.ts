@@ -60,7 +60,7 @@ export function createQemuDriver(options: QemuDriverOptions): MachineDriver {
   };
 }
 
-/** Removes what an ended VMM left on the host. */
+/** Removes the host's cgroups of an ended VMM. */
 export async function sweepMachine(id: string, cgroupParent?: string): Promise<void> {
   await sweepHostCgroups(id, cgroupParent);
 }

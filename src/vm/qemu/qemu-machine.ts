@@ -116,7 +116,7 @@ export class QemuMachine implements Machine {
     return channel;
   }
 
-  /** One that an earlier process kept in a file has its end there. */
+  /** Returns the end of the console; without output since the adoption, that of an earlier process's file. */
   async consoleTail(bytes: number): Promise<Buffer> {
     const tail = await this.#vmm.console?.tail(bytes);
     return tail === undefined || tail.length === 0 ? await endOfFile(this.consolePath, bytes) : tail;

@@ -48,7 +48,7 @@ export class TemplateStore {
     return undefined;
   }
 
-  /** When the template with that key was made; undefined without one. */
+  /** Returns the time at which the template with that key was made; undefined without one. */
   async madeAt(key: string): Promise<Date | undefined> {
     const found = await stat(join(this.#directory, key, recordFile)).catch(() => undefined);
     return found?.mtime;
@@ -118,8 +118,8 @@ async function isAsRecorded(directory: string, text: string): Promise<boolean> {
 }
 
 /**
- * Moves the memory without its pages of zeros, a third of what a guest has touched until its machine is frozen. It is a copy,
- * since holes in the file itself (fallocate) leave half of them.
+ * Moves the memory without its pages of zeros, a third of the pages that a guest has touched until its machine is
+ * frozen. It makes a copy, since holes in the file itself (fallocate) leave half of them.
  */
 async function moveWithoutZeros(from: string, to: string): Promise<void> {
   await run('cp', ['--sparse=always', '--reflink=never', from, to], { timeoutMs });

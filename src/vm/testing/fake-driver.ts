@@ -33,7 +33,7 @@ export interface FakeOptions {
   readonly onConnect?: (agentEnd: Duplex, machine: FakeMachine) => void;
   /** Makes the guest ignore the power button, so that it must be killed; default false. */
   readonly ignoresPowerButton?: boolean;
-  /** Set-up has made a template of every shape; default: there is none yet. */
+  /** Whether set-up has made a template of every shape; default: there is none yet. */
   readonly hasEveryTemplate?: boolean;
 }
 
@@ -160,7 +160,7 @@ export class FakeMachine implements Machine {
     return hostEnd;
   }
 
-  /** The file is the test's. */
+  /** Reads the file, which the test writes. */
   async consoleTail(bytes: number): Promise<Buffer> {
     const text = await readFile(this.consolePath).catch(() => Buffer.alloc(0));
     return text.subarray(Math.max(0, text.length - bytes));
