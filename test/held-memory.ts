@@ -27,7 +27,7 @@ async function heldAtRest(): Promise<number> {
   }
 }
 
-/** The least that is held after one of five runs, in bytes: what is freed in batches rises and falls. */
+/** Returns the minimum held memory after five runs, in bytes: memory that is freed in batches rises and falls. */
 async function lowest(work: () => Promise<void> | void): Promise<number> {
   let low = Infinity;
   for (let run = 0; run < 5; run += 1) {

@@ -17,7 +17,7 @@ export interface Belongings {
 /** Name under which each sandbox's CNI rules are kept: our default network. */
 const networkName = 'podvm';
 
-/** One line per thing that is there, sorted; files are relative to the directory. */
+/** Lists existing traces, one line each, sorted; files are relative to the directory. */
 export async function tracesOf(ours: Belongings): Promise<readonly string[]> {
   const found = await Promise.all([
     processes(ours),
@@ -33,7 +33,7 @@ export async function tracesOf(ours: Belongings): Promise<readonly string[]> {
   return found.flat().sort();
 }
 
-/** Fails with what is there now and was not in `before`. */
+/** Fails if there are traces that were not in `before`, and lists them. */
 export async function assertNothingLeaked(ours: Belongings, before: readonly string[]): Promise<void> {
   const now = await tracesOf(ours);
   assert.deepEqual(

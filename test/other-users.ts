@@ -1,6 +1,6 @@
 import { run } from '#host/run.ts';
 
-/** Users of a host that get nothing of PodVM's: that of many services, and a person. */
+/** Users of a host without access to PodVM: that of many services, and a person's. */
 export const otherUsers = [65_534, 1000] as const;
 
 /** Prints those of its input's paths that it may open, or connect to. */
@@ -14,7 +14,7 @@ const tryAll = `
 
 const asUser = (uid: number) => [`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', '--'];
 
-/** Whatever is below a directory, except links and what they lead to, with its mode. */
+/** All entries below a directory, except links and their targets, with their modes. */
 export async function filesBelow(
   directory: string,
 ): Promise<readonly { readonly path: string; readonly mode: number }[]> {

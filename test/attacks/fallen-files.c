@@ -83,7 +83,7 @@ static int clones(unsigned long flags)
 	return child < 0 ? -1 : 0;
 }
 
-/* What of the host's kernel can be had for writing, by whatever name. */
+/* Files of the host's kernel that can be opened for writing, by any name. */
 static void attack_switches(void)
 {
 	static const char *const files[] = {
@@ -155,7 +155,7 @@ static void attack_processes(void)
 	TRY("socket:vsock", socket_of(40, SOCK_STREAM));
 }
 
-/* Leaves the volume, or makes of it what it is not. */
+/* Attacks to leave the volume, or to change its mounts. */
 static void attack_mounts(void)
 {
 	TRY("mount:proc", mount("proc", shared, "proc", 0, NULL));
@@ -177,7 +177,7 @@ static void join(int pid, const char *kind)
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		fail(path);
-	/* Kept open until all are: afterwards there is no /proc. */
+	/* Opens all before it enters any: afterwards there is no /proc. */
 	static int kept[16], count;
 	kept[count++] = fd;
 	if (strcmp(kind, "user") != 0)
@@ -204,7 +204,7 @@ static unsigned long long status_of(int pid, const char *field)
 	return found;
 }
 
-/* Becomes as the server is, but for its descriptors. */
+/* Takes the namespaces, capabilities and system call filter of the server, but not its descriptors. */
 static void become(int pid, const char *filter_file)
 {
 	static struct sock_filter filter[4096];

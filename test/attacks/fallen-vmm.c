@@ -139,7 +139,7 @@ static int raise_limit(int resource)
 	return setrlimit(resource, &limit);
 }
 
-/* The neighbour, the host's files, and what of its own a VMM may not change. */
+/* The neighbour, the host's files, and the VMM's own files that it may not change. */
 static void attack_files(void)
 {
 	const char *files[] = {"scratch.ext4", "console.log", "vmm.log", "../sandbox.json", "../logs", "sockets"};
@@ -234,7 +234,7 @@ static void *wait_for_ever(void *nothing)
 	return nothing;
 }
 
-/* As many threads as it is let have; said as a number. */
+/* Makes as many threads as possible, and prints their number. */
 static void count_threads(void)
 {
 	pthread_attr_t small;
@@ -247,7 +247,7 @@ static void count_threads(void)
 	printf("threads %d\n", count);
 }
 
-/* Calls that are worth having less of: each was a way into a kernel once. Garbage arguments: EINVAL means "let in". */
+/* Calls that had holes in kernels. Their arguments are garbage: EINVAL means that the filter allows the call. */
 static void attack_kernel(void)
 {
 	const struct {

@@ -1,6 +1,6 @@
 /*
- * Sends a router advertisement (RFC 4861, 4.2) out of a device, by the raw socket that CAP_NET_RAW gives: "I am the router,
- * prefer me, and take an address of 2001:db8:bad::/64". What a neighbour on the same network can send to a pod.
+ * Sends a router advertisement (RFC 4861, 4.2) from a device, by the raw socket that CAP_NET_RAW allows: "I am the
+ * router, prefer me, and take an address of 2001:db8:bad::/64". Any neighbour on the same network can send it to a pod.
  *
  *   router-advertisement DEVICE
  */

@@ -1,6 +1,6 @@
 /*
- * In a VMM's place: frames from standard input go to a tap, frames from the tap to standard output, each behind its
- * length in two bytes, the upper one first. A frame of no bytes says that the tap is open.
+ * Takes the place of a VMM: frames from standard input go to a tap, frames from the tap to standard output, each after
+ * its length in two bytes, big-endian. An empty frame reports that the tap is open.
  *
  *   tap-frames NETNS DEVICE
  */
@@ -35,7 +35,7 @@ static int open_tap(const char *netns, const char *name) {
   return tap;
 }
 
-/* False: there is no more. */
+/* Returns false at the end of the input. */
 static int read_whole(uint8_t *into, size_t bytes) {
   for (size_t done = 0; done < bytes;) {
     ssize_t got = read(0, into + done, bytes - done);

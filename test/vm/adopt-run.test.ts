@@ -14,11 +14,11 @@ const image = 'localhost/podvm/base';
 const port = 18_099;
 const deadlineMs = 60_000;
 
-/** Numbered lines for as long as it runs, and a server of what is in its volume. */
+/** Prints numbered lines while it runs, and serves the content of its volume. */
 const serving = 'httpd -p 80 -h /data; i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done';
-/** Ends with code 3 as soon as it is told to. */
+/** Ends with code 3 on request. */
 const failing = 'echo began; until [ -e /tmp/end ]; do sleep 0.1; done; exit 3';
-/** The same, and says meanwhile that it runs. */
+/** The same, and prints meanwhile that it runs. */
 const talking = 'echo began; until [ -e /tmp/end ]; do sleep 0.2; echo on; done; exit 3';
 
 async function until<T>(what: string, look: () => Promise<T | undefined>): Promise<T> {

@@ -14,8 +14,8 @@ const deadlineMs = 120_000;
 const podCount = Number(process.env['PODVM_REPLACED_PODS'] ?? 3);
 
 /**
- * Time between two lines of a pod. All together write 50 a second, each after a new process, which emulated machines can do on
- * two processors.
+ * Time between two lines of a pod. All pods together write 50 a second, each after a new process, which emulated
+ * machines can do on two processors.
  */
 const pauseSeconds = podCount / 50;
 

@@ -11,10 +11,10 @@ import { type CliNode, type Ended, openCliNode, type Typed } from './cli-node.ts
 
 const isRoot = process.getuid?.() === 0;
 const image = 'localhost/podvm/base:latest';
-/** One line that says what and why, then one that says what to do; no stack, nothing else. */
+/** One line with the failure and its reason, then one with the fix; no stack, nothing else. */
 const whatAndFix = /^podvm: Cannot [^\n]+\n {2}fix: [A-Z][^\n]+\.\n$/;
 
-/** A Pod whose one container says `ran`; `more` are further lines of the container or the spec. */
+/** A Pod whose one container prints `ran`; `more`: further lines of the container or the spec. */
 const pod = (name: string, more = '', of = image) => `apiVersion: v1
 kind: Pod
 metadata: {name: ${name}}
@@ -27,7 +27,7 @@ spec:
       command: [sh, -c, echo ran]
 ${more}`;
 
-/** It failed in words for a person, of which none come twice. */
+/** Asserts that it failed with readable lines, none of them twice. */
 function assertRefused({ code, stdout, stderr }: Ended, says: RegExp): void {
   assert.equal(code, 125, stderr);
   assert.equal(stdout, '');
@@ -37,7 +37,7 @@ function assertRefused({ code, stdout, stderr }: Ended, says: RegExp): void {
   assert.equal(new Set(lines.map((line) => line.replace(/^podvm: (\S+: )*/, ''))).size, lines.length, stderr);
 }
 
-/** No process, mount, link or file of the node is there once it is gone. */
+/** Asserts that no process, mount, link or file of the node is left after its end. */
 async function leave(cli: CliNode): Promise<void> {
   await cli[Symbol.asyncDispose]();
   await assertNothingLeaked({ directory: cli.root, ids: [] }, []);
@@ -78,7 +78,7 @@ describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root
   });
 
   it('a user who is not root is told so before anything is made', async () => {
-    // Seen elsewhere than where it lies: others may not enter /root, in which a repository may well be.
+    // Mounted at another path: other users may not enter /root, in which a repository may be.
     const script =
       'mount --bind "$0" /mnt && exec setpriv --reuid=65534 --regid=65534 --clear-groups /mnt/podvm run "$1"';
     const env = { ...process.env, PODVM_ROOT: cli.root, PODVM_BACKGROUND: 'off' } as Record<string, string>;

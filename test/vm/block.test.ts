@@ -41,7 +41,7 @@ const mountOf = (path: string, more: Partial<ContainerMount> = {}): ContainerMou
   ...more,
 });
 
-/** Needs loop devices on the host, which give tests their block devices too: no host of ours is without them. */
+/** Needs loop devices on the host, which also give tests their block devices. */
 describe('block volumes', { skip, timeout: 600_000 }, () => {
   let node: Node;
   let directory: string;
@@ -69,7 +69,7 @@ describe('block volumes', { skip, timeout: 600_000 }, () => {
     await run('mke2fs', ['-q', '-F', '-t', 'ext4', path]);
     return path;
   };
-  /** With a sandbox that may have the paths as file systems. */
+  /** Runs a test with a sandbox that may have the paths as file systems. */
   const withSandbox = async (
     paths: readonly string[],
     use: (sandbox: Sandbox) => Promise<void>,

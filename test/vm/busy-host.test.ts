@@ -11,7 +11,7 @@ const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(60_000);
 const image = 'localhost/podvm/base:latest';
 /**
- * Longer than it takes to detect a hung machine, and longer than former timeouts of calls to agent and QEMU, in `ms`.
+ * Time that exceeds the detection of a hung machine, and former timeouts of calls to agent and QEMU, in `ms`.
  */
 const busyMs = 32_000;
 

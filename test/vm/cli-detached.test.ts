@@ -160,7 +160,7 @@ describe('podvm with a node in the background', { skip, timeout: 480_000 }, () =
 
   it('what has ended is there without a node, and after its end with its pods', async () => {
     await cli.type(['run', '-d', '--name', 'last', '--network', 'none', image, 'sh', '-c', script]);
-    await cli.start(['logs', '-f', 'last']).shows(/up\n/); // from then on it heeds SIGTERM
+    await cli.start(['logs', '-f', 'last']).shows(/up\n/); // from then on it handles SIGTERM
     const node = await nodeOf(cli);
     process.kill(node.pid, 'SIGINT');
     await untilGone(node);

@@ -13,7 +13,7 @@ const skip = await whyNoVm();
 const repo = join(import.meta.dirname, '../..');
 const image = 'localhost/podvm/base:latest';
 
-/** A pod that says when it is up and that it was asked to end, and takes its time for it. */
+/** A pod that prints when it is up and when it gets SIGTERM, and then takes some time to end. */
 const pod = (name: string) => `
 apiVersion: v1
 kind: Pod

@@ -23,7 +23,7 @@ spec:
       command: [sh, -c, 'echo up; exec sleep 1000000']
 `;
 
-/** Programs that podvm runs write here what they would write to /tmp. */
+/** Temporary directory of programs that podvm runs, instead of /tmp. */
 const temporary = await mkdtemp(join(tmpdir(), 'podvm-interrupts-'));
 process.env['TMPDIR'] = temporary;
 after(() => rm(temporary, { recursive: true }));
@@ -55,7 +55,7 @@ describe('Ctrl-C of podvm run', { skip, timeout: 900_000 }, () => {
     return found.filter((id) => id.startsWith(prefix));
   };
   const sizeOf = async (...path: readonly string[]) => (await stat(below(...path)).catch(() => undefined))?.size ?? 0;
-  /** Files without parts of set-up and templates, which other commands rename when they are whole. */
+  /** Files without parts of set-up and templates, which other commands rename when complete. */
   const files = async () => {
     const tops = (await readdir(cli.root)).filter((name) => !['parts', 'templates', 'probe'].includes(name));
     const found = await Promise.all(
@@ -74,7 +74,7 @@ describe('Ctrl-C of podvm run', { skip, timeout: 900_000 }, () => {
     }
   };
 
-  /** Runs the pod, ends it once `look` sees its moment, and looks at what is there then. */
+  /** Runs the pod, ends it when `look` finds the moment, and checks the files and traces that are left. */
   const interruptAt = async (
     what: string,
     look: () => Promise<boolean>,

@@ -24,7 +24,7 @@ export interface Ended {
   readonly stderr: string;
 }
 
-/** A state directory of its own, in which a test types `./podvm ...`. */
+/** A state directory of a test, which runs `./podvm ...` with it. */
 export interface CliNode extends AsyncDisposable {
   readonly root: string;
   /** `program`: path of another build's program. */
@@ -41,9 +41,9 @@ export interface CliNodeOptions {
 }
 
 /**
- * With set-up, it shares what `podvm setup` made: by links to each part and template, so that whatever is made or swept here stays
- * here. The environment is a user's, plus the state directory. `podvm`: another program than the checkout's. `pool`: the setting;
- * by default no machine waits, since that would take the processor from what the tests look at.
+ * With set-up, it shares the result of `podvm setup` by links to each part and template, so that the test changes only
+ * its own directory. The environment is a user's, plus the state directory. `podvm`: a program instead of the
+ * checkout's. `pool`: the setting; by default no machine waits, since that would take processor time from the test.
  */
 export async function openCliNode({
   isSetUp,
@@ -52,7 +52,7 @@ export async function openCliNode({
   startsNode = false,
 }: CliNodeOptions): Promise<CliNode> {
   const root = await mkdtemp('/var/tmp/podvm-cli-');
-  await chmod(root, 0o711); // jailed machines reach what is theirs in it
+  await chmod(root, 0o711); // jailed machines reach their files in it
   if (isSetUp) {
     await cp(join(setUpRoot, 'assets'), join(root, 'assets'), { recursive: true });
     for (const shared of ['parts', 'templates']) {

@@ -30,7 +30,7 @@ function openWindow(line: string) {
     type: (text: string) => child.stdin.write(text),
     screen: () => screen,
     ended,
-    /** Resolves with the match of what is shown; rejects after a minute, or when the window closes before. */
+    /** Resolves with the match in the shown text; rejects after a minute, or when the window closes before. */
     shows: (pattern: RegExp) =>
       new Promise<RegExpExecArray>((resolve, reject) => {
         const look = () => {

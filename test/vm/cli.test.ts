@@ -7,7 +7,7 @@ import { type CliNode, openCliNode, type Typed } from './cli-node.ts';
 const skip = await whyNoVm();
 const image = 'localhost/podvm/base:latest';
 
-/** Two containers with a ConfigMap and a Secret; both say that they are up, and what they end with on SIGTERM. */
+/** Two containers with a ConfigMap and a Secret; both print that they are up, and their exit code on SIGTERM. */
 const talk = `
 apiVersion: v1
 kind: ConfigMap

@@ -175,7 +175,7 @@ describe('check() of a CNI chain', { skip, timeout: 120_000 }, () => {
     assert.equal(noAddress?.verdict, 'wrong');
     assert.match(noAddress.detail, new RegExp(`CNI plugin bridge .*error 999: Failed to match addr ${address}`));
 
-    // For DEL: the plugin takes away its NAT for the addresses that it finds.
+    // Needed by DEL: the plugin removes its NAT for the addresses that it finds.
     await inside(attachment, 'ip', 'address', 'add', address, 'dev', 'eth0');
     await attachment[Symbol.asyncDispose]();
     assert.equal(await checked(harness.open()), undefined);
@@ -280,7 +280,7 @@ describe('the CNI directory', { skip, timeout: 120_000 }, () => {
   });
 });
 
-/** A plugin's script that passes the result before it on, with more. */
+/** A plugin's script that passes on the previous result, with additions. */
 const answering = (more: object) => `[ $CNI_COMMAND = ADD ] || exit 0
   exec ${process.execPath} -e 'const { prevResult } = JSON.parse(require("fs").readFileSync(0));
     console.log(JSON.stringify({ ...prevResult, ...${JSON.stringify(more)} }))'`;

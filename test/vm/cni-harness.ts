@@ -7,19 +7,19 @@ import { createHostNetwork, defaultPluginDirs, type CniConfigDirectory } from '#
 import type { Attachment, AttachmentRequest, Network } from '#network/network.ts';
 import { tracesOf } from '../leaks.ts';
 
-/** A node's network by CNI configurations that a test writes, without machines. Disposing takes all of it away. */
+/** A node's network by CNI configurations that a test writes, without machines. Disposing removes all of it. */
 export interface CniHarness extends AsyncDisposable {
   readonly directory: string;
   /** Directory of CNI configurations, and the one of plugins besides the node's own. */
   readonly configDirectory: string;
   readonly pluginDirectory: string;
-  /** For addresses: host-local's `dataDir`. */
+  /** Directory of addresses: host-local's `dataDir`. */
   readonly ipamDirectory: string;
-  /** The network as a process that starts now has it; by default plugins get 20 s. */
+  /** Opens the network as a newly started process does; by default plugins get 20 s. */
   open(orElse?: CniConfigDirectory['orElse'], pluginTimeoutMs?: number): Network;
-  /** Writes a configuration as installers do: it is there as a whole or not at all. */
+  /** Writes a configuration atomically, as installers do. */
   configure(file: string, plugins: readonly object[], more?: object): Promise<void>;
-  /** A plugin of the test's own, a shell script that starts in `directory`. */
+  /** Writes a plugin of the test, a shell script that starts in `directory`. */
   writePlugin(name: string, script: string): Promise<void>;
   attach(network: Network, more?: Partial<AttachmentRequest>): Promise<Attachment>;
   /** Asserts that no attachment and no address is left. */
@@ -28,7 +28,7 @@ export interface CniHarness extends AsyncDisposable {
 
 export const soon = (): AbortSignal => AbortSignal.timeout(60_000);
 
-/** Network of every configuration: the name is in the names of its firewall chains, where leaks are looked for. */
+/** Network of every configuration. Its firewall chains have this name, by which leaks are found. */
 const networkName = 'podvm';
 
 export async function openCniHarness(): Promise<CniHarness> {
@@ -83,7 +83,7 @@ export async function openCniHarness(): Promise<CniHarness> {
   };
 }
 
-/** A bridge of a test's own, as `ip` names it, gone at the end. */
+/** A bridge of a test, named as by `ip`; removed at the end. */
 export async function makeBridge(name: string): Promise<AsyncDisposable> {
   await run('ip', ['link', 'add', name, 'type', 'bridge']);
   await run('ip', ['link', 'set', name, 'up']);

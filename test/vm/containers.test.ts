@@ -12,7 +12,7 @@ const minute = () => AbortSignal.timeout(60_000);
 
 let attempts = 0;
 
-/** Runs a script to its end; `beside` is done while it runs. */
+/** Runs a script to its end; `beside` runs meanwhile. */
 async function runScript(
   sandbox: Sandbox,
   script: string,

@@ -11,7 +11,7 @@ export interface CriNode extends AsyncDisposable {
   readonly cli: CliNode;
   readonly runtime: ClientOf<typeof RuntimeService>;
   readonly images: ClientOf<typeof ImageService>;
-  /** Sandboxes made here: of none of them may anything be left when the node is disposed of. */
+  /** Ids of sandboxes made here. Disposing the node checks that no trace of them is left. */
   readonly ids: string[];
   /** Ends the daemon. `start` starts the next one, of this build or from `program`, and resolves when it serves. */
   end(how: 'SIGKILL' | 'SIGTERM'): Promise<void>;
@@ -29,7 +29,7 @@ export interface CriNodeOptions {
   /** Takes CNI configurations from `net.d` of the node, empty at first; else it has its own network. */
   readonly hasCniDirectory?: boolean;
   readonly pool?: string;
-  /** Another program than the checkout's `podvm`. */
+  /** Program to run instead of the checkout's `podvm`. */
   readonly podvm?: string;
 }
 

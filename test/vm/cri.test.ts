@@ -13,7 +13,7 @@ import { whyNoVm } from './node.ts';
 import { openCliNode, type CliNode } from './cli-node.ts';
 
 const skip = await whyNoVm();
-/** Bridge of the CNI configuration that the daemon finds in the end. */
+/** Bridge of the CNI configuration that the daemon finds at the end of the test. */
 const bridge = 'pvtestcri';
 const image = { image: 'localhost/podvm/base:latest' };
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString();

@@ -3,7 +3,7 @@ import { DatabaseNode } from '../databases/database-node.ts';
 import { databases } from '../databases/database-pod.ts';
 import { whyNoVm } from './node.ts';
 
-/** One round of `npm run chaos -- --databases`, with what differs most. */
+/** One round of `npm run chaos -- --databases`, with the most different cases. */
 const written = databases.filter(({ name }) =>
   ['postgres-share', 'postgres-block', 'sqlite-delete-share', 'sqlite-wal-block', 'sqlite-wal-scratch'].includes(name),
 );

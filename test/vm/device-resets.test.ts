@@ -7,17 +7,17 @@ import { execute, runScript, startScript } from './scripts.ts';
 import { type Node, openNode, whyNoVm } from './node.ts';
 
 /**
- * A guest owns its devices' drivers: it may take them away, give them back, and power off or reset its machine with
- * them in any state. QEMU has to outlive that, or end as it was asked to: a crash of QEMU is a fault that a guest has
- * found, whether its machine booted or was restored from a template.
+ * A guest controls its devices' drivers: it may unbind and bind them, and power off or reset its machine with them in
+ * any state. QEMU must survive that, or end as requested: a crash of QEMU is a fault that a guest can trigger, whether
+ * its machine booted or was restored from a template.
  */
 const skip = await whyNoVm();
 const minute = () => AbortSignal.timeout(60_000);
 const privileged = { ...security, privileged: true, seccomp: { kind: 'unconfined' } } as const;
 
 /**
- * Takes a driver from each of its devices and gives it back, as often as is said: `cycle virtio virtio_net 20`. `again`
- * needs no program, for those that are on a disk may be gone meanwhile.
+ * Unbinds a driver from each of its devices and binds it again, a given number of times: `cycle virtio virtio_net 20`.
+ * `again` needs no program, since those on a disk may be gone meanwhile.
  */
 const cycle = `
 cycle() {
@@ -45,7 +45,7 @@ again() {
 }
 `;
 
-/** Ends of a machine that its guest brings about, and what is told of them. */
+/** Ends of a machine that its guest causes, with the reported reasons. */
 const ends = {
   'is powered off by its kernel': [`${cycle} cycle virtio virtio_net 3; echo o > /proc/sysrq-trigger`, /powered off/],
   'resets itself at once': ['echo b > /proc/sysrq-trigger', /the guest reset itself/],

@@ -6,13 +6,13 @@ import { cgroupRoot, podvmCgroup } from '#host/cgroup-tree.ts';
 import { confine } from '#vm/qemu/host-cgroup.ts';
 
 /**
- * Runs in a machine, whose kernel has cgroups version 2: confines a process as a VMM is, without a rate and with a quarter
- * of the rate that it then had, and prints for each way to use a disk `WAY: FREE_MS LIMITED_MS BYTES_PER_SECOND`, and the
- * limits as the kernel has them. Arguments: a directory on a disk, and bytes to move.
+ * Runs in a machine, whose kernel has cgroups version 2: confines a process like a VMM, without a rate and with a
+ * quarter of its measured rate. Prints for each way to use a disk `WAY: FREE_MS LIMITED_MS BYTES_PER_SECOND`, and the
+ * limits in the kernel. Arguments: a directory on a disk, and the bytes to move.
  */
 const [directory = '', bytes = ''] = process.argv.slice(2);
 
-// A cgroup that hands controllers down has no processes of its own (cgroups(7)).
+// A cgroup that delegates controllers has no processes of its own (cgroups(7)).
 await mkdir(join(cgroupRoot, 'first'));
 for (const pid of (await readFile(join(cgroupRoot, 'cgroup.procs'), 'latin1')).split('\n').filter(Boolean))
   await writeFile(join(cgroupRoot, 'first/cgroup.procs'), pid);

@@ -14,9 +14,9 @@ import { openCliNode } from './cli-node.ts';
 const skip = await whyNoVm();
 const image = 'localhost/podvm/base:latest';
 const execs = 1000;
-/** Before this many, caches and pools of all kinds fill. */
+/** Number of execs after which all caches and pools are full. */
 const warmUpExecs = 200;
-/** Pods one after the other; 200 are for `PODVM_ENDURANCE=200`, as they take minutes. */
+/** Number of pods, one after the other; `PODVM_ENDURANCE=200` runs 200, which takes minutes. */
 const pods = Number(process.env['PODVM_ENDURANCE'] ?? 12);
 const mebibyte = 1024 * 1024;
 const minute = () => AbortSignal.timeout(60_000);
@@ -139,7 +139,7 @@ spec:
   });
 });
 
-/** `VmHWM`, in bytes (proc(5)); what was known before, once the process has ended. */
+/** `VmHWM`, in bytes (proc(5)); the previous value, once the process has ended. */
 async function peakBytes(pid: number, before: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'latin1').catch(() => '');
   return Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1] ?? before / 1024) * 1024;

@@ -52,7 +52,7 @@ const cases: Readonly<Record<string, Partial<ContainerSpec>>> = {
 
 let attempts = 0;
 
-/** Has a container that sleeps. */
+/** Makes a container that sleeps. */
 async function withContainer(sandbox: Sandbox, more: Partial<ContainerSpec>, use: (container: Container) => unknown) {
   const image = 'localhost/podvm/base:latest';
   const spec = { ...containerSpec, image, name: `c${(attempts += 1)}`, command: ['sleep', '600'], ...more };

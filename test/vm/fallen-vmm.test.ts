@@ -18,8 +18,8 @@ import { type Node, openNode, readAssets, templatesDirectory, whyNoVm } from './
 
 /**
  * A VMM that its guest has taken over: `test/attacks/fallen-vmm.c`, started in the jail of a real sandbox, as its user,
- * in its network namespace, beside its real VMM, with a real neighbour. QEMU's own seccomp filter, which a fallen VMM
- * would have as well, is not there: what is refused is refused by the jail alone.
+ * in its network namespace, beside its real VMM, with a real neighbour. QEMU's own seccomp filter, which such a VMM
+ * would have as well, is missing: only the jail refuses the attacks.
  */
 const skip = await whyNoVm();
 const minute = () => AbortSignal.timeout(60_000);
@@ -80,7 +80,7 @@ describe('a VMM that its guest has taken over', { skip, timeout: 300_000 }, () =
 
   const specOf = (sandbox: Sandbox): MachineSpec => specs.get(sandbox.id) ?? assert.fail('it never started');
 
-  /** The attacks' arguments: where everything is. */
+  /** Arguments of the attacks: paths and ids of all targets. */
   const knowledge = (adminSocket: string, abstractSocket: string) => [
     specOf(victim).directory,
     String(victim.status.vmmPid),
@@ -90,7 +90,7 @@ describe('a VMM that its guest has taken over', { skip, timeout: 300_000 }, () =
     abstractSocket,
   ];
 
-  /** Starts the attacker where its VMM runs, and returns all it said. */
+  /** Starts the attacker in the jail of its VMM, and returns its output. */
   const attackFromTheJail = async (words: readonly string[]): Promise<string> => {
     const spec = specOf(attacker);
     const assets = (await readAssets()) ?? assert.fail('no assets');

@@ -34,7 +34,7 @@ test('a file server goes on when its bubblewrap is killed alone', { skip, timeou
   const parent = Number(/^PPid:\t(\d+)$/m.exec(status)?.[1]);
   assert.equal(await readFile(`/proc/${parent}/comm`, 'utf8'), 'bwrap\n');
   process.kill(parent, 'SIGKILL');
-  await delay(300); // its end would be told by then
+  await delay(300); // its end would be reported by then
   assert.equal(hasEnded, false);
   assert.equal((await fileServersOf('sb-alone')).length, 1);
   client.destroy();

@@ -71,7 +71,7 @@ for (const count of [1, 3]) {
       const [quiet, flooded]: [number[], number[]] = [[], []];
       for (let round = 0; round < rounds; round += 1) {
         signal('SIGSTOP');
-        await execMs(neighbour); // until what they had sent is done with
+        await execMs(neighbour); // until their earlier traffic is processed
         quiet.push(await execMs(neighbour));
         signal('SIGCONT');
         for (let exec = 0; exec < floodedExecs; exec += 1) {

@@ -40,7 +40,7 @@ async function said(container: Container, script: string): Promise<string> {
 
 const fill = 'dd if=/dev/zero of=/data/fill bs=1M conv=fsync';
 
-/** A container that fills a disk gets the error, and others are not affected. */
+/** Asserts that a container that fills a disk gets the error, and others are not affected. */
 describe('a full disk', { skip, timeout: 600_000 }, () => {
   let directory: string;
   let mountPoint: string;

@@ -13,8 +13,8 @@ import { execute, runScript, startScript } from './scripts.ts';
 import { type Node, openNode, whyNoVm } from './node.ts';
 
 /**
- * Attacks from inside: what a pod can do in its machine, privileged or not, and what its neighbour notices of it. Each
- * attacker is a machine of its own; the neighbour is one for all.
+ * Attacks from inside: actions of a pod in its machine, privileged or not, and their effect on its neighbour. Each
+ * attacker has a machine of its own; there is one neighbour for all.
  */
 const skip = await whyNoVm();
 const mebibyte = 1024 * 1024;
@@ -39,7 +39,7 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
     const sandbox = await node.sandboxes.run({ ...sandboxSpec, name, resources }, minute());
     return Object.assign(sandbox, { [Symbol.asyncDispose]: () => sandbox.remove() });
   };
-  /** The neighbour works: an exec in it answers. */
+  /** Asserts that the neighbour works: an exec in it answers. */
   const assertNeighbourLives = async () => assert.equal((await execute(neighbour, ['true'])).exitCode, 0);
 
   test('that forks without end stops itself alone', async () => {
@@ -142,7 +142,7 @@ async function until(holds: () => Promise<boolean>): Promise<void> {
   while (!(await holds())) await delay(50, undefined, { signal: deadline });
 }
 
-/** Tries what a container might, and says what it sees. Every device of the machine is a numbered node away. */
+/** Tries attacks of a container, and prints the results. It can make a node for every device of the machine. */
 const whoAmI = `
 echo boot=$(cat /proc/sys/kernel/random/boot_id)
 echo version=$(cat /proc/version)

@@ -55,7 +55,7 @@ await suite('images that attack the process that serves pods', { skip: await why
   const openStore = async (name: string, limits = imageLimits) =>
     await openImageStore({ directory: join(directory, name), sysroot: await sysroot(), log: silentLog, limits });
 
-  /** The work ends in this error, and meanwhile this process answers, and does not grow. */
+  /** Asserts that the work fails with this error, and that this process meanwhile answers and does not grow. */
   const assertHarmless = async (work: () => Promise<unknown>, kind: ErrorKind, message: RegExp) => {
     const rssBefore = process.memoryUsage.rss();
     const delays = monitorEventLoopDelay({ resolution: 10 });

@@ -186,7 +186,7 @@ async function tarByTool(format: string, size: string): Promise<Buffer> {
   }
 }
 
-/** Some real directory of every Debian, with links and directories. */
+/** A real directory of every Debian, with links and directories. */
 async function tarOfTree(format: string): Promise<Buffer> {
   const directory = await mkdtemp('/var/tmp/podvm-flatten-');
   try {

@@ -20,7 +20,7 @@ const [notPermitted, noSuchCall] = [1, 38];
 const newUser = 0x1000_0000;
 const endSignal = 17; // SIGCHLD, as fork has it
 
-/** Name, number and arguments of what a program that fell would go on with. */
+/** Name, number and arguments of calls that a compromised program would make. */
 const attempts: readonly (readonly [name: string, number: number, ...args: number[]])[] = [
   ['unshare', 272, newUser],
   ['setns', 308, 0, 0],
@@ -38,7 +38,7 @@ const attempts: readonly (readonly [name: string, number: number, ...args: numbe
   ...[2, 10].map((family) => [`socket ${family}`, 41, family, 1, 0] as const),
 ];
 
-/** Says the errno of each, by a program that is in every jail which shows the host's /usr. */
+/** Prints the errno of each, by a program that is in every jail with the host's /usr. */
 const script = attempts
   .map(([name, ...numbers]) => `$! = 0; syscall(${numbers.join(', ')}); print "${name}: ", $! + 0, "\\n";`)
   .join(' ');

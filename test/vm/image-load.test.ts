@@ -194,7 +194,7 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     assert.deepEqual(await store.untag('shop/hello:1'), { untagged: ['docker.io/shop/hello:1'] });
     await assert.rejects(store.untag('shop/hello:1'), { kind: 'notFound' });
 
-    // A name says nothing of what else is there, but the last one is the file's.
+    // While the image is held, its names can be removed, except the last one.
     const held = await store.hold('other', 'Never', minute());
     assert.deepEqual(await store.untag('other'), { untagged: ['docker.io/library/other:latest'] });
     for (const last of ['shop/hello:2', image.id]) await assert.rejects(store.untag(last), { kind: 'busy' });

@@ -597,7 +597,7 @@ async function jailedProcess(directory: string, name = 'skopeo'): Promise<string
   }
 }
 
-/** Killed it is at once; the kernel, which lets go of it, may have other things to do. */
+/** Waits until a killed process is gone, for which the kernel may take some time. */
 async function untilGone(pid: string): Promise<void> {
   const deadlineMs = Date.now() + 20_000;
   while ((await readdir('/proc')).includes(pid)) {

@@ -12,8 +12,8 @@ import { type CliNode, openCliNode, repo } from './cli-node.ts';
 import { whyNoVm } from './node.ts';
 
 /**
- * Descriptors that podvm is started with, as a careless service manager or shell gives them: files, directories, pipes and
- * sockets that only root may have. With a directory's a jailed program would have all of the host's files.
+ * Descriptors that podvm inherits from a careless service manager or shell: files, directories, pipes and sockets that
+ * only root may open. With that of a directory, a jailed program would reach all files of the host.
  */
 const lookMs = 5;
 /** The first one is beyond those that Node closes for itself. */
@@ -28,7 +28,7 @@ const programs = {
   'the keeper': /^podvm-keeper/,
 } as const;
 
-/** A shell that opens descriptors, notes what they are, and becomes podvm. */
+/** A shell that opens descriptors, records their targets, and becomes podvm. */
 const starter = (place: string, port: number) => `#!/bin/bash
 exec 20<> <(:) 21<>/dev/tcp/127.0.0.1/${port} 22<${place}/private 23<"$0"
 for n in {${firstGiven}..${lastGiven}}; do
@@ -40,7 +40,7 @@ readlink /proc/$$/fd/{${firstGiven}..${lastGiven}} >${place}/given
 exec ${repo}/podvm "$@"
 `;
 
-/** Notes its descriptors, and is the plugin \`bridge\`. */
+/** Records its descriptors, and runs the plugin \`bridge\`. */
 const plugin = (place: string) => `#!/bin/sh
 readlink /proc/$$/fd/* >>${place}/of-plugin
 exec /usr/lib/cni/bridge
@@ -108,7 +108,7 @@ await suite('a podvm that was started with descriptors', { skip: await whyNoVm()
     const pid = daemon.child.pid ?? 0;
     const given = await poll(() => givenIn(root), { everyMs: lookMs, signal: AbortSignal.timeout(60_000) });
     assert.deepEqual([given?.has(join(root, 'private')), given?.size], [true, 4], [...(given ?? [])].join(' '));
-    // It closes them before it starts anything.
+    // It closes them before it starts a program.
     const hasNone = async () => {
       const links = linksOf(pid);
       return links.length > 0 && !links.some((link) => given?.has(link)) ? true : undefined;

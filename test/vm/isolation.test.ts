@@ -9,7 +9,7 @@ import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.
 import type { Sandbox } from '#sandbox/sandbox.ts';
 import { type Node, openNode, whyNoVm } from './node.ts';
 
-/** Our column of `docs/isolation.md`, read from a sandbox that runs. */
+/** Our column of `docs/isolation.md`, checked against a running sandbox. */
 const skip = await whyNoVm();
 const image = 'localhost/podvm/base:latest';
 const mebibyte = 1024 * 1024;

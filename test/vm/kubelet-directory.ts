@@ -2,7 +2,7 @@ import { chmod, chown, mkdir, mkdtemp, rename, rm, symlink, writeFile } from 'no
 import { dirname, join } from 'node:path';
 import { run } from '#host/run.ts';
 
-/** Owner and mode of what a kubelet makes: with an fsGroup, the group's. */
+/** Owner and mode of files that a kubelet makes; with an fsGroup, the group's. */
 export interface Owned {
   readonly uid?: number;
   readonly gid?: number;

@@ -36,7 +36,7 @@ describe('volumes of a kubelet', { skip }, () => {
     node.ids.push(podSandboxId);
   });
   afterEach(async () => {
-    await pod[Symbol.asyncDispose](); // a kubelet takes volumes away first, and the sandbox must not mind
+    await pod[Symbol.asyncDispose](); // a kubelet removes volumes first, which must not affect the sandbox
     await runtime.removePodSandbox({ podSandboxId });
   });
 

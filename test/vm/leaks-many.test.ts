@@ -12,7 +12,7 @@ import { whyNoVm } from './node.ts';
 const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(120_000);
 const pods = 500;
-/** Made, and removed, side by side. */
+/** Number of sandboxes that are made and removed side by side. */
 const width = 6;
 
 describe('the network of a node', { skip, timeout: 400_000 }, () => {

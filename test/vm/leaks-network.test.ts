@@ -19,7 +19,7 @@ const kind = (expected: ErrorKind) => (error: unknown) => {
 /** A network of `ptp` and one more plugin, a shell script that misbehaves. */
 interface Bench extends AsyncDisposable {
   readonly network: Network;
-  /** The network as the next process has it. */
+  /** Opens the network as the next process. */
   reopen(): Network;
   prepare(): Promise<Attachment>;
   assertNothingLeft(): Promise<void>;
@@ -85,7 +85,7 @@ async function openHarness(script: string | undefined): Promise<Bench> {
   };
 }
 
-/** DEL does what a good plugin does. */
+/** A script whose DEL succeeds, as that of a correct plugin does. */
 const onAdd = (what: string) => `[ $CNI_COMMAND = DEL ] && exit 0; ${what}`;
 
 describe('a CNI plugin that', { skip, timeout: 120_000 }, () => {
@@ -152,7 +152,7 @@ describe('a CNI plugin that', { skip, timeout: 120_000 }, () => {
   });
 });
 
-/** Fails at ADD, and then at the first `times` DELs: in `had-trouble` it keeps how many those were. */
+/** Fails at ADD, and then at the first `times` DELs, which it counts in `had-trouble`. */
 const failingDel = (times: number) =>
   `[ $CNI_COMMAND = ADD ] && exit 3
   mkdir -p had-trouble; touch had-trouble/$$

@@ -64,7 +64,7 @@ async function openHarness(more: Partial<QemuDriverOptions> = {}): Promise<Drive
   };
 }
 
-/** The agent is asked to, as a sandbox that stops does. */
+/** Powers off by a call to the agent, as a stopping sandbox does. */
 async function powerOffGuest(machine: Machine): Promise<void> {
   const open = (signal: AbortSignal) => machine.connect(signal);
   await using link = await connectLink({ open, handshakeTimeoutMs: 60_000, callTimeoutMs: 10_000 }, soon());
@@ -74,7 +74,7 @@ async function powerOffGuest(machine: Machine): Promise<void> {
 
 async function startElsewhere(
   input: Parameters<typeof createQemuDriver>[0] & { readonly spec: MachineSpec },
-  /** Opened for it by a shell, at a number beyond those that Node closes for itself. */
+  /** Descriptor that a shell opens for it, with a number above those that Node closes itself. */
   inherited?: string,
 ): Promise<MachineRecord> {
   const command = [process.execPath, join(import.meta.dirname, 'start-and-leave.ts'), JSON.stringify(input)];

@@ -17,13 +17,13 @@ import { runInBuildRoot } from '#setup/build-root.ts';
 import { assetsRoot, openNode, whyNoVm, type Node } from './node.ts';
 
 /**
- * A pod that lies on the network of the node, to another pod and to the node: `test/attacks/hostile-frames.c`, in a
- * container that has asked for nothing. What it sends ends at its own port, and is counted there.
+ * A pod that sends forged frames to another pod and to the node: `test/attacks/hostile-frames.c`, in a container
+ * without special requests. Its frames end at its own port, and are counted there.
  */
 const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(60_000);
 const image = 'localhost/podvm/base:latest';
-/** Link-local, as a cloud's metadata are, and on no cloud. */
+/** A link-local address, as of a cloud's metadata, that no cloud uses. */
 const metadataHost = '169.254.86.77';
 
 interface Pod {
@@ -119,7 +119,7 @@ describe('a pod that lies on the network', { skip, timeout: 240_000 }, () => {
 
   test("does not reach the node's 127.0.0.1, though the node routes to it", async () => {
     await using inner = await serve('127.0.0.1');
-    // As other programs set it for all interfaces of a node.
+    // Other programs set it for all interfaces of a node.
     await writeFile(`/proc/sys/net/ipv4/conf/${bridge}/route_localnet`, '1');
     const to = `own ${gatewayMac} ${attacker.address} 127.0.0.1 ${40_000 + (process.pid % 20_000)} ${inner.port}`;
     assert.match((await attack(`knock ${to}`)).said, /^sent 5\nanswer none$/m);
@@ -267,7 +267,7 @@ async function says({ main }: Pod, script: string): Promise<string> {
   return Buffer.concat(await Array.fromAsync(exec.stdout as AsyncIterable<Buffer>)).toString(); // SAFE: no encoding is set
 }
 
-/** For a guest that has no libraries, by set-up's own compiler. */
+/** Compiles a program for a guest without libraries, with set-up's own compiler. */
 async function buildAttacks(): Promise<Buffer> {
   const [buildRoot = assert.fail('no build root')] = globSync(join(assetsRoot, 'parts/build-root-*/root'));
   const workDir = await mkdtemp('/var/tmp/podvm-attacks-');
@@ -287,7 +287,7 @@ async function buildAttacks(): Promise<Buffer> {
   }
 }
 
-/** A page on an address of the node. */
+/** Serves a page on an address of the node. */
 async function serve(host: string) {
   const counts = { connections: 0 };
   const server = createServer((_request, response) => response.end('node\n'));
@@ -306,7 +306,7 @@ async function serve(host: string) {
   };
 }
 
-/** A port of UDP on all addresses of the node. */
+/** Opens a UDP port on all addresses of the node. */
 async function listen() {
   const socket = createSocket('udp4');
   const hosts: string[] = [];
@@ -327,7 +327,7 @@ async function listen() {
   };
 }
 
-/** A pod's place on a built-in network without a machine: what is sent there has passed its port. */
+/** An attachment to a built-in network without a machine: frames that are sent there have passed its port. */
 async function openWay(options: Pick<HostNetworkOptions, 'policy'>) {
   const stateDir = await mkdtemp('/var/tmp/podvm-way-');
   const network = createHostNetwork({ stateDir, log: silentLog, ...options });

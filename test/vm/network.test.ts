@@ -390,7 +390,7 @@ const urlHost = (address: string) => (address.includes(':') ? `[${address}]` : a
 
 const exec = (script: string) => ({ command: ['sh', '-c', script], tty: false, stdin: false }) as const;
 
-/** A page on an address of this host that pods reach, which takes what is posted to it. */
+/** Serves a page on an address of this host that pods reach, and accepts POST requests. */
 async function servePage(body: Buffer) {
   const page = { received: 0 };
   const server = createServer((request, response) => {

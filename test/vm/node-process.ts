@@ -7,14 +7,14 @@ import { openNode } from './node.ts';
 
 /**
  * A node in a process of its own, so that it can be in a network namespace of its own. Its argument is the directory of
- * its CNI configuration; asked over Node's channel, one question at a time.
+ * its CNI configuration; requests come over Node's channel, one at a time.
  */
 const questionSchema = v.variant('verb', [
   /** Runs a pod that serves its name on port 8080; answers with its addresses. */
   v.object({ verb: v.literal('run'), pod: v.string() }),
-  /** Has a pod fetch a page; answers with what it got, or null. */
+  /** Fetches a page from a pod; answers with the page, or null. */
   v.object({ verb: v.literal('fetch'), pod: v.string(), url: v.string() }),
-  /** Answers with what is left once the node is gone. */
+  /** Ends the node; answers with the traces that are left. */
   v.object({ verb: v.literal('end') }),
 ]);
 export type Question = v.InferOutput<typeof questionSchema>;

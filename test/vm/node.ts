@@ -21,11 +21,11 @@ import { makeScratchDisk, makeVolumeDisk } from '#storage/scratch-disk.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import { tracesOf } from '../leaks.ts';
 
-/** A whole node in a directory of its own, with the real parts: what `podvm` is made of. */
+/** A whole node in a directory of its own, with the real parts of `podvm`. */
 export interface Node extends AsyncDisposable {
   readonly directory: string;
   readonly sandboxes: OpenSandboxes;
-  /** Random names it gave out; among them are those of its sandboxes, also of those that never came to be. */
+  /** Random ids that it has generated, including those of its sandboxes, also of ones that failed to start. */
   readonly ids: readonly string[];
   /** Lists traces of its sandboxes outside of its directory (test/leaks.ts); empty once they are removed. */
   leftovers(): Promise<readonly string[]>;
@@ -64,7 +64,7 @@ export interface NodeOptions {
   readonly poolSize?: number;
   /** Lead of the node's clock, in `ms`. */
   readonly aheadMs?: number;
-  /** Other parts of set-up than the real ones. */
+  /** Parts of set-up that replace the real ones. */
   readonly assets?: Partial<Assets>;
   /** Directory of CNI configurations; default: none, so the built-in network is used. */
   readonly cniConfigDirectory?: string;

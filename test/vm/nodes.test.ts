@@ -11,8 +11,8 @@ import type { Question } from './node-process.ts';
 
 /**
  * Three nodes, each a network namespace with a process of its own and a CNI configuration, on one wire with routes to
- * each other's pods, as a cluster network sets them up. What such a network writes as nftables rules on the nodes must
- * do to machines what it does to containers.
+ * each other's pods, as a cluster network sets them up. The nftables rules of such a network on the nodes must have the
+ * same effect on machines as on containers.
  */
 const skip = await whyNoVm();
 const fabric = 'pvtest-wire';

@@ -68,7 +68,7 @@ await suite('a node, seen by other users of its host', { skip: await whyNoVm(), 
   }
 });
 
-/** Parts and templates have nothing of a pod. */
+/** Parts and templates contain no data of a pod. */
 function isPublic(path: string): boolean {
   return /^(?:parts|templates)\//.test(path);
 }

@@ -1,6 +1,6 @@
 import type { Container } from '#sandbox/sandbox.ts';
 
-/** Starts a container, removes it once it has ended, and returns all it said. Each step has a deadline of its own. */
+/** Starts a container, removes it once it has ended, and returns its output. Each step has a deadline of its own. */
 export async function outputToEnd(container: Container, deadline: () => AbortSignal): Promise<string> {
   const chunks: Buffer[] = [];
   const follower = container.follow(async ({ bytes }) => void chunks.push(Buffer.from(bytes)));

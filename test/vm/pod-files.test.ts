@@ -24,7 +24,7 @@ const secret = (name: string, registry: string, word: string) =>
     },
   });
 
-/** A gRPC server that is healthy when it is asked for `db` the first three times, and then no more. */
+/** A gRPC server that reports `db` as healthy the first three times, and then no more. */
 const healthServer = `
 const { Server, ServerCredentials } = require('@grpc/grpc-js');
 const bytes = (it) => it;

@@ -81,7 +81,7 @@ describe('the npm package', { skip: await whyNoVm(), timeout: 600_000 }, () => {
     assert.ok(agent.equals(await readFile(release.programs.agent)));
 
     const hello = await readFile(join(repo, 'examples/hello.yaml'), 'utf8');
-    const ran = await node.type(['run', '-'], large(hello)); // large, so that another process parses it
+    const ran = await node.type(['run', '-'], large(hello)); // large enough that another process parses it
     assert.deepEqual([ran.code, ran.stdout.slice(0, 6)], [0, 'Hello '], ran.stderr);
     const sbom = await node.type(['setup', '--sbom']);
     assert.deepEqual([sbom.code, JSON.parse(sbom.stdout).bomFormat], [0, 'CycloneDX'], sbom.stderr);

@@ -27,7 +27,7 @@ async function until(what: string, deadlineMs: number, look: () => Promise<boole
   }
 }
 
-/** Parts of running pods that end, or that other programs remove. */
+/** Loss of parts of running pods, which end or are removed by other programs. */
 describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
   let node: CriNode;
 
@@ -156,7 +156,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
       assert.equal(await readFile(`/proc/${parent}/comm`, 'utf8'), 'bwrap\n');
       process.kill(parent, 'SIGKILL');
     }
-    await delay(1_000); // a mistaken end would be told by then
+    await delay(1_000); // a mistaken end would be reported by then
     assert.equal((await exec(main, 'echo here > /shared/file && cat /shared/file')).text, 'here');
     assert.equal(await readFile(join(shared, 'file'), 'utf8'), 'here\n');
     assert.equal(await stateOf(pod), PodSandboxState.SANDBOX_READY);
@@ -375,7 +375,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
   });
 });
 
-/** In a netns of its own, so that no rules of others are flushed. */
+/** Runs in a netns of its own, so that no rules of others are flushed. */
 describe('a node whose whole ruleset is flushed', { skip, timeout: 300_000 }, () => {
   const netns = `test-${process.pid}`;
   const hostPort = 8007;
@@ -440,7 +440,7 @@ describe('a node whose whole ruleset is flushed', { skip, timeout: 300_000 }, ()
     assert.equal((await rules()).length < before.length / 2, true);
     const ms = await until('all rules are put back', 20_000, async () => isDeepStrictEqual(await rules(), before));
     t.diagnostic(`put back after ${Math.round(ms)} ms`);
-    assert.ok(ms < 10_000 + 2_000, `${ms} ms`); // plus the time of the looks themselves
+    assert.ok(ms < 10_000 + 2_000, `${ms} ms`); // plus the time of the checks themselves
     assert.ok(await answers(host, hostPort));
     const { status } = await node.runtime.podSandboxStatus({ podSandboxId });
     assert.equal(status?.state, PodSandboxState.SANDBOX_READY);

@@ -11,8 +11,8 @@ import { runInBuildRoot } from '#setup/build-root.ts';
 import { type Node, openNode, readAssets, whyNoVm } from './node.ts';
 
 /**
- * A neighbour that says it is the router (`test/attacks/router-advertisement.c`). The frame is put on the node's end of the
- * pod's own link, where any CNI network would deliver it: what the network keeps away is another matter.
+ * A neighbour that claims to be the router (`test/attacks/router-advertisement.c`). The frame is sent on the node's end
+ * of the pod's own link, where any CNI network would deliver it, so filters of the network do not matter.
  */
 const skip = await whyNoVm();
 const minute = () => AbortSignal.timeout(60_000);

@@ -29,7 +29,7 @@ const specOf = (script: string, more: Partial<ContainerSpec> = {}): ContainerSpe
   ...more,
 });
 
-/** Runs a script to its end and returns how it ended and all it said. */
+/** Runs a script to its end and returns its exit and its output. */
 async function runScript(sandbox: Sandbox, script: string, more: Partial<ContainerSpec> = {}) {
   const container = await sandbox.createContainer(specOf(script, more), minute());
   const chunks: Buffer[] = [];
@@ -66,7 +66,7 @@ async function untilAnswered(sandbox: Sandbox, port: number): Promise<string> {
 
 const mebibyte = 1024 * 1024;
 
-/** The file that limits the VMM's memory; undefined where the host gives us no cgroup. */
+/** File of the limit of the VMM's memory; undefined on a host without a cgroup for us. */
 async function hostCgroup(id: string): Promise<string | undefined> {
   const files = [`/sys/fs/cgroup/podvm/${id}/memory.max`, `/sys/fs/cgroup/memory/podvm/${id}/memory.limit_in_bytes`];
   for (const file of files) if ((await readFileIfThere(file)) !== undefined) return file;
@@ -78,7 +78,7 @@ async function hostMemoryLimit(id: string): Promise<number | undefined> {
   return file === undefined ? undefined : Number(await readFile(file, 'latin1'));
 }
 
-/** Thousandths of a core that the VMM may use; undefined where the host gives us no cgroup. */
+/** Thousandths of a core that the VMM may use; undefined on a host without a cgroup for us. */
 async function hostCpuMillis(id: string): Promise<number | undefined> {
   const second = await readFileIfThere(`/sys/fs/cgroup/podvm/${id}/cpu.max`);
   const first = await readFileIfThere(`/sys/fs/cgroup/cpu/podvm/${id}/cpu.cfs_quota_us`);
@@ -347,7 +347,7 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
       return (Number(fields[13]) + Number(fields[14])) / 100; // utime and stime, in ticks of 10 ms (proc(5))
     };
     const before = await cpuSeconds();
-    await delay(3000); // the span that is looked at, not a wait for something
+    await delay(3000); // the measured time, not a wait for an event
     const used = (await cpuSeconds()) - before;
     assert.ok(used < 1, `${used} s of processor time in 3 s`);
     await container.stop(0, minute());

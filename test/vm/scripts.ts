@@ -33,7 +33,7 @@ export async function runScript(sandbox: Sandbox, script: string, more: Partial<
   return { exitCode, message, output: Buffer.concat(chunks).toString() };
 }
 
-/** Runs a command in a container, without a look at its output. */
+/** Runs a command in a container, and discards its output. */
 export async function execute(container: Container, command: readonly string[] = ['true']) {
   const exec = await container.exec({ command, tty: false, stdin: false }, minute());
   exec.stdout.resume();

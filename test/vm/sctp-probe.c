@@ -32,7 +32,7 @@ static int socket_for(const char *host, const char *port, struct addrinfo **foun
     return socket((*found)->ai_family, SOCK_STREAM, IPPROTO_SCTP);
 }
 
-/* Gives back whatever comes, to one after another. Of the one address: peers are told of each that a socket has. */
+/* Echoes all bytes, to one client after another. Binds only this address: peers learn of each one of a socket. */
 static int serve(const char *host, const char *port)
 {
     static char buffer[1 << 16];
@@ -55,7 +55,7 @@ static int serve(const char *host, const char *port)
     }
 }
 
-/* Sends so many bytes, in messages that fit no packet, and compares what comes back. */
+/* Sends that many bytes, in messages larger than a packet, and compares the echo. */
 static int ask(const char *host, const char *port, size_t count)
 {
     struct timeval patience = {.tv_sec = 20};

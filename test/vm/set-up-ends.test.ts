@@ -28,7 +28,7 @@ async function openWithout(...parts: readonly string[]): Promise<CliNode> {
   return cli;
 }
 
-/** Waits until set-up makes the part. Its messages would not do: it says nothing of what takes less than two seconds. */
+/** Waits until set-up makes the part. It prints no messages for tasks that take less than two seconds. */
 async function begins(part: string, setup: Typed, { root }: CliNode): Promise<void> {
   const isMaking = async () =>
     (await readdir(join(root, 'parts'))).some((name) => name.startsWith(`${makingPrefix}${part}-`)) || undefined;

@@ -10,7 +10,7 @@ const podvm = join(import.meta.dirname, '../../podvm');
 const root = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
 const megabyte = 1000 * 1000;
 
-/** Each file below, with when its content and its inode changed. */
+/** Files below a directory, with the times at which content and inode changed. */
 async function timesOf(directory: string): Promise<readonly string[]> {
   const { stdout } = await run('find', [directory, '-printf', '%P %T@ %C@\\n'], { maxOutputBytes: 64 * megabyte });
   return stdout.split('\n').sort();

@@ -19,7 +19,7 @@ const skip = await whyNoVm();
 const minute = () => AbortSignal.timeout(60_000);
 const image = 'localhost/podvm/base:latest';
 
-/** Switches of the host's kernel, which its root can open for writing: those that are there. */
+/** Existing files of the host's kernel that its root can open for writing. */
 const switches = [
   'proc/sys/kernel/core_pattern',
   'proc/sys/vm/drop_caches',
@@ -60,7 +60,7 @@ describe('a share of the host, attacked', { skip, timeout: 600_000 }, () => {
     await rm(directory, { recursive: true });
   });
 
-  /** Runs a script to its end, with `meanwhile` once it has said `ready`, and returns the rest of what it said. */
+  /** Runs a script to its end, with `meanwhile` once it prints `ready`, and returns the rest of its output. */
   async function runScript(
     script: string,
     mounts: readonly ContainerMount[],
@@ -184,7 +184,7 @@ describe('a share of the host, attacked', { skip, timeout: 600_000 }, () => {
     }
   });
 
-  /** Starts the attacker where the server runs, as it is, and asserts that none of its attacks works. */
+  /** Starts the attacker in the place of the server, and asserts that none of its attacks works. */
   async function attackFrom(server: number): Promise<void> {
     const mounts = await readFile(`/proc/${server}/mountinfo`, 'utf8');
     const shared = / (\/shares\/[^ ]+) ([^ ]*)/.exec(mounts) ?? assert.fail('it serves nothing');

@@ -1,4 +1,4 @@
-/* What a shell cannot do with a file: for share.test.ts and bench, run from the shared directory itself. */
+/* File operations that a shell lacks: for share.test.ts and bench, run from the shared directory itself. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +25,7 @@ static int fail(const char *what)
     return 1;
 }
 
-/* Writes through a shared mapping, and reads what it finds at its end. */
+/* Writes through a shared mapping, and reads the end of the file. */
 static int map(const char *path)
 {
     int fd = open(path, O_RDWR);
@@ -37,7 +37,7 @@ static int map(const char *path)
     return msync(bytes, 8192, MS_SYNC) < 0 ? fail("msync") : 0;
 }
 
-/* Says that it has a lock by making a file, and holds it until that one is gone. */
+/* Makes a file to show that it has the lock, and holds it until the file is gone. */
 static int hold(const char *sign)
 {
     if (sign[0] == '-') return puts("locked") < 0;
@@ -56,7 +56,7 @@ static int lock(int command, const char *path, const char *start, const char *le
     return hold(sign);
 }
 
-/* What is in the way of locking the whole file. */
+/* Prints the lock that prevents locking the whole file. */
 static int locked(const char *path)
 {
     struct flock found = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
@@ -67,7 +67,7 @@ static int locked(const char *path)
     return printf("%ld+%ld\n", (long)found.l_start, (long)found.l_len) < 0;
 }
 
-/* Waits for a lock until a signal comes, and says what it got. */
+/* Waits for a lock until a signal comes, and prints the result. */
 static void on_alarm(int signal)
 {
     (void)signal;

@@ -30,7 +30,7 @@ const specOf = (script: string, more: Partial<ContainerSpec> = {}): ContainerSpe
   ...more,
 });
 
-/** Runs a script to its end and returns how it ended and all it said. */
+/** Runs a script to its end and returns its exit and its output. */
 async function runScript(
   sandbox: Sandbox,
   script: string,
@@ -63,7 +63,7 @@ async function until(what: string, isSo: () => Promise<boolean>): Promise<void> 
   }
 }
 
-/** Pids of the file servers of that sandbox, by what they are and what they see. */
+/** Pids of the file servers of that sandbox, found by their program and their mounts. */
 async function serversOf(id: string): Promise<number[]> {
   const pids = (await readdir('/proc')).filter((name) => /^[0-9]+$/.test(name));
   const found = await Promise.all(
@@ -313,7 +313,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
       });
       assert.equal(output, '/private/here:\n\n/slave/here:\nfile\n');
     } finally {
-      await run('umount', [join(host, 'here')]).catch(() => undefined); // not mounted, if that is what failed
+      await run('umount', [join(host, 'here')]).catch(() => undefined); // not mounted if the mount failed
       await run('umount', [host]);
     }
   });
@@ -454,7 +454,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     const unable = createFileServers({ ...assets, fileServer: join(root, 'none') });
     const again = connect(join(root, 'socket')).unref();
     await once(again, 'connect');
-    // Its jail fails when it has a pid, or before: in its own words either way.
+    // Its jail fails when it has a pid, or before; either way its own message is reported.
     const words = await unable.serve({ ...request, channel: again }, minute()).then(
       async ({ ended }) => (await ended).join(' '),
       (error: unknown) => String(error),

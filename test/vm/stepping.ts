@@ -1,9 +1,9 @@
-/** Called at each `<part>.<method> begins` and `ended`; what it throws fails that call. */
+/** Called at each `<part>.<method> begins` and `ended`; an error that it throws fails that call. */
 export type AtStep = (step: string) => void;
 
 /**
- * The same part, but each call of one of its methods is told before and after. `made` names what a method makes, to be
- * watched as well.
+ * Returns the same part, but each call of one of its methods is reported before and after. `made`: by method, the name
+ * of the part that it makes, whose methods are reported as well.
  */
 export function stepping<T extends object>(part: T, name: string, at: AtStep, made: Made = {}): T {
   return new Proxy(part, {

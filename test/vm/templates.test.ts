@@ -146,7 +146,7 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     const cut = await node.sandboxes.run(spec('cut'), soon());
     await truncate(join(templates, 't', key, 'memory'), 0);
     await appendFile(join(templates, 't', key, 'state'), 'x');
-    output(cut, 'touch', 'ls -lR /').catch(() => undefined); // reads what it has not had before
+    output(cut, 'touch', 'ls -lR /').catch(() => undefined); // reads pages that it has not read before
     const { state, failure } = await cut.ended;
     assert.equal(state, 'failed');
     assert.match(failure ?? '', /QEMU was killed by SIGBUS: .*the template's file is truncated/);

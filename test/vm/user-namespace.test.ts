@@ -30,7 +30,7 @@ const specOf = (script: string, more: Partial<ContainerSpec> = {}): ContainerSpe
   ...more,
 });
 
-/** Lines of a script that must end well. */
+/** Runs lines of a script that must succeed. */
 async function linesOf(sandbox: Sandbox, script: string, more: Partial<ContainerSpec> = {}): Promise<string[]> {
   const container = await sandbox.createContainer(specOf(`exec 2>&1; ${script}`, more), minute());
   const chunks: Buffer[] = [];

@@ -5,7 +5,7 @@ import { capabilitiesOf, makeBundle, shell, writeConfig } from '../../bench/bund
 import { crunCommands, firstWorking, type CrunCommand } from '../../bench/crun.ts';
 import { fill, type HostVolumes, type MatrixMount, type World } from './volume-matrix.ts';
 
-/** Names of busybox in the root of a bundle. */
+/** Applets of busybox in the root of a bundle. */
 const applets = ['cat', 'mkdir', 'sleep'];
 /** Capabilities for files that containerd gives a container by default. */
 const capabilities = ['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'MKNOD', 'SETFCAP'].map((name) => `CAP_${name}`);

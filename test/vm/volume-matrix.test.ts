@@ -53,7 +53,7 @@ interface PodOptions {
   readonly volumes: HostVolumes;
 }
 
-/** The pod of the matrix in a machine. Disposing removes it, and sees that nothing is left. */
+/** The pod of the matrix in a machine. Disposing removes it, and checks that nothing is left. */
 async function openPod({ directory, programs, volumes }: PodOptions): Promise<World & AsyncDisposable> {
   await using undo = new AsyncDisposableStack();
   const { sysroot } = (await readAssets()) ?? assert.fail('no assets');
@@ -112,7 +112,7 @@ async function imageLayout(directory: string): Promise<string> {
   return layout;
 }
 
-/** Runs it in a container of its own, whose mounts have to be of the modes that are meant. */
+/** Runs it in a container of its own, and asserts the modes of its mounts. */
 async function outputOf(
   sandbox: Sandbox,
   script: string,
@@ -169,7 +169,7 @@ describe('each volume mode, against plain containers', { skip, timeout: 300_000 
   });
 });
 
-/** Asserts that plain containers can do the rows: otherwise equal results show nothing. */
+/** Asserts that the rows succeed in plain containers: otherwise equal results would prove nothing. */
 function seesPlainRows(plain: ReadonlyMap<string, string>): void {
   for (const [row, outcome] of plain) {
     const isReadOnly = / read-only /.test(row) || /^(push|image) /.test(row);

@@ -17,10 +17,10 @@ export interface MatrixMount {
   readonly readOnly: boolean;
 }
 
-/** Runs a script in a new container with these mounts, and returns what it says. The probe is `/bin2/volume-probe`. */
+/** Runs a script in a new container with these mounts, and returns its output. The probe is `/bin2/volume-probe`. */
 export type RunScript = (script: string, mounts: readonly MatrixMount[]) => Promise<string>;
 
-/** One of the two that are compared: containers of a pod, or plain ones. */
+/** One of the two sides of the comparison: containers of a pod, or plain ones. */
 export interface World {
   readonly run: RunScript;
   /** Ends the pod and starts its next one. */
@@ -43,11 +43,11 @@ export interface HostVolumes {
 /** First content of a volume that is filled from the host. */
 export const content = { seed: 'seed\n', update: 'old\n' } as const;
 const updated = { ...content, update: 'new\n' } as const;
-/** Below `sub`, where a volume has directories; of pushed ones, the file itself. */
+/** Content of the file below `sub`; in a pushed volume, which has no directories, of the file itself. */
 export const inside = 'inside\n';
 const tmpfsMiB = 64;
 
-/** In a new directory of that name, and a kubelet's. */
+/** Makes the volumes in a new directory of that name and in a kubelet's. */
 export async function makeVolumes(directory: string, kubelet: KubeletDirectory): Promise<HostVolumes> {
   const name = basename(directory);
   const [share, blockImage] = [join(directory, 'share'), join(directory, 'block.img')];
@@ -83,7 +83,7 @@ export async function fill(directory: string): Promise<void> {
   await writeFile(join(directory, 'sub/inside'), inside);
 }
 
-/** All modes at once, each writable where it can be, and by sub-path. */
+/** Mounts of all modes, each writable if possible, and by sub-path. */
 const firstMounts: readonly MatrixMount[] = [
   ...writableModes.flatMap((mode): readonly MatrixMount[] => [
     { mode, at: `/rw/${mode}`, readOnly: false },
@@ -134,7 +134,7 @@ for m in push image; do again $m /ro/$m/seed; done
 for m in scratch tmpfs; do echo seed > /rw/$m/seed; done
 for m in ${writableModes.join(' ')}; do /bin2/volume-probe "$m read-only" /ro/$m; done`;
 
-/** Row (`share fcntl`) to outcome; a line that is neither is a failure of the script. */
+/** Parses rows (`share fcntl`) with their outcomes; any other line is a failure of the script. */
 function rowsOf(output: string): readonly (readonly [string, string])[] {
   return output
     .trimEnd()
@@ -146,7 +146,7 @@ function rowsOf(output: string): readonly (readonly [string, string])[] {
     });
 }
 
-/** The matrix as this world fills it in. */
+/** Returns the matrix of this world. */
 export async function fillIn(world: World, volumes: HostVolumes): Promise<ReadonlyMap<string, string>> {
   const over = new AbortController();
   const running = world.run(firstScript, firstMounts).finally(() => over.abort());

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #define SEED "seed\n"
-/* Both end the operation, and leave its descriptors to the end of the program. */
+/* Both end the operation; its descriptors stay open until the end of the program. */
 #define TRY(call) do { if ((call) < 0) return strerrorname_np(errno); } while (0)
 #define EXPECT(is_so) do { if (!(is_so)) return "wrong"; } while (0)
 
@@ -156,7 +156,7 @@ static int take_fcntl(int fd, off_t start)
     return fcntl(fd, F_SETLK, &ten);
 }
 
-/* Another process: it holds the lock of the first bytes until the pipe is closed, once it has said that it has it. */
+/* Another process: reports that it has the lock of the first bytes, and holds it until the pipe is closed. */
 static void hold(int (*take)(int, off_t), int fd, int say, int until)
 {
     int failed = fd < 0 || take(fd, 0) < 0 ? errno : 0;
@@ -166,7 +166,7 @@ static void hold(int (*take)(int, off_t), int fd, int say, int until)
     _exit(read(until, &end, 1) < 0);
 }
 
-/* What the lock from `start` on comes to: `held` while the other process has that of the first bytes, or `ok`. */
+/* Result of the lock from `start` on: `held` while the other process has that of the first bytes, or `ok`. */
 static const char *contend(int (*take)(int, off_t), const char *file, int flags, off_t start)
 {
     int said[2], until[2], fd, failed, taken;
@@ -191,7 +191,7 @@ static const char *contend(int (*take)(int, off_t), const char *file, int flags,
     return outcome;
 }
 
-/* The same lock twice is what must not be had. */
+/* Tries to get the same lock twice, which must fail. */
 static const char *contend_for_same(int (*take)(int, off_t), const char *file, int flags)
 {
     const char *outcome = contend(take, file, flags, 0);
@@ -215,7 +215,7 @@ static const char *op_map_read(const char *file)
     return "ok";
 }
 
-/* Writes by one way and reads by the other: through the mapping, and by calls. */
+/* Writes through the mapping and reads by calls, and the reverse. */
 static const char *map_shared(const char *file, int is_synced)
 {
     char found[6], *bytes;
@@ -280,7 +280,7 @@ static const char *op_many(const char *file)
     return "ok";
 }
 
-/* Each number is another, so that no page can stand for its neighbour. */
+/* All numbers differ, so that no page equals its neighbour. */
 static void fill(unsigned *numbers, unsigned which)
 {
     for (unsigned i = 0; i < chunk / sizeof *numbers; i++) numbers[i] = (which * chunk + i) * 2654435761u;
@@ -386,7 +386,7 @@ static const struct {
     {"O_DIRECT", op_direct}, {"O_DIRECT of a new file", op_made_direct},
 };
 
-/* Says `ok` when inotify tells of a change to the file, after the sign that it may come; `unseen` when none does. */
+/* Prints `ok` when inotify reports a change to the file, after the sign that it may come; `unseen` if it does not. */
 static int watch(const char *label, const char *file, const char *sign)
 {
     struct pollfd events = {.fd = inotify_init1(IN_CLOEXEC), .events = POLLIN};
