@@ -11,8 +11,8 @@ export interface DatabasesOptions {
 const mostRows = 200;
 
 /**
- * Each round ends all databases in each way, in every second round after their daemon was killed and replaced. No row that was
- * committed may be lost, and all that the databases have must be whole.
+ * Each round ends all databases in each way, in every second round after their daemon was killed and replaced. No
+ * committed row may be lost, and all databases must be consistent.
  */
 export async function killDatabases({ rounds, below, say }: DatabasesOptions): Promise<void> {
   await using node = await DatabaseNode.open();

@@ -114,7 +114,7 @@ class Pod {
   }
 }
 
-/** All run, and write. Those that have ended are made again; a client of a daemon that starts asks again, too. */
+/** Waits until all run and write. Ended ones are made again; calls to a starting daemon are repeated. */
 async function recover(pods: readonly Pod[]): Promise<void> {
   const giveUpMs = Date.now() + recoveryMs;
   for (const pod of pods) {
@@ -186,7 +186,7 @@ async function main(): Promise<void> {
   for (const [name, count] of counts) say(`${count} times: ${name}`);
 }
 
-/** A fault shows: a stopped machine is found within half a minute. */
+/** Waits for the end of a pod: a stopped machine is found within half a minute. */
 async function ended(pod: Pod): Promise<void> {
   const giveUpMs = Date.now() + recoveryMs;
   while (await pod.isRunning()) {

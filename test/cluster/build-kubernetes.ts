@@ -36,7 +36,7 @@ export async function buildKubernetes(cache: string, signal: AbortSignal): Promi
 }
 
 /**
- * Path of the program. Modules that Kubernetes has, too, are taken in its versions, so that what both use is compiled
+ * Returns the path of the program. Modules that Kubernetes also uses have its versions, so that they are compiled only
  * once.
  */
 export async function buildCoreDns(cache: string, signal: AbortSignal): Promise<string> {

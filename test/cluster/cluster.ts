@@ -51,13 +51,13 @@ export async function buildAll(cache: string, signal: AbortSignal): Promise<Buil
   return { kubernetes, coredns, programs, suite: await DebianFiles.unpack(cache, signal), debian };
 }
 
-/** A node with what runs on it. */
+/** A node and its programs. */
 export interface Worker extends AsyncDisposable {
   readonly node: ClusterNode;
   readonly podvm: Service;
   readonly containerd: Service;
   readonly kubelet: Service;
-  /** Below it are those of its pods. */
+  /** Cgroup below which those of its pods are. */
   readonly cgroups: NodeCgroups;
 }
 
@@ -98,7 +98,7 @@ export async function startCluster(built: Built): Promise<Cluster> {
 
 const podSubnet = ({ address }: ClusterNode): string => `10.244.${address.split('.').at(-1)}.0/24`;
 
-/** Connects two nodes by a cable, and tells each where the pods of the other are. */
+/** Connects two nodes by a cable, and adds a route on each to the pods of the other. */
 async function connect([first, second]: readonly [ClusterNode, ClusterNode]): Promise<void> {
   const inFirst = ['--target', String(first.pid), '--net', 'ip', 'link', 'add', 'uplink', 'type', 'veth'];
   await run('nsenter', [...inFirst, 'peer', 'name', 'uplink', 'netns', String(second.pid)]);

@@ -6,7 +6,7 @@ import type { Conversation } from '../conformance/crictl.ts';
 import type { ClusterNode } from './node-namespaces.ts';
 
 const patienceMs = 240_000;
-/** Longer than what a command itself may be told to wait. */
+/** Timeout that is longer than the waits of commands themselves. */
 const commandTimeoutMs = 300_000;
 const pollMs = 500;
 

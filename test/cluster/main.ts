@@ -13,9 +13,9 @@ import type { FirstTour } from './tour.ts';
 import { workloadSteps } from './workload-steps.ts';
 
 /*
- * `npm run cluster [-- --stay]`: a real control plane with two nodes, one whose kubelet uses podvm and one whose containerd
- * has it beside runc, on this machine. Needs root, what `podvm setup` made, and a Go toolchain: a machine without one is told
- * so, and nothing fails. With `--stay` the cluster stays until Ctrl-C.
+ * `npm run cluster [-- --stay]`: a real control plane with two nodes, one whose kubelet uses podvm and one whose
+ * containerd has it beside runc, on this machine. Needs root, the result of `podvm setup`, and a Go toolchain: a
+ * machine without one gets a message, and nothing fails. With `--stay` the cluster stays until Ctrl-C.
  */
 const cache = '/var/cache/podvm-conformance';
 const say = (text: string) => process.stderr.write(`cluster: ${text}\n`);

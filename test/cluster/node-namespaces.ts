@@ -99,7 +99,7 @@ export class ClusterNode implements AsyncDisposable {
     return await run('nsenter', this.#enter(program, args), { env: this.#env(), ...options });
   }
 
-  /** Begins a program with which one speaks. */
+  /** Starts an interactive program. */
   speak(program: string, ...args: readonly string[]): Conversation {
     return new Conversation(spawn('nsenter', this.#enter(program, args), { env: this.#env() }));
   }

@@ -61,8 +61,8 @@ export async function serves(node: ClusterNode, socket: string): Promise<void> {
 }
 
 /**
- * A kubelet sets these for the whole machine: it gets files in their places. It alone, since the kernel lets no jail mount a
- * /proc where that of the node is covered in part.
+ * Sysctls that a kubelet sets for the whole machine: it gets files in their places. Only the kubelet has them, since
+ * the kernel lets no jail mount a /proc where that of the node is covered in part.
  */
 const withOwnSysctls = `set -eu
 mount --make-private /proc

@@ -18,8 +18,8 @@ const module = {
 const buildTimeoutMs = 30 * 60_000;
 
 /**
- * Builds crictl and critest out of the module's source, once, into `cache`. Where the module comes from is the
- * environment's to say (GOPROXY, GOFLAGS, GOMODCACHE).
+ * Builds crictl and critest from the module's source, once, into `cache`. The environment determines where the module
+ * comes from (GOPROXY, GOFLAGS, GOMODCACHE).
  */
 export async function buildCriTools(cache: string, signal: AbortSignal): Promise<CriTools> {
   const home = join(cache, `cri-tools-${version}`);

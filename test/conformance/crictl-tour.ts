@@ -24,7 +24,7 @@ export interface TourOptions {
   readonly program: string;
   readonly endpoint: string;
   readonly work: string;
-  /** Kills the daemon, and starts the next one; undefined: it is not ours to kill. */
+  /** Kills the daemon, and starts the next one; undefined for a daemon that the test did not start. */
   readonly replaceDaemon: (() => Promise<void>) | undefined;
   readonly signal: AbortSignal;
 }

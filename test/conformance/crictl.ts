@@ -17,7 +17,7 @@ export class Crictl {
     this.#signal = signal;
   }
 
-  /** Errors: `internal` when it fails, with its last words. */
+  /** Errors: `internal` when it fails, with its last lines. */
   async run(...args: readonly string[]): Promise<string> {
     return (await this.#run(args, [0])).stdout;
   }
@@ -31,12 +31,12 @@ export class Crictl {
     return v.parse(schema, JSON.parse(await this.run(command, '-o', 'json', ...args)));
   }
 
-  /** Begins a command that goes on by itself. */
+  /** Starts a command that runs in the background. */
   begin(...args: readonly string[]): Conversation {
     return new Conversation(spawn(this.#program, [...this.#flags, ...args], { env: defaultEnv() }));
   }
 
-  /** Begins a command at a terminal of 31 rows and 99 columns. */
+  /** Starts a command on a terminal of 31 rows and 99 columns. */
   type(...args: readonly string[]): Conversation {
     const words = [this.#program, ...this.#flags, ...args].map((word) => `'${word.replaceAll("'", `'\\''`)}'`);
     const command = `stty rows 31 cols 99; exec ${words.join(' ')}`;
@@ -50,7 +50,7 @@ export class Crictl {
   }
 }
 
-/** A command to which one speaks while it runs. Disposing kills it, if it still does. */
+/** An interactive command. Disposing kills it if it still runs. */
 export class Conversation implements AsyncDisposable {
   readonly child: ChildProcessWithoutNullStreams;
   readonly #ended: Promise<number | null>;
@@ -69,7 +69,7 @@ export class Conversation implements AsyncDisposable {
     this.#ended = new Promise((resolve) => void child.once('close', resolve));
   }
 
-  /** Resolves with the match when it, or what it runs, has said so. Errors: `timeout`, with what it said. */
+  /** Resolves with the match in its output. Errors: `timeout`, with the output. */
   async says(pattern: RegExp): Promise<RegExpExecArray> {
     return await this.#within(
       String(pattern),

@@ -12,7 +12,7 @@ const suitePackages = ['busybox-static', 'nginx-light', 'perl-base', 'procps', '
 const libraries = 'usr/lib/x86_64-linux-gnu';
 const loader = 'usr/lib64/ld-linux-x86-64.so.2';
 
-/** Unpacked Debian packages, out of which images take single files. */
+/** Unpacked Debian packages, from which images take single files. */
 export class DebianFiles {
   readonly root: string;
 
@@ -50,7 +50,7 @@ export class DebianFiles {
     return { name: options.as ?? path, content: await this.read(path), mode: options.mode ?? 0o755 };
   }
 
-  /** The shared libraries of some programs, and what loads them. */
+  /** The shared libraries of some programs, and their loader. */
   async libraries(...programs: readonly string[]): Promise<readonly TarSpec[]> {
     const found = new Map<string, TarSpec>();
     const ld = join(this.root, loader);
@@ -65,7 +65,7 @@ export class DebianFiles {
     return [...found.values()];
   }
 
-  /** A directory with all that is in it, at the same place. */
+  /** A directory with its content, at the same path. */
   async tree(path: string): Promise<readonly TarSpec[]> {
     const entries: TarSpec[] = [{ name: path, type: 'directory' }];
     for (const name of (await readdir(join(this.root, path))).sort()) {
@@ -79,14 +79,14 @@ export class DebianFiles {
     return entries;
   }
 
-  /** Names of all that busybox can be called by. */
+  /** Names by which busybox can be called. */
   async applets(busybox: string): Promise<readonly string[]> {
     const { stdout } = await run(join(this.root, busybox), ['--list']);
     return stdout.trim().split('\n');
   }
 }
 
-/** The directories that lead to the entries, each once and before what is in it. */
+/** The directories that lead to the entries, each once and before its content. */
 export function withParents(entries: readonly TarSpec[]): readonly TarSpec[] {
   const known = new Set(entries.filter(({ type }) => type === 'directory').map(({ name }) => name));
   const added: TarSpec[] = [];

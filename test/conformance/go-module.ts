@@ -27,8 +27,8 @@ export async function goVersion(signal: AbortSignal): Promise<string | undefined
 }
 
 /**
- * Directory with the module's source. Where it comes from is the environment's to say (GOPROXY, GOFLAGS, GOMODCACHE).
- * Errors: `corrupt` for another source than the one known.
+ * Returns the directory with the module's source. The environment determines where it comes from (GOPROXY, GOFLAGS,
+ * GOMODCACHE). Errors: `corrupt` for a source with another hash.
  */
 export async function sourceOf({ path, version, sum }: GoModule, options: RunOptions): Promise<string> {
   const { stdout } = await run('go', ['mod', 'download', '-json', `${path}@${version}`], options);
@@ -42,7 +42,7 @@ export function goEnv(): Record<string, string> {
   return callersEnv({ PATH: `${process.env['PATH'] ?? ''}:/usr/local/go/bin`, HOME: process.env['HOME'] ?? '/root' });
 }
 
-/** Has a directory filled, unless it is there; it appears when it is complete. */
+/** Fills a directory unless it exists; it appears when it is complete. */
 export async function inNewDirectory(path: string, fill: (work: string) => Promise<void>): Promise<void> {
   if (await isThere(path)) return;
   await mkdir(dirname(path), { recursive: true });

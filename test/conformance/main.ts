@@ -20,9 +20,9 @@ import { makeWorkDirectory } from './work-directory.ts';
  * `npm run conformance -- --json FILE [--focus RE] [--skip RE] [--endpoint unix://...] [--delegate]
  * [-- FLAGS OF CRITEST]`
  *
- * Judges `podvm daemon`, alone or with a containerd as its delegate, or the runtime at `--endpoint`, by the public suite for
- * CRI runtimes. Needs root, what
- * `podvm setup` made, and a Go toolchain: a machine without one is told so, and nothing fails.
+ * Tests `podvm daemon`, alone or with a containerd as its delegate, or the runtime at `--endpoint`, with the public
+ * suite for CRI runtimes. Needs root, the result of `podvm setup`, and a Go toolchain: a machine without one gets a
+ * message, and nothing fails.
  */
 const cache = '/var/cache/podvm-conformance';
 const setupTimeoutMs = 30 * 60_000;
@@ -112,7 +112,7 @@ async function main(): Promise<number> {
   return verdict.surprises.length === 0 ? 0 : 1;
 }
 
-/** The specs of streaming once more: critest takes SPDY unless it is told otherwise. */
+/** Runs the specs of streaming again over WebSocket: critest uses SPDY by default. */
 async function overWebSocket(suite: SuiteOptions): Promise<readonly Spec[]> {
   const flags = [...suite.flags, '-websocket-exec', '-websocket-attach', '-websocket-portforward'];
   const specs = await runCritest({ ...suite, focus: 'Streaming', flags });
@@ -121,7 +121,7 @@ async function overWebSocket(suite: SuiteOptions): Promise<readonly Spec[]> {
     .map((spec) => ({ ...spec, name: `${spec.name} (WebSocket)` }));
 }
 
-/** After hundreds of pods, containers and streams a daemon holds what it held before, give or take a log line. */
+/** Waits until a daemon has no more descriptors than before the run, plus a few. Returns the result as a spec. */
 async function restsAfter(node: ConformanceNode, before: number): Promise<Spec> {
   const name = 'podvm daemon holds no more descriptors after all of that than before';
   const startedMs = Date.now();

@@ -20,7 +20,7 @@ const specReport = v.object({
 });
 const ginkgoReport = v.array(v.object({ SpecReports: v.nullish(v.array(specReport), []) }));
 
-/** Reads what ginkgo wrote with `-ginkgo.json-report`. What is neither passed nor skipped has failed. */
+/** Reads the report of `-ginkgo.json-report`. Specs that neither passed nor were skipped have failed. */
 export function parseGinkgoReport(json: string): readonly Spec[] {
   return v
     .parse(ginkgoReport, JSON.parse(json))
@@ -43,7 +43,7 @@ function outcomeOf(state: string): Spec['outcome'] {
 
 /** One line of `expected.json`. */
 const expectation = v.object({
-  /** The spec's name, or what it begins with when it ends in `*`. */
+  /** The spec's name, or its prefix followed by `*`. */
   spec: v.pipe(v.string(), v.minLength(1)),
   reason: v.pipe(v.string(), v.minLength(1)),
 });
@@ -74,7 +74,7 @@ export interface Verdict {
   readonly surprises: readonly string[];
 }
 
-/** Compares what ran with what is expected. `isWhole`: nothing but what the list leaves out was left out. */
+/** Compares the results with the expectations. `isWhole`: only specs that the list leaves out were left out. */
 export function judge(specs: readonly Spec[], expected: Expectations, isWhole: boolean): Verdict {
   const of = (outcome: Spec['outcome']) => specs.filter((spec) => spec.outcome === outcome);
   const isRefused = ({ name, message }: Spec) => {
@@ -106,7 +106,7 @@ export function judge(specs: readonly Spec[], expected: Expectations, isWhole: b
   };
 }
 
-/** A list that names what does not exist hides what it was meant for. */
+/** Returns entries of the list that match no spec. */
 function unmatched(expected: Expectations, specs: readonly Spec[]): readonly string[] {
   return [...expected.leftOut, ...expected.maySkip, ...expected.refused]
     .filter((line) => !specs.some(({ name }) => matches(line, name)))
@@ -125,7 +125,7 @@ function firstLine(text: string): string {
   return text.split('\n', 1)[0] ?? '';
 }
 
-/** For `-ginkgo.skip`: a regular expression that means exactly what the list leaves out. */
+/** Returns a regular expression for `-ginkgo.skip` that matches exactly the specs that the list leaves out. */
 export function leftOutPattern(expected: Expectations): string | undefined {
   const patterns = expected.leftOut.map(({ spec }) =>
     spec.replace(/\*$/, '').replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&'),

@@ -9,7 +9,7 @@ import { parseGinkgoReport, type Spec } from './report.ts';
 export interface SuiteOptions {
   readonly critest: string;
   readonly endpoint: string;
-  /** For its configuration and report. */
+  /** Directory for its configuration and report. */
   readonly work: string;
   /** Directory for the temporary files of its specs. */
   readonly temporary: string;
@@ -24,8 +24,7 @@ export interface SuiteOptions {
 const suiteTimeout = '60m';
 
 /**
- * Runs the suite, whose own words go to standard error. Errors: `internal` when it ends without a report, which is
- * none of its verdicts.
+ * Runs the suite, whose own output goes to standard error. Errors: `internal` when it ends without a report.
  */
 export async function runCritest(options: SuiteOptions): Promise<readonly Spec[]> {
   const report = join(options.work, 'critest.json');

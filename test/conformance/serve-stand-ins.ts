@@ -6,7 +6,7 @@ import { DebianFiles } from './debian-files.ts';
 import { standIns } from './stand-ins.ts';
 
 export interface ServedImages extends AsyncDisposable {
-  /** Takes the place of /etc/containers: it sends those who ask for the images' own registries to ours. */
+  /** Replaces /etc/containers: it redirects requests for the images' own registries to ours. */
   readonly containersDirectory: string;
   /** The same for containerd, as its `config_path`. */
   readonly containerdDirectory: string;

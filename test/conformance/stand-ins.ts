@@ -157,14 +157,14 @@ function httpd(box: readonly TarSpec[]): ImageSpec {
   return image([box, [page]], { Cmd: ['sh', '-c', 'echo httpd starts; exec httpd -f -p 80 -h /www'] });
 }
 
-/** A setuid program of root that says as whom it runs: perl, which says it in a line. */
+/** A setuid program of root that prints the user as whom it runs, in one line of perl. */
 async function effectiveUid(debian: DebianFiles, box: readonly TarSpec[]): Promise<ImageSpec> {
   const perl = await debian.program('usr/bin/perl', { as: 'nnp', mode: 0o4755 });
   const layer = [perl, ...(await debian.libraries('usr/bin/perl'))];
   return image([box, layer], { Entrypoint: ['/nnp', '-e', 'print "Effective uid: $>\\n"'] });
 }
 
-/** One of those of which the specs want little more than that they are told apart. */
+/** One of the images whose specs require little more than that they differ. */
 function named(box: readonly TarSpec[], name: string): ImageSpec {
   return image([box, [file('etc/name', `${name}\n`)]], { Cmd: ['sleep', 'infinity'] });
 }

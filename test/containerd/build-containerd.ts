@@ -21,8 +21,8 @@ const module = {
 const buildTimeoutMs = 60 * 60_000;
 
 /**
- * Builds containerd out of its module, once, into `cache`; nothing is installed. Where the module comes from is the
- * environment's to say (GOPROXY, GOFLAGS, GOMODCACHE).
+ * Builds containerd from its module, once, into `cache`; nothing is installed. The environment determines where the
+ * module comes from (GOPROXY, GOFLAGS, GOMODCACHE).
  */
 export async function buildContainerd(cache: string, signal: AbortSignal): Promise<ContainerdPrograms> {
   const home = join(cache, `containerd-${version}`);

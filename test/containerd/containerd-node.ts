@@ -12,7 +12,7 @@ import type { ContainerdPrograms } from './build-containerd.ts';
 
 export interface ContainerdOptions {
   readonly programs: ContainerdPrograms;
-  /** Directory for all that it keeps. */
+  /** Directory for all its files. */
   readonly work: string;
   /** Network namespace in which it runs, by name; absent: that of the host. */
   readonly netns?: string;
@@ -40,7 +40,7 @@ export interface ContainerdNode extends AsyncDisposable {
   log(): Promise<string>;
 }
 
-/** Version of podvm that containerd is told. */
+/** Version of podvm in containerd's configuration. */
 export const testVersion = 'test';
 
 const servingTimeoutMs = 60_000;
@@ -58,7 +58,7 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
     const podvm = { shimSocketPath: options.shimSocket, version: testVersion };
     await installContainerd(podvm, { isDry: false, restarts: false }, places, AbortSignal.timeout(servingTimeoutMs));
   }
-  // Shims are looked for in PATH; old versions know no runtime_path.
+  // Finds shims in PATH; old versions have no runtime_path.
   const PATH = `${work}:${dirname(programs.containerd)}:${dirname(programs.runc)}:${defaultEnv()['PATH'] ?? ''}`;
   const begin = async (): Promise<ChildProcess> => {
     await using output = await open(logFile, 'a');

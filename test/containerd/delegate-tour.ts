@@ -11,9 +11,9 @@ import { execSync, removePods } from './tour.ts';
 import { type Steps, walkSteps } from './walk-steps.ts';
 
 export interface DelegateTourOptions {
-  /** Speaks to the CRI socket of podvm, whose delegate is `containerd`. */
+  /** Client of podvm's CRI socket; podvm's delegate is `containerd`. */
   readonly crictl: Crictl;
-  /** Speaks to containerd itself. */
+  /** Client of containerd itself. */
   readonly direct: Crictl;
   readonly containerd: ContainerdNode;
   readonly work: string;

@@ -20,11 +20,12 @@ import { baseImage, layeredImage, pauseImage } from './pod.ts';
 import { tour } from './tour.ts';
 
 /*
- * `npm run containerd [-- --debian] [-- --delegate]`: a real containerd, a new one or that of Debian, runs pods with podvm
- * beside pods with runc; then it is the delegate of podvm's own CRI, or with `--delegate` that alone. Needs root, what `podvm setup` made, and a Go toolchain: a machine without one is told so, and nothing fails.
+ * `npm run containerd [-- --debian] [-- --delegate]`: a real containerd, a new one or that of Debian, runs pods with
+ * podvm beside pods with runc; then it is the delegate of podvm's own CRI, or with `--delegate` only that. Needs root,
+ * the result of `podvm setup`, and a Go toolchain: a machine without one gets a message, and nothing fails.
  */
 const cache = '/var/cache/podvm-conformance';
-/** The agent is made first if this checkout has another one than set-up made. */
+/** Timeout of a start, which first builds the agent if that of this checkout differs from that of set-up. */
 const servingTimeoutMs = 120_000;
 const say = (text: string) => process.stderr.write(`containerd: ${text}\n`);
 

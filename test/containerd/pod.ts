@@ -5,7 +5,7 @@ import { poll } from '#host/wait.ts';
 import type { Crictl } from '../conformance/crictl.ts';
 
 export const baseImage = 'localhost/podvm/base:latest';
-/** Its process waits: of runc's pods, one stands for the pod. */
+/** Image whose process waits: in runc's pods, it stands for the pod. */
 export const pauseImage = 'localhost/podvm/pause:1';
 /** Two layers; the upper one removes a file of the lower one. */
 export const layeredImage = 'localhost/podvm/layered:1';

@@ -92,7 +92,7 @@ const rounds = 3;
 /** Time for the pool to make its next machine, in `ms`. */
 const refillMs = 10_000;
 
-/** Says how long a pod and its first container take with either runtime, in turn: the median of some rounds. */
+/** Prints the time of a pod and its first container with either runtime, in turn: the median of some rounds. */
 async function compareStarts({ crictl, work, say }: TourOptions): Promise<void> {
   const took = { podvm: [] as number[], runc: [] as number[] };
   for (let round = 0; round < rounds; round += 1) {

@@ -1,9 +1,9 @@
 import { messageOf } from '#base/errors.ts';
 
-/** The steps of a tour, each with what it shows. */
+/** The steps of a tour, each with its title. */
 export type Steps<Tour> = readonly (readonly [what: string, walk: (tour: Tour) => Promise<void>])[];
 
-/** Takes all steps, and says how each went. Errors: all steps that failed. */
+/** Runs all steps, and prints the result of each. Errors: all steps that failed. */
 export async function walkSteps<Tour>(steps: Steps<Tour>, tour: Tour, say: (text: string) => void): Promise<void> {
   const failures: unknown[] = [];
   for (const [what, walk] of steps) {

@@ -51,7 +51,7 @@ export class DatabaseNode implements AsyncDisposable {
     return new DatabaseNode(node, directory, undo.move());
   }
 
-  /** Errors: a row is lost that was committed, or a database is not whole afterwards. */
+  /** Errors: a committed row is lost, or a database is inconsistent afterwards. */
   async loseNothing({ databases, isAdopted, end, rows }: Round): Promise<ReadonlyMap<Database, number>> {
     const directory = join(this.#directory, String(this.#attempts));
     await mkdir(directory);

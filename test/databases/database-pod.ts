@@ -12,9 +12,9 @@ import { scripts } from './scripts.ts';
 
 type VolumeMode = 'share' | 'block' | 'scratch';
 
-/** A program that writes rows to a volume, and tells of each that is committed. */
+/** A program that writes rows to a volume, and reports each committed one. */
 export interface Database {
-  /** Also of its container: `postgres-share`. */
+  /** Name of it and of its container: `postgres-share`. */
   readonly name: string;
   readonly program: 'postgres' | 'sqlite';
   readonly mode: VolumeMode;
@@ -66,7 +66,7 @@ export class DatabasePod implements AsyncDisposable {
     this.#mounts = mounts;
   }
 
-  /** `directory`: where `makeVolumes` made them. */
+  /** `directory`: that of `makeVolumes`. */
   static async start(node: CriNode, directory: string, attempt: number): Promise<DatabasePod> {
     const config = configOf(node, directory, attempt);
     await mkdir(config.mounts.scratch, { recursive: true }); // a kubelet's, which has no more in it than its name
@@ -115,7 +115,7 @@ export class DatabasePod implements AsyncDisposable {
       .join('\n');
   }
 
-  /** Rows whose commit the database has told. Errors: one is missing or there twice. */
+  /** Rows whose commit the database has reported. Errors: one is missing or repeated. */
   async committed({ name }: Database): Promise<number> {
     const told = (await this.#stdout(name)).filter((line) => /^\d+$/.test(line)).map(Number);
     assert.deepEqual(
@@ -140,7 +140,7 @@ export class DatabasePod implements AsyncDisposable {
     }
   }
 
-  /** Ends what writes, without notice. */
+  /** Kills the containers, without a grace period. */
   async killContainers(written: readonly Database[]): Promise<void> {
     for (const { name } of written) {
       await this.#node.runtime.stopContainer({ containerId: this.#containers.get(name) ?? '', timeout: 0n });
@@ -157,7 +157,7 @@ export class DatabasePod implements AsyncDisposable {
     });
   }
 
-  /** Reads databases that were written. Errors: a committed row is lost, or what a database has is not whole. */
+  /** Reads databases that were written. Errors: a committed row is lost, or a database is inconsistent. */
   async check(written: readonly Database[], rows: ReadonlyMap<Database, number>): Promise<void> {
     for (const database of written) await this.#start(`${database.name}-check`, database, `${database.program}-check`);
     for (const database of written) {

@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { run } from '#host/run.ts';
 
 /**
- * A disk of the host whose power can be cut: an ext4 in an image file. A cut ends all writes to the image at one moment, so
- * that it has what the host's kernel had written by then. What waited in the page cache, and every name that the journal did
- * not have, is lost, as on a disk of a host without power.
+ * A disk of the host whose power can be cut: an ext4 in an image file. A cut ends all writes to the image at one
+ * moment, so that it contains only data that the host's kernel had written by then. Data in the page cache, and names
+ * that were not in the journal, are lost, as on a disk of a host without power.
  */
 export class DiskToCut implements AsyncDisposable {
   /** Its mount point. */

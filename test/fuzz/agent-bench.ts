@@ -18,15 +18,15 @@ export interface AgentBench extends AsyncDisposable {
 }
 
 /**
- * The agent as it is, compiled with address and undefined-behaviour checks, root of a user namespace with nothing of the
- * host's: what it mounts, writes and connects to is its own. Beside it, servers to dial.
+ * The real agent, compiled with address and undefined-behaviour checks, as root of namespaces without access to the
+ * host: its mounts, files and connections are its own. Servers to dial run beside it.
  */
 export async function openAgentBench(): Promise<AgentBench> {
   await using undo = new AsyncDisposableStack();
   const directory = await mkdtemp(join(tmpdir(), 'podvm-agent-'));
   undo.defer(() => rm(directory, { recursive: true, force: true }));
   await run('chmod', ['0711', directory]);
-  const { buildProgram } = await import('#setup/build-program.ts'); // the bundler is no business of a machine that skips
+  const { buildProgram } = await import('#setup/build-program.ts'); // a skipped test needs no bundler
   const program = join(directory, 'agent');
   await buildProgram({
     repo,
@@ -82,7 +82,7 @@ async function end(child: ChildProcess): Promise<void> {
   await ended;
 }
 
-/** The agent is no PID 1 in there, or it would boot. */
+/** Arguments of the jail. The agent is not PID 1 in it, since it would boot. */
 const jail = (program: string): readonly string[] => [
   ...[
     'bwrap',
@@ -100,7 +100,7 @@ const jail = (program: string): readonly string[] => [
 ];
 
 /**
- * Calls that are refused to it, as they would be the whole host's, answer 0, so that it goes on behind them: setting the
+ * Calls that would affect the whole host are not executed, and return 0, so that the agent continues: setting the
  * clock, sync, reboot, and bytes for the random generator.
  */
 const harmless = ((): Buffer => {

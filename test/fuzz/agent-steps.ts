@@ -12,11 +12,11 @@ const damage = v.object({ changes: v.array(v.tuple([v.number(), v.number()])), c
 export type Damage = v.InferOutput<typeof damage>;
 const call = v.object({
   do: v.literal('call'),
-  /** Added to the number that comes next: calls of one number, and out of order. */
+  /** Added to the next number: makes calls with the same number, and out of order. */
   idShift: v.number(),
   method: v.string(),
   params: v.unknown(),
-  /** Into how many frames it is cut. */
+  /** Number of frames into which it is cut. */
   frames: v.number(),
   /** Whether its answer is waited for. */
   waits: v.boolean(),
@@ -29,7 +29,7 @@ const frame = v.object({
   /** 0: the connection's. */
   epochShift: v.number(),
   bytes: v.number(),
-  /** Added to the length that its header tells, with a check that fits. */
+  /** Added to the length in its header, with a matching check. */
   lengthShift: v.number(),
   times: v.number(),
   damage,
@@ -43,7 +43,7 @@ export const stepsSchema = v.array(
     v.object({ do: v.literal('credit'), stream: v.number(), bytes: v.number(), damage }),
     v.object({ do: v.literal('hello'), versions: v.array(v.unknown()), isNew: v.boolean(), damage }),
     v.object({ do: v.literal('bytes'), hex: v.string() }),
-    /** Whether the host reads what the agent says. */
+    /** Whether the host reads the output of the agent. */
     v.object({ do: v.literal('read'), on: v.boolean() }),
   ]),
 );
@@ -116,7 +116,7 @@ const words: Vocabulary = {
 };
 
 const methods = Object.keys(paramSchemas) as Method[]; // SAFE: the keys of that very table
-/** Those that lead somewhere on a host; a machine's end, and what waits ten seconds for a device, only now and then. */
+/** Methods that work on a host. Shutdown, and those that wait ten seconds for a device, are rare. */
 const often: readonly Method[] = [
   'createVolume',
   'beginPush',
@@ -178,7 +178,7 @@ const calls: fc.Arbitrary<Step> = fc
     }),
   );
 
-/** Data first of all; then the rest, and kinds that there are not. */
+/** Kinds of frames: mostly data, sometimes others, and unknown ones. */
 const frames: fc.Arbitrary<Step> = fc.record({
   do: fc.constant('frame' as const),
   kind: fc.oneof(

@@ -8,7 +8,7 @@ import type { ScriptedHost } from './scripted-host.ts';
 import { whyNoServer } from './scripted-guest.ts';
 import { type Bench, defineTarget } from './target.ts';
 
-/** The agent under address and undefined-behaviour checks, told anything by its host. */
+/** The agent under address and undefined-behaviour checks, with arbitrary input from its host. */
 export const agent = defineTarget<readonly Step[]>({
   name: 'agent',
   whyNot: whyNoServer,
@@ -65,7 +65,7 @@ class FuzzedAgent {
     return new FuzzedAgent(host, (await statsOf(host)).agentFds);
   }
 
-  /** Says all of it, and looks whether the agent is as it was before. False: it was asked to end, and has. */
+  /** Sends all steps, and checks that the agent is unchanged. Returns false if it was asked to end, and has ended. */
   async hear(run: readonly Step[]): Promise<boolean> {
     for (const step of run) {
       await this.#say(step);
@@ -84,7 +84,7 @@ class FuzzedAgent {
     return true;
   }
 
-  /** Whether a shutdown that was said got through, and ended it well. */
+  /** Returns whether a shutdown arrived and ended it properly. */
   async #hasEnded(): Promise<boolean> {
     this.host.read(true);
     const isEnd = await Promise.race([this.host.ended.then(() => true), delay(farewellMs, false)]);
@@ -152,7 +152,7 @@ class FuzzedAgent {
     this.#pushes.push((answer.value as { push: number }).push); // SAFE: the host has checked results
   }
 
-  /** Pushes are meant by their place among those that there are. */
+  /** Finds a push by its position among the existing ones. */
   #known(params: unknown): unknown {
     if (typeof params !== 'object' || params === null || !('push' in params)) return params;
     const { push } = params;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 const root = join(import.meta.dirname, 'corpus');
 
-/** Runs that once broke a target, or that reach far into it, by file name: each is tried again whenever it is fuzzed. */
+/** Runs that broke a target, or that reach far into it, by file name. Each fuzzing begins with them. */
 export async function readCorpus(target: string): Promise<ReadonlyMap<string, unknown>> {
   const directory = join(root, target);
   const files = (await readdir(directory)).filter((name) => name.endsWith('.json')).sort();
@@ -14,7 +14,7 @@ export async function readCorpus(target: string): Promise<ReadonlyMap<string, un
   return new Map(await Promise.all(found));
 }
 
-/** Keeps it among them, and returns where. */
+/** Adds a run, and returns the path of its file. */
 export async function keep(target: string, run: unknown): Promise<string> {
   const text = `${JSON.stringify(run, undefined, 2)}\n`;
   await mkdir(join(root, target), { recursive: true });

@@ -2,7 +2,7 @@ import { createServer, type Socket } from 'node:net';
 import { pipeline } from 'node:stream';
 import { ports } from './agent-steps.ts';
 
-/* What the fuzzed agent finds when it dials: it runs in the agent's network namespace, until its input ends. */
+/* Servers that the fuzzed agent dials. Runs in the agent's network namespace until its input ends. */
 const block = Buffer.alloc(65_536, 0x61);
 
 const servers: Readonly<Record<keyof typeof ports, (socket: Socket) => void>> = {

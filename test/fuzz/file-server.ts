@@ -5,7 +5,7 @@ import { askAll, type Step, steps, stepsSchema } from './requests.ts';
 import { openServerBench, whyNoServer } from './scripted-guest.ts';
 import { type Bench, defineTarget } from './target.ts';
 
-/** The file server under address and undefined-behaviour checks, asked by a guest that is no kernel. */
+/** The file server under address and undefined-behaviour checks, with requests of a scripted guest. */
 export const fileServer = defineTarget<readonly Step[]>({
   name: 'file-server',
   whyNot: whyNoServer,
@@ -15,7 +15,7 @@ export const fileServer = defineTarget<readonly Step[]>({
   open,
 });
 
-/** After so many runs it has many files open, and another takes its place. */
+/** Number of runs after which it has many files open, and another replaces it. */
 const runsOfServer = 500;
 
 async function open(): Promise<Bench<readonly Step[]>> {

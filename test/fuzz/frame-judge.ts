@@ -8,8 +8,8 @@ const [dhcp, dhcp6] = [0x0043_0044, 0x0223_0222];
 const [routerAdvertisement, solicitation, advertisement, redirect] = [134, 135, 136, 137];
 
 /**
- * Why a frame that has come to the victim should not have, by what its kernel would make of it; undefined: it may. It
- * is written without a look at the filter, and follows every header to its end.
+ * Returns why a frame must not reach the victim, by the interpretation of its kernel; undefined if it may. The code is
+ * independent of the filter, and follows every header to its end.
  */
 export function faultOf(frame: Buffer, { attacker, victim, nobody }: Addresses): string | undefined {
   const isToMany = ((frame[0] ?? 0) & 1) === 1;

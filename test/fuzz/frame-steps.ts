@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import * as v from 'valibot';
 
 /**
- * Frames that a guest sends, by what they say; who is meant in them is a word, for addresses are known later. Bytes of
- * the whole may be changed, or missing.
+ * Frames that a guest sends, described by their fields. Hosts are named by words, since addresses are known later.
+ * Bytes of the whole frame may be changed, or missing.
  */
 const who = v.picklist([
   'attacker',

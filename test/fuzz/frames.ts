@@ -16,7 +16,7 @@ import { type Address, type Addresses, encode, type Frame, frames, framesSchema 
 import { buildRoot, whyNoServer } from './scripted-guest.ts';
 import { type Bench, defineTarget } from './target.ts';
 
-/** Two pods of the built-in network, without their machines: what one says by its tap, and what comes to the other's. */
+/** Two pods of the built-in network, without machines: frames go into the tap of one, and come out of the other's. */
 export const layer2 = defineTarget<readonly Frame[]>({
   name: 'frames',
   whyNot: whyNoServer,
@@ -28,7 +28,7 @@ export const layer2 = defineTarget<readonly Frame[]>({
 
 const soon = () => AbortSignal.timeout(60_000);
 const arrivalMs = 15_000;
-/** A kernel with much else to do drops frames; one that has not come by then is sent again. */
+/** Time after which a frame that has not arrived is sent again: a busy kernel drops frames. */
 const resendMs = 1_000;
 
 interface Pod {
@@ -101,7 +101,7 @@ async function open(): Promise<Bench<readonly Frame[]>> {
   };
 }
 
-/** `self`: what an interface listens to, and no port of the bridge has said. */
+/** Whether the bridge learned the address from a port. `self`: an address of the interface itself. */
 const isLearned = (line: string) => !line.includes(' self ');
 
 /** Addresses of the node's interfaces on the way, which send frames of their own. */
@@ -111,7 +111,7 @@ async function macsOf(enter: readonly string[], which: readonly string[] = []): 
   return [...stdout.matchAll(/link\/ether (\S+)/g)].map(([, mac = '']) => octetsOf(mac));
 }
 
-/** Each another, so that one that has come late is not taken for the next. */
+/** Yields frames that all differ, so that a late one is not taken for the next. */
 function* honestFrames(addresses: Addresses): Generator<Buffer, never> {
   const usual = { to: 'victim', from: 'attacker', source: 'attacker', target: 'victim' } as const;
   const unused = { tags: [], kind: 0, claimed: 'attacker', claimedMac: 'attacker', headers: [], changes: [] } as const;
@@ -147,7 +147,7 @@ class Tap {
     this.#program.stdin.write(Buffer.concat([length, frame]));
   }
 
-  /** Everything that came before that one frame does, which `send` sends. */
+  /** Returns all frames that arrived before the one that `send` sends. */
   async until(last: Buffer, send: () => void): Promise<readonly Buffer[]> {
     const came = Promise.withResolvers<void>();
     const look = () => {

@@ -5,8 +5,8 @@ import * as v from 'valibot';
 import { entryBytes, tarOf, type TarSpec } from '#image/tar/tar-builder.ts';
 
 /**
- * Images as archives have them, with lies in layers, manifests and indexes. What refers to bytes does so rightly at
- * first, so that the lie behind it is read; a document's text and a layer's bytes may be changed after that.
+ * Images in archives, with faults in layers, manifests and indexes. Digests and sizes are right at first, so that the
+ * faults behind them are read; a document's text and a layer's bytes may be changed after that.
  */
 const number = v.number();
 const kinds = ['file', 'link', 'symlink', 'char', 'block', 'directory', 'fifo', 'contiguous', 'unknown'] as const;

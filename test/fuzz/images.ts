@@ -11,7 +11,7 @@ import { archiveOf, type HostileImage, images, imageSchema } from './image-steps
 import { whyNoServer } from './scripted-guest.ts';
 import { type Bench, defineTarget } from './target.ts';
 
-/** The importer as it is, in its jail, with archives that lie. */
+/** The real importer, in its jail, with hostile archives. */
 export const imageImport = defineTarget<HostileImage>({
   name: 'images',
   whyNot: whyNoServer,
@@ -22,7 +22,7 @@ export const imageImport = defineTarget<HostileImage>({
 });
 
 const MiB = 1024 ** 2;
-/** Small ones, so that generated images come to them. */
+/** Small limits, which generated images can reach. */
 const limits: ImageLimits = {
   ...imageLimits,
   maxImageBytes: MiB,
@@ -63,7 +63,7 @@ async function open(): Promise<Bench<HostileImage>> {
   };
 }
 
-/** Takes it whole, or refuses it by a bound or a check of its own. */
+/** Asserts that the image is loaded completely, or refused by a limit or a check. */
 async function load(image: HostileImage, place: string, root: string): Promise<void> {
   const path = join(place, 'archive.tar');
   await writeFile(path, archiveOf(image));

@@ -8,13 +8,13 @@ import { fileServer } from './file-server.ts';
 import type { Target } from './target.ts';
 
 /*
- * `npm run fuzz -- --minutes 10 [--target agent] [--seed 7]`: each target for as long as that, or one of them. What
- * breaks it is made as small as it can be and kept in test/fuzz/corpus, where the tests find it.
+ * `npm run fuzz -- --minutes 10 [--target agent] [--seed 7]`: fuzzes each target, or one of them, for that time. A run
+ * that breaks it is reduced and kept in test/fuzz/corpus, where the tests find it.
  */
 const targets: readonly Target[] = [fileServer, agent, imageImport, layer2];
 const say = (text: string) => process.stderr.write(`fuzz: ${text}\n`);
 
-/** Whether it holds. */
+/** Returns whether the target passed. */
 async function fuzz(target: Target, minutes: number, seed: number): Promise<boolean> {
   if (target.whyNot !== undefined) {
     say(`${target.name} cannot run: ${target.whyNot}`);

@@ -3,9 +3,8 @@ import * as v from 'valibot';
 import { type Guest, message, rootNode, u32, u64 } from './scripted-guest.ts';
 
 /**
- * Requests as FUSE lays them out, with what a kernel would never say in one field or another: so they get past the first
- * checks. A run is a list of steps; what a step names (nodes, handles) is what earlier ones were told, by its place in
- * the list, or a number out of the air.
+ * Requests in FUSE's layout, with single fields that a kernel would never send: so they pass the first checks. A run is
+ * a list of steps. Nodes and handles of a step are those of earlier answers, by their position, or arbitrary numbers.
  */
 export interface Step {
   readonly opcode: number;
@@ -110,7 +109,7 @@ const step: fc.Arbitrary<Step> = fc.record({
 
 export const steps: fc.Arbitrary<readonly Step[]> = fc.array(step, { minLength: 1, maxLength: 40 });
 
-/** Asks for all of it in order, one at a time. A guest whose server has ended throws. */
+/** Sends all requests in order, one at a time. Throws if the server has ended. */
 export async function askAll(guest: Guest, run: readonly Step[]): Promise<void> {
   const [nodes, handles] = [[rootNode], [0]];
   for (const { opcode, node, user, values, names: named, cut } of run) {
@@ -130,7 +129,7 @@ export async function askAll(guest: Guest, run: readonly Step[]): Promise<void> 
   }
 }
 
-/** Forgets and interruptions; locks and flushes that may never be had. */
+/** Requests without an answer: forgets and interruptions, and locks and flushes that may wait forever. */
 const noReply = new Set([2, 36, 42]);
 const mayWait = new Set([20, 30, 33]);
 

@@ -29,8 +29,8 @@ const hostile: fc.Arbitrary<unknown> = fc.oneof(
 );
 
 /**
- * Values that a schema takes, and now and then one that it does not: so they get past the first checks. Follows the
- * schema, so that a field that is added to it is fuzzed from then on.
+ * Returns values that a schema accepts, and sometimes one that it does not: so they pass the first checks. Follows the
+ * schema, so that an added field is fuzzed, too.
  */
 export function valuesOf(schema: v.GenericSchema, words: Vocabulary): fc.Arbitrary<unknown> {
   return valueOf(schema, '', words);
@@ -80,7 +80,7 @@ function goodOf(schema: Schema, key: string, words: Vocabulary): fc.Arbitrary<un
   }
 }
 
-/** Small ones, and both ends. */
+/** Small numbers, and both ends of the range. */
 function numbers(min: number, max: number): fc.Arbitrary<number> {
   return fc.oneof(
     { weight: 4, arbitrary: fc.integer({ min, max: Math.min(max, Math.max(min, 0) + 100) }) },

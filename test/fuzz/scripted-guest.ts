@@ -48,7 +48,7 @@ export const errno = {
   stale: 116,
 };
 
-/** The file server as it is, compiled with address and undefined-behaviour checks, and a guest that is no kernel. */
+/** The real file server, compiled with address and undefined-behaviour checks, and a scripted guest. */
 export const buildRoot =
   globSync(`${process.env['PODVM_ROOT'] ?? '/var/lib/podvm'}/{build-root,parts/build-root-*/root}`)[0] ?? '';
 export const whyNoServer = !existsSync(join(buildRoot, 'usr/bin/gcc'))
@@ -139,7 +139,7 @@ export class Guest {
     return paths.filter((path) => path.startsWith(`${directory}/`));
   }
 
-  /** Leaves, whereupon the program ends, with nothing to complain of. */
+  /** Closes the connection. Asserts that the program ends without errors. */
   async leave(): Promise<void> {
     this.#socket.end(); // not with a reset: replies may be on their way
     await this.ended;

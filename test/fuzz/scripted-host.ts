@@ -16,14 +16,14 @@ const ownFault = /undefined|not a function|of null|not iterable|out of memory|st
 
 /** Credit of one stream, as both ends know it. */
 interface Known {
-  /** The agent may send so many bytes more, and grant so many. */
+  /** Bytes that the agent may still send, and may still grant. */
   mayReceive: number;
   mayBeGranted: number;
 }
 
 /**
- * The host's end of the channel to an agent that is fuzzed: says anything, and judges what comes back by the protocol,
- * unless what it said was damaged and might mean anything.
+ * The host's end of the channel to a fuzzed agent: sends arbitrary bytes, and checks the answers by the protocol,
+ * unless its own traffic was damaged and might mean anything.
  */
 export class ScriptedHost {
   readonly #process: ChildProcess;
@@ -73,7 +73,7 @@ export class ScriptedHost {
     else this.#channel.pause();
   }
 
-  /** Throws what was wrong so far. */
+  /** Throws the faults so far. */
   check(): void {
     const [fault] = this.#faults;
     assert.equal(this.#said, '');
@@ -100,7 +100,7 @@ export class ScriptedHost {
     this.isStrict = true;
   }
 
-  /** From here on nothing of before counts. */
+  /** Discards all earlier state. */
   newEpoch(): void {
     this.epoch += 1;
     this.#streams.clear();
@@ -128,7 +128,7 @@ export class ScriptedHost {
     if (known !== undefined) known.mayBeGranted += bytes;
   }
 
-  /** Undefined: the call is answered no more, as the connection is another. Throws when no answer comes in time. */
+  /** Returns the answer; undefined if a new connection has replaced that of the call. Throws after the timeout. */
   async answerTo(id: number): Promise<AgentMessage | undefined> {
     const answer = this.#answers.get(id) ?? Promise.withResolvers<AgentMessage>();
     this.#answers.set(id, answer);
@@ -153,7 +153,7 @@ export class ScriptedHost {
     return await this.answerTo(id);
   }
 
-  /** Hangs up, whereupon the agent ends, with nothing to complain of. */
+  /** Closes the channel. Asserts that the agent ends without errors. */
   async leave(): Promise<void> {
     this.#channel.destroy();
     await this.ended;

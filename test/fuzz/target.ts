@@ -11,13 +11,13 @@ export interface TargetSpec<Run> {
   readonly runs: fc.Arbitrary<Run>;
   /** Schema of the runs in the corpus. */
   readonly schema: v.GenericSchema<unknown, Run>;
-  /** The longest that one run may take, in `ms`. */
+  /** Timeout of one run, in `ms`. */
   readonly runTimeoutMs: number;
   open(): Promise<Bench<Run>>;
 }
 
 export interface Bench<Run> extends AsyncDisposable {
-  /** Throws on a fault; the next run is given to a target that is whole again. */
+  /** Runs it. Throws on a fault; the next run gets a restored target. */
   give(run: Run): Promise<void>;
   /** Checks that are only possible at the end. */
   finish(): Promise<void>;
@@ -38,7 +38,7 @@ export interface Outcome {
 export interface Target {
   readonly name: string;
   readonly whyNot: string | undefined;
-  /** Gives it the corpus, then generated runs. The first that breaks it is made as small as the time allows. */
+  /** Runs the corpus, then generated runs. The first one that fails is reduced as far as the time allows. */
   fuzz(bounds: Bounds): Promise<Outcome>;
 }
 
@@ -84,7 +84,7 @@ async function fuzz<Run>(spec: TargetSpec<Run>, bounds: Bounds): Promise<Outcome
 /** Seed of the runs in tests, which are always the same; `npm run fuzz` makes others. */
 const briefSeed = 20_261_129;
 
-/** For tests: the corpus and a few runs; throws what was found, with what it takes to find it again. */
+/** Runs the corpus and a few generated runs, for tests. Throws a found fault with the seed to reproduce it. */
 export async function fuzzBriefly(target: Target, runs: number): Promise<void> {
   const { seed, found } = await target.fuzz({ runs, seed: briefSeed });
   if (found === undefined) return;

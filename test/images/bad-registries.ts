@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { digestOf } from '#image/oci.ts';
 import type { WrittenImage } from './layout-writer.ts';
 
-/** A server that takes connections and never says a word. */
+/** A server that accepts connections and never answers. */
 export async function startSilentServer(): Promise<{ readonly name: string } & AsyncDisposable> {
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
@@ -26,7 +26,7 @@ export async function startSilentServer(): Promise<{ readonly name: string } & A
   };
 }
 
-/** A registry that has one image, of whose layers it sends the first bytes, and then says no more or hangs up. */
+/** A registry with one image, of whose layers it sends the first bytes, and then stops or closes the connection. */
 export async function startTornRegistry(image: WrittenImage, then: 'stalls' | 'closes' | 'resets' = 'stalls') {
   let sentBytes = 0;
   const server = createHttpServer((request, response) => {
@@ -51,7 +51,7 @@ export async function startTornRegistry(image: WrittenImage, then: 'stalls' | 'c
   return await served(server, () => sentBytes);
 }
 
-/** A registry with an image whose one layer goes on until the client leaves, though its manifest says `layerBytes`. */
+/** A registry with an image whose one layer continues until the client leaves; its manifest claims `layerBytes`. */
 export async function startEndlessRegistry(layerBytes: number) {
   let sentBytes = 0;
   const config = JSON.stringify({

@@ -35,7 +35,7 @@ async function writeArchive(path: string, name: string, members: Iterable<Buffer
 
 const end = Buffer.alloc(1024);
 
-/** Files with 60,000 bytes of extended attributes each: every file keeps to its limit. */
+/** Files with 60,000 bytes of extended attributes each: every file is within its limit. */
 export async function writeXattrArchive(path: string, files: number): Promise<void> {
   await writeArchive(path, 'localhost/xattrs:1', members());
   function* members() {

@@ -10,7 +10,7 @@ import { flatten } from '#image/flatten.ts';
 import type { Layer } from '#image/source/layout.ts';
 import { type ImageLimits, imageLimits } from '#image/limits.ts';
 
-/** A file tree as text, one line a file: what tests compare. */
+/** A file tree as text, one line for each file, for comparisons. */
 export type Tree = Readonly<Record<string, string>>;
 
 const assetsRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
@@ -22,7 +22,7 @@ export async function sysroot(): Promise<string> {
 
 export type Compression = 'none' | 'gzip' | 'zstd';
 
-/** A layer as given to a test: the bytes of a tar, and what is done to them. */
+/** A layer of a test: the bytes of a tar, and changes to them. */
 export interface LayerBytes {
   readonly tar: Buffer;
   readonly compression?: Compression;
@@ -32,7 +32,7 @@ export interface LayerBytes {
   readonly diffId?: string;
 }
 
-/** Flattens layers with the real tools, mounts what comes out and reads it; leaves nothing behind. */
+/** Flattens layers with the real tools, mounts the result and reads it; leaves nothing behind. */
 export async function flattenedTree(layers: readonly LayerBytes[], limits: Partial<ImageLimits> = {}): Promise<Tree> {
   return await withFlattened(layers, limits, readErofs);
 }
@@ -159,7 +159,7 @@ export async function traces(): Promise<readonly string[]> {
   return [...loops.split('\n').filter((line) => /podvm-(?:flatten|store)-/.test(line)), ...left, ...jailed];
 }
 
-/** Processes in a mount namespace of their own that shows something below this path; told by the last name in it. */
+/** Processes in a mount namespace of their own with a mount below this path, found by its last name. */
 export async function pidsThatMount(path: string): Promise<readonly string[]> {
   const own = await readlink('/proc/self/ns/mnt');
   const found: string[] = [];

@@ -14,8 +14,8 @@ export const kubernetes: GoModule = {
 const buildTimeoutMs = 60 * 60_000;
 
 /**
- * Builds a kubelet out of Kubernetes' own module, once, into `cache`, and returns its path. Where the module comes from
- * is the environment's to say (GOPROXY, GOFLAGS, GOMODCACHE).
+ * Builds a kubelet from Kubernetes' own module, once, into `cache`, and returns its path. The environment determines
+ * where the module comes from (GOPROXY, GOFLAGS, GOMODCACHE).
  */
 export async function buildKubelet(cache: string, signal: AbortSignal): Promise<string> {
   const kubelet = join(cache, `kubelet-${version}`);
@@ -39,8 +39,8 @@ export async function buildKubelet(cache: string, signal: AbortSignal): Promise<
 }
 
 /**
- * Text of a `go.mod` that requires the module, whose source is given. That takes its parts from beside itself; to others
- * they are published as `v0.` of the same version.
+ * Returns the text of a `go.mod` that requires the module, whose source is given. The module itself takes its parts
+ * from its own tree; for others they are published as `v0.` of the same version.
  */
 export async function goModOf(source: string): Promise<string> {
   const theirs = await readFile(join(source, 'go.mod'), 'utf8');

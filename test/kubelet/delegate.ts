@@ -47,7 +47,7 @@ export interface DelegateTour {
   readonly replaceDaemon: () => Promise<void>;
 }
 
-/** A static pod of the network and the processes of the host runs beside one in a machine. */
+/** Runs a static pod with the network and the processes of the host beside one in a machine. */
 export async function tourDelegate({ kubelet, say, replaceDaemon }: DelegateTour): Promise<void> {
   await kubelet.setPod(podOf('proxy', 'kube-system', 'hostNetwork: true\n  hostPID: true'), 'proxy');
   await kubelet.setPod(podOf('machine', 'default', 'hostNetwork: false'), 'machine');

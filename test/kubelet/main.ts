@@ -14,9 +14,9 @@ import { startKubeSystem, tourDelegate } from './delegate.ts';
 import { type Kubelet, type KubeletPod, runKubelet } from './run-kubelet.ts';
 
 /*
- * `npm run kubelet [-- --delegate]`: a real kubelet, without a cluster, runs a static pod through `podvm daemon`, or one in a
- * machine and one that containerd runs as the delegate. Needs root, what
- * `podvm setup` made, and a Go toolchain: a machine without one is told so, and nothing fails.
+ * `npm run kubelet [-- --delegate]`: a real kubelet, without a cluster, runs a static pod through `podvm daemon`, or
+ * one in a machine and one that containerd runs as the delegate. Needs root, the result of `podvm setup`, and a Go
+ * toolchain: a machine without one gets a message, and nothing fails.
  */
 const cache = '/var/cache/podvm-conformance';
 const image = 'localhost/podvm/base:latest';
@@ -64,7 +64,7 @@ spec:
       readinessProbe: { exec: { command: [cat, /cache/file] }, periodSeconds: 2, timeoutSeconds: 10 }
 `;
 
-/** Waits until the only pod is as wanted; says what it was last. */
+/** Waits until the only pod is as wanted. Errors: `timeout`, with its last state. */
 async function becomes(
   kubelet: Kubelet,
   what: string,

@@ -130,7 +130,7 @@ async function unmountBelow(directory: string): Promise<void> {
     await run('umount', [point]);
 }
 
-/** Its certificate is its own: who answers on loopback is who we started. */
+/** Accepts its self-signed certificate: on loopback, only the started kubelet answers. */
 function askOverHttps(port: number, path: string, method: 'GET' | 'POST'): Promise<string> {
   return new Promise((resolve, reject) => {
     const signal = AbortSignal.timeout(endTimeoutMs);
