@@ -30,7 +30,7 @@ interface Round {
 }
 
 /**
- * The whole path as a user has it, without a template: `podvm run` of a pod that says something, image present, nothing
+ * Measures a user's whole path, without a template: `podvm run` of a pod that prints a line, image present, nothing
  * else running. `coldBootMs`: from the VMM's start to the agent's first answer. `firstOutputMs`: from the shell to the
  * container's first byte. Memory is read when the pod idles.
  */

@@ -54,12 +54,12 @@ export async function writeConfig(bundle: string, options: BundleConfig): Promis
   await writeFile(join(bundle, 'config.json'), JSON.stringify(config));
 }
 
-/** Sets of these capabilities only, for the `process` of a config. */
+/** Returns the `process` field for exactly these capabilities. */
 export function capabilitiesOf(names: readonly string[]): object {
   return { capabilities: { bounding: names, effective: names, permitted: names } };
 }
 
-/** A script as the arguments of a container's process. */
+/** Returns the arguments of a process that runs a script. */
 export function shell(script: string): readonly string[] {
   return ['/bin/sh', '-c', script];
 }

@@ -3,9 +3,9 @@ import { idlePods, openNode, untilWaiting } from './node.ts';
 import type { SuiteOptions } from './suite.ts';
 
 /**
- * So many pods asked for at once, on a node without a pool and on one where as many machines wait. `burst.firstMs`,
- * `burst.allMs`, `burstPooled.firstMs`, `burstPooled.allMs`: from the shell until one, and until all have spoken.
- * `startsPerSecond`: without a pool.
+ * Starts `n` pods at once, on a node without a pool and on one where as many machines wait. `burst.firstMs`,
+ * `burst.allMs`, `burstPooled.firstMs`, `burstPooled.allMs`: from the shell until the first one, and all of them, have
+ * printed a line. `startsPerSecond`: without a pool.
  */
 export async function burstSuite({ rounds: count, say }: SuiteOptions): Promise<Figures> {
   const sheet = new Sheet();

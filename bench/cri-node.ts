@@ -7,12 +7,12 @@ import { RuntimeService } from '#cri/schema/api_pb.ts';
 import { environment, nodeRoot } from './node.ts';
 
 const podvm = join(import.meta.dirname, '../podvm');
-/** Not that of a daemon that may serve this machine. */
+/** Socket other than that of a daemon that may serve this machine. */
 const criSocket = join(nodeRoot, 'cri.sock');
 const readyTimeoutMs = 120_000;
 const maxLogChars = 1_000_000;
 
-/** A `podvm daemon`, to which we speak as a kubelet does. */
+/** A `podvm daemon`, with a kubelet's connection to it. */
 export interface CriNode extends AsyncDisposable {
   readonly runtime: ClientOf<typeof RuntimeService>;
   /** Resident memory of the daemon, in `KiB` (proc(5)). */
@@ -21,7 +21,7 @@ export interface CriNode extends AsyncDisposable {
   replace(): Promise<string>;
 }
 
-/** With the pool of the default configuration, or another. `PODVM_CPU_PROFILE`: where its processor profile goes. */
+/** Starts a daemon with the default pool, or another. `PODVM_CPU_PROFILE`: directory for its processor profile. */
 export async function openCriNode(poolSize: number | undefined): Promise<CriNode> {
   const profile = process.env['PODVM_CPU_PROFILE'];
   const env = environment({

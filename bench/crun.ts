@@ -5,14 +5,14 @@ export type CrunCommand = (bundle: string, id: string) => readonly string[];
 
 export const crunCommands: readonly CrunCommand[] = [
   (bundle, id) => ['crun', '--cgroup-manager=disabled', 'run', '--bundle', bundle, id],
-  // crun refuses hosts with both versions of cgroups: it is shown one of them.
+  // crun refuses hosts with both versions of cgroups: this hides one of them.
   (bundle, id) => {
     const script = 'umount /sys/fs/cgroup/unified; exec crun --cgroup-manager=disabled run --bundle "$1" "$2"';
     return ['unshare', '--mount', 'sh', '-c', script, 'sh', bundle, id];
   },
 ];
 
-/** The first that works here. Errors: `AggregateError` of what each says, with the last one's words. */
+/** Returns the first command that works here. Errors: `AggregateError` of all errors, with the last message. */
 export async function firstWorking<Command>(
   commands: readonly Command[],
   tryOut: (command: Command) => Promise<unknown>,

@@ -6,9 +6,10 @@ import type { SuiteOptions } from './suite.ts';
 const observedMs = 10_000;
 
 /**
- * So many idle pods at once, each a busybox that sleeps. `podvm.idlePrivateKiB`, `podvm.idlePssKiB`: all host processes
- * of one pod. `podvm.execMs`: an exec in each. `daemonKiBPerPod`: what our own process grew by. `daemonCpuPercent`,
- * `podvm.idleCpuPercent`: of one core, of our process and of each pod's. `hostKiBPerPod`: what the host has less.
+ * Runs `n` idle pods at once, each a busybox that sleeps. `podvm.idlePrivateKiB`, `podvm.idlePssKiB`: all host
+ * processes of one pod. `podvm.execMs`: an exec in each. `daemonKiBPerPod`: growth of our own process.
+ * `daemonCpuPercent`, `podvm.idleCpuPercent`: use of one core, by our process and by each pod. `hostKiBPerPod`:
+ * decrease of the host's free memory.
  */
 export async function densitySuite({ rounds: count, say }: SuiteOptions): Promise<Figures> {
   const sheet = new Sheet();

@@ -3,8 +3,8 @@ import { idlePods, openNode } from './node.ts';
 import type { SuiteOptions } from './suite.ts';
 
 /**
- * `podvm.execCommandMs`: `podvm exec POD -- true`, the whole command. `podvm.execMs`: the same over the admin socket, as
- * a client that is already running asks for it.
+ * `podvm.execCommandMs`: `podvm exec POD -- true`, the whole command. `podvm.execMs`: the same over the admin socket,
+ * by a client that is already running.
  */
 export async function execSuite({ rounds, say }: SuiteOptions): Promise<Figures> {
   const sheet = new Sheet();

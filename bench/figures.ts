@@ -16,7 +16,7 @@ function rounded(value: number): number {
   return Math.round(value * places) / places;
 }
 
-/** Errors: a programmer's, for no values. */
+/** Throws if there are no values, which is a bug of the caller. */
 export function figureOf(values: readonly number[]): Figure {
   const sorted = [...values].sort((a, b) => a - b);
   const at = (index: number): number => {

@@ -16,7 +16,7 @@ const maxOutputChars = 64 * 1024;
 const { root, socketPath } = readConfiguration({}, process.env, join(import.meta.dirname, '..'));
 const client = createClient(socketPath);
 
-/** State directory of all of it. */
+/** State directory of all benchmarks. */
 export const nodeRoot = root;
 
 /** Environment of every podvm that a benchmark starts. */
@@ -31,7 +31,7 @@ export interface NodeOptions {
   readonly memoryMiB?: number;
 }
 
-/** A podvm process that serves, as a daemon would: a pod of its own, which does nothing, keeps it alive. */
+/** A podvm process that serves like a daemon: an idle pod of its own keeps it alive. */
 export interface Node extends AsyncDisposable {
   readonly pid: number;
   /** Runs pods in the foreground of another podvm. */
@@ -44,9 +44,9 @@ export interface Node extends AsyncDisposable {
 }
 
 export interface RunningPods extends AsyncDisposable {
-  /** When each line of output came, in `ms` since the shell started the command; waits for so many. */
+  /** Waits for that many lines of output; returns the time of each, in `ms` since the shell started the command. */
   lines(count: number): Promise<readonly number[]>;
-  /** All that the pods said, when they have ended by themselves. */
+  /** Returns the output of the pods, when they have ended by themselves. */
   finished(): Promise<string>;
 }
 
@@ -93,7 +93,7 @@ async function execMs(pod: string): Promise<number> {
   }
 }
 
-/** Waits until so many machines wait in the pool. */
+/** Waits until that many machines wait in the pool. */
 export async function untilWaiting(count: number): Promise<void> {
   const deadline = AbortSignal.timeout(outputTimeoutMs);
   while ((await client.get('/v1/node', nodeDetailsSchema)).waitingMachines < count) {

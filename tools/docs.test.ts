@@ -3,7 +3,7 @@ import { access, glob, readdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { it } from 'node:test';
 
-/** The documents against the tree they speak of. */
+/** Compares the documents with the tree that they describe. */
 const repo = join(import.meta.dirname, '..');
 const inDocs = (await readdir(join(repo, 'docs'), { recursive: true })).filter((name) => name.endsWith('.md'));
 const pages = ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'CHANGELOG.md', ...inDocs.map((name) => `docs/${name}`)];
@@ -44,7 +44,7 @@ for (const page of pages) {
   });
 }
 
-/** Files of Linux, gRPC and CNI, which comments name as the source of what they say. */
+/** Files of Linux, gRPC and CNI that comments name as their sources. */
 const theirs = new Set(['unistd_64.h', 'PROTOCOL-HTTP2.md', 'CONVENTIONS.md']);
 
 it('comments in the sources name only files that are there', async () => {

@@ -6,8 +6,8 @@ import { repo } from './unit-tests.ts';
 
 /**
  * `npm run graph` prints the layers of `src/`, `npm run graph -- sandbox` the rooms of one layer (its folders, and the
- * files beside them): floors, highest first, arrows, and what does not lead down. `--svg FILE` draws them, too.
- * Tests are left out; imports of types count as any others.
+ * files beside them): floors, highest first, arrows, and arrows that do not lead down. `--svg FILE` draws them, too.
+ * Tests are left out; imports of types count like all others.
  */
 export function describe(title: string, graph: Graph, files: Graph): string {
   const shape = shapeOf(graph);

@@ -19,7 +19,7 @@ export interface Shape {
 
 /**
  * Imports among the files below `repo`/src, tests left out: of values, of types, and at run time. Nodes are paths below
- * src/. Errors: what reading fails with; a file that cannot be parsed.
+ * src/. Errors: those of reading; a file that cannot be parsed.
  */
 export async function readImports(repo: string): Promise<Graph> {
   const src = join(repo, 'src');
@@ -62,7 +62,7 @@ export function group(graph: Graph, groupOf: (node: string) => string | undefine
 
 export const layerOf = (file: string): string | undefined => (file.includes('/') ? file.split('/')[0] : undefined);
 
-/** A room of a layer: a folder directly below it, with all that is in there, or a file of its own. */
+/** A room of a layer: a folder directly below it, with its content, or a file of its own. */
 export const roomOf =
   (layer: string) =>
   (file: string): string | undefined => {
@@ -95,7 +95,7 @@ export function shapeOf(graph: Graph): Shape {
   };
 }
 
-/** Tarjan's algorithm: sets of nodes that reach each other, each after all that it leads to. */
+/** Tarjan's algorithm: sets of nodes that reach each other, each after those that it imports. */
 function strongComponents(graph: Graph): string[][] {
   const found: string[][] = [];
   const order = new Map<string, number>();

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { it } from 'node:test';
 import { acceptedForDevelopment, acceptedLicences, describeLicences, packagesWithScripts, readLock } from './lock.ts';
 
-/** An audit that needs no network; known holes are for `npm run audit`, which asks the registry. */
+/** An audit without a network; `npm run audit` queries the registry for known vulnerabilities. */
 const repo = join(import.meta.dirname, '..');
 const packages = await readLock();
 

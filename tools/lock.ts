@@ -9,7 +9,7 @@ const repo = join(import.meta.dirname, '..');
 
 export const readLock = (): Promise<readonly LockedPackage[]> => readNpmLock(join(repo, 'package-lock.json'));
 
-/** Permissive licences: they ask no more of a distributor of PodVM than a notice. SPDX expressions. */
+/** Permissive licences: they require only a notice from a distributor of PodVM. SPDX expressions. */
 export const acceptedLicences: readonly string[] = [
   '(Apache-2.0 AND BSD-3-Clause)',
   '0BSD',
@@ -23,10 +23,10 @@ export const acceptedLicences: readonly string[] = [
 /** Licences of word lists of the spelling checker, which are used in development and never distributed. */
 export const acceptedForDevelopment: readonly string[] = ['CC BY-SA 4.0', 'WTFPL'];
 
-/** Packages that bring a script for their installation, which never runs: `podvm` installs with `--ignore-scripts`. */
+/** Packages with an installation script, which never runs: `podvm` installs with `--ignore-scripts`. */
 export const packagesWithScripts: readonly string[] = ['esbuild', 'protobufjs'];
 
-/** The page's table: what is there at run time on every machine, and how many there are in all. */
+/** Returns the page's tables: packages at run time on every machine, and the number of all packages by licence. */
 export function describeLicences(packages: readonly LockedPackage[]): string {
   const shipped = packages.filter(({ isDev, isOptional }) => !isDev && !isOptional);
   const rows = shipped.map(({ name, version, licence }) => [`\`${name}\``, version, licence ?? 'none']);

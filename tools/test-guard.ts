@@ -10,7 +10,7 @@ const environment = { ...process.env };
 const directory = process.cwd();
 const listeners = new Map(process.eventNames().map((event) => [event, process.listeners(event as 'exit')]));
 
-/** Names of either that are not equal in both. */
+/** Names of entries that differ between the two. */
 function differences<T>(now: Record<string, T>, before: Record<string, T>, isEqual: (now?: T, before?: T) => boolean) {
   const names = new Set([...Object.keys(now), ...Object.keys(before)]);
   return [...names].filter((name) => !isEqual(now[name], before[name]));
@@ -20,7 +20,7 @@ function differences<T>(now: Record<string, T>, before: Record<string, T>, isEqu
 const isSameGlobal = (now?: PropertyDescriptor, before?: PropertyDescriptor) =>
   before !== undefined && (!('value' in before) || Object.is(now?.value, before.value));
 
-/** Undoes what a test changed, and returns the names of it. */
+/** Undoes the changes of a test, and returns their names. */
 function undoChanges(): string[] {
   const changed: string[] = [];
   for (const name of differences(process.env, environment, Object.is)) {

@@ -16,7 +16,7 @@ const module = {
 };
 const buildTimeoutMs = 60 * 60_000;
 
-/** Builds it out of the module, once, into `cache`. It takes two minutes of two cores. */
+/** Builds it from the module, once, into `cache`. It takes two minutes of two cores. */
 export async function buildGvisor(cache: string, signal: AbortSignal): Promise<GvisorPrograms> {
   const home = join(cache, `gvisor-${module.version}`);
   await inNewDirectory(home, async (work) => {

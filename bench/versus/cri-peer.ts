@@ -5,7 +5,7 @@ import type { ClientOf, StreamingClient } from '#cri/testing/grpc-client.ts';
 import { familyOf } from './accounts.ts';
 import type { Contestant } from './table.ts';
 
-/** A runtime behind CRI, spoken to as a kubelet speaks to it. */
+/** A runtime behind CRI, called as by a kubelet. */
 export interface CriPeer {
   readonly name: Contestant;
   readonly client: StreamingClient;
@@ -18,9 +18,9 @@ export interface CriPeer {
   readonly directory: string;
   /** Directory for logs of containers. */
   readonly logs: string;
-  /** Ends calls in progress; what is called after that, to clean up, goes on. */
+  /** Ends calls in progress; later calls, for clean-up, are still made. */
   readonly signal: AbortSignal;
-  /** Resolves when nothing of what came before is left to do. */
+  /** Resolves when all work of earlier calls is done. */
   rest(): Promise<void>;
 }
 

@@ -12,12 +12,12 @@ import { type CriPeer, imagesOf } from './cri-peer.ts';
 import type { Prepared } from './prepared.ts';
 import type { Contestant } from './table.ts';
 
-/** All that is measured, running side by side in one network namespace, and what they share. */
+/** The contestants, running side by side in one network namespace, and their shared resources. */
 export interface Field {
   readonly prepared: Prepared;
   readonly registry: Registry;
   readonly containerd: ContainerdNode;
-  /** Busybox, as each of them has it; with iperf3 and ping. */
+  /** References of busybox, in each of them; with iperf3 and ping. */
   readonly images: { readonly base: string; readonly iperf: string };
   /** State directories of the daemons. */
   readonly roots: { readonly podvm: string; readonly cold: string };
@@ -27,14 +27,14 @@ export interface Field {
   rest(name: Contestant): Promise<void>;
 }
 
-/** After its last answer a runtime has closed what it closes later, in `ms`. */
+/** Time in which a runtime finishes closing after its last answer, in `ms`. */
 const restMs = 300;
 const pollMs = 100;
-/** The pool has not grown for so long, in `ms`. */
+/** Time without growth after which the pool counts as full, in `ms`. */
 const steadyMs = 1_500;
 const restTimeoutMs = 120_000;
 
-/** A network as a cluster has it, the same for all. */
+/** A network like that of a cluster, the same for all. */
 const network = (work: string) => ({
   cniVersion: '1.0.0',
   name: 'versus',
@@ -111,7 +111,7 @@ interface Common {
   readonly undo: AsyncDisposableStack;
 }
 
-/** A daemon as it comes, but for its directories, its network and what `env` says; its state directory. */
+/** Starts a daemon with defaults, except for its directories, its network and `env`; returns its state directory. */
 async function addPodvm(
   name: 'podvm' | 'cold',
   prepared: Prepared,
@@ -138,7 +138,7 @@ async function addPodvm(
   return node.root;
 }
 
-/** Until machines wait, and no more come. */
+/** Waits until machines wait, and their number no longer grows. */
 async function untilPoolRests(root: string): Promise<void> {
   const client = createClient(join(root, 'podvm.sock'));
   const deadlineMs = performance.now() + restTimeoutMs;

@@ -15,8 +15,8 @@ import { startRow } from './rows/start.ts';
 import { type RowName, type RowText, table } from './table.ts';
 
 /*
- * `node inside.ts PREPARED ROUNDS DENSITY JSON ROW...`, in a network namespace of its own: bridge, addresses and ports of
- * all that is measured go with it. Writes the result after each row; ends with 1 when a row has failed.
+ * `node inside.ts PREPARED ROUNDS DENSITY JSON ROW...`, in a network namespace of its own: bridge, addresses and ports
+ * of all contestants end with it. Writes the result after each row; exits with 1 when a row has failed.
  */
 const rows: Readonly<Record<RowName, Row>> = {
   start: startRow,
@@ -63,7 +63,7 @@ async function main(): Promise<void> {
   if (Object.values(result.rows).some(({ failure }) => failure !== undefined)) process.exitCode = 1;
 }
 
-/** In each round the contestants take turns, and another one begins. A failure ends the row, and is part of its result. */
+/** Measures contestants in turn; each round begins with another one. A failure ends the row, and is in its result. */
 async function measureRow(name: RowName, options: RowOptions, asked: number): Promise<MeasuredRow> {
   const { peers, maxRounds = asked, isColdRound = false }: RowText = table[name];
   const rounds = Math.min(asked, maxRounds);

@@ -1,7 +1,7 @@
 import { ratioOf, type Result, type Spread, spreadOf } from './result.ts';
 import { contestants, type Metric, type RowName, rowNames, type RowText, table, type Target } from './table.ts';
 
-/** One target, against what was measured. */
+/** One target, compared with the measured value. */
 export interface Verdict {
   readonly row: RowName;
   readonly what: string;
@@ -46,7 +46,7 @@ function judgeOne(row: RowName, values: Values, { unit }: Metric, { of, than, at
   };
 }
 
-/** Three digits that say something. */
+/** Formats a number with three significant digits. */
 export function shown(value: number): string {
   return Math.abs(value) >= 100 ? String(Math.round(value)) : String(Number(value.toPrecision(3)));
 }

@@ -3,7 +3,7 @@ import { judge, shownSpread, type Verdict } from './judge.ts';
 import { type MeasuredRow, type Result, spreadOf } from './result.ts';
 import { contestants, rowNames, type RowText, table } from './table.ts';
 
-/** `docs/performance.md`: all that a run has measured, beside its targets. */
+/** Returns `docs/performance.md`: the results of a run, beside their targets. */
 export async function performancePage(result: Result): Promise<string> {
   const { machine, versions, rounds, measuredAt, rows } = result;
   const missing = rowNames.filter((name) => rows[name] === undefined);
@@ -40,7 +40,7 @@ export async function performancePage(result: Result): Promise<string> {
   );
 }
 
-/** With less, the machine is said to be idle. */
+/** Load average below which the page calls the machine idle. */
 const idleLoad = 0.5;
 
 function targetsOf(verdicts: readonly Verdict[]): string {

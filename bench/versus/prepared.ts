@@ -18,7 +18,7 @@ import type { Result } from './result.ts';
 
 /** Programs of the peers, and images, made while the network can be reached. Handed on as JSON. */
 export interface Prepared {
-  /** Directory of this run, for all that it leaves. */
+  /** Directory for all files of this run. */
   readonly work: string;
   /** Command of a release of this checkout, as users have it. */
   readonly podvm: string;

@@ -33,7 +33,7 @@ export interface RowText {
   readonly about: string;
   readonly peers: readonly Contestant[];
   readonly metrics: Readonly<Record<string, Metric>>;
-  /** The most rounds that are worth their time; default: as many as asked for. */
+  /** Maximum number of rounds; default: the requested number. */
   readonly maxRounds?: number;
   /** Whether the first round counts; by default it only warms up. */
   readonly isColdRound?: boolean;

@@ -20,9 +20,8 @@ const say = (line: string) => process.stderr.write(`versus: ${line}\n`);
 const endTimeoutMs = 20_000;
 
 /**
- * `npm run bench -- versus`: PodVM beside containerd with runc, `runsc`, `crun` and `ctr`, in turn on this
- * machine. Builds the peers once, prints the page that the result makes, and writes the result as JSON. Returns the exit
- * code.
+ * `npm run bench -- versus`: PodVM beside containerd with runc, `runsc`, `crun` and `ctr`, in turn on this machine.
+ * Builds the peers once, prints the page of the result, and writes the result as JSON. Returns the exit code.
  */
 export async function versus(args: readonly string[]): Promise<number> {
   const { values } = parseArgs({
@@ -61,7 +60,7 @@ export async function versus(args: readonly string[]): Promise<number> {
   return code ?? 1;
 }
 
-/** Ends what a run that failed or was killed has left: all that has its directory in its command line. */
+/** Ends the processes of a failed or killed run: those with its directory in their command line. */
 async function endAll(work: string): Promise<void> {
   const deadlineMs = performance.now() + endTimeoutMs;
   for (let sent = 0; ; sent += 1) {

@@ -7,7 +7,7 @@ export const chartDirectory = join(repo, 'deploy/helm/podvm');
 /** The chart with its defaults, rendered by Helm. */
 export const plainManifests = join(repo, 'deploy/podvm.yaml');
 
-/** First lines of the plain manifests: by which chart they were made. */
+/** First lines of the plain manifests, which name their chart. */
 export async function headOf(chart: string): Promise<string> {
   const hash = createHash('sha256');
   for (const file of (await Array.fromAsync(glob('**/*', { cwd: chart }))).toSorted()) {

@@ -31,7 +31,7 @@ export async function makeDeb(release: Release, directory: string): Promise<stri
   return name;
 }
 
-/** Makes what the package contains in `root`: its files, and its control files in `DEBIAN`. */
+/** Makes the content of the package in `root`: its files, and its control files in `DEBIAN`. */
 export async function makeDebFiles(release: Release, root: string): Promise<void> {
   const { repo, version, signal } = release;
   const at = (path: string) => join(root, path);

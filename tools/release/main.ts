@@ -8,8 +8,8 @@ import { readRelease } from './release.ts';
 
 /**
  * `npm run release`: makes every form of a release in `dist/`, as docs/install.md describes. `-- --check` then makes them
- * again, compares, and installs each in a fresh place. `-- --only bytes|npm|deb|image|upgrade` does one part of that check,
- * with what is in `dist/` already. `--older COMMIT` names what an upgrade starts from.
+ * again, compares, and installs each in a fresh place. `-- --only bytes|npm|deb|image|upgrade` does one part of that
+ * check, with the present content of `dist/`. `--older COMMIT` names the commit from which an upgrade starts.
  */
 const repo = join(import.meta.dirname, '../..');
 /** The release before this one; before there is one, a commit that such a version could have been made from. */

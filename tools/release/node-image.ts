@@ -9,14 +9,14 @@ import { addNode, unitOf } from './node-program.ts';
 import { makeProgramTree } from './program-tree.ts';
 import type { Release } from './release.ts';
 
-/** Directory of the image with all that its entry point copies to the host. */
+/** Directory of the image with the files that its entry point copies to the host. */
 const directory = 'podvm';
 const timeoutMs = 10 * 60_000;
 
 /**
  * Makes the node image in `dist`: an OCI layout `podvm-node-VERSION.oci`, and an archive of it. Its layers are Debian's
- * busybox, Node, the program, and the bundle, so that a registry keeps once what two versions have in common. Returns the
- * archive's name.
+ * busybox, Node, the program, and the bundle, so that a registry stores layers that two versions share only once.
+ * Returns the archive's name.
  */
 export async function makeNodeImage(release: Release, dist: string, bundle: string): Promise<string> {
   const { version, epoch, signal } = release;

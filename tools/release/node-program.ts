@@ -13,7 +13,7 @@ export async function addNode({ repo, signal }: Release, directory: string): Pro
   await copyFile(join(from, 'LICENSE'), join(directory, 'LICENSE'));
 }
 
-/** The systemd unit, for a program of which this is the path. */
+/** Returns the systemd unit for the program at this path. */
 export async function unitOf(repo: string, program: string): Promise<string> {
   const text = await readFile(join(repo, 'examples/podvm.service'), 'utf8');
   return text.replace(/^# systemd unit .*\n/, '').replace('ExecStart=/opt/podvm/podvm ', `ExecStart=${program} `);

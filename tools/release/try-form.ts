@@ -14,8 +14,8 @@ export async function shell(
 }
 
 /**
- * Prints network, sysctls of the network and mounts, which a removal must restore. Tables of iptables without rules and
- * counters are left out, and what the host's tools leave (docs/install.md).
+ * Prints network, sysctls of the network and mounts, which a removal must restore. Leaves out counters, tables of
+ * iptables without rules, and traces of the host's tools (docs/install.md).
  */
 export const networkTraces = [
   'ip -br link',

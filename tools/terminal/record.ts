@@ -3,14 +3,14 @@ import { promisify } from 'node:util';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cast, Output } from './cast.ts';
 
-/** A command that is typed, and what must be so before the next one is. */
+/** A command to type, and the condition for the next one. */
 export interface Step {
   readonly type: string;
   /** Waits until this command succeeds, outside of the recording. */
   readonly until?: string;
 }
 
-/** Green, so that commands are told from output. */
+/** Prompt in green, to distinguish commands from output. */
 const prompt = String.raw`\[\e[32m\]#\[\e[0m\] `;
 const columns = 96;
 const rows = 18;
@@ -21,7 +21,7 @@ const typingMs = 40;
 const readingMs = 800;
 const stepTimeoutMs = 180_000;
 
-/** Types `steps` into a shell on a terminal of its own, in `directory`, and returns what the terminal was sent. */
+/** Types `steps` into a shell on a terminal of its own, in `directory`, and returns the output to the terminal. */
 export async function record(steps: readonly Step[], directory: string): Promise<Cast> {
   const shell = spawn(
     'script',

@@ -25,8 +25,7 @@ interface Frame {
 }
 
 /**
- * An SVG that plays the recording in a loop, as any browser shows it. Readers who asked for less motion see the last
- * frame.
+ * Returns an SVG that plays the recording in a loop in any browser. Readers who prefer less motion see the last frame.
  */
 export async function renderSvg(cast: Cast): Promise<string> {
   const frames = await framesOf(cast);

@@ -30,7 +30,7 @@ export const logsRow: Row = async ({ field }) => {
   };
 };
 
-/** Looks at the end of the log only. */
+/** Reads only the end of the log. */
 async function untilLast(log: string): Promise<void> {
   const deadlineMs = performance.now() + timeoutMs;
   const end = Buffer.alloc(lineBytes);

@@ -3,11 +3,11 @@ import { availableMB, pssMB, residentMB } from '../accounts.ts';
 import { CriPod } from '../cri-peer.ts';
 import { type Row, sleeping, type Values } from './row.ts';
 
-/** A pod has done by then what it does after its start, in `ms`. */
+/** Time in which a pod finishes its work after the start, in `ms`. */
 const settleMs = 2_000;
 const burstPods = 20;
 
-/** Busybox' tail keeps what it is asked for; it is asked for more than there is, and its input does not end. */
+/** Command that holds 64 MiB: busybox' tail keeps its whole input, which does not end. */
 const holds = '{ head -c 67108864 /dev/zero; exec sleep 100000; } | tail -c 67108864 >/dev/null &';
 const works = 'i=0; while [ $i -lt 200 ]; do /bin/true; i=$((i+1)); done; exec sleep 100000';
 
@@ -33,7 +33,7 @@ export const memoryRow: Row = async ({ field }) => {
   };
 };
 
-/** All that were started; when one fails, the others are removed. */
+/** Returns all started pods; when one fails, the others are removed. */
 async function startAll(starts: readonly Promise<CriPod>[]): Promise<readonly CriPod[]> {
   const outcomes = await Promise.allSettled(starts);
   const pods = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));

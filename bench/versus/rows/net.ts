@@ -18,7 +18,7 @@ const iperfSchema = v.object({ end: v.object({ sum_received: v.object({ bits_per
 
 type Runs = (command: readonly string[]) => Promise<string>;
 
-/** From this host, and from one pod to the other. */
+/** Measures from this host, and from one pod to the other. */
 export const netRow: Row = async ({ field }) => {
   return async (name): Promise<Values> => {
     const pod = { name: 'net', image: field.images.iperf };

@@ -49,7 +49,7 @@ export const execRow: Row = async ({ field, undo }) => {
   };
 };
 
-/** Use of the whole host meanwhile, less its use at rest before. */
+/** Measures the use of the whole host meanwhile, less its use at rest before. */
 export const cpuRow: Row = async ({ field }) => {
   const perOperation = async (name: Parameters<Field['rest']>[0], count: number, operation: () => Promise<void>) => {
     await field.rest(name);

@@ -73,7 +73,7 @@ async function diskMB({ directory }: CriPeer): Promise<number> {
   return Number(stdout.split('\t')[0]) / 1e6;
 }
 
-/** Containerd removes what no image needs some time later. */
+/** Waits until the runtime has removed unused content; containerd does so some time later. */
 async function untilGone(peer: CriPeer, before: number): Promise<void> {
   const deadlineMs = performance.now() + goneTimeoutMs;
   while ((await diskMB(peer)) > before + 30) {

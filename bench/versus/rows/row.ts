@@ -4,7 +4,7 @@ import type { Contestant } from '../table.ts';
 /** Values of one round by the names of metrics in the table. */
 export type Values = Readonly<Record<string, number>>;
 
-/** Measures one contestant once. What it starts has ended when it resolves. */
+/** Measures one contestant once. All processes that it starts have ended when it resolves. */
 export type Measure = (name: Contestant) => Promise<Values>;
 
 export interface RowOptions {
@@ -16,7 +16,7 @@ export interface RowOptions {
   readonly signal: AbortSignal;
 }
 
-/** Makes what all rounds of a row need. */
+/** Prepares a row for all its rounds. */
 export type Row = (options: RowOptions) => Promise<Measure>;
 
 export const sleeping = ['sleep', '100000'] as const;

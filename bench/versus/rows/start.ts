@@ -16,7 +16,7 @@ const commandTimeoutMs = 60_000;
 /** The argv of one run of a container by that name. */
 type Command = (id: string) => readonly string[];
 
-/** Each as its users type it. All of them remove what they have made. */
+/** Command of each, as its users type it. All of them clean up after themselves. */
 export const startRow: Row = async ({ field }) => {
   const { programs, work } = field.prepared;
   const bundle = await mkdtemp(join(work, 'bundle-'));
