@@ -5,7 +5,7 @@ import { Heartbeat } from './heartbeat.ts';
 
 const limits = { lookMs: 5_000, quietMs: 6_000, answerMs: 9_000, patienceMs: 120_000 };
 
-/** A guest that is silent from the beginning, and the looks at it, every 5 s. */
+/** Checks a guest that is silent from the beginning, every 5 s. */
 async function look(options: {
   readonly pulse?: (atMs: number) => Partial<ProcessPulse> | undefined;
   readonly answersAtMs?: number;

@@ -37,7 +37,7 @@ export class SharedThread {
     return Math.min(this.limits.share, this.limits.total / Math.max(1, this.#users.size));
   }
 
-  /** Time given to each user so far. A user that stopped counts until it is looked at again, so it is never too low. */
+  /** Time given to each user so far. A user that stopped counts until its next check, so the time is never too low. */
   givenMs(nowMs: number): number {
     this.#givenMs += Math.max(0, nowMs - this.#lastMs) * this.rate;
     this.#lastMs = Math.max(this.#lastMs, nowMs);

@@ -191,7 +191,7 @@ class HostNetwork implements Network {
     return new Map([...(frames === undefined ? [] : [['forged', frames] as const]), ...refused]);
   }
 
-  /** Shares one look-up between all pods that are asked for at the same time. */
+  /** Shares one look-up between simultaneous requests for all pods. */
   #refusedOfPods(bridge: string): ReturnType<typeof droppedPacketsOfPods> {
     return (this.#refused ??= droppedPacketsOfPods(bridge, AbortSignal.timeout(refusedTimeoutMs)).finally(() => {
       this.#refused = undefined;

@@ -86,7 +86,7 @@ export interface PodStatus {
   /** Reason, when the phase alone does not tell it: `DeadlineExceeded`, `SandboxFailed`, `ErrImagePull`... */
   readonly reason?: string;
   readonly message?: string;
-  /** The pod was asked to end and has not ended yet. */
+  /** Whether the pod is ending. */
   readonly isTerminating: boolean;
   readonly startTime: string;
   readonly podIPs: readonly string[];

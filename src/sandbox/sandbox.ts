@@ -305,7 +305,7 @@ export interface ExecSpec {
 }
 
 export interface Exec {
-  /** Ended by the caller; closes the process's standard input. Absent when the spec says no stdin. */
+  /** Ended by the caller; closes the process's standard input. Absent when the spec has no stdin. */
   readonly stdin?: Writable;
   readonly stdout: Readable;
   /** Absent with a tty. */

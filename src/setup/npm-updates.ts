@@ -9,7 +9,7 @@ import { bundledPackages } from '#host/program-files.ts';
 import { defaultEnv, run } from '#host/run.ts';
 import { describeOutdated, type UpdateFinding } from './update-report.ts';
 
-/** Timeout of one npm command, which asks its registry, in `ms`. */
+/** Timeout of one npm command, which queries its registry, in `ms`. */
 const timeoutMs = 60_000;
 const maxOutputBytes = 4 * 1024 * 1024;
 

@@ -21,7 +21,7 @@ import type { ProcessState } from './task/process-life.ts';
 import { metricsOf } from './translate/metrics.ts';
 import type { Verbs } from './ttrpc/service.ts';
 
-/** Containerd asks all tasks in turn, those of other runtimes too: a guest that hangs must not delay it. */
+/** Timeout of figures, in `ms`. Containerd requests those of all tasks in turn: a hung guest must not delay it. */
 const statsTimeoutMs = 1_000;
 const maxExecs = 1_000;
 

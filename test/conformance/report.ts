@@ -49,11 +49,11 @@ const expectation = v.object({
 });
 const expectations = v.object({
   $comment: v.optional(v.string()),
-  /** Left out of the run altogether. */
+  /** Specs that the run leaves out. */
   leftOut: v.array(expectation),
-  /** May skip itself on some hosts, and pass on others. */
+  /** Specs that may skip themselves on some hosts, and pass on others. */
   maySkip: v.array(expectation),
-  /** Must fail with a refusal that contains `says`, since a machine cannot do what they ask for. */
+  /** Specs that must fail with a refusal that contains `says`, since they need features that a machine lacks. */
   refused: v.array(v.object({ ...expectation.entries, says: v.pipe(v.string(), v.minLength(1)) })),
 });
 export type Expectations = v.InferOutput<typeof expectations>;

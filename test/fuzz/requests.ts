@@ -8,7 +8,7 @@ import { type Guest, message, rootNode, u32, u64 } from './scripted-guest.ts';
  */
 export interface Step {
   readonly opcode: number;
-  /** Place among the nodes that are known; a negative one is a number as it is. */
+  /** Position among the known nodes; a negative one is a number itself. */
   readonly node: number;
   readonly user: number;
   /** Numbers of the body in the order of `layouts`; missing ones are 0. */

@@ -124,7 +124,7 @@ function describe(path: string, stats: Stats): string {
   return `file ${mode} ${contentOf(readFileSync(path))}`;
 }
 
-/** Short content as it is, long content as its length and digest. */
+/** Returns short content unchanged, and long content as its length and digest. */
 export function contentOf(bytes: Buffer): string {
   return bytes.length <= 64 ? JSON.stringify(bytes.toString()) : `${bytes.length} bytes ${sha256(bytes).slice(7, 23)}`;
 }

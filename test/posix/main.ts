@@ -7,7 +7,7 @@ import { goEnv, goVersion } from '../conformance/go-module.ts';
 
 /*
  * `npm run posix`: the file-system tests of go-fuse (`posixtest`, pinned by go.sum beside this) on each mode of a volume
- * in a real machine, and on the host's file system. A machine without a Go toolchain is told so, and nothing fails.
+ * in a real machine, and on the host's file system. A machine without a Go toolchain gets a message, and nothing fails.
  */
 const modes = ['tmpfs', 'scratch', 'block', 'share'] as const;
 const blockBytes = 256 * 1024 ** 2;

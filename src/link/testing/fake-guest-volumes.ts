@@ -13,7 +13,7 @@ interface Push {
 
 const maxPushes = 16;
 
-/** The hardware of a fake guest's machine; default: everything that is asked for. */
+/** The hardware of a fake guest's machine; default: every requested part exists. */
 export interface FakePlugs {
   readonly hasDisk?: (serial: string) => boolean;
   readonly hasPort?: (name: string) => boolean;

@@ -213,7 +213,7 @@ export class FakeGuest {
   }
 }
 
-/** Methods that start a process, whatever the answer. */
+/** Methods that start a process, with any answer. */
 const makesProcess: readonly Method[] = ['createContainer', 'startExec'];
 
 function streamsOf(method: Method, params: object): readonly number[] {

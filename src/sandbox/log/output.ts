@@ -14,7 +14,7 @@ export interface Output {
   readonly ended: Promise<void>;
 }
 
-/** A source that counts finished bytes is told once they have reached the log and the followers. */
+/** Stream of output. Its `acknowledge`, if any, is called with bytes that have reached the log and the followers. */
 export type OutputSource = Readable & Partial<Pick<LinkStream, 'acknowledge'>>;
 
 export interface OutputStreams {

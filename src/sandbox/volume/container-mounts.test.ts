@@ -10,7 +10,7 @@ import type { ContainerMount } from '../sandbox.ts';
 
 const never = new AbortController().signal;
 
-/** A mode that attaches what it is asked for, and records its actions. */
+/** A mode that attaches every source, and records its actions. */
 function place() {
   const journal: string[] = [];
   const share: HostMode = {

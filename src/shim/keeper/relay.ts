@@ -88,7 +88,7 @@ export class Relay {
         if (payload !== undefined && !call.isSent) this.#answer(frame.streamId, { payload });
       });
     if (request.method === 'Wait') return;
-    // Containerd asks all tasks for figures in turn, those of other runtimes too.
+    // Containerd requests figures of all tasks in turn, those of other runtimes too.
     const allowedMs = request.timeoutNano > 0n ? Number(request.timeoutNano / 1_000_000n) : patienceMs;
     const ms = request.method === 'Stats' ? 0 : Math.min(allowedMs, patienceMs);
     call.patience = setTimeout(() => {

@@ -51,7 +51,7 @@ export class ExecProcess implements TaskProcess {
       try {
         for await (const bytes of source) await fifos.write({ stream, bytes: bytes as Uint8Array }); // SAFE: bytes of the link
       } catch {
-        // its machine is lost, and its exit says so
+        // its machine is lost, which its exit reports
       }
     };
     const carried = Promise.all([carry('stdout', exec.stdout), carry('stderr', exec.stderr)]);

@@ -80,7 +80,7 @@ export class PodTask implements Task {
     return this.life.state === 'running' ? podFiguresOf(await this.measure(signal)) : undefined;
   }
 
-  /** Figures of the machine, which all of its tasks share for a moment: containerd asks them in turn, every second. */
+  /** Figures of the machine, which all of its tasks share: containerd requests those of each in turn, every second. */
   async measure(signal: AbortSignal): Promise<SandboxStats> {
     if (this.#measured === undefined || performance.now() - this.#measuredMs > figuresMs) {
       this.#measuredMs = performance.now();

@@ -56,7 +56,7 @@ export async function containerSpecOf(spec: OciSpec, facts: ContainerFacts): Pro
     tty: process.terminal,
     stdin: facts.hasStdin,
     ...(message === undefined ? {} : { terminationMessagePath: message.destination }),
-    // 0 says nothing: the guest has no processes outside its pod.
+    // 0 has no effect: the guest has no processes outside its pod.
     ...(oomScoreAdj === undefined || oomScoreAdj === null || oomScoreAdj === 0 ? {} : { oomScoreAdj }),
     outputFifos: facts.outputs, // containerd writes the log
   };

@@ -58,7 +58,7 @@ export function sandboxSpecOf(spec: OciSpec, { id, attempt, resolvConf, cgroupPa
     dns: resolvConf === undefined ? nodeDns : dnsOf(resolvConf),
     hostAliases: [],
     sysctls: sysctl ?? {},
-    // Each container says whether it shares them; containerd only says it then.
+    // Each container's own spec shows whether it shares them; that of the pod does not.
     sharePidNamespace: true,
     ...((uidMappings ?? []).length === 0 ? {} : { userNamespace: users }),
     volumes: [],

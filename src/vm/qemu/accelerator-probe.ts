@@ -22,7 +22,7 @@ const bootSchema = v.variant('outcome', [
   v.object({ outcome: v.literal('works'), bootMs: v.number() }),
   /** No guest program ran within `deadlineMs`. */
   v.object({ outcome: v.literal('slow'), deadlineMs: v.number() }),
-  /** The VMM or the guest died. `detail` says how; `fix` says what to do about it, if known. */
+  /** The VMM or the guest died. `detail`: the way in which it ended; `fix`: the action for the operator, if known. */
   v.object({ outcome: v.literal('failed'), detail: v.string(), fix: v.optional(v.string()) }),
   /** The accelerator is missing: /dev/kvm does not exist or cannot be opened. */
   v.object({ outcome: v.literal('absent'), detail: v.string() }),

@@ -81,7 +81,7 @@ export function startFailure(id: string, tail: readonly GuestText[], cause: unkn
 }
 
 export interface VmmEnd {
-  /** It says more than the last line of the log: the VMM was killed, or still runs. */
+  /** Whether it explains more than the last line of the log: the VMM was killed, or still runs. */
   readonly outweighsLog: boolean;
   /** Description in one sentence. */
   readonly reason: string;

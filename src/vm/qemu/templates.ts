@@ -64,8 +64,8 @@ export class Templates {
 }
 
 /**
- * Returns the keys to keep after `key` was published, given all keys from oldest to newest. Always keeps `key`,
- * whatever the clock.
+ * Returns the keys to keep after `key` was published, given all keys from oldest to newest. Always keeps `key`, even if
+ * the clock was set back.
  */
 function keptBeside(key: string, keys: readonly string[]): ReadonlySet<string> {
   const partsOf = (other: string) => other.split('-');
