@@ -105,9 +105,12 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
     });
     t.diagnostic(`found after ${Math.round(foundMs)} ms`);
     await until('its VMM is gone', 5_000, async () => !(await isThere(`/proc/${pid}`)));
-    const { status } = await node.runtime.containerStatus({ containerId: main });
+    const statusOf = async () => (await node.runtime.containerStatus({ containerId: main })).status;
+    await until('its container has ended', 5_000, async () => {
+      return (await statusOf())?.state === ContainerState.CONTAINER_EXITED;
+    });
     assert.match(
-      status?.message ?? '',
+      (await statusOf())?.message ?? '',
       /the machine has not answered for \d+ s: its guest is busy and does not answer/,
     );
     await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
