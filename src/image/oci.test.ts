@@ -184,19 +184,19 @@ test('explainSkopeo() tells the reasons apart', () => {
     ['something nobody has heard of', 'internal', /nobody has heard of/],
   ] as const) {
     const line = `time="2024-01-01T00:00:00Z" level=fatal msg="${said}"`;
-    const error = explainSkopeo('r.example/a:1', `noise\n${line}\n`);
+    const error = explainSkopeo('pull r.example/a:1', `noise\n${line}\n`);
     assert.ok(error.cause instanceof Error);
     assert.equal(error.kind, kind, `${said}: ${error.message}`);
     assert.match(error.cause.message, cause);
     assert.doesNotMatch(error.cause.message, /msg=|\\/);
   }
-  assert.equal(explainSkopeo('a', 'bwrap: No permissions to create new namespace\n').kind, 'failedPrecondition');
+  assert.equal(explainSkopeo('pull a', 'bwrap: No permissions to create new namespace\n').kind, 'failedPrecondition');
 });
 
 test('explainSkopeo() makes one short sentence of whatever skopeo said', () => {
   fc.assert(
     fc.property(fc.array(fc.string({ maxLength: 2000 }), { maxLength: 3 }), (lines) => {
-      const error = explainSkopeo('r.example/a:1', lines.join('\n'));
+      const error = explainSkopeo('pull r.example/a:1', lines.join('\n'));
       assert.ok(error.cause instanceof Error);
       assert.match(error.message, /^Cannot pull r\.example\/a:1: [\w' ,.-]+$/);
       assert.match(error.cause.message, /^[\u0020-\u007e]*$/);

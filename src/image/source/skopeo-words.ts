@@ -11,7 +11,7 @@ interface Meaning {
 
 const maxCauseChars = 200;
 const maxLineChars = 8192;
-const credentialsFix = 'give credentials: --authfile, imagePullSecrets, or the setting authFile (PODVM_AUTH_FILE).';
+const credentialsFix = 'give some: `podvm login`, imagePullSecrets, or the setting authFile (PODVM_AUTH_FILE).';
 const roomFix = 'Free some space or remove images with `podvm image rm`.';
 
 /** Meanings of skopeo's messages; the first match applies. */
@@ -108,11 +108,11 @@ const meanings: readonly Meaning[] = [
   },
 ];
 
-/** Explains skopeo's standard error in one sentence; skopeo's own message is the cause. */
-export function explainSkopeo(what: string, stderr: string): PodvmError {
+/** Explains skopeo's standard error in one sentence; skopeo's own message is the cause. `act` completes `Cannot`. */
+export function explainSkopeo(act: string, stderr: string): PodvmError {
   const words = lastWords(stderr);
   const meaning = meanings.find((one) => one.words.test(words));
-  return new PodvmError(meaning?.kind ?? 'internal', `Cannot pull ${what}: ${meaning?.reason ?? 'skopeo failed'}`, {
+  return new PodvmError(meaning?.kind ?? 'internal', `Cannot ${act}: ${meaning?.reason ?? 'skopeo failed'}`, {
     cause: new Error(briefly(words)),
     ...(meaning === undefined ? {} : { fix: meaning.fix }),
   });

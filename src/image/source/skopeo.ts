@@ -1,4 +1,4 @@
-import { chown, mkdir, chmod, readFile, rm, writeFile } from 'node:fs/promises';
+import { chown, mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { formatReference, nameOf, type Reference } from '#base/image-reference.ts';
@@ -55,10 +55,17 @@ export interface SkopeoJail extends Pick<Access, 'containersDirectory'> {
   readonly maxFileBytes: number;
   /** The descriptor from which the list of system calls is read. */
   readonly calls: number;
+  /** The descriptor from which credentials are read into the jail's memory; default: there are none. */
+  readonly auths?: number;
 }
 
+/** Path in the jail. */
+const authPath = '/tmp/auth.json';
+const [callsDescriptor, authsDescriptor] = [3, 4];
+
 /** Returns the whole command, except the program itself. */
-export function skopeoJail({ directory, containersDirectory, maxFileBytes, calls }: SkopeoJail): readonly string[] {
+export function skopeoJail(jail: SkopeoJail): readonly string[] {
+  const { directory, containersDirectory, maxFileBytes, calls, auths } = jail;
   return [
     ...['setpriv', ...dropToImageUser, 'prlimit', `--cpu=${processorSeconds}`, '--core=0', `--fsize=${maxFileBytes}`],
     ...['bwrap', '--unshare-all', '--share-net', '--new-session', '--die-with-parent', '--ro-bind', '/usr', '/usr'],
@@ -66,6 +73,7 @@ export function skopeoJail({ directory, containersDirectory, maxFileBytes, calls
     ...['--dev', '/dev', '--proc', '/proc', '--tmpfs', '/tmp', '--tmpfs', '/var'],
     ...readable.flatMap((path) => ['--ro-bind-try', path, path]),
     ...['--ro-bind-try', containersDirectory, '/etc/containers'],
+    ...(auths === undefined ? [] : ['--perms', '0400', '--file', String(auths), authPath]),
     ...['--bind', directory, '/work', '--chdir', '/work', '--seccomp', String(calls)],
   ];
 }
@@ -78,13 +86,14 @@ export class Skopeo {
   readonly #what: string;
   readonly #directory: string;
   readonly #access: Access;
-  readonly #hasAuthFile: boolean;
+  /** Text of an auth file. */
+  readonly #auths: string | undefined;
 
-  private constructor(what: string, directory: string, access: Access, hasAuthFile: boolean) {
+  private constructor(what: string, directory: string, access: Access, auths: string | undefined) {
     this.#what = what;
     this.#directory = directory;
     this.#access = access;
-    this.#hasAuthFile = hasAuthFile;
+    this.#auths = auths;
   }
 
   /**
@@ -94,14 +103,9 @@ export class Skopeo {
     const what = formatReference(reference);
     const directory = join(work, 'skopeo');
     await mkdir(directory, { mode: 0o700 });
-    const copy = join(directory, 'auth.json');
-    const hasAuthFile = await placeAuthFile(what, nameOf(reference), copy, access);
-    if (hasAuthFile) {
-      await chmod(copy, 0o400);
-      await chown(copy, imageUser, imageUser);
-    }
+    const auths = await authsOf(what, nameOf(reference), access);
     await chown(directory, imageUser, imageUser);
-    return new Skopeo(what, directory, access, hasAuthFile);
+    return new Skopeo(what, directory, access, auths);
   }
 
   /** Returns the manifest or index of a full name, unchanged. Errors: those of `pull`. */
@@ -142,14 +146,13 @@ export class Skopeo {
       if (isTooLarge && !signal.aborted) throw this.#larger(declared, maxFileBytes, error);
       throw growth.stalled.aborted && !signal.aborted ? this.#silence(error) : error;
     }
-    await rm(join(this.#directory, 'auth.json'), { force: true });
     return layout;
   }
 
   #flags(side: '' | 'src-'): string[] {
     return [
       ...(this.#access.insecure ? [`--${side}tls-verify=false`] : []),
-      ...(this.#hasAuthFile ? [`--${side}authfile`, '/work/auth.json'] : []),
+      ...(this.#auths === undefined ? [] : [`--${side}authfile`, authPath]),
     ];
   }
 
@@ -161,11 +164,17 @@ export class Skopeo {
   ): Promise<RunResult> {
     const platform = ['--override-os', 'linux', '--override-arch', ociArchitecture()];
     const { containersDirectory } = this.#access;
-    const jail = skopeoJail({ directory: this.#directory, containersDirectory, maxFileBytes, calls: 3 });
+    const jail = skopeoJail({
+      directory: this.#directory,
+      containersDirectory,
+      maxFileBytes,
+      calls: callsDescriptor,
+      ...(this.#auths === undefined ? {} : { auths: authsDescriptor }),
+    });
     // On a host without cgroups the jail's own limits still apply.
     await using cgroup = await makeJobCgroup('pull', { memoryBytes, cpuShares, processes }).catch(() => undefined);
     const [program = '', ...words] = [...(cgroup?.enter ?? []), ...jail, 'skopeo', ...platform, ...args];
-    const inherited = [skopeoCalls()];
+    const inherited = [skopeoCalls(), ...(this.#auths === undefined ? [] : [Buffer.from(this.#auths)])];
     const env = { ...defaultEnv(), HOME: '/work', TMPDIR: '/work' };
     try {
       const options = { signal, env, timeoutMs, maxOutputBytes: maxDocumentBytes, okCodes: 'any', inherited } as const;
@@ -173,7 +182,7 @@ export class Skopeo {
       if (result.code === 0) return result;
       if ((await cgroup?.wasOutOfMemory()) === true) throw this.#needsTooMuch();
       const killed = killedHelper(`pull ${this.#what}`, 'skopeo', result.code, result.stderr);
-      throw killed ?? explainSkopeo(this.#what, result.stderr);
+      throw killed ?? explainSkopeo(`pull ${this.#what}`, result.stderr);
     } catch (error) {
       throw kindOf(error) === 'timeout' ? this.#silence(error) : error;
     }
@@ -206,21 +215,19 @@ export class Skopeo {
   }
 }
 
-/** Returns false without credentials. Errors: `notFound`. */
-async function placeAuthFile(what: string, name: string, copy: string, access: Access): Promise<boolean> {
-  const auths = await authsOf(what, access);
-  if (auths === undefined) return false;
-  const asked = await rewrittenName(access.containersDirectory, name);
-  await writeFile(copy, authsForBoth(auths, name, asked), { mode: 0o400 });
-  return true;
+/** Text of an auth file for the image; undefined without credentials. Errors: `notFound`. */
+async function authsOf(what: string, name: string, access: Access): Promise<string | undefined> {
+  const auths = await givenAuths(what, access);
+  if (auths === undefined) return undefined;
+  return authsForBoth(auths, name, await rewrittenName(access.containersDirectory, name));
 }
 
-async function authsOf(what: string, { auths, authFile }: Access): Promise<string | undefined> {
+async function givenAuths(what: string, { auths, authFile }: Access): Promise<string | undefined> {
   if (auths !== undefined || authFile === undefined) return auths;
   return await readFile(authFile, 'utf8').catch((cause: unknown) => {
     throw new PodvmError('notFound', `Cannot pull ${what}: the auth file ${authFile} cannot be read`, {
       cause,
-      fix: 'Give the path of a file that `skopeo login --authfile` wrote.',
+      fix: 'Give the path of a file that `podvm login --authfile` wrote.',
     });
   });
 }
