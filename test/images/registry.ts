@@ -29,12 +29,12 @@ export interface PushedIndex {
 
 export const user = 'shop';
 export const password = 'secret';
-/** bcrypt, the only form that the registry takes. */
-const htpasswd = `${user}:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n`;
+/** Salt of bcrypt, the only form that the registry takes. */
+const salt = '$2y$05$abcdefghijklmnopqrstuu';
 const startTimeoutMs = 20_000;
 
 export async function startRegistry(
-  options: { readonly tls?: boolean; readonly auth?: boolean } = {},
+  options: { readonly tls?: boolean; readonly auth?: boolean; readonly password?: string } = {},
 ): Promise<Registry> {
   await using undo = new AsyncDisposableStack();
   const directory = await mkdtemp('/var/tmp/podvm-registry-');
@@ -42,7 +42,9 @@ export async function startRegistry(
   const port = await freePort();
   const caFile = join(directory, 'cert.pem');
   if (options.tls) await makeCertificate(directory);
-  await writeFile(join(directory, 'htpasswd'), htpasswd);
+  const word = options.password ?? password;
+  const { stdout: hash } = await run('perl', ['-e', 'print crypt($ARGV[0], $ARGV[1])', word, salt]);
+  await writeFile(join(directory, 'htpasswd'), `${user}:${hash}\n`);
   const storage = join(directory, 'storage');
   const config = {
     version: '0.1',
@@ -74,7 +76,7 @@ export async function startRegistry(
         '--quiet',
         ...['--format', format],
         '--dest-tls-verify=false',
-        ...(options.auth ? [`--dest-creds=${user}:${password}`] : []),
+        ...(options.auth ? [`--dest-creds=${user}:${word}`] : []),
       ];
       await run('skopeo', ['copy', ...flags, `oci:${layout}`, `docker://${name}/${repositoryAndTag}`]);
     },

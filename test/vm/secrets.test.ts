@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { lstat, readdir, readFile, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { run } from '#host/run.ts';
 import { whyNoVm } from './node.ts';
 import { type CliNode, openCliNode, type Typed } from './cli-node.ts';
+import { filesOf, filesWith, processesWith } from './find-text.ts';
 
 /**
  * Places of a Secret's bytes while its pod runs, and afterwards: the guest's memory, and nothing on the host that
@@ -65,10 +65,10 @@ describe('a Secret', { skip, timeout: 300_000 }, () => {
       files.some((file) => file.endsWith('scratch.ext4')) && files.some((file) => file.endsWith('console.log')),
     );
     assert.deepEqual(
-      (await holding(files, [known])).map((file) => basename(file)),
+      (await filesWith([known], files)).map((file) => basename(file)),
       ['scratch.ext4'],
     );
-    assert.deepEqual(await holding(files), []);
+    assert.deepEqual(await filesWith(forms, files), []);
   });
 
   it('is in no template, which was not written to since the secret was chosen', async () => {
@@ -78,16 +78,7 @@ describe('a Secret', { skip, timeout: 300_000 }, () => {
   });
 
   it('is in no argument or environment of a process', async () => {
-    const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name) && name !== String(process.pid));
-    const told = await Promise.all(
-      pids.flatMap((pid) =>
-        ['cmdline', 'environ'].map(async (file) => {
-          const text = await readFile(`/proc/${pid}/${file}`, 'latin1').catch(() => '');
-          return forms.some((form) => text.includes(form)) ? [`${file} of ${pid}`] : [];
-        }),
-      ),
-    );
-    assert.deepEqual(told.flat(), []);
+    assert.deepEqual(await processesWith(forms), []);
   });
 
   it('is shown by no command, nor said on standard error', async () => {
@@ -105,25 +96,7 @@ describe('a Secret', { skip, timeout: 300_000 }, () => {
   it('is gone with its pod', async () => {
     keeper.child.kill('SIGINT');
     await keeper.ended;
-    assert.deepEqual(await holding(await filesOf(cli.root)), []);
+    assert.deepEqual(await filesWith(forms, await filesOf(cli.root)), []);
     for (const form of forms) assert.ok(!keeper.stderr().includes(form));
   });
 });
-
-/** Regular files below it; links (to what set-up made) are followed only when asked. */
-async function filesOf(directory: string, follow = false): Promise<readonly string[]> {
-  const { stdout } = await run('find', [...(follow ? ['-L'] : []), directory, '-type', 'f']);
-  return stdout.split('\n').filter(Boolean);
-}
-
-/** Returns the files that contain one of the texts. */
-async function holding(files: readonly string[], texts: readonly string[] = forms): Promise<readonly string[]> {
-  const found: string[] = [];
-  for (const file of files) {
-    if ((await lstat(file).catch(() => undefined)) === undefined) continue; // it went meanwhile
-    const patterns = texts.flatMap((text) => ['-e', text]);
-    const { stdout } = await run('grep', ['-c', '-a', '-F', ...patterns, '--', file], { okCodes: [0, 1, 2] });
-    if (Number(stdout) > 0) found.push(file);
-  }
-  return found;
-}
