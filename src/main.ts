@@ -41,6 +41,23 @@ const parts: ProgramParts = {
     const { parseManifests, problemText } = await import('#pod/manifest.ts');
     return parseManifests(files).warnings.map(problemText);
   },
+  namedImages: async (files, signal) => {
+    const { namedImages } = await import('#pod/named-images.ts');
+    return await namedImages(files, signal);
+  },
+  userLogins: async (images, authFile, signal) => {
+    const { findLogins } = await import('#daemon/user-logins.ts');
+    const user = { environment: process.env, uid: process.getuid?.() ?? 0 };
+    return await findLogins(images, { ...user, ...(authFile === undefined ? {} : { authFile }) }, signal);
+  },
+  login: async (wish, signal) => {
+    const { login } = await import('#daemon/login-command.ts');
+    await login(wish, signal);
+  },
+  logout: async (wish, signal) => {
+    const { logout } = await import('#daemon/login-command.ts');
+    await logout(wish, signal);
+  },
   signals: process,
   keepsHangUp: process.env['PODVM_KEEPS_HANG_UP'] === '1',
   leave: (code) => process.exit(code),

@@ -164,6 +164,22 @@ test('EndedPods leaves damaged records out, and refuses to start from one', asyn
   assert.ok((await readFile(join(it.directory, sourceless, 'pod.json'), 'utf8')).includes('sourceless'));
 });
 
+test('EndedPods keeps logins in memory only, and the next process runs such a pod without them', async () => {
+  await using it = await open();
+  const logins = [{ registry: 'r.example', username: 'shop', password: 's3cr3t' }];
+  const id = await it.ended.begin(detailsOf('web'), { ...sourceOf('web'), logins });
+  await (await it.ended.keep(id, detailsOf('web'), { at: '', exitCode: 0, reason: 'Completed' }, [])).list();
+  assert.doesNotMatch(await readFile(join(it.directory, id, 'source.json'), 'utf8'), /s3cr3t|shop|r\.example/);
+  const [pod] = it.ended.list();
+  assert.ok(pod !== undefined);
+  const again = await it.ended.sourceOf(pod);
+  assert.deepEqual([again.logins, again.hasLostLogins], [logins, false]);
+  const next = await it.again();
+  const renamed = await next.rename(pod, 'other');
+  const without = await next.sourceOf(renamed);
+  assert.deepEqual([without.logins, without.hasLostLogins, without.secrets], [undefined, true, []]);
+});
+
 test('EndedPods keeps Secrets in memory only: the next process cannot run such a pod again', async () => {
   await using it = await open();
   const { secrets } = parseManifests([

@@ -98,7 +98,7 @@ export class EndedPods {
     return [...this.#unfinished.values()];
   }
 
-  /** Returns the source of a pod that this process takes over, without its Secrets. Errors: `corrupt`. */
+  /** Returns the source of a pod that this process takes over, without its Secrets and logins. Errors: `corrupt`. */
   async takeUp(pod: UnfinishedPod): Promise<StoredSource> {
     const source = await this.#storedSourceOf(pod);
     this.#unfinished.delete(pod.id);
@@ -123,7 +123,8 @@ export class EndedPods {
   /** Records that a pod starts, so that it is not forgotten if podvm is killed. Returns the id of its directory. */
   async begin(details: PodDetails, source: PodSource, id: string = randomUUID()): Promise<string> {
     await mkdir(this.#pathOf(id), { recursive: true, mode: 0o700 });
-    if (source.secrets.length > 0) this.#secrets.keep(id, source.secrets);
+    const { secrets, logins = [] } = source;
+    if (secrets.length > 0 || logins.length > 0) this.#secrets.keep(id, { secrets, logins });
     await replaceFile(this.#pathOf(id, 'source.json'), storedSource(source));
     await this.#write(id, { version: 1, details, logs: [], bytes: 0 });
     return id;
@@ -172,10 +173,10 @@ export class EndedPods {
   async sourceOf(pod: EndedPod): Promise<PodSource> {
     const { id, name } = pod;
     const { hasSecrets, ...source } = await this.#storedSourceOf(pod);
-    if (!hasSecrets) return source;
-    const secrets = this.#secrets.of(id);
-    if (secrets !== undefined) return { ...source, secrets };
-    throw secretsEnded('start', name);
+    const kept = this.#secrets.of(id);
+    if (kept !== undefined) return { ...source, ...kept, hasLostLogins: false };
+    if (hasSecrets) throw secretsEnded('start', name);
+    return source;
   }
 
   async #storedSourceOf({ id, name }: Pick<EndedPod, 'id' | 'name'>): Promise<StoredSource> {

@@ -4,7 +4,7 @@ import type { PodConfig, TerminalSize } from '#pod/pods.ts';
 import type { Pod } from '#pod/schema/objects.ts';
 
 /** Everything needed to run a pod again. */
-export interface PodSource extends Pick<PodConfig, 'configMaps' | 'secrets' | 'network'> {
+export interface PodSource extends Pick<PodConfig, 'configMaps' | 'secrets' | 'logins' | 'hasLostLogins' | 'network'> {
   /** The Pod of the manifest, under its present name. */
   readonly pod: Pod;
 }
@@ -16,14 +16,16 @@ export interface StartOptions {
   readonly terminalSize?: TerminalSize;
 }
 
-/** `source.json`: as `PodSource`, without the contents of Secrets. */
+/** `source.json`: as `PodSource`, without the contents of Secrets, and without logins. */
 export interface StoredSource extends PodSource {
   readonly hasSecrets: boolean;
 }
 
 /** The text of `source.json`. */
 export function storedSource(source: PodSource): string {
-  return JSON.stringify({ ...source, secrets: [], hasSecrets: source.secrets.length > 0 });
+  const { logins = [], ...rest } = source;
+  const hasLostLogins = logins.length > 0 || source.hasLostLogins === true;
+  return JSON.stringify({ ...rest, secrets: [], hasSecrets: source.secrets.length > 0, hasLostLogins });
 }
 
 /** `pod.json` in the directory of a pod: its state at its end, or at its start if podvm was killed in between. */
@@ -45,6 +47,7 @@ const sourceSchema = v.object({
   configMaps: v.array(object),
   secrets: v.pipe(v.array(object), v.maxLength(0)),
   hasSecrets: v.boolean(),
+  hasLostLogins: v.exactOptional(v.boolean()), // records of earlier versions lack it
   network: v.picklist(['cni', 'none']),
 });
 

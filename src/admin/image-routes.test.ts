@@ -17,6 +17,25 @@ const imageOf = (id: string, references: readonly string[]): Image => ({
   config: {},
 });
 
+test('pull gives the logins of the client to the store, and never a path of the node', async () => {
+  const pulls: unknown[] = [];
+  const pull: ImageStore['pull'] = async (reference, { logins, authFile }) => {
+    pulls.push([reference, logins, authFile]);
+    return imageOf('sha256:a', []);
+  };
+  await using served = await serveRoutes(imageRoutes({ pull } as ImageStore)); // SAFE: all that the call uses
+  const ask = async (body: object) => {
+    const outgoing = request({ socketPath: served.socketPath, method: 'POST', path: '/v1/images/pull', agent: false });
+    outgoing.end(JSON.stringify(body));
+    const [response] = (await once(outgoing, 'response')) as [IncomingMessage];
+    return `${response.statusCode} ${await text(response)}`;
+  };
+  const logins = [{ registry: 'r.example', username: 'shop', password: 'secret' }];
+  assert.match(await ask({ reference: 'r.example/a', logins }), /^200 .*sha256:a/);
+  assert.match(await ask({ reference: 'r.example/a', authFile: '/root/.docker/config.json' }), /^400 .*authFile/);
+  assert.deepEqual(pulls, [['r.example/a', logins, undefined]]);
+});
+
 test('prune removes images without a name, or all, but none that a pod uses or that is held', async () => {
   let images = [
     imageOf('sha256:named', ['docker.io/library/nginx:latest']),

@@ -47,8 +47,8 @@ export function imageRoutes(images: ImageStore, inUse: () => ReadonlySet<string>
       sendJson(response, 200, summaryOf(await images.tag(reference, name)));
     },
     'POST /v1/images/pull': async ({ request, response, signal }) => {
-      const { reference, insecure, authFile } = await readJson(request, pullRequestSchema);
-      const options = { ...(insecure ? { insecure } : {}), ...(authFile === undefined ? {} : { authFile }) };
+      const { reference, insecure, logins } = await readJson(request, pullRequestSchema);
+      const options = { ...(insecure ? { insecure } : {}), logins };
       await report(response, async (say) => {
         const names = [completeReference(parseReference(reference))];
         return [{ ...(await images.pull(reference, { ...options, ...say }, signal)), names }];

@@ -236,14 +236,14 @@ export class NodePods implements AsyncDisposable {
 
   #beginOne(source: PodSource, options: StartOptions, { id, before, signal }: Beginning): LivePod {
     const { ended, keeping, node } = this.#parts;
-    const { configMaps, secrets, network } = source;
+    const { configMaps, secrets, logins = [], hasLostLogins = false, network } = source;
     const { terminalSize } = options;
     const begun = Promise.withResolvers<void>();
     if (before !== undefined) begun.resolve();
     const writer = keeping && ended.writerOf(id, { bootId: keeping.bootId, ...options }, begun.promise);
     const config: PodConfig = {
       ...node,
-      ...{ configMaps, secrets, network },
+      ...{ configMaps, secrets, logins, hasLostLogins, network },
       ...(terminalSize && { terminalSize }),
       ...(writer && { kept: { save: (memory) => writer.save(memory) } }),
       ...(before && { hasLostSecrets: before.hasLostSecrets }),

@@ -4,8 +4,10 @@ import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
 import { podDetailsSchema, podOutcomeSchema } from '#api/pods.ts';
 import { poll } from '#host/wait.ts';
+import type { FakeSettings } from '#pod/testing/fake-sandbox.ts';
 import { eventsOf, on, openAdmin, refusalOf, type Served } from './testing/served-admin.ts';
 
 const manifest = (spec: string, more = '') => `
@@ -186,6 +188,58 @@ describe('a pod that the next process takes over', () => {
     const waiting = outcome(second);
     second.parts.sandboxes.current('main').exit(1);
     assert.match((await waiting).message ?? '', /Cannot use the Secret default\/s: it ended with the node/);
+  });
+});
+
+describe('a pod that was started with logins of its user', () => {
+  const logins = [{ registry: 'r.example', username: 'shop', password: 'hidden' }];
+  /** A registry that wants a login from the second attempt on. */
+  const settings = (isDenied: (attempt: number) => boolean): FakeSettings => ({
+    behaviours: {
+      main: {
+        createError: (attempt) =>
+          isDenied(attempt) ? new PodvmError('denied', 'Cannot pull i: the registry wants credentials') : undefined,
+      },
+    },
+  });
+
+  test('gives them to its containers, and to no file', async () => {
+    const first = await openAdmin();
+    await detach(first, always, { logins });
+    assert.deepEqual(first.parts.sandboxes.current('main').spec.pullLogins, logins);
+    const { kept } = first;
+    await using second = await first.next({}, async () => {
+      const files = await readdir(kept, { recursive: true, withFileTypes: true });
+      for (const { parentPath, name } of files.filter((entry) => entry.isFile())) {
+        assert.doesNotMatch(await readFile(join(parentPath, name), 'utf8'), /hidden|shop/);
+      }
+    });
+    second.parts.sandboxes.current('main').exit(1);
+    await isRunning(second, 1);
+    assert.equal(second.parts.sandboxes.current('main').spec.pullLogins, undefined);
+    assert.equal((await second.call('POST', '/v1/pods/_/web/restart', '{}')).status, 200);
+  });
+
+  test('says that they ended with its node, if a registry wants them again', async () => {
+    const first = await openAdmin(settings((attempt) => attempt > 0));
+    await detach(first, always, { logins });
+    await using second = await first.next();
+    const waiting = outcome(second);
+    second.parts.sandboxes.current('main').exit(1);
+    const { reason, message = '' } = await waiting;
+    assert.equal(reason, 'ErrImagePull');
+    assert.match(
+      message,
+      /^Cannot use the logins with which the pod was started: they ended with its node: Cannot pull i/,
+    );
+  });
+
+  test('is told the words of the registry while its node has them', async () => {
+    await using served = await openAdmin(settings((attempt) => attempt > 0));
+    await detach(served, always, { logins });
+    const waiting = outcome(served);
+    served.parts.sandboxes.current('main').exit(1);
+    assert.match((await waiting).message ?? '', /^Cannot pull i/);
   });
 });
 

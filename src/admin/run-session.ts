@@ -138,10 +138,10 @@ async function tellManifest(
 }
 
 function startAll(request: RunRequest, manifest: Manifest, pods: NodePods): readonly LivePod[] {
-  const { network, removeAtEnd, terminalSize } = request;
+  const { network, removeAtEnd, terminalSize, logins } = request;
   const { configMaps, secrets } = manifest;
   return pods.start(
-    manifest.pods.map((pod) => ({ pod, configMaps, secrets, network })),
+    manifest.pods.map((pod) => ({ pod, configMaps, secrets, logins, network })),
     {
       removeAtEnd,
       ...(terminalSize && { terminalSize: { columns: terminalSize.Width, rows: terminalSize.Height } }),

@@ -8,7 +8,7 @@ const large = (name: string) => {
   const text = `apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: m, image: i}]}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: ${name}}\nstringData: {a: x}\n`;
   const [secret] = parseManifests([{ name: 'f', text }]).secrets;
   assert.ok(secret !== undefined);
-  return [{ ...secret, stringData: { a: 'x'.repeat(7_000_000) } }];
+  return { secrets: [{ ...secret, stringData: { a: 'x'.repeat(7_000_000) } }] };
 };
 
 test('SecretsInMemory drops the oldest Secrets when all of them are too large', () => {

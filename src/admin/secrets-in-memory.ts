@@ -1,11 +1,11 @@
 import type { PodConfig } from '#pod/pods.ts';
 
-type Secrets = PodConfig['secrets'];
+type Secrets = Pick<PodConfig, 'secrets' | 'logins'>;
 
-/** Limit of the Secrets of all pods, in characters of their JSON. The oldest are dropped first. */
+/** Limit of the Secrets and logins of all pods, in characters of their JSON. The oldest are dropped first. */
 const maxChars = 16 * 1024 ** 2;
 
-/** Secrets of pods by id, for running the pods again. They are kept in memory only, never on disk. */
+/** Secrets and logins of pods by id, for running the pods again. They are kept in memory only, never on disk. */
 export class SecretsInMemory {
   readonly #kept = new Map<string, { readonly secrets: Secrets; readonly chars: number }>();
   #chars = 0;

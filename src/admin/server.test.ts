@@ -159,6 +159,25 @@ describe('a run over the admin socket', () => {
     socket.send('{"files":7}');
     const [event] = await Array.fromAsync(eventsOf(socket));
     assert.equal(event?.['event'], 'failed');
+    const files = [{ name: 'f', text: yaml }];
+    for (const logins of [
+      [{ registry: 'r.example', username: 'u', password: ['hunter2'] }],
+      [{ registry: 'r.example', other: 'hunter2' }],
+      ['hunter2'],
+      'hunter2',
+      [{ registry: 'r.example', identityToken: 'hunter2'.repeat(10_000) }],
+      Array.from({ length: 257 }, () => ({ registry: 'r.example', identityToken: 'hunter2' })),
+      Array.from({ length: 17 }, () => ({ registry: 'r.example', identityToken: 'hunter22'.repeat(8000) })),
+    ]) {
+      const asking = served.talk('/v1/run');
+      await once(asking, 'open');
+      asking.send(JSON.stringify({ files, network: 'none', logins }));
+      const [refusal] = await Array.fromAsync(eventsOf(asking));
+      assert.equal(refusal?.['event'], 'failed');
+      const said = JSON.stringify(refusal);
+      assert.match(said, /"invalid".*Cannot read the request: logins/);
+      assert.doesNotMatch(said, /hunter2/);
+    }
     const big = served.talk('/v1/run');
     await once(big, 'open');
     big.send(Buffer.alloc(17 * 1024 * 1024, 0x20));

@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { errorBodySchema } from './pods.ts';
+import { registryLoginsSchema } from './registry-logins.ts';
 
 /**
  *   GET    /v1/images                 ImageSummary[]
@@ -45,7 +46,7 @@ export const pullRequestSchema = v.strictObject({
   reference,
   /** Allows plain HTTP and any certificate for this registry. */
   insecure: v.optional(v.boolean(), false),
-  authFile: v.optional(absolutePath),
+  logins: v.optional(registryLoginsSchema, []),
 });
 export type PullRequestInput = v.InferInput<typeof pullRequestSchema>;
 

@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { terminalSizeSchema } from './exec.ts';
 import { errorBodySchema, podEventSchema } from './pods.ts';
+import { registryLoginsSchema } from './registry-logins.ts';
 
 /**
  * `WS /v1/run`: runs the pods of a manifest in the foreground of one client. When the client disconnects, the pods are
@@ -41,6 +42,8 @@ export const runRequestSchema = v.strictObject({
   removeAtEnd: v.optional(v.boolean(), false),
   /** Size of the client's terminal, which terminals of the containers have as they start. */
   terminalSize: v.optional(terminalSizeSchema),
+  /** For pulls of these pods. The server keeps them in memory only. */
+  logins: v.optional(registryLoginsSchema, []),
 });
 export type RunRequest = v.InferOutput<typeof runRequestSchema>;
 export type RunRequestInput = v.InferInput<typeof runRequestSchema>;

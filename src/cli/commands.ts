@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander';
+import { kindOf } from '#base/errors.ts';
 import { type Client, createClient } from './client.ts';
 import { type CommandRow, flag } from './command-row.ts';
 import { completion, shells } from './completion.ts';
@@ -8,6 +9,7 @@ import { execCommand } from './exec-command.ts';
 import { type ExecFlags, execOptions, parseExecWords } from './exec-words.ts';
 import { imageCommands, imageListRow } from './image-commands.ts';
 import { lifeCommands } from './life-rows.ts';
+import { loginCommands, loginsFor } from './login-commands.ts';
 import { stopOrphans, warnOfOrphans } from './orphans.ts';
 import { type OverheadOutput, overheadCommand } from './overhead-command.ts';
 import {
@@ -66,6 +68,13 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
   };
   const withRunning = (use: (client: Client, ends: EndSignals) => Promise<void>) =>
     untilEnded(async (ends) => await use(await reach(ends.any), ends));
+  /** Lists none for files that a run refuses: the node reports all their problems. */
+  const imagesOf: ProgramParts['namedImages'] = (files, signal) =>
+    parts.namedImages(files, signal).catch((error: unknown) => {
+      signal.throwIfAborted();
+      if (kindOf(error) === 'invalid') return [];
+      throw error;
+    });
   return [
     {
       name: 'run',
@@ -86,7 +95,12 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
         const plan = await planRun(words, flags, { command, terminal, environment: parts.environment });
         if (plan.flags.dryRun) return await printPlan(plan, parts);
         await withServer(plan.flags.daemon ? 'pods' : 'podsHere', async (server, ends) => {
-          exit(await runCommand(server, plan, terminal, ends));
+          const logins = await loginsFor(
+            async () => plan.images ?? (await imagesOf(plan.files, ends.any)),
+            parts,
+            ends.any,
+          );
+          exit(await runCommand(server, { ...plan, ...logins }, terminal, ends));
         });
       },
     },
@@ -196,9 +210,10 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     {
       name: 'image',
       description: 'pull, load, list, tag and remove images',
-      commands: imageCommands(withServer, terminal),
+      commands: imageCommands(withServer, parts),
     },
     imageListRow('images', withServer, terminal),
+    ...loginCommands(parts, untilEnded),
     {
       name: 'daemon',
       description: 'serve CRI for a kubelet, and the other commands, until SIGTERM',

@@ -8,7 +8,6 @@ const run = 'Run an image with `podvm run IMAGE`, or the Pods of a file with `po
 const inspect = 'Print all details and events of a pod with `podvm inspect POD`.';
 const noVolumes = 'Volumes belong to a pod: use -v or --mount of `podvm run`, or volumes in its file.';
 const noNetworks = 'The node has one network: use --network cni or none of `podvm run`.';
-const login = 'Log in with `skopeo login` or `docker login`, and give the file to `podvm image pull --authfile FILE`.';
 const itself = 'Type the command without it: `podvm ps`, `podvm run IMAGE`.';
 const noBuild = 'Build with docker or podman, save the image to a file, and load it with `podvm image load FILE`.';
 
@@ -38,8 +37,6 @@ export const foreignWords: ReadonlyMap<string, string> = new Map(
     build: noBuild,
     commit: noBuild,
     push: 'Push with skopeo, docker or podman: podvm only pulls.',
-    login,
-    logout: login,
     volume: noVolumes,
     network: noNetworks,
     info: 'See the versions with `podvm version`, and the state of the host with `podvm doctor`.',

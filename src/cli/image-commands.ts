@@ -14,13 +14,19 @@ import {
 import { type Client, connectionClosed, fromErrorBody } from './client.ts';
 import { type CommandRow, flag } from './command-row.ts';
 import { lines } from './lines.ts';
+import { loginsFor } from './login-commands.ts';
+import type { EndSignals } from './end-signals.ts';
+import type { ProgramParts } from './program-parts.ts';
 import { pruneImages, pruneOptions, type PruneOptions } from './prune-commands.ts';
 import { type Terminal, table, write } from './terminal.ts';
 
 /**
  * Provides a client while a process serves it. `storedImages` is for commands on existing images, which need no set-up.
  */
-type WithClient = (purpose: 'images' | 'storedImages', use: (client: Client) => Promise<void>) => Promise<void>;
+type WithClient = (
+  purpose: 'images' | 'storedImages',
+  use: (client: Client, ends: EndSignals) => Promise<void>,
+) => Promise<void>;
 
 const nameOrId = ['<reference>', 'name or id'] as const;
 
@@ -37,7 +43,11 @@ export const imageListRow = (name: string, withClient: WithClient, terminal: Ter
 });
 
 /** The commands below `podvm image`. */
-export function imageCommands(withClient: WithClient, terminal: Terminal): readonly CommandRow[] {
+export function imageCommands(
+  withClient: WithClient,
+  parts: Pick<ProgramParts, 'userLogins' | 'terminal'>,
+): readonly CommandRow[] {
+  const { terminal } = parts;
   const follow = (path: string, request: unknown) =>
     withClient('images', (client) => work(client, path, request, terminal));
   return [
@@ -47,11 +57,16 @@ export function imageCommands(withClient: WithClient, terminal: Terminal): reado
       arguments: [['<reference>', 'for example nginx:1.27 or registry.example/team/app@sha256:...']],
       options: [
         flag('--insecure', 'allow plain HTTP and any certificate'),
-        new Option('--authfile <file>', "credentials in the format of docker's config.json"),
+        new Option('--authfile <file>', "logins in the format of docker's config.json; default: those of podvm login"),
       ],
       action(reference: string, { insecure, authfile }: { insecure: boolean; authfile?: string }) {
-        const authFile = authfile === undefined ? {} : { authFile: resolve(authfile) };
-        return follow('/v1/images/pull', { reference, insecure, ...authFile } satisfies PullRequestInput);
+        return withClient('images', async (client, ends) => {
+          const images = () => Promise.resolve([reference]);
+          const file = authfile === undefined ? undefined : resolve(authfile);
+          const logins = await loginsFor(images, parts, ends.any, file);
+          const request: PullRequestInput = { reference, insecure, ...logins };
+          await work(client, '/v1/images/pull', request, terminal);
+        });
       },
     },
     {

@@ -1,4 +1,5 @@
 import type { DiskUsage } from '#api/disk-usage.ts';
+import type { RegistryLogins } from '#api/registry-logins.ts';
 import type { RunRequestInput } from '#api/run.ts';
 import type { EndSignals } from './end-signals.ts';
 import type { Orphan } from './orphans.ts';
@@ -14,6 +15,20 @@ export interface ProgramParts {
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** Checks manifests as a run does, without a node; returns warnings. */
   readonly checkManifests: (files: RunRequestInput['files']) => Promise<readonly string[]>;
+  /** Lists the images that the Pods of files name. Errors: those of a run that refuses the files. */
+  readonly namedImages: (files: RunRequestInput['files'], signal: AbortSignal) => Promise<readonly string[]>;
+  /**
+   * The user's logins for the registries of images, which are only asked for if there are any logins. `authfile` replaces
+   * the user's own files.
+   */
+  readonly userLogins: (
+    images: () => Promise<readonly string[]>,
+    authfile: string | undefined,
+    signal: AbortSignal,
+  ) => Promise<UserLogins>;
+  /** Asks the terminal for what is missing, and writes a login that the registry accepts. */
+  readonly login: (wish: LoginWish, signal: AbortSignal) => Promise<void>;
+  readonly logout: (wish: LogoutWish, signal: AbortSignal) => Promise<void>;
   /** Emitter of the signals of this process. */
   readonly signals: NodeJS.EventEmitter;
   /** SIGHUP was ignored when this process started (nohup), and stays ignored. */
@@ -48,6 +63,28 @@ export interface ProgramParts {
   readonly diskUsage: (options: GlobalOptions, ends: EndSignals) => Promise<DiskUsage>;
   readonly version: string;
   readonly versions: (options: GlobalOptions) => Promise<Versions>;
+}
+
+export interface UserLogins {
+  readonly logins: Readonly<RegistryLogins>;
+  /** Sentences about logins that cannot be used. */
+  readonly warnings: readonly string[];
+}
+
+export interface LoginWish {
+  readonly registry: string;
+  readonly username?: string;
+  /** Standard input is the password. */
+  readonly passwordStdin: boolean;
+  /** Absolute path. */
+  readonly authfile?: string;
+  readonly insecure: boolean;
+}
+
+export interface LogoutWish {
+  /** Undefined: all. */
+  readonly registry?: string;
+  readonly authfile?: string;
 }
 
 export interface SetupWishes {

@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';
+import { mkdtempDisposable, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { describe, it } from 'node:test';
 import * as v from 'valibot';
+import { WebSocketServer } from 'ws';
 import { type DiskUsage, diskUsageSchema } from '#api/disk-usage.ts';
 import { PodvmError } from '#base/errors.ts';
 import { runProgram } from './program.ts';
@@ -40,6 +45,10 @@ function openProgram(change: Partial<ProgramParts> = {}) {
     leave: () => undefined,
     environment: {},
     checkManifests: () => Promise.resolve([]),
+    namedImages: never,
+    userLogins: () => Promise.resolve({ logins: [], warnings: [] }),
+    login: never,
+    logout: never,
     socketPath: () => '/nowhere/podvm.sock',
     ensureServed: never,
     serveLeftPods: () => Promise.resolve(),
@@ -57,7 +66,8 @@ function openProgram(change: Partial<ProgramParts> = {}) {
     versions: () => Promise.resolve({ podvm: '1.2.3', wire: 2, qemu: undefined }),
     ...change,
   };
-  return { type: (...words: readonly string[]) => runProgram(words, parts), said, signals, outputGone };
+  const { stdin } = terminal;
+  return { type: (...words: readonly string[]) => runProgram(words, parts), said, signals, outputGone, stdin };
 }
 
 describe('podvm version', () => {
@@ -99,11 +109,107 @@ describe('podvm system df', () => {
   });
 });
 
+describe('podvm login', () => {
+  const opened = (isTTY = false) => {
+    const wishes: unknown[] = [];
+    const wish = async (it: unknown) => void wishes.push(it);
+    const program = openProgram({ login: wish, logout: wish });
+    program.stdin.isTTY = isTTY;
+    return { ...program, wishes };
+  };
+
+  it('gives skopeo the name of the user, and no password', async () => {
+    const { type, wishes } = opened();
+    assert.equal(await type('login', '-u', 'shop', '--password-stdin', 'r.example/team'), 0);
+    assert.equal(await type('login', '-u', 'shop', '--password-stdin', '--insecure', '--authfile', '/a.json'), 0);
+    const common = { username: 'shop', passwordStdin: true };
+    assert.deepEqual(wishes, [
+      { ...common, registry: 'r.example/team', insecure: false },
+      { ...common, registry: 'docker.io', insecure: true, authfile: '/a.json' },
+    ]);
+    assert.equal(await type('login', '-u', 'shop', '-p', 'secret', 'r.example'), 2);
+    assert.equal(await type('login', '--password-stdin', 'r.example'), 2);
+    assert.equal(wishes.length, 2);
+  });
+
+  it('asks only on a terminal', async () => {
+    const { type, said } = opened();
+    assert.equal(await type('login', 'r.example'), 125);
+    assert.match(said.stderr, /^podvm: Cannot ask for the password: .*\n {2}fix: .*--password-stdin/);
+    const there = opened(true);
+    assert.equal(await there.type('login', 'r.example'), 0);
+    assert.deepEqual(there.wishes, [{ registry: 'r.example', passwordStdin: false, insecure: false }]);
+  });
+
+  it('logs out of one registry, or of all', async () => {
+    const { type, wishes } = opened();
+    assert.equal(await type('logout', 'r.example'), 0);
+    assert.equal(await type('logout'), 0);
+    assert.equal(await type('logout', '--all', '--authfile', '/a.json'), 0);
+    assert.equal(await type('logout', '-a', 'r.example'), 2);
+    assert.deepEqual(wishes, [{ registry: 'r.example' }, { registry: 'docker.io' }, { authfile: '/a.json' }]);
+  });
+});
+
+describe('podvm run of a user with logins', () => {
+  const logins = [{ registry: 'r.example', username: 'shop', password: 'p' }];
+  /** Types it where a node answers each run that it has finished. Returns its requests. */
+  async function requestsOf(found: typeof logins, ...words: readonly string[]) {
+    const directory = await mkdtempDisposable(join(tmpdir(), 'podvm-run-'));
+    await using _directory = directory;
+    const socketPath = join(directory.path, 'podvm.sock');
+    const file = join(directory.path, 'pod.yaml');
+    await writeFile(file, 'as the node reads it');
+    const server = createServer().listen(socketPath);
+    const requests: { logins?: unknown }[] = [];
+    const sockets = new WebSocketServer({ server });
+    sockets.on('connection', (socket) => {
+      socket.on('message', (data: Buffer) => {
+        requests.push(JSON.parse(data.toString()) as { logins?: unknown });
+        socket.send('{"event":"finished","exitCode":0}');
+      });
+    });
+    const asked: string[] = [];
+    const { type, said } = openProgram({
+      ensureServed: () => Promise.resolve({ socketPath, [Symbol.asyncDispose]: () => Promise.resolve() }),
+      namedImages: (files) => Promise.resolve(files.map(({ text }) => `of ${text}`)),
+      userLogins: async (images) => {
+        asked.push(...(await images()));
+        return { logins: found, warnings: ['the logins in /a are not used'] };
+      },
+    });
+    const code = await type('run', ...words.map((word) => (word === 'FILE' ? file : word)));
+    sockets.close();
+    for (const socket of sockets.clients) socket.terminate();
+    await new Promise((resolve) => {
+      server.close(resolve);
+    });
+    return { code, said, asked, requests };
+  }
+
+  it('sends those for its images, and says which cannot be used', async () => {
+    const { code, said, asked, requests } = await requestsOf(
+      logins,
+      ...['--mount', 'type=image,source=r.example/b,target=/b', 'r.example/a', 'sh'],
+    );
+    assert.equal(code, 0, said.stderr);
+    assert.deepEqual(asked, ['r.example/a', 'r.example/b']);
+    assert.deepEqual(requests[0]?.logins, logins);
+    assert.equal(said.stderr, 'podvm: warning: the logins in /a are not used\n');
+  });
+
+  it('asks for the images of a file, and sends nothing where there is no login', async () => {
+    const { code, asked, requests } = await requestsOf([], 'FILE');
+    assert.equal(code, 0);
+    assert.deepEqual(asked, ['of as the node reads it']);
+    assert.ok(requests[0] !== undefined && !('logins' in requests[0]));
+  });
+});
+
 describe('a word of another program', () => {
   it('gets what to type instead, and nothing that only looks like it', async () => {
     for (const [words, fix] of [
       [['apply', '-f', 'pod.yaml'], /podvm run FILE/],
-      [['login', 'docker.io'], /--authfile/],
       [['docker', 'ps', '-a'], /without it: `podvm ps`/],
       [['rmi', 'nginx'], /podvm image rm/],
       [['delete', 'web'], /podvm rm -f POD/],

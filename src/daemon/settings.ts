@@ -86,7 +86,7 @@ export const settings = {
   authFile: {
     env: 'PODVM_AUTH_FILE',
     type: path,
-    otherwise: 'none: a pull has only its own credentials (`imagePullSecrets`, `--authfile`)',
+    otherwise: 'none: a pull has only its own credentials (`imagePullSecrets`, `podvm login`)',
     about: "Registry credentials in the format of Docker's `config.json`. Every pod's pulls may use them.",
   },
   cniConfig: {

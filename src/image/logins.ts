@@ -29,13 +29,19 @@ export function loginsFor(reference: Reference, logins: readonly RegistryLogin[]
 }
 
 /** Returns the registry without scheme, version and trailing slash; Docker Hub has several names. */
-function keyOf(registry: string): string {
+export function keyOf(registry: string): string {
   const [host = '', ...path] = registry
     .replace(/^https?:\/\//, '')
     .replace(/\/$/, '')
     .replace(/\/v[12]$/, '')
     .split('/');
   return [dockerHub.includes(host) ? 'docker.io' : host, ...path].join('/');
+}
+
+/** Returns the keys of an auth file that apply to a name, longest first: itself, its namespaces, its registry. */
+export function keysOf(name: string): string[] {
+  const parts = name.split('/');
+  return parts.map((_part, at) => parts.slice(0, parts.length - at).join('/'));
 }
 
 /** Each label of the host may be a glob for one label; the path is a prefix. */

@@ -1,4 +1,4 @@
-import { kindOf, messageOf } from '#base/errors.ts';
+import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { type GuestText, guestText, rawText } from '#base/guest-text.ts';
 import { deadlineAfter, type Clock } from '#host/clock.ts';
 import type { Log } from '#host/log.ts';
@@ -23,6 +23,8 @@ export interface AttemptSite {
   /** The pod's terminationGracePeriodSeconds in `ms`. */
   readonly graceMs: number;
   readonly terminalSize: TerminalSize | undefined;
+  /** The logins with which the pod was started ended with its node. */
+  readonly hasLostLogins: boolean;
   tell(event: StateEvent): void;
   /** Called when the machine ended under a container. Nothing can be restarted in it. */
   onSandboxLost(why: string | undefined): void;
@@ -189,7 +191,8 @@ async function create(
     for (const warning of warnings) site.events.warn('LimitCut', warning, name);
     site.events.normal('Created', `Created container ${name} of ${spec.image}`, name);
     return created;
-  } catch (error) {
+  } catch (cause) {
+    const error = site.hasLostLogins && kindOf(cause) === 'denied' ? withoutLogins(cause) : cause;
     const isTransient = transientKinds.includes(kindOf(error));
     if (reason === 'CreateContainerError' && imageKinds.includes(kindOf(error))) reason = 'ErrImagePull';
     if (!signal.aborted) site.events.failed(isTransient ? 'BackOff' : 'Failed', error, name);
@@ -204,6 +207,12 @@ async function create(
     return undefined;
   }
 }
+
+const withoutLogins = (cause: unknown) =>
+  new PodvmError('denied', 'Cannot use the logins with which the pod was started: they ended with its node', {
+    cause,
+    fix: 'Run the pod again from its file or image. Logins are never written to disk.',
+  });
 
 /** Removes the previous run's container, whose writable layer takes space. On failure it goes with the machine. */
 async function removePrevious(name: string, previous: Container | undefined, site: AttemptSite): Promise<void> {

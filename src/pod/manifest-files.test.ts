@@ -338,6 +338,20 @@ test('parseManifest() resolves a relative mountPath below /, as a kubelet does',
   assert.throws(() => mounts('{name: v, mountPath: ""}'), { message: /mountPath: must not be empty/ });
 });
 
+test('pullLogins() tries the logins of the user after the Secrets', () => {
+  const auth = Buffer.from('a:b').toString('base64');
+  const data = Buffer.from(JSON.stringify({ auths: { 'r.example': { auth } } })).toString('base64');
+  const secret = `---\n{apiVersion: v1, kind: Secret, metadata: {name: s}, type: kubernetes.io/dockerconfigjson, data: {.dockerconfigjson: ${data}}}\n`;
+  const { pods, ...given } = parseManifest(pod('p', ', imagePullSecrets: [{name: s}]') + secret, 'f');
+  const [first = assert.fail('no pod')] = pods;
+  const logins = [{ registry: 'r.example', username: 'u', password: 'p' }];
+  const found = pullLogins(first, { ...given, network: 'none', nodeName: 'n', logins });
+  assert.deepEqual(
+    found.map(({ username }) => username),
+    ['a', 'u'],
+  );
+});
+
 test('pullLogins() reads the Secrets of imagePullSecrets in both forms, and warns of invalid ones', () => {
   const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64');
   const auth = Buffer.from('shop:secret:with:colons').toString('base64');

@@ -1,7 +1,7 @@
 import type { GuestText } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import type { Clock } from '#host/clock.ts';
-import type { OutputChunk, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
+import type { OutputChunk, RegistryLogin, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
 import type { ConfigMap, Pod, Secret } from './schema/objects.ts';
 
 /**
@@ -40,6 +40,10 @@ export interface PodConfig {
   /** ConfigMaps of all namespaces; a pod sees those of its own. */
   readonly configMaps: readonly ConfigMap[];
   readonly secrets: readonly Secret[];
+  /** Logins of the user who runs it, which are tried after those of its imagePullSecrets. */
+  readonly logins?: readonly RegistryLogin[];
+  /** Such logins ended with the process that had them. */
+  readonly hasLostLogins?: boolean;
   readonly network: 'cni' | 'none';
   /** Size of terminals of its containers as they start; default: none, as under a kubelet. */
   readonly terminalSize?: TerminalSize;

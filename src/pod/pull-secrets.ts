@@ -4,9 +4,12 @@ import type { PodConfig } from './pods.ts';
 import { dockerLogins } from './schema/docker-config.ts';
 import type { Pod } from './schema/objects.ts';
 
-/** Returns the registry logins of the pod's imagePullSecrets, in order. Missing ones are skipped, as kubelets do. */
+/**
+ * Returns the registry logins of the pod's imagePullSecrets, in order, then those of its user. Missing Secrets are skipped, as
+ * kubelets do.
+ */
 export function pullLogins({ metadata, spec }: Pod, config: PodConfig): readonly RegistryLogin[] {
-  return spec.imagePullSecrets.flatMap(({ name }) => {
+  const ofSecrets = spec.imagePullSecrets.flatMap(({ name }) => {
     const source = { kind: 'Secret', name, optional: true } as const;
     const type = config.secrets.find(
       (it) => it.metadata.name === name && it.metadata.namespace === metadata.namespace,
@@ -18,4 +21,5 @@ export function pullLogins({ metadata, spec }: Pod, config: PodConfig): readonly
     const text = Buffer.from(data.get(isJson ? '.dockerconfigjson' : '.dockercfg') ?? '').toString('utf8');
     return dockerLogins(text, isJson) ?? [];
   });
+  return [...ofSecrets, ...(config.logins ?? [])];
 }

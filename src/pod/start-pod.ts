@@ -339,6 +339,7 @@ class PodDriver implements RunningPod {
       outputs: this.#outputs,
       graceMs: this.#state.plan.graceMs,
       terminalSize: this.#config.terminalSize,
+      hasLostLogins: this.#config.hasLostLogins === true,
       tell: (event) => this.#tell(event),
       onSandboxLost: (why) => this.#onSandboxLost(why),
     };

@@ -11,7 +11,7 @@ export interface Mounted {
 interface VolumeSource {
   readonly hostPath?: { readonly path: string };
   readonly emptyDir?: object;
-  readonly image?: object;
+  readonly image?: { readonly reference: string };
 }
 
 const volumeShape = 'Write it as HOST-PATH:CONTAINER-PATH[:ro], or CONTAINER-PATH alone for a volume of the pod.';

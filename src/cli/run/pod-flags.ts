@@ -18,6 +18,8 @@ export interface PodPart {
   readonly env?: readonly EnvVariable[];
   /** Paths of the host that are checked before the Pod is made. */
   readonly mustExist?: readonly string[];
+  /** Images that it names. */
+  readonly images?: readonly string[];
 }
 
 /** Input of the translation besides the flags. */
@@ -78,7 +80,11 @@ export const podFlags: readonly PodFlag[] = [
   ),
   several('--mount <settings>', 'mount, such as type=tmpfs,target=/run', (values, _, flag) => {
     const all = values.map((value, at) => mountedByMount(flag, value, `mount-${at}`));
-    return { ...mounted(all), mustExist: all.flatMap(({ volume: { hostPath } }) => hostPath?.path ?? []) };
+    return {
+      ...mounted(all),
+      mustExist: all.flatMap(({ volume: { hostPath } }) => hostPath?.path ?? []),
+      images: all.flatMap(({ volume: { image } }) => image?.reference ?? []),
+    };
   }),
   single('-w, --workdir <path>', 'working directory', (workingDir) => container({ workingDir })),
   single('-u, --user <uid[:gid]>', 'user and group by number', (user, _, flag) => security(userOf(user, flag))),

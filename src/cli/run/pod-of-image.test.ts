@@ -154,7 +154,7 @@ describe('podOfImage()', () => {
   });
 
   it('--mount says the same by names, and wants a path of the host to be there', () => {
-    const { spec, container, mustExist } = podOf(
+    const { spec, container, mustExist, images } = podOf(
       ...['--mount', 'type=bind,src=/srv,dst=/data,readonly'],
       ...['--mount', 'type=tmpfs,target=/run,tmpfs-size=64m', '--mount', 'target=/v'],
       ...['--mount', 'type=image,source=busybox,target=/tools,ro=false', 'i'],
@@ -172,6 +172,7 @@ describe('podOfImage()', () => {
       { name: 'mount-3', mountPath: '/tools' },
     ]);
     assert.deepEqual(mustExist, ['/srv']);
+    assert.deepEqual(images, ['i', 'busybox']);
     for (const [mount, why] of [
       ['type=bind,target=/x', /source is missing/],
       ['type=bind,source=/x', /target is missing/],

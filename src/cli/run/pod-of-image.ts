@@ -9,6 +9,8 @@ export interface MadePod {
   readonly pod: PodObject;
   /** Paths of the host that must exist. */
   readonly mustExist: readonly string[];
+  /** Images of its container and volumes. */
+  readonly images: readonly string[];
 }
 
 /** Values of flags by their names in commander's form, `capAdd`. Absent ones were not given. */
@@ -28,13 +30,22 @@ export function podOfImage(flags: FlagValues, context: FlagContext): MadePod {
       image: context.image,
       ...(context.words.length === 0 ? {} : { args: context.words.map(literal) }),
     },
+    images: [context.image],
   };
   // SAFE: merging keeps the fields of each part
-  const { metadata, spec, container, env = [], mustExist = [] } = [base, ...parts].reduce(merged, {}) as PodPart;
+  const {
+    metadata,
+    spec,
+    container,
+    env = [],
+    mustExist = [],
+    images = [],
+  } = [base, ...parts].reduce(merged, {}) as PodPart;
   const withEnv = env.length === 0 ? container : { ...container, env: lastOfEachName(env) };
   return {
     pod: withoutUndefined({ apiVersion: 'v1', kind: 'Pod', metadata, spec: { ...spec, containers: [withEnv] } }),
     mustExist,
+    images,
   };
 }
 

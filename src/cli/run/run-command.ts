@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
+import type { RegistryLogins } from '#api/registry-logins.ts';
 import { type RunCommand, type RunEvent, type RunRequestInput, runEventSchema, stdoutStream } from '#api/run.ts';
 import { messageBytes } from '#host/message-bytes.ts';
 import { type Client, connectionClosed, connectionFailed, fromErrorBody } from '../client.ts';
@@ -18,6 +19,8 @@ export interface RunOptions {
   /** Leaves the pods to the node, and prints their names. */
   readonly detach: boolean;
   readonly removeAtEnd: boolean;
+  /** The user's, for the images of the pods. */
+  readonly logins?: RegistryLogins;
   readonly isOfImage: boolean;
   /** Present only for an image: the containers of files get no input. */
   readonly input?: InputWish;
@@ -36,7 +39,7 @@ export async function runCommand(
   terminal: Terminal,
   ends: EndSignals,
 ): Promise<number> {
-  const { files, network, detach, removeAtEnd, input } = options;
+  const { files, network, detach, removeAtEnd, logins, input } = options;
   const terminalSize = input?.hasTerminal === true ? sizeOf(terminal) : undefined;
   const request: RunRequestInput = {
     files,
@@ -44,6 +47,7 @@ export async function runCommand(
     // Sent only if requested, because a node of an earlier version refuses unknown fields.
     ...(detach ? { detach } : {}),
     ...(removeAtEnd ? { removeAtEnd } : {}),
+    ...(logins === undefined ? {} : { logins }),
     ...(terminalSize === undefined ? {} : { terminalSize }),
   };
   using runInput = createRunInput(client, detach ? undefined : input, terminal);

@@ -16,6 +16,8 @@ import { whatIsNamed } from './run-words.ts';
 export interface RunPlan extends RunOptions {
   /** The flags, from any place on the command line. */
   readonly flags: RunFlags;
+  /** Images that the command line names; undefined: files name them. */
+  readonly images?: readonly string[];
 }
 
 /** Name of the Pod that flags make, in the diagnostics of its fields. */
@@ -57,7 +59,7 @@ async function imagePlan(
   flags: RunFlags,
   { terminal, environment }: { readonly terminal: Terminal; readonly environment: Environment },
 ): Promise<RunPlan> {
-  const { pod, mustExist } = podOfImage(flags, {
+  const { pod, mustExist, images } = podOfImage(flags, {
     image,
     words,
     environment,
@@ -69,7 +71,7 @@ async function imagePlan(
   const input = { takesInput: flags['interactive'] === true, hasTerminal: flags['tty'] === true };
   const isLent = input.takesInput && input.hasTerminal && !flags.dryRun && !flags.detach;
   if (isLent) requireTerminal(terminal, 'the container');
-  return { files: [{ name: madeFile, text }], ...optionsOf(flags), isOfImage: true, input, flags };
+  return { files: [{ name: madeFile, text }], ...optionsOf(flags), isOfImage: true, input, flags, images };
 }
 
 /** Prints the Pod of `--dry-run` if its manifest is valid. Errors: those of the manifest. */

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { parse } from 'smol-toml';
 import * as v from 'valibot';
 import { readFileIfThere } from '#host/files.ts';
+import { keysOf } from '../logins.ts';
 
 const maxFileChars = 1024 * 1024;
 const entry = v.object({ prefix: v.optional(v.string(), ''), location: v.optional(v.string(), '') });
@@ -66,10 +67,4 @@ export function authsForBoth(text: string, name: string, other: string): string 
   const key = keyOf(name);
   if (key === undefined || keyOf(other) !== undefined) return text;
   return JSON.stringify({ ...parsed.output, auths: { ...auths, [other]: auths[key] } });
-}
-
-/** Returns the keys that apply to a name, longest first: itself, its namespaces, its registry. */
-function keysOf(name: string): string[] {
-  const parts = name.split('/');
-  return parts.map((_part, at) => parts.slice(0, parts.length - at).join('/'));
 }

@@ -215,7 +215,7 @@ export class Skopeo {
   }
 }
 
-/** Text of an auth file for the image; undefined without credentials. Errors: `notFound`. */
+/** Returns the text of an auth file for the image; undefined without credentials. Errors: `notFound`. */
 async function authsOf(what: string, name: string, access: Access): Promise<string | undefined> {
   const auths = await givenAuths(what, access);
   if (auths === undefined) return undefined;
