@@ -13,7 +13,8 @@ export async function filesWith(texts: readonly string[], files: readonly string
   for (const file of files) {
     if ((await lstat(file).catch(() => undefined)) === undefined) continue; // it went meanwhile
     const patterns = texts.flatMap((text) => ['-e', text]);
-    const { stdout } = await run('grep', ['-c', '-a', '-F', ...patterns, '--', file], { okCodes: [0, 1, 2] });
+    // Lines end with NUL, so that the holes of a disk take no time.
+    const { stdout } = await run('grep', ['-c', '-z', '-a', '-F', ...patterns, '--', file], { okCodes: [0, 1, 2] });
     if (Number(stdout) > 0) found.push(file);
   }
   return found;
