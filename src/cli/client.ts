@@ -17,14 +17,26 @@ export interface Client {
     schema: S,
   ): Promise<v.InferOutput<S>>;
   /** Streams the response's body. */
-  stream(method: 'GET' | 'POST', path: string, body?: unknown): Promise<IncomingMessage>;
+  /** `signal` ends the connection; both the request and the answer then fail with its reason. */
+  stream(method: 'GET' | 'POST', path: string, body?: unknown, signal?: AbortSignal): Promise<IncomingMessage>;
   open(path: string): WebSocket;
 }
 
 export function createClient(socketPath: string): Client {
-  const call = async (method: string, path: string, body: unknown): Promise<IncomingMessage> => {
+  const call = async (method: string, path: string, body: unknown, signal?: AbortSignal): Promise<IncomingMessage> => {
     const response = await new Promise<IncomingMessage>((resolve, reject) => {
-      const outgoing = request({ socketPath, method, path, agent: false }, resolve);
+      let answer: IncomingMessage | undefined;
+      const outgoing = request({ socketPath, method, path, agent: false }, (incoming) => {
+        answer = incoming;
+        resolve(incoming);
+      });
+      const abort = () => {
+        reject(signal?.reason);
+        (answer ?? outgoing).destroy(signal?.reason);
+      };
+      signal?.addEventListener('abort', abort, { once: true });
+      outgoing.once('close', () => signal?.removeEventListener('abort', abort));
+      if (signal?.aborted === true) abort();
       outgoing.once('error', (cause: NodeJS.ErrnoException) => reject(nobodyThere(socketPath, cause)));
       outgoing.end(body === undefined ? undefined : JSON.stringify(body));
     });
@@ -36,7 +48,7 @@ export function createClient(socketPath: string): Client {
   return {
     get: async (path, schema) => await json(await call('GET', path, undefined), schema),
     send: async (method, path, body, schema) => await json(await call(method, path, body), schema),
-    stream: (method, path, body) => call(method, path, body),
+    stream: (method, path, body, signal) => call(method, path, body, signal),
     open: (path) => new WebSocket(`ws+unix://${socketPath}:${path}`, { perMessageDeflate: false }),
   };
 }

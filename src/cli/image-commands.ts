@@ -49,7 +49,7 @@ export function imageCommands(
 ): readonly CommandRow[] {
   const { terminal } = parts;
   const follow = (path: string, request: unknown) =>
-    withClient('images', (client) => work(client, path, request, terminal));
+    withClient('images', (client, ends) => work(client, path, request, { terminal, signal: ends.any }));
   return [
     {
       name: 'pull',
@@ -65,7 +65,7 @@ export function imageCommands(
           const file = authfile === undefined ? undefined : resolve(authfile);
           const logins = await loginsFor(images, parts, ends.any, file);
           const request: PullRequestInput = { reference, insecure, ...logins };
-          await work(client, '/v1/images/pull', request, terminal);
+          await work(client, '/v1/images/pull', request, { terminal, signal: ends.any });
         });
       },
     },
@@ -150,8 +150,13 @@ function tagless({ digests }: ImageSummary): string {
 }
 
 /** Starts a long operation and shows its progress. */
-async function work(client: Client, path: string, request: unknown, terminal: Terminal): Promise<void> {
-  for await (const line of lines(await client.stream('POST', path, request))) {
+async function work(
+  client: Client,
+  path: string,
+  request: unknown,
+  { terminal, signal }: { readonly terminal: Terminal; readonly signal: AbortSignal },
+): Promise<void> {
+  for await (const line of lines(await client.stream('POST', path, request, signal))) {
     const progress = v.parse(imageProgressSchema, JSON.parse(line));
     if (progress.message !== undefined) await write(terminal.stderr, `podvm: ${progress.message}\n`);
     if (progress.error !== undefined) throw fromErrorBody(progress.error);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
-import { EventEmitter } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import { mkdtempDisposable, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:http';
+import { createServer, type ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
@@ -10,6 +10,7 @@ import * as v from 'valibot';
 import { WebSocketServer } from 'ws';
 import { type DiskUsage, diskUsageSchema } from '#api/disk-usage.ts';
 import { PodvmError } from '#base/errors.ts';
+import { poll } from '#host/wait.ts';
 import { runProgram } from './program.ts';
 import type { ProgramParts } from './program-parts.ts';
 import type { Terminal } from './terminal.ts';
@@ -349,6 +350,31 @@ describe('a command that must clean up', () => {
       assert.deepEqual(signals.eventNames(), []);
     });
   }
+
+  it('ends the pull of an image, which the node then gives up', async () => {
+    await using directory = await mkdtempDisposable(join(tmpdir(), 'podvm-cli-'));
+    const socketPath = join(directory.path, 'podvm.sock');
+    await using server = createServer().listen(socketPath);
+    await once(server, 'listening');
+    for (const isAnswered of [false, true]) {
+      const program = openProgram({
+        ensureServed: () => Promise.resolve({ socketPath, [Symbol.asyncDispose]: () => Promise.resolve() }),
+      });
+      const ended = program.type('image', 'pull', 'app:1');
+      const [, response] = (await once(server, 'request')) as [unknown, ServerResponse];
+      const gone = once(response, 'close');
+      if (isAnswered) {
+        response.write('{"message":"downloading"}\n');
+        await poll(async () => program.said.stderr.includes('downloading') || undefined, {
+          everyMs: 1,
+          signal: AbortSignal.timeout(5000),
+        });
+      }
+      program.signals.emit('SIGINT');
+      assert.equal(await ended, 130);
+      await gone;
+    }
+  });
 
   it('heeds a signal that nothing heeds while it starts', async () => {
     let disposed = 0;
