@@ -23,13 +23,11 @@ async function execs({ kubectl, first }: FirstTour): Promise<void> {
   const { stdout } = await kubectl.try(['exec', '-i', 'volumes', '--', 'sha256sum'], { input });
   assert.equal(stdout.split(' ')[0], sum);
   assert.equal((await kubectl.try(['exec', 'volumes', '--', 'sh', '-c', 'exit 7'])).code, 7);
-  await using typed = first.node.speak(
-    'script',
-    '-qfec',
-    'kubectl exec -it volumes -- sh -c "tty; stty size; cat"',
-    '/dev/null',
-  );
-  await typed.says(/\/dev\/pts\/\d+/);
+  // The client reports the size of its terminal once the command runs.
+  const script = `tty; until stty size 2>/dev/null | grep "33 77"; do sleep 0.1; done; cat`;
+  const command = `stty rows 33 cols 77; kubectl exec -it volumes -- sh -c '${script}'`;
+  await using typed = first.node.speak('script', '-qfec', command, '/dev/null');
+  await typed.says(/\/dev\/pts\/\d+\r?\n33 77\r?\n/);
   typed.write('typed\n\u0004');
   await typed.says(/typed\r?\ntyped/);
   assert.equal(await typed.ends(), 0);
