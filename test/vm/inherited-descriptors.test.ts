@@ -6,6 +6,7 @@ import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { after, before, suite, test } from 'node:test';
+import { run } from '#host/run.ts';
 import { poll } from '#host/wait.ts';
 import { keeperSocketsOf } from '#shim/keeper/keeper-sockets.ts';
 import { type CliNode, openCliNode, repo } from './cli-node.ts';
@@ -46,13 +47,15 @@ readlink /proc/$$/fd/* >>${place}/of-plugin
 exec /usr/lib/cni/bridge
 `;
 
+const bridge = 'podvm-noting';
+
 const network = (place: string) => ({
   cniVersion: '1.0.0',
   name: 'podvm-descriptors',
   plugins: [
     {
       type: 'noting-bridge',
-      bridge: 'podvm-noting',
+      bridge,
       ipam: { type: 'host-local', dataDir: join(place, 'ipam'), ranges: [[{ subnet: '10.213.77.0/28' }]] },
     },
   ],
@@ -84,6 +87,7 @@ await suite('a podvm that was started with descriptors', { skip: await whyNoVm()
   });
   after(async () => {
     await node[Symbol.asyncDispose]();
+    await run('ip', ['link', 'delete', bridge], { okCodes: [0, 1] }); // the plugin leaves it
     connections.close();
   });
 
