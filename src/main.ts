@@ -82,13 +82,16 @@ const parts: ProgramParts = {
     return { socketPath: config.socketPath, ...(await serveHere(config, here, write, ends)) };
   },
   serveLeftPods: async (options, signal) => {
+    const { isServed } = await import('#host/is-served.ts');
+    const config = configure(options);
+    if (!config.startsNode || (await isServed(config.socketPath))) return; // most commands load nothing of a node
     const { serveLeftPods } = await import('#daemon/left-pods.ts');
-    await serveLeftPods(configure(options), (line) => process.stderr.write(line), signal);
+    await serveLeftPods(config, (line) => process.stderr.write(line), signal);
   },
   knownPods: async (options) => {
     const { isServed } = await import('#host/is-served.ts');
     const config = configure(options);
-    if (!(await isServed(config.socketPath))) await parts.serveLeftPods(options, new AbortController().signal);
+    await parts.serveLeftPods(options, new AbortController().signal);
     if (await isServed(config.socketPath)) return servedBy(config.socketPath);
     const { serveEndedPods } = await import('#daemon/ended-pods.ts');
     return await serveEndedPods(config, (line) => process.stderr.write(line));
