@@ -41,7 +41,6 @@ export interface NodePodsParts extends RunParts {
 interface Beginning {
   readonly id: string;
   readonly before?: { readonly left: UnfinishedPod; readonly sandbox: Sandbox; readonly hasLostSecrets: boolean };
-  readonly signal?: AbortSignal;
 }
 
 /** Starts, finds, removes and restarts the pods of this process, including those that have ended. */
@@ -62,13 +61,11 @@ export class NodePods implements AsyncDisposable {
    * Starts all of the pods or none. Each replaces an ended pod of the same name. Subscribers in the same turn of the
    * event loop miss no event. Errors: `alreadyExists`.
    */
-  start(sources: readonly PodSource[], options: StartOptions, signal?: AbortSignal): readonly LivePod[] {
+  start(sources: readonly PodSource[], options: StartOptions): readonly LivePod[] {
     for (const { pod } of sources) {
       if (this.#parts.pods.has(pod.metadata.namespace, pod.metadata.name)) throw nameRuns(pod.metadata);
     }
-    return sources.map((source) =>
-      this.#beginOne(source, options, { id: randomUUID(), signal: signal ?? new AbortController().signal }),
-    );
+    return sources.map((source) => this.#beginOne(source, options, { id: randomUUID() }));
   }
 
   /** Takes over the pods that an earlier process left running, and records those that have ended since. */
@@ -234,7 +231,7 @@ export class NodePods implements AsyncDisposable {
     return started;
   }
 
-  #beginOne(source: PodSource, options: StartOptions, { id, before, signal }: Beginning): LivePod {
+  #beginOne(source: PodSource, options: StartOptions, { id, before }: Beginning): LivePod {
     const { ended, keeping, node } = this.#parts;
     const { configMaps, secrets, logins = [], hasLostLogins = false, network } = source;
     const { terminalSize } = options;
@@ -250,7 +247,7 @@ export class NodePods implements AsyncDisposable {
     };
     const pod =
       before === undefined
-        ? startPod(source.pod, config, this.#parts, signal ?? new AbortController().signal)
+        ? startPod(source.pod, config, this.#parts, new AbortController().signal)
         : resumePod(source.pod, config, this.#parts, { memory: before.left.live.memory, sandbox: before.sandbox });
     const { namespace, name } = pod;
     const listed = this.#parts.pods.add(pod);
