@@ -101,7 +101,7 @@ describe('a pod that the next process takes over', () => {
     assert.deepEqual(await readdir(second.kept), []);
   });
 
-  test('is stopped, removed, attached to and kept busy for as any other', async () => {
+  test('keeps the node from its idle end, and can be attached to, stopped and removed', async () => {
     const first = await openAdmin();
     await detach(first, never);
     await using second = await first.next();

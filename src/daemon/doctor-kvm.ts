@@ -2,6 +2,7 @@ import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
+import { openDeadline } from '#host/deadline.ts';
 import { run } from '#host/run.ts';
 import { createProgress } from '#setup/progress.ts';
 import { readReady } from '#setup/setup.ts';
@@ -19,7 +20,8 @@ export async function checkKvm(
   ending: AbortSignal,
 ): Promise<readonly Finding[]> {
   const directory = join(config.root, 'probe');
-  const signal = AbortSignal.any([ending, AbortSignal.timeout(120_000)]);
+  using deadline = openDeadline(120_000, ending);
+  const { signal } = deadline;
   const openAsVmm = async () => {
     await mkdir(directory, { recursive: true, mode: 0o711 });
     const own = await mkdtemp(join(directory, 'kvm-'));
@@ -41,7 +43,7 @@ export async function checkKvm(
 
 /** Checks that need more than the files of the host. */
 interface KvmTrials {
-  /** Opens the device as the user of a VMM. Returns how it got it. Errors: any, when it cannot. */
+  /** Opens the device as the user of a VMM. Returns which device node the user opened. Errors: those of `openAsUser`. */
   readonly openAsVmm: () => Promise<string>;
   /** Boots a guest by KVM; undefined before set-up. */
   readonly boot: () => Promise<BootOutcome | undefined>;
@@ -203,7 +205,10 @@ function templatesFinding(host: KvmHost): Finding {
   return { name: 'kvm templates', status: 'ok', detail };
 }
 
-/** Opens the device as an unprivileged user, with the node that a machine in `directory` would get. */
+/**
+ * Opens the device as an unprivileged user, with the device node that a machine in `directory` would get. Errors: those
+ * of `openableNode` and `run`; `cancelled`.
+ */
 export async function openAsUser(
   device: DeviceNode,
   directory: string,

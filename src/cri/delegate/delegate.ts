@@ -115,7 +115,7 @@ export class Delegate implements Disposable {
     }
   }
 
-  /** Records that the delegate answers: any error but `unavailable` is an answer, too. */
+  /** Records that the delegate answers. Errors other than `unavailable` are answers. */
   #learn(error: unknown): void {
     this.#is(kindOf(error) === 'unavailable' ? 'away' : 'here', error);
   }

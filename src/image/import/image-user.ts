@@ -1,7 +1,7 @@
 /**
- * User of the jails: an attacker who exploits a program that reads images gains only this user's rights. It is not
- * `nobody`, because services of a host run as that user too and could then read a pull's credentials or change an image
- * that is being made. It is the id below those of VMMs (`src/sandbox/names.ts`).
+ * User of the jails: an attacker who exploits a program that reads images gains only this user's rights. The user
+ * `nobody` would not do: services of the host run as `nobody`, and could read a pull's credentials or change an
+ * unfinished image. The id is the one below those of VMMs (`src/sandbox/names.ts`).
  */
 export const imageUser = 1_879_100_031;
 
