@@ -14,8 +14,6 @@ import { poll } from '#host/wait.ts';
 import { runProgram } from './program.ts';
 import type { ProgramParts } from './program-parts.ts';
 import type { Terminal } from './terminal.ts';
-import { write } from './terminal.ts';
-import { catchEndSignals } from './end-signals.ts';
 import { execOptions, parseExecWords } from './exec-words.ts';
 import { foreignWords } from './foreign-words.ts';
 import { Command } from 'commander';
@@ -395,42 +393,5 @@ describe('a command that must clean up', () => {
     await opened;
     outputGone.abort();
     assert.equal(await ended, 141);
-  });
-});
-
-describe('catchEndSignals()', () => {
-  const outputGone = new AbortController().signal;
-
-  it('ignores SIGHUP under nohup', () => {
-    const source = new EventEmitter();
-    using ends = catchEndSignals(source, { outputGone }, true);
-    assert.equal(source.emit('SIGHUP'), true);
-    assert.equal(ends.any.aborted, false);
-    source.emit('SIGTERM');
-    assert.equal(ends.exitCode, 143);
-  });
-
-  it('passes each signal to listeners, and has the exit code of the first', () => {
-    const source = new EventEmitter();
-    using ends = catchEndSignals(source, { outputGone }, false);
-    const heard: string[] = [];
-    const leave = ends.listen((signal) => heard.push(signal));
-    for (const signal of ['SIGHUP', 'SIGHUP', 'SIGINT']) source.emit(signal);
-    leave();
-    source.emit('SIGINT');
-    assert.deepEqual(heard, ['SIGHUP', 'SIGHUP', 'SIGINT']);
-    assert.equal(ends.exitCode, 129);
-  });
-});
-
-describe('write()', () => {
-  it('leaves no listener behind after repeated waits', async () => {
-    const slow = new PassThrough({ highWaterMark: 1 });
-    for (let times = 0; times < 20; times += 1) {
-      const written = write(slow, 'much');
-      slow.read();
-      await written;
-    }
-    assert.deepEqual([slow.listenerCount('drain'), slow.listenerCount('close')], [0, 0]);
   });
 });
