@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
+import { descriptors } from './descriptors.ts';
 import { poll } from './wait.ts';
 import { statFields } from './process-stat.ts';
 
@@ -12,19 +13,21 @@ export interface ProcessIdentity {
 }
 
 const killDeadlineMs = 10_000;
+/** Errors that tell nothing about the process. */
+const lacking: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);
 
 /** Returns the pids of all present processes. Any of them may be gone when it is used. */
 export async function allPids(): Promise<readonly number[]> {
   return (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
 }
 
-/** Returns the process with that pid, even a zombie; undefined if there is none. */
+/** Returns the process with that pid, even a zombie; undefined if there is none. Errors: those of `readProcessFile`. */
 export async function identify(pid: number): Promise<ProcessIdentity | undefined> {
   const found = await lookUp(pid);
   return found === undefined ? undefined : { pid, startTicks: found.startTicks };
 }
 
-/** Whether exactly this process runs; a zombie does not. */
+/** Whether exactly this process runs; a zombie does not. Errors: those of `readProcessFile`. */
 export async function isRunning({ pid, startTicks }: ProcessIdentity): Promise<boolean> {
   const found = await lookUp(pid);
   return found !== undefined && found.startTicks === startTicks && found.state !== 'Z' && found.state !== 'X';
@@ -44,10 +47,25 @@ export function isStopped({ pid, startTicks }: ProcessIdentity): boolean {
 }
 
 async function lookUp(pid: number): Promise<{ startTicks: string; state: string } | undefined> {
+  const text = await readProcessFile(pid, 'stat');
+  return text === undefined ? undefined : fieldsOf(text);
+}
+
+/**
+ * Reads a file of a process in /proc, if need be with the reserve of descriptors. Undefined when the process is gone.
+ * Errors: `EMFILE`, `ENFILE`, `ENOMEM`, which must not be taken for its end.
+ */
+export async function readProcessFile(pid: number, file: string): Promise<string | undefined> {
+  const read = () => readFile(`/proc/${pid}/${file}`, 'latin1');
   try {
-    return fieldsOf(await readFile(`/proc/${pid}/stat`, 'latin1'));
-  } catch {
-    return undefined; // ENOENT, or ESRCH while reading: both mean that it is gone
+    return await read().catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EMFILE') throw error;
+      descriptors.ranOut();
+      return read();
+    });
+  } catch (error) {
+    if (lacking.has((error as NodeJS.ErrnoException).code ?? '')) throw error; // SAFE: only read
+    return undefined; // ENOENT, or ESRCH while reading
   }
 }
 
@@ -58,7 +76,8 @@ function fieldsOf(text: string): { startTicks: string; state: string } | undefin
 }
 
 /**
- * Sends SIGKILL if the pid is still that process, and waits until it is gone. Errors: `internal` if it does not end.
+ * Sends SIGKILL if the pid is still that process, and waits until it is gone. Errors: `internal` if it does not
+ * end, and those of `readProcessFile`.
  */
 export async function killProcess(identity: ProcessIdentity): Promise<void> {
   if (!(await isRunning(identity))) return;
@@ -80,7 +99,11 @@ function signalProcess(pid: number): void {
   }
 }
 
-/** Resolves when the process is gone or the signal aborts. Polls 100 times a second at first, later twice. */
+/**
+ * Resolves when the process is gone or the signal aborts. Polls 100 times a second at first, later twice. A process that
+ * cannot be looked up counts as running.
+ */
 export async function waitUntilGone(identity: ProcessIdentity, signal: AbortSignal): Promise<void> {
-  await poll(async () => ((await isRunning(identity)) ? undefined : true), { everyMs: 10, slowestMs: 500, signal });
+  const isGone = async () => ((await isRunning(identity).catch(() => true)) ? undefined : true);
+  await poll(isGone, { everyMs: 10, slowestMs: 500, signal });
 }

@@ -1,18 +1,19 @@
 import { readFile } from 'node:fs/promises';
-import { allPids, identify, type ProcessIdentity } from '#host/process-identity.ts';
+import { allPids, identify, type ProcessIdentity, readProcessFile } from '#host/process-identity.ts';
 
 /**
  * Processes of the user `uid` that have the sandbox's directory, identified by its random id, in their command line or
  * their mounts: a VMM whose starter was killed before it could record the pid. A name that a process merely sees, such as
- * that of a network namespace in /run/netns, does not count.
+ * that of a network namespace in /run/netns, does not count. Errors: those of `readProcessFile`, since a process that was
+ * not looked up may be one.
  */
 export async function processesOf(uid: number, sandboxId: string): Promise<readonly ProcessIdentity[]> {
   const found: ProcessIdentity[] = [];
   for (const pid of await allPids()) {
-    const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
-    if (!new RegExp(`^Uid:\\s${uid}\\s`, 'm').test(status)) continue;
-    const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-    const mounts = await readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => '');
+    const read = async (file: string) => (await readProcessFile(pid, file)) ?? '';
+    if (!new RegExp(`^Uid:\\s${uid}\\s`, 'm').test(await read('status'))) continue;
+    const command = await read('cmdline');
+    const mounts = await read('mountinfo');
     const identity = await identify(pid);
     const isGiven =
       command.includes(sandboxId) || mountedPaths(mounts).some((path) => path.split('/').includes(sandboxId));
