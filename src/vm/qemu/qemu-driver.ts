@@ -125,9 +125,10 @@ export async function startQemuMachine(
   clock.mark('prepare');
 
   const vmm = await spawn(options, spec, beginning, directory, signal);
-  const cgroup = await confineOnce(options, spec, vmm);
+  let cgroup: HostCgroup | undefined;
   undo.defer(() => cgroup?.remove());
   undo.defer(() => killProcess(vmm.identity));
+  cgroup = await confineOnce(options, spec, vmm);
   const protect = (score: number) => protectOnce(options, vmm.identity, score);
   if (spec.hostLimits?.oomScoreAdj !== undefined) await protect(spec.hostLimits.oomScoreAdj);
   clock.mark('jail');
@@ -250,7 +251,7 @@ async function protectOnce(options: QemuDriverOptions, identity: ProcessIdentity
 
 /**
  * Confines a VMM. A failure is logged once and does not fail the start unless the cgroup is required: the guest's
- * limits still hold.
+ * limits still hold. After an error, the caller ends the VMM.
  */
 async function confineOnce(
   options: QemuDriverOptions,
@@ -265,12 +266,8 @@ async function confineOnce(
     });
   } catch (error) {
     if (!(await isRunning(identity))) return undefined; // it has ended: reported elsewhere
-    if (error instanceof PodvmError) {
-      await killProcess(identity);
-      throw error; // the parent is missing
-    }
+    if (error instanceof PodvmError) throw error; // the parent is missing
     if (options.requiresCgroup === true) {
-      await killProcess(identity);
       throw new PodvmError('failedPrecondition', `Cannot start machine ${id}: the host sets no limits for it`, {
         cause: error,
         fix: 'Give podvm the cgroup controllers memory, cpu and pids (with diskRate io, too: Delegate=yes), or run pods without: hostLimits: preferred in the configuration, or PODVM_HOST_LIMITS=preferred.',
