@@ -188,6 +188,27 @@ test('upgrade() to parts of which no template can be made changes nothing, and s
   assert.equal(sandbox.status.parts.key, 'k1');
 });
 
+test('an upgrade that is cancelled while a template is made leaves no machine', async () => {
+  await using there = await openFakeSandboxes();
+  const { sandboxes, parts, directory } = there;
+  await (await sandboxes.run(sandboxSpec, never)).remove();
+  const making = Promise.withResolvers<void>();
+  const driver: typeof parts.driver = {
+    ...parts.driver,
+    hasTemplate: async () => false,
+    async makeTemplate(_spec, _exercise, signal) {
+      making.resolve();
+      await untilAborted(new Promise<never>(() => {}), signal);
+    },
+  };
+  const stop = new AbortController();
+  const upgrade = sandboxes.upgrade({ ...parts, driver }, stop.signal);
+  await making.promise;
+  stop.abort();
+  await assert.rejects(upgrade, is('cancelled'));
+  await assertNothingLeft(directory, parts);
+});
+
 test('an upgrade with no sandbox leaves the old parts unused at once', async () => {
   await using there = await openFakeSandboxes();
   const { unused } = await there.sandboxes.upgrade(there.parts, never);

@@ -218,7 +218,9 @@ class SandboxTable implements OpenSandboxes {
 
   async upgrade(parts: Parts, signal: AbortSignal): Promise<{ readonly unused: Promise<void> }> {
     const { shared } = this.#options;
+    await using undo = new AsyncDisposableStack();
     const templates = createTemplates({ ...shared, parts });
+    undo.defer(() => templates.settled()); // otherwise the machine of a cancelled one would outlive this process
     const { nominal } = machineSizeOf('a machine', {}, shared.limits.size);
     if (nominal !== undefined && shared.template === 'on') {
       const both = AbortSignal.any([signal, this.#closing.signal]);
@@ -230,8 +232,10 @@ class SandboxTable implements OpenSandboxes {
         );
       }
     }
+    this.#closing.signal.throwIfAborted();
     const old = this.#generation;
     this.#generation = this.#generationOf(parts, templates);
+    undo.move();
     await old.close();
     return { unused: old.retire() };
   }

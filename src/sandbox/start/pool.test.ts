@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log.ts';
+import { untilAborted } from '#host/until-aborted.ts';
 import { containerSpec, sandboxSpec } from '../testing/examples.ts';
 import { createFakeParts, type FakeParts } from '../testing/fake-parts.ts';
 import type { Sandbox, SandboxSpec } from '../sandbox.ts';
@@ -16,13 +17,16 @@ async function openWithPool(poolSize: number, prepare: (parts: FakeParts) => voi
   const directory = await mkdtemp(join(tmpdir(), 'podvm-pool-'));
   const parts = createFakeParts(directory);
   prepare(parts);
-  const memory = { availableBytes: Number.MAX_SAFE_INTEGER, hasDescriptors: true };
+  const memory = { availableBytes: Number.MAX_SAFE_INTEGER, hasDescriptors: true, isReadable: true };
   const surroundings = {
     nowMs: () => Date.now(),
     // A hundred times as fast: the pool waits for some seconds after a start until it makes a machine.
     monotonicNs: () => process.hrtime.bigint() * 100n,
     randomBytes: (count: number) => crypto.getRandomValues(new Uint8Array(count)),
-    availableBytes: async () => memory.availableBytes,
+    async availableBytes() {
+      if (memory.isReadable) return memory.availableBytes;
+      throw Object.assign(new Error('EMFILE: too many open files'), { code: 'EMFILE' });
+    },
     hasDescriptors: () => memory.hasDescriptors,
   };
   const sandboxes = await openSandboxes({ directory, parts, log: silentLog, surroundings, poolSize }, never);
@@ -172,6 +176,61 @@ test('spare machines are ended when descriptors are scarce, and a pod is refused
   await node.untilDirectories(0);
   node.memory.hasDescriptors = true;
   await node.sandboxes.run(named('web'), never);
+});
+
+test('a check of the node that fails ends neither the pool nor its machines, and podvm leaves none', async () => {
+  await using node = await openWithPool(1);
+  const spares = await node.untilDirectories(1);
+  node.memory.isReadable = false;
+  await node.sandboxes.warmUp('pool', never);
+  assert.deepEqual(await node.directories(), spares);
+  node.memory.isReadable = true;
+  await node.sandboxes.run(named('web'), never);
+  await node.untilDirectories(2);
+  node.memory.isReadable = false;
+  await node.sandboxes.warmUp('pool', never);
+});
+
+test('a machine is thrown away if its template cannot be looked up', async () => {
+  let isReadable = true;
+  await using node = await openWithPool(1, (parts) => {
+    parts.before = async (step) => void (isReadable &&= step !== 'driver.start');
+    parts.driver.hasTemplate = () => (isReadable ? Promise.resolve(true) : Promise.reject(new Error('EMFILE')));
+  });
+  await node.sandboxes.warmUp('pool', never);
+  assert.deepEqual(await node.directories(), []);
+});
+
+/** Opens a pool of one machine and calls `act` with the number and the signal of each step of the machine's start. */
+const openAt = (act: (at: number, signal: AbortSignal) => Promise<void>) => {
+  let at = 0;
+  return openWithPool(1, (parts) => {
+    parts.before = async (_step, signal) => {
+      at += 1;
+      await act(at, signal);
+    };
+  });
+};
+
+test('the end of podvm at any moment of the start of a machine leaves nothing', async () => {
+  let moments = 0;
+  {
+    await using node = await openAt(async (at) => void (moments = at));
+    await node.untilDirectories(1);
+  }
+  assert.ok(moments >= 8, `${moments} steps`);
+  for (let moment = 1; moment <= moments; moment += 1) {
+    for (const finishesLate of [false, true]) {
+      const reached = Promise.withResolvers<void>();
+      await using _node = await openAt(async (at, signal) => {
+        if (at !== moment) return;
+        reached.resolve();
+        const ended = untilAborted(new Promise<never>(() => {}), signal);
+        await (finishesLate ? ended.catch(() => undefined) : ended);
+      });
+      await reached.promise;
+    }
+  }
 });
 
 test('spares are thrown away when there is another template', async () => {

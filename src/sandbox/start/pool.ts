@@ -114,33 +114,38 @@ class SparePool implements Pool {
     this.#tellWaiters();
   }
 
-  /** The only place where spares are made and discarded. */
+  /** The only place where spares are made and discarded. A failed round delays the next one. */
   async #tend(): Promise<void> {
-    const { log } = this.#context.surroundings;
     const closed = this.#closing.signal;
     while (!closed.aborted) {
       this.#wake = Promise.withResolvers();
-      const scarcity = await this.#scarcity();
-      const isScarce = scarcity !== undefined;
-      if (isScarce) await this.#drain(scarcity);
-      else if (!(await this.#isTemplateCurrent())) await this.#drain('their template changed');
-      else if (!this.#areImagesThere) await this.#drain('their image was removed');
-      let isResting = isScarce;
-      const wanted = this.#demand.wanted(this.#nowMs);
-      if (this.#spares.length > wanted) await this.#drain('fewer are needed', wanted);
-      if (!isScarce && this.#spares.length < wanted && !this.#isBusy) {
-        try {
-          await this.#addSpare();
-          continue;
-        } catch (error) {
-          if (closed.aborted) return;
-          log.error('spare machine not made', error);
-          isResting = true;
-        }
+      let pauseMs = backOffMs;
+      try {
+        pauseMs = await this.#round();
+      } catch (error) {
+        if (closed.aborted) return;
+        this.#context.surroundings.log.error('spare machine not made', error);
+        this.#tellWaiters();
       }
-      if (isResting || this.#spares.length >= wanted) this.#tellWaiters();
-      await this.#rest(isResting ? backOffMs : this.#isBusy ? 50 : tendIntervalMs);
+      if (pauseMs > 0) await this.#rest(pauseMs);
     }
+  }
+
+  /** Discards machines that are not wanted, and makes one that is. Returns the time until the next round, in `ms`. */
+  async #round(): Promise<number> {
+    const scarcity = await this.#scarcity();
+    if (scarcity !== undefined) await this.#drain(scarcity);
+    else if (!(await this.#isTemplateCurrent())) await this.#drain('their template changed');
+    else if (!this.#areImagesThere) await this.#drain('their image was removed');
+    const wanted = this.#demand.wanted(this.#nowMs);
+    if (this.#spares.length > wanted) await this.#drain('fewer are needed', wanted);
+    const isScarce = scarcity !== undefined;
+    if (!isScarce && this.#spares.length < wanted && !this.#isBusy) {
+      await this.#addSpare();
+      return 0;
+    }
+    if (isScarce || this.#spares.length >= wanted) this.#tellWaiters();
+    return isScarce ? backOffMs : this.#isBusy ? 50 : tendIntervalMs;
   }
 
   async #scarcity(): Promise<string | undefined> {
@@ -171,10 +176,10 @@ class SparePool implements Pool {
     await using holdings = new Holdings();
     const site = { context: this.#context, order: this.#order, phases };
     const made = await runSteps(spareSteps, { site, phases, holdings }, signal);
-    const spare: Spare = { made, holdings: new Holdings().takeFrom(holdings) };
-    void made.machine.exited.then(() => this.#lose(spare));
     this.#hasTemplate = await this.#isThereTemplate();
+    const spare: Spare = { made, holdings: new Holdings().takeFrom(holdings) };
     this.#spares.push(spare);
+    void made.machine.exited.then(() => this.#lose(spare));
     surroundings.log.info('spare machine made', { sandbox: made.record.id, ms: this.#nowMs - startedMs });
   }
 
