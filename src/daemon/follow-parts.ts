@@ -87,7 +87,9 @@ class PartsFollower {
     const before = this.#held;
     this.#held = held;
     this.#old.add(before);
-    void unused.then(() => this.#remove(before));
+    unused
+      .then(() => this.#remove(before))
+      .catch((error: unknown) => this.#options.log.error('old parts not released', error));
   }
 
   /** Releases the old parts and removes those that no other process uses. */

@@ -56,13 +56,13 @@ export class RecordFiles<Saved, Read = Saved> {
 
   #inTurn(id: string, act: () => Promise<void>): Promise<void> {
     const { what, log } = this.#options;
-    const mine = (this.#last.get(id) ?? Promise.resolve()).then(act).catch((error: unknown) => {
-      log.error(`record of ${what} not written`, error, { id });
-    });
+    const mine: Promise<void> = (this.#last.get(id) ?? Promise.resolve())
+      .then(act)
+      .catch((error: unknown) => log.error(`record of ${what} not written`, error, { id }))
+      .finally(() => {
+        if (this.#last.get(id) === mine) this.#last.delete(id);
+      });
     this.#last.set(id, mine);
-    void mine.then(() => {
-      if (this.#last.get(id) === mine) this.#last.delete(id);
-    });
     return mine;
   }
 

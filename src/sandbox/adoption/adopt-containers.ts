@@ -93,7 +93,9 @@ async function goOn(
     await attach();
   });
   undo.move();
-  void io.output.ended.then(() => io[Symbol.asyncDispose]());
+  io.output.ended
+    .then(() => io[Symbol.asyncDispose]())
+    .catch((error: unknown) => log.error('output not closed', error, { container: spec.name }));
   return { record, made: { ...factsOf(record), ...io, mounts: held }, listed };
 }
 

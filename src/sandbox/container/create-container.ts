@@ -88,7 +88,9 @@ export async function createInGuest(
   await container.saved;
   unmounting.move(); // released when the container is removed
   const owned = undo.move();
-  void io.output.ended.then(() => owned.disposeAsync());
+  io.output.ended
+    .then(() => owned.disposeAsync())
+    .catch((error: unknown) => site.log.error('output not closed', error, { container: spec.name }));
 }
 
 async function holdRootfs(

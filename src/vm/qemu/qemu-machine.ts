@@ -249,7 +249,7 @@ export class QemuMachine implements Machine {
     else this.#channel?.destroy(new PodvmError('unavailable', 'the guest has closed its end of the channel'));
   }
 
-  /** Waits for the end of the process. A closed QMP channel alone does not end the machine. */
+  /** Waits for the end of the process; never rejects. A closed QMP channel alone does not end the machine. */
   async #awaitEnd(): Promise<void> {
     const { ended, directory, qmp, console, cgroup } = this.#vmm;
     using _ = boundLog(directory.vmmLog);
@@ -257,9 +257,9 @@ export class QemuMachine implements Machine {
     const code = (await within(ended ?? Promise.resolve('unknown' as const), { ms: codeDeadlineMs })) ?? 'unknown';
     this.#channel?.destroy();
     await within(console?.finished() ?? Promise.resolve(), { ms: consoleDeadlineMs });
-    await console?.[Symbol.asyncDispose]();
+    await console?.[Symbol.asyncDispose]().catch(() => undefined); // a debugging aid
     qmp.close();
-    const tail = await logTail(directory.vmmLog);
+    const tail = await logTail(directory.vmmLog).catch(() => []);
     const outOfMemory = (await cgroup?.wasOutOfMemory()) ?? false;
     await cgroup?.remove().catch(() => undefined); // an empty cgroup is harmless; the next start removes it
     await directory.sweep().catch(() => undefined); // the directory's owner removes it and reports errors
