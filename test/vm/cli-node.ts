@@ -1,7 +1,9 @@
+import assert from 'node:assert/strict';
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { chmod, cp, mkdir, mkdtemp, readdir, rm, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { removeDefaultNetwork } from '#network/default-network.ts';
+import { findOrphans } from '#sandbox/recovery/orphans.ts';
 
 export const repo = join(import.meta.dirname, '../..');
 /** Time for a program that was left running to end after a signal, in `ms`. */
@@ -76,18 +78,26 @@ export async function openCliNode({
     start,
     type: async (args, input) => await start(args, input).ended,
     async [Symbol.asyncDispose]() {
-      // Ends programs that a test left running as a user would: with Ctrl-C, and with a second one after a while.
-      const left = [...running];
-      for (const { child } of left) child.kill('SIGINT');
-      const impatience = setTimeout(() => {
-        for (const { child } of left) child.kill('SIGINT');
-      }, politeMs);
-      await Promise.all(left.map((typed) => typed.ended));
-      clearTimeout(impatience);
+      // Clients first: the pod of a client that lives longer than its daemon stays for the next one.
+      for (const isDaemon of [false, true])
+        await endAll([...running].filter(({ child }) => child.spawnargs.includes('daemon') === isDaemon));
+      const left = await findOrphans(root);
+      if (left.length > 0) await start(['stop', '--orphaned']).ended;
       await removeDefaultNetwork(join(root, 'network'), AbortSignal.timeout(30_000));
       await rm(root, { recursive: true, force: true });
+      assert.deepEqual(left, [], 'the test has left machines');
     },
   };
+}
+
+/** Ends programs that a test left running as a user would: with Ctrl-C, and with a second one after a while. */
+async function endAll(left: readonly Typed[]): Promise<void> {
+  for (const { child } of left) child.kill('SIGINT');
+  const impatience = setTimeout(() => {
+    for (const { child } of left) child.kill('SIGINT');
+  }, politeMs);
+  await Promise.all(left.map((typed) => typed.ended));
+  clearTimeout(impatience);
 }
 
 function startPodvm(podvm: string, env: NodeJS.ProcessEnv, args: readonly string[], input: string): Typed {
