@@ -2,14 +2,12 @@ import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { again, codeOf, ready, type Engine } from '#engine/engine.ts';
 import type { Children } from '../process/children.ts';
+import { afterPauses } from '../process/poll.ts';
 import type { StartedProcess } from './launch.ts';
 
 export const crunStateRoot = '/run/crun';
 const workDirectory = '/run/podvm/crun';
-/**
- * Deadline of a call, in `ms`. It is long because a busy host may give the guest no processor: making a container takes
- * half a second of one.
- */
+/** Deadline of a call, in `ms`, counted in pauses (`afterPauses`). Making a container takes half a second of a processor. */
 const deadlineMs = 120_000;
 const maxLogBytes = 16 * 1024;
 
@@ -121,13 +119,13 @@ export class Crun {
     });
     this.#creating.set(call.id, pid);
     let isLate = false;
-    const timer = this.#parts.setTimer(deadlineMs, () => {
+    const done = afterPauses(this.#parts, deadlineMs, () => {
       isLate = true;
       this.#parts.kill(pid, 9);
     });
     const exit = await this.#children.wait(pid);
     this.#creating.delete(call.id);
-    this.#parts.clearTimer(timer);
+    done();
     if (isLate) throw new PodvmError('timeout', `Cannot create container: crun took over ${deadlineMs} ms`);
     if (exit.code !== 0) {
       throw new PodvmError('failedPrecondition', `Cannot create container: ${this.#lastWords(log, exit)}`);

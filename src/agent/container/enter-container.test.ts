@@ -4,14 +4,16 @@ import type { ChildExit, SpawnOptions } from '#engine/engine.ts';
 import { Entrance, type Entry } from './enter-container.ts';
 
 /**
- * An engine whose `podvm-enter` answers each request with reports; `sent`: the requests, `opened`: the open
+ * An engine whose `podvm-enter` answers each request with reports; `hangs`: it never does. `opened`: the open
  * descriptors.
  */
-function fakeEngine(answer: (cgroup: string) => readonly string[]) {
+function fakeEngine(answer: (cgroup: string) => readonly string[], hangs = false) {
   const opened = new Map<number, string>();
   const exits = new Map<number, (exit: ChildExit) => void>();
   const started: number[] = [];
   const plans: string[] = [];
+  const killed: number[] = [];
+  const timers: (() => void)[] = [];
   const queues = new Map<number, { readonly text: string; readonly fds: readonly number[] }[]>();
   let next = 10;
   let helperIsGone = false;
@@ -41,6 +43,7 @@ function fakeEngine(answer: (cgroup: string) => readonly string[]) {
       );
     },
     watch: (fd: number, _interest: number, handler: (events: number) => void) => {
+      if (hangs) return;
       for (let left = queues.get(fd)?.length ?? 0; left >= 0; left -= 1) handler(1);
     },
     unwatch: () => {},
@@ -57,16 +60,16 @@ function fakeEngine(answer: (cgroup: string) => readonly string[]) {
     readText: () => '0::/pod/c/inner\n',
     encodeUtf8: (text: string) => Buffer.from(text),
     decodeUtf8: (bytes: Uint8Array, offset = 0, length = 0) => Buffer.from(bytes).toString('utf8', offset, length),
-    setTimer: () => 1,
+    setTimer: (_ms: number, handler: () => void) => timers.push(handler),
     clearTimer: () => {},
-    kill: () => {},
+    kill: (pid: number) => void killed.push(pid),
   };
   const children = { onExit: (pid: number, handler: (exit: ChildExit) => void) => void exits.set(pid, handler) };
   const endHelper = (pid: number) => {
     helperIsGone = true;
     exits.get(pid)?.({ pid, code: undefined, signal: 9, maxRssKiB: 0 });
   };
-  return { entrance: new Entrance({ engine, children }), opened, started, plans, endHelper };
+  return { entrance: new Entrance({ engine, children }), opened, started, plans, killed, timers, endHelper };
 }
 
 const entry: Entry = {
@@ -139,4 +142,16 @@ it('enter() takes the cgroup of the first process when the container has divided
   assert.equal(pid, 42);
   assert.ok(terminal > 0);
   assert.deepEqual(seen, ['/sys/fs/cgroup/pod/c', '/sys/fs/cgroup/pod/c/inner']);
+});
+
+it('enter() gives up a helper that hangs, after as many pauses as its deadline has seconds', async () => {
+  const { entrance, opened, started, killed, timers } = fakeEngine(() => [], true);
+  const entering = entrance.enter(entry, [-1, -1, -1]);
+  const failing = assert.rejects(entering, { kind: 'timeout', message: /did not begin within 60000 ms/ });
+  for (let pauses = 0; pauses < 59; pauses += 1) timers.shift()?.(); // each may have taken minutes
+  assert.deepEqual(killed, []);
+  timers.shift()?.();
+  await failing;
+  assert.deepEqual(killed, started);
+  assert.deepEqual([...opened.values()], kept);
 });

@@ -4,6 +4,7 @@ import type { ContainerParams } from '#wire/container-params.ts';
 import { open, signals } from '#engine/constants.ts';
 import { again, codeOf, ready, type Engine } from '#engine/engine.ts';
 import type { Children } from '../process/children.ts';
+import { afterPauses } from '../process/poll.ts';
 import { cgroupRoot } from './cgroups.ts';
 import { crunStateRoot } from './crun.ts';
 import type { StartedProcess } from './launch.ts';
@@ -46,6 +47,7 @@ export interface Entry {
   readonly planPath: string;
 }
 
+/** Time for a command to begin, in `ms`, counted in pauses (`afterPauses`). */
 const deadlineMs = 60_000;
 const maxReportBytes = 4096;
 
@@ -158,7 +160,7 @@ function outcomeOf(engine: Parts['engine'], reports: number, helper: number): Pr
   const { promise, resolve, reject } = Promise.withResolvers<Outcome>();
   const bytes = new Uint8Array(maxReportBytes);
   let outcome: Outcome = { terminal: -1 };
-  const timer = engine.setTimer(deadlineMs, () => {
+  const done = afterPauses(engine, deadlineMs, () => {
     engine.unwatch(reports);
     if (outcome.terminal >= 0) engine.close(outcome.terminal);
     for (const pid of [helper, outcome.pid]) if (pid !== undefined) kill(engine, pid);
@@ -171,7 +173,7 @@ function outcomeOf(engine: Parts['engine'], reports: number, helper: number): Pr
       outcome = { ...outcome, ...readReport(engine.decodeUtf8(bytes, 0, message.bytes), message.fds) };
       return;
     }
-    engine.clearTimer(timer);
+    done();
     engine.unwatch(reports);
     resolve(outcome);
   });

@@ -1,4 +1,4 @@
-import type { Timers } from '#engine/engine.ts';
+import type { Timer, Timers } from '#engine/engine.ts';
 
 export interface PollTiming {
   readonly everyMs: number;
@@ -21,4 +21,23 @@ export async function poll<T>(
     if (found !== undefined || leftMs <= 0) return found;
     await new Promise<void>((resolve) => void timers.setTimer(everyMs, resolve));
   }
+}
+
+/** Length of one pause of a deadline. */
+const pauseMs = 1000;
+
+/**
+ * Calls `act` when pauses of a second add up to the time, unless the returned function is called before. They are counted
+ * for the same reason as in `poll`: work in a guest that gets no processor is late, but does not hang.
+ */
+export function afterPauses(timers: Timers, ms: number, act: () => void): () => void {
+  let leftMs = ms;
+  const pause = (): Timer =>
+    timers.setTimer(pauseMs, () => {
+      leftMs -= pauseMs;
+      if (leftMs <= 0) act();
+      else timer = pause();
+    });
+  let timer = pause();
+  return () => timers.clearTimer(timer);
 }

@@ -2,6 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 import type { VolumeParams } from '#wire/pod-params.ts';
 import { openPort } from '../io/port.ts';
 import type { Children } from '../process/children.ts';
+import { afterPauses } from '../process/poll.ts';
 import { mountFlags, open, signals, unmountFlags } from '#engine/constants.ts';
 import type { ChildExit, Clock, Descriptors, Files, Mounts, Processes } from '#engine/engine.ts';
 
@@ -119,9 +120,9 @@ export class Shares {
   async #run(name: string, path: string, timeoutMs: number): Promise<ChildExit | undefined> {
     const { engine, children } = this.#parts;
     const pid = this.#spawn(name, [path], []);
-    const timer = engine.setTimer(timeoutMs, () => this.#kill(pid));
+    const done = afterPauses(engine, timeoutMs, () => this.#kill(pid));
     const exit = await children.wait(pid);
-    engine.clearTimer(timer);
+    done();
     return exit.code === 0 ? undefined : exit;
   }
 
