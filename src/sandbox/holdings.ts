@@ -42,6 +42,12 @@ export class Holdings implements AsyncDisposable {
     await this.#removing;
   }
 
+  /** Leaves what a sandbox has until its end to another process, and releases the rest. Errors: as `end`. */
+  async leave(): Promise<void> {
+    this.#held = this.#held.filter(({ until }) => until !== 'ended');
+    await this.end('removed');
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await using undoing = new AsyncDisposableStack(); // the shortest lifetime first, the others even if it fails
     for (const lifetime of lifetimes.toReversed()) undoing.defer(() => this.#undo(lifetime));

@@ -25,6 +25,8 @@ type Handlers = { readonly [M in Method]: (params: Params<M>) => Answer<M> };
 export class FakeGuest {
   /** The calls, in order, over all connections. */
   readonly calls: { readonly method: Method; readonly params: Record<string, unknown> }[] = [];
+  /** The version of the protocol that it chooses; 0: it speaks none of the host's. */
+  version: number = exampleWelcome.version;
   /** Answers by method. */
   readonly answers = new Map<Method, FakeAnswer>();
   readonly #options: FakeGuestOptions;
@@ -47,7 +49,7 @@ export class FakeGuest {
   /** Uses the agent's end of a channel from now on. */
   serve(channel: Duplex): void {
     const agent = new FakeAgent(channel);
-    agent.welcome = { ...exampleWelcome, configured: this.#isConfigured };
+    agent.welcome = { ...exampleWelcome, version: this.version, configured: this.#isConfigured };
     agent.onFrame = (frame) => {
       if (agent.epoch !== this.#epoch) this.#begin(agent);
       if (frame.header.epoch === agent.epoch) this.#streams.get(frame.header.stream)?.accept(frame);
@@ -145,7 +147,8 @@ export class FakeGuest {
       if (!this.#containers.isEmpty || this.#hasUsers)
         throw refusal('failedPrecondition', 'Cannot configure the guest: it has containers or users');
       this.#isConfigured = true;
-      if (this.#agent !== undefined) this.#agent.welcome = { ...exampleWelcome, configured: true };
+      if (this.#agent !== undefined)
+        this.#agent.welcome = { ...exampleWelcome, version: this.version, configured: true };
       this.#hasUsers = userNamespace !== undefined;
       return { phases: [] };
     },

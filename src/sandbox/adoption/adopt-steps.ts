@@ -1,6 +1,6 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { messageOf, PodvmError } from '#base/errors.ts';
+import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import type { Result } from '#wire/messages.ts';
 import type { HeldImage } from '#image/images.ts';
 import type { ScratchDisk } from '#storage/volumes.ts';
@@ -40,11 +40,24 @@ const step = stepOf<AdoptMade, AdoptSite>();
 /** A step whose result exists already and needs no object in this process. */
 const there = { needs: [], run: () => undefined } as const;
 
+/** The agent speaks no version of the protocol with which this podvm can take its sandbox over. */
+export class ForeignAgent extends PodvmError {
+  constructor({ namespace, name }: SandboxRecord, cause?: unknown) {
+    super('unsupported', `Cannot take over ${namespace}/${name}: its agent speaks another protocol`, {
+      cause,
+      fix: 'End it: stop this podvm, then run `podvm stop --orphaned`.',
+    });
+  }
+}
+
+/** The first version of the protocol whose agents list their containers. */
+const firstAdopted = 2;
+
 const gone = (what: string) => new PodvmError('unavailable', `Cannot take over the sandbox: ${what}`);
 
 /**
  * Takes over what the steps of a start made in an earlier process. Each step is undone like the step of the start; when
- * one fails, the sandbox is ended.
+ * one fails, the sandbox is ended, unless its agent is foreign.
  */
 export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
   name: { ...startSteps.name, needs: [] },
@@ -107,7 +120,14 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
   guest: step({
     ...startSteps.guest,
     needs: ['machine'],
-    run: ({ machine }, { context }, signal) => linkTo(machine, context, { isUp: true }, signal),
+    run: async ({ machine }, { context, record }, signal) => {
+      const link = await linkTo(machine, context, { isUp: true }, signal).catch((error: unknown) => {
+        throw kindOf(error) === 'unsupported' ? new ForeignAgent(record, error) : error;
+      });
+      if (link.welcome.version >= firstAdopted) return link;
+      await link[Symbol.asyncDispose]();
+      throw new ForeignAgent(record);
+    },
   }),
   scratchPlugged: { ...startSteps.scratchPlugged, ...there },
   scratchReady: { ...startSteps.scratchReady, ...there },
@@ -115,10 +135,7 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
     name: 'guest listed',
     what: 'the agent lists its containers with their exits, its volumes and its disks',
     needs: ['guest'],
-    run: async ({ guest }, _site, signal) => {
-      if (guest.welcome.version < 2) throw gone('its agent is too old to list its containers');
-      return await guest.call('list', {}, signal);
-    },
+    run: ({ guest }, _site, signal) => guest.call('list', {}, signal),
   }),
   assigned: { ...startSteps.assigned, ...there },
   named: { ...startSteps.named, ...there },

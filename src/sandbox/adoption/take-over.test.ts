@@ -273,6 +273,33 @@ test('a record of a newer podvm and its machine are left alone, which is logged'
   assert.equal((await node.next())?.status.state, 'ready');
 });
 
+for (const [which, version] of [
+  ['of a later version', 0],
+  ['of version 1', 1],
+] as const) {
+  test(`a machine whose agent speaks only a protocol ${which} is left alone`, async () => {
+    await using node = await place();
+    const before = await node.sandboxes.run(kept, never);
+    await started(before);
+    await node.end();
+    const record = () => readFile(join(node.root, before.id, 'sandbox.json'), 'utf8');
+    const written = await record();
+    const { guest } = node.parts;
+    const { version: common } = guest;
+    guest.version = version;
+    assert.equal(await node.next(), undefined);
+    assert.match(node.said.join(''), /sandbox left alone .*Cannot take over default\/web: its agent speaks another/);
+    assert.ok(node.parts.alive.has('machine') && node.parts.alive.has('attachment'));
+    assert.equal(await record(), written);
+    await assert.rejects(node.sandboxes.run(kept, never), /user/); // the only one, which that machine has
+    await node.end();
+
+    guest.version = common;
+    const after = await node.next();
+    assert.deepEqual([after?.status.state, after?.containers[0]?.status.state], ['ready', 'running']);
+  });
+}
+
 test('a sandbox whose record is torn, as by a power cut, is swept', async () => {
   await using node = await place();
   await node.end();

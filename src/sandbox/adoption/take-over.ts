@@ -6,7 +6,7 @@ import type { LiveSandbox } from '../live-sandbox.ts';
 import { runSteps } from '../start/run-steps.ts';
 import { publish, siteOf, type TakingContext } from '../start/start-sandbox.ts';
 import { restoreContainer } from './adopt-containers.ts';
-import { adoptSteps, type AdoptableRecord, type AdoptSite } from './adopt-steps.ts';
+import { adoptSteps, type AdoptableRecord, type AdoptSite, ForeignAgent } from './adopt-steps.ts';
 import { EndedSandbox } from './ended-sandbox.ts';
 import {
   readAnyRecord,
@@ -30,8 +30,8 @@ type Fate =
 
 /**
  * Takes over the sandboxes that outlive their process, and ends the others. A sandbox that cannot be taken over is
- * ended and stays listed as failed, with the reason, until it is removed. Kept sandboxes that are not wanted are left
- * unchanged for another process.
+ * ended and stays listed as failed, with the reason, until it is removed. Kept sandboxes that are not wanted, or that only
+ * another podvm can take over, are left unchanged for another process.
  */
 export async function takeOver(
   context: TakingContext,
@@ -58,6 +58,7 @@ export async function takeOver(
         if (signal.aborted) throw error;
         log.error('sandbox left alone', error, { sandbox: basename(fate.path) }); // the others are still taken over
         leftIds.add(basename(fate.path));
+        if (error instanceof ForeignAgent && 'record' in fate) context.userIds.take(fate.record.uid);
         return undefined;
       }
     }),
@@ -108,7 +109,7 @@ async function sandboxOf(
   try {
     return await adopt(record, path, context, signal);
   } catch (error) {
-    if (signal.aborted) throw error;
+    if (signal.aborted || error instanceof ForeignAgent) throw error;
     const { namespace, name } = record;
     const pod = `${namespace}/${name}`;
     context.surroundings.log.error('pod not taken over', error, { sandbox: record.id, pod });
@@ -145,15 +146,15 @@ async function adopt(
     await sandbox.saved;
     return sandbox;
   } catch (error) {
-    if (!stopping.aborted) await undone(holdings, context);
+    if (!stopping.aborted) await undone(holdings, context, error instanceof ForeignAgent);
     throw error;
   }
 }
 
-/** Undoes everything but the directory; `endedOf` ends what could not be undone. */
-async function undone(holdings: Holdings, { surroundings: { log } }: TakingContext): Promise<void> {
+/** Undoes everything but the directory; `endedOf` ends what could not be undone. `isLeft`: the machine goes on. */
+async function undone(holdings: Holdings, { surroundings: { log } }: TakingContext, isLeft: boolean): Promise<void> {
   try {
-    await holdings[Symbol.asyncDispose]();
+    await (isLeft ? holdings.leave() : holdings[Symbol.asyncDispose]());
   } catch (error) {
     log.error('sandbox not wholly undone', error);
   }
