@@ -1,7 +1,20 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, lstat, mkdir, mkdtemp, readdir, readFile, readlink, rm, stat, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  lstat,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  stat,
+  statfs,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { PassThrough } from 'node:stream';
 import { tmpdir } from 'node:os';
@@ -9,14 +22,24 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { channel } from '#api/exec.ts';
+import { PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 import { createClient } from './client.ts';
 import { copyCommand, parsePlace, transformOf } from './copy-command.ts';
 import type { Terminal } from './terminal.ts';
 import { unpackArchive } from './unpack-archive.ts';
 
+interface EntryOptions {
+  readonly type?: string;
+  readonly link?: string;
+  readonly mode?: number;
+  readonly content?: string;
+  /** Size that the entry claims; default: that of its content. */
+  readonly size?: number;
+}
+
 /** One entry of a tar archive (ustar), with any name. */
-function entry(name: string, { type = '0', link = '', mode = 0o644, content = '' } = {}): Buffer {
+function entry(name: string, { type = '0', link = '', mode = 0o644, content = '', size }: EntryOptions = {}): Buffer {
   const header = Buffer.alloc(512);
   const octal = (value: number, at: number, chars: number) =>
     header.write(`${value.toString(8).padStart(chars - 1, '0')}\0`, at);
@@ -24,7 +47,7 @@ function entry(name: string, { type = '0', link = '', mode = 0o644, content = ''
   octal(mode, 100, 8);
   octal(0, 108, 8);
   octal(0, 116, 8);
-  octal(content.length, 124, 12);
+  octal(size ?? content.length, 124, 12);
   octal(0, 136, 12);
   header.write('        ', 148);
   header.write(type, 156);
@@ -63,6 +86,49 @@ async function unpacked(...entries: readonly Buffer[]) {
     [Symbol.asyncDispose]: () => rm(root, { recursive: true }),
   };
 }
+
+const needsRoot = process.getuid?.() === 0 ? false : 'needs root';
+
+/** Unpacks an archive without an end on a file system of its own. */
+async function unpackedEndless(options: string, begin: Buffer, next: (at: number) => Buffer) {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-cp-'));
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => rm(directory, { recursive: true }));
+  await run('mount', ['-t', 'tmpfs', '-o', options, 'tmpfs', directory]);
+  undo.defer(async () => void (await run('umount', [directory])));
+  const archive = async (output: (bytes: Buffer) => Promise<void>) => {
+    await output(begin);
+    for (let at = 0; ; at += 1) await output(next(at));
+  };
+  const error: unknown = await unpackArchive(archive, directory).catch((thrown: unknown) => thrown);
+  assert.ok(error instanceof PodvmError);
+  return { error, left: await statfs(directory) };
+}
+
+const bytes = Buffer.alloc(65_536, 'x');
+
+describe('unpackArchive() of an archive without an end', { skip: needsRoot, timeout: 120_000 }, () => {
+  it('leaves room on the disk', async () => {
+    const large = entry('large', { size: 8 * 1024 ** 3 - 1 });
+    const { error, left } = await unpackedEndless('size=64m', large, () => bytes);
+    assert.match(error.message, /^Cannot copy the archive: it would leave less than 3 MiB free on the disk$/);
+    assert.match(error.fix ?? '', /tar -tv/);
+    assert.ok(left.bavail > 0, `${left.bavail} blocks are left`);
+  });
+
+  it('leaves room for files', async () => {
+    const names = (at: number) => Buffer.concat(Array.from({ length: 64 }, (_, each) => entry(`${at}-${each}`)));
+    const { error, left } = await unpackedEndless('size=64m,nr_inodes=20k', entry('first'), names);
+    assert.match(error.message, /would leave less than room for 10\d\d files free on the disk$/);
+    assert.ok(left.ffree > 0);
+  });
+
+  it('takes no more memory than it may, and ends with tar', async () => {
+    const name = entry('name', { type: 'x', size: 3 * 1024 ** 3 });
+    const { error } = await unpackedEndless('size=64m', name, () => bytes);
+    assert.match(error.message, /^Cannot copy the archive: .*memory exhausted/);
+  });
+});
 
 describe('unpackArchive()', () => {
   it('refuses names that lead up, and makes nothing of them', async () => {
@@ -112,7 +178,7 @@ async function openPod() {
   new WebSocketServer({ server }).on('connection', (socket, { url = '' }) => {
     const { searchParams } = new URL(url, 'http://podvm');
     const [program = '', ...args] = searchParams.getAll('command');
-    execHere(socket, program, args);
+    execHere(socket, program, args, join(root, 'bin'));
   });
   await once(server.listen(socketPath), 'listening');
   const said = { stdout: [] as Buffer[], stderr: '' };
@@ -130,9 +196,15 @@ async function openPod() {
     root,
     pod: join(root, 'pod'),
     host: join(root, 'host'),
+    /** Replaces the container's tar, whose archives may be anything. */
+    async replaceTar(script: string) {
+      await mkdir(join(root, 'bin'));
+      await writeFile(join(root, 'bin/tar'), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    },
     copy,
     said,
     stdin,
+    terminal,
     async [Symbol.asyncDispose]() {
       server.close();
       server.closeAllConnections();
@@ -141,8 +213,8 @@ async function openPod() {
   };
 }
 
-function execHere(socket: WebSocket, program: string, args: readonly string[]): void {
-  const child = spawn(program, args);
+function execHere(socket: WebSocket, program: string, args: readonly string[], ownPrograms: string): void {
+  const child = spawn(program, args, { env: { ...process.env, PATH: `${ownPrograms}:${process.env['PATH']}` } });
   const send = (to: number, body: Buffer) => socket.send(Buffer.concat([Buffer.from([to]), body]));
   child.stdin.on('error', () => undefined);
   child.stdout.on('data', (chunk: Buffer) => send(channel.stdout, chunk));
@@ -196,6 +268,45 @@ describe('copyCommand()', () => {
     assert.ok((await readFile(join(it.pod, 'to/large'))).equals(large));
   });
 
+  it('keeps a sparse file sparse, also over what is there', async () => {
+    await using it = await openPod();
+    await Promise.all([
+      mkdir(join(it.pod, 'tree'), { recursive: true }),
+      mkdir(join(it.host, 'tree'), { recursive: true }),
+    ]);
+    await writeFile(join(it.pod, 'tree/disk'), 'x');
+    await truncate(join(it.pod, 'tree/disk'), 1024 ** 4);
+    await writeFile(join(it.host, 'tree/disk'), 'before');
+    await it.replaceTar('exec /usr/bin/tar --sparse "$@"');
+    await it.copy(`web:${it.pod}/tree`, it.host);
+    const { size, blocks } = await stat(join(it.host, 'tree/disk'));
+    assert.deepEqual([size, blocks < 64], [1024 ** 4, true]);
+    assert.deepEqual(await readdir(join(it.host, 'tree')), ['disk']);
+  });
+
+  it('names some of many files that it does not copy', async () => {
+    await using it = await openPod();
+    await mkdir(it.host);
+    await mkdir(join(it.pod, 'pipes'), { recursive: true });
+    const pipes = Array.from({ length: 25 }, (_, at) => join(it.pod, 'pipes', String(at)));
+    await run('mkfifo', pipes);
+    await it.copy(`web:${it.pod}/pipes`, it.host);
+    const lines = it.said.stderr.trimEnd().split('\n');
+    assert.equal(lines.length, 21);
+    assert.match(lines[20] ?? '', /not copied, .*: 5 more$/);
+  });
+
+  it('shows on a terminal how much has come, and clears that', async () => {
+    await using it = await openPod();
+    await mkdir(it.host);
+    await mkdir(it.pod);
+    await writeFile(join(it.pod, 'file'), 'x');
+    it.terminal.stderr.isTTY = true;
+    await it.copy(`web:${it.pod}/file`, it.host);
+    const clear = '\r\u001B[K';
+    assert.equal(it.said.stderr, `${clear}podvm: 0 MiB copied${clear}`);
+  });
+
   it('says what it cannot copy, and leaves nothing', async () => {
     await using it = await openPod();
     await mkdir(join(it.host, 'directory'), { recursive: true });
@@ -207,15 +318,22 @@ describe('copyCommand()', () => {
     await failing(join(it.host, 'directory'), `web:${it.pod}/no/such/place`, /^Cannot copy web:/);
     await failing(`web:${it.pod}/directory`, it.host, /one of the two is a directory$/);
     await failing(`web:${it.pod}/directory`, join(it.host, 'no/such'), /its directory cannot be written/);
+    await Promise.all([
+      mkdir(join(it.pod, 'tree/\u001B[2J'), { recursive: true }),
+      mkdir(join(it.host, 'directory/tree'), { recursive: true }),
+    ]);
+    await writeFile(join(it.host, 'directory/tree/\u001B[2J'), '');
+    await failing(`web:${it.pod}/tree`, join(it.host, 'directory'), /^[^\p{Cc}]*2J: one of the two is a directory$/u);
     await failing('a', 'b', /one of the two must be POD:PATH/);
     await run('mkfifo', [join(it.pod, 'pipe')]);
     await failing(`web:${it.pod}/pipe`, it.host, /sent nothing of that name/);
     assert.match(it.said.stderr, /not copied, .*: pipe\n/);
-    const name = entry('././@LongLink', { type: 'L', content: `${'a/'.repeat(2040)}\0` });
+    const part = 'a'.repeat(135);
+    const name = entry('././@LongLink', { type: 'L', content: `${`${part}/`.repeat(30)}\0` });
     const deep = Buffer.concat([name, entry('a', { type: '5', mode: 0o755 }), Buffer.alloc(1024)]);
     await run('tar', ['-C', it.pod, '-xf', '-'], { input: deep });
-    await failing(`web:${it.pod}/a`, it.host, /a path in it is too long/);
-    await run('rm', ['-rf', join(it.pod, 'a')]);
+    await failing(`web:${it.pod}/${part}`, it.host, /a path in it is too long/);
+    await run('rm', ['-rf', join(it.pod, part)]);
     const ended = AbortSignal.abort(new Error('ended'));
     await assert.rejects(it.copy(`web:${it.pod}/directory`, join(it.host, 'x'), ended), { message: 'ended' });
     assert.deepEqual(await readdir(it.host), ['directory']);

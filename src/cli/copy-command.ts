@@ -1,14 +1,15 @@
-import { chmod, cp, lstat, mkdtemp, rename, stat } from 'node:fs/promises';
+import { chmod, lstat, mkdtemp, opendir, rename, stat } from 'node:fs/promises';
 import { basename, dirname, join, posix, resolve } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { PodvmError } from '#base/errors.ts';
-import { run } from '#host/run.ts';
+import { printable } from '#base/guest-text.ts';
 import { startChild } from '#host/start-child.ts';
 import type { Client } from './client.ts';
+import { CopyProgress } from './copy-progress.ts';
 import { execStream } from './exec-stream.ts';
 import { type Terminal, write } from './terminal.ts';
-import { tarFailed, unpackArchive } from './unpack-archive.ts';
+import { type Archive, removeUnpacked, tarFailed, unpackArchive } from './unpack-archive.ts';
 
 /** One side of a copy: a path in a container, a path of this host, or `-`, a tar archive. */
 export type Place =
@@ -66,7 +67,7 @@ async function copyOut({ pod, path }: InPod, target: Place, parts: CopyParts): P
   // The paths `/`, `.` and `..` have no last name: their content is copied.
   const isWhole = name === '' || name === '.' || name === '..';
   const words = isWhole ? ['-C', normal, '-cf', '-', '.'] : ['-C', posix.dirname(normal), '-cf', '-', '--', name];
-  const archive = async (output: (bytes: Buffer) => Promise<void>) => {
+  const archive: Archive = async (output) => {
     const ended = await execStream(client, { pod, container, command: ['tar', ...words], output, signal });
     if (ended.exitCode !== 0) throw tarFailed(`${pod}:${path}`, ended.said);
   };
@@ -74,21 +75,47 @@ async function copyOut({ pod, path }: InPod, target: Place, parts: CopyParts): P
   if (target.kind !== 'host') return;
   const isDirectory = await isDirectoryAt(target.path);
   const destination = isDirectory && !isWhole ? join(target.path, name) : resolve(target.path);
-  const beside = await mkdtemp(join(dirname(destination), '.podvm-cp-')).catch((cause: unknown) => {
+  // On the file system of the destination, which may be a mount point: it is moved there and not copied.
+  const around = (await isDirectoryAt(destination)) ? destination : dirname(destination);
+  const beside = await mkdtemp(join(around, '.podvm-cp-')).catch((cause: unknown) => {
     throw new PodvmError('failedPrecondition', `Cannot copy to ${destination}: its directory cannot be written`, {
       cause,
       fix: 'Name a path whose directory exists and can be written.',
     });
   });
   try {
-    for (const odd of await unpackArchive(archive, beside)) {
-      await write(terminal.stderr, `podvm: warning: not copied, since it is neither file nor directory: ${odd}\n`);
-    }
+    await tellOdd(await unpackShown(archive, beside, terminal), terminal);
     await place(isWhole ? beside : join(beside, name), destination);
   } finally {
-    await run('rm', ['-rf', '--', beside]); // unlike Node's, it removes paths longer than the kernel takes
+    await removeUnpacked(beside);
   }
 }
+
+async function unpackShown(archive: Archive, directory: string, terminal: Terminal): Promise<readonly string[]> {
+  await using progress = new CopyProgress(terminal);
+  return await unpackArchive(
+    (output) =>
+      archive(async (bytes) => {
+        await output(bytes);
+        await progress.add(bytes.length);
+      }),
+    directory,
+  );
+}
+
+/** Limit of files that are named in warnings. */
+const maxTold = 20;
+
+async function tellOdd(odd: readonly string[], { stderr }: Terminal): Promise<void> {
+  const names = odd.slice(0, maxTold);
+  const rest = odd.length - names.length;
+  for (const name of [...names, ...(rest > 0 ? [`${rest} more`] : [])]) {
+    await write(stderr, `podvm: warning: not copied, since it is neither file nor directory: ${name}\n`);
+  }
+}
+
+/** A path that may end in names of the container's. */
+const shown = (path: string) => printable(path, 300);
 
 /** Moves `made` to the destination, or merges it into the directory that exists there. Errors: `failedPrecondition`. */
 async function place(made: string, destination: string): Promise<void> {
@@ -96,14 +123,28 @@ async function place(made: string, destination: string): Promise<void> {
   if (from === undefined) throw nothingCopied(destination);
   if (to === undefined || (!to.isDirectory() && !from.isDirectory())) {
     if (from.isDirectory()) await chmod(made, (from.mode & 0o777) | 0o700);
-    return await rename(made, destination);
+    return await move(made, destination);
   }
   if (from.isDirectory() !== to.isDirectory()) {
-    throw new PodvmError('failedPrecondition', `Cannot copy to ${destination}: one of the two is a directory`, {
+    throw new PodvmError('failedPrecondition', `Cannot copy to ${shown(destination)}: one of the two is a directory`, {
       fix: 'Remove it, or choose another path.',
     });
   }
-  await cp(made, destination, { recursive: true, force: true, verbatimSymlinks: true });
+  for await (const { name } of await opendir(made)) await place(join(made, name), join(destination, name));
+}
+
+async function move(from: string, to: string): Promise<void> {
+  await rename(from, to).catch((cause: unknown) => {
+    const { code, message } = cause as NodeJS.ErrnoException; // SAFE: rename's
+    const fix =
+      code === 'EXDEV'
+        ? 'Another file system is mounted below the destination: copy what belongs there to a path on it.'
+        : 'Check that the destination can be written.';
+    throw new PodvmError('failedPrecondition', `Cannot copy to ${shown(to)}: ${printable(message, 300)}`, {
+      cause,
+      fix,
+    });
+  });
 }
 
 const nothingCopied = (destination: string) =>

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { chmod, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -139,6 +139,21 @@ describe('podvm with a node in the background', { skip, timeout: 480_000 }, () =
     assert.match(missing.stderr, /^podvm: Cannot copy web:\/nosuch: tar: .*nosuch.*\n {2}fix: /);
     const absent = await cli.type(['cp', inRoot('nosuch'), 'web:/tmp']);
     assert.match(absent.stderr, /there is no such file\n {2}fix: /);
+  });
+
+  it('cp leaves room on the disk, whatever the pod sends', async () => {
+    const disk = join(cli.root, 'disk');
+    await mkdir(disk);
+    await run('mount', ['-t', 'tmpfs', '-o', 'size=32m', 'tmpfs', disk]);
+    try {
+      await cli.type(['exec', 'web', '--', 'truncate', '-s', '7G', '/tmp/endless']);
+      const { code, stderr } = await cli.type(['cp', 'web:/tmp/endless', disk]);
+      assert.equal(code, 125);
+      assert.match(stderr, /^podvm: Cannot copy the archive: it would leave less than 2 MiB free .*\n {2}fix: /);
+      assert.deepEqual(await readdir(disk), []);
+    } finally {
+      await run('umount', [disk]);
+    }
   });
 
   it('pods are stopped, kept, started again and removed', async () => {
