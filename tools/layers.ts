@@ -20,7 +20,7 @@ export const layers = {
   metrics: ['base', 'host', 'image', 'sandbox'],
   cri: ['base', 'host', 'image', 'sandbox', 'metrics'],
   shim: ['base', 'host', 'sandbox'],
-  admin: ['base', 'api', 'host', 'image', 'pod', 'sandbox', 'metrics'],
+  admin: ['base', 'api', 'host', 'image', 'storage', 'pod', 'sandbox', 'metrics'],
   setup: ['base', 'host'],
   daemon: [
     'base',

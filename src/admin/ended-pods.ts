@@ -179,6 +179,11 @@ export class EndedPods {
     return source;
   }
 
+  /** The source without the contents of Secrets. Errors: `corrupt`. */
+  async shownSource(pod: EndedPod): Promise<PodSource> {
+    return await this.#storedSourceOf(pod);
+  }
+
   async #storedSourceOf({ id, name }: Pick<EndedPod, 'id' | 'name'>): Promise<StoredSource> {
     try {
       return parseSource(await readFile(this.#pathOf(id, 'source.json'), 'utf8'));

@@ -13,6 +13,8 @@ export interface PodSource extends Pick<PodConfig, 'configMaps' | 'secrets' | 'l
 export interface StartOptions {
   /** Keeps nothing of the pod after its end. */
   readonly removeAtEnd: boolean;
+  /** `podvm apply` started it: it is started again when its machine fails. */
+  readonly isApplied?: boolean;
   readonly terminalSize?: TerminalSize;
 }
 

@@ -8,8 +8,10 @@ import { Activity } from './activity.ts';
 import type { EndedPods } from './ended-pods.ts';
 import { lifeRoutes } from './life-routes.ts';
 import { NodePods } from './node-pods.ts';
+import type { NamedVolumes } from '#storage/named-volumes.ts';
 import { podRoutes } from './pod-routes.ts';
 import type { Routes } from './routes.ts';
+import { volumeRoutes } from './volume-routes.ts';
 
 const noNode = () =>
   Promise.reject(
@@ -26,8 +28,8 @@ const noSandboxes: Sandboxes = {
   templateMadeAt: () => Promise.resolve(undefined),
 };
 
-/** Calls about pods in a process without a node: it knows only those that have ended. */
-export function endedRoutes(ended: EndedPods): Routes {
+/** Calls about pods and volumes in a process without a node: it knows only the pods that have ended. */
+export function endedRoutes(ended: EndedPods, volumes: NamedVolumes): Routes {
   const parts = {
     sandboxes: noSandboxes,
     log: silentLog,
@@ -35,7 +37,8 @@ export function endedRoutes(ended: EndedPods): Routes {
     pods: createPodTable(),
     node: { nodeName: '' },
     ended,
+    startNoMore: () => {},
   };
   const pods = new NodePods(parts, new Activity(systemClock));
-  return { ...podRoutes(pods, parts), ...lifeRoutes(pods, ended) };
+  return { ...podRoutes(pods, parts), ...lifeRoutes(pods, ended), ...volumeRoutes(volumes, pods) };
 }

@@ -31,6 +31,13 @@ export async function untilOver({ name, over, left }: LivePod): Promise<PodFinis
   throw leftTo(name);
 }
 
+/** The pod of a start of one. */
+export function onlyOf(started: readonly LivePod[]): LivePod {
+  const [live] = started;
+  if (live === undefined) throw new Error('a pod that was started is missing');
+  return live;
+}
+
 export const leftTo = (name: string) =>
   new PodvmError('unavailable', `Cannot follow ${name} any longer: its node ends, and the pod runs on`, {
     fix: `Continue with \`podvm attach ${name}\`, which starts a node if none runs.`,

@@ -12,6 +12,7 @@ const schema = v.object({
   /** Boot of the host during which it runs, by the kernel's id. */
   bootId: v.string(),
   removeAtEnd: v.boolean(),
+  isApplied: v.exactOptional(v.boolean()),
   terminalSize: v.exactOptional(v.object({ columns: v.number(), rows: v.number() })),
   memory: podMemorySchema,
 });
@@ -73,10 +74,11 @@ export class LiveRecordWriter {
     const memory = this.#next;
     this.#next = undefined;
     if (memory === undefined) return;
-    const { bootId, removeAtEnd, terminalSize } = this.#facts;
+    const { bootId, removeAtEnd, isApplied, terminalSize } = this.#facts;
     const record = {
       version: 1,
       ...{ bootId, removeAtEnd },
+      ...(isApplied === true ? { isApplied } : {}),
       ...(terminalSize === undefined ? {} : { terminalSize: { ...terminalSize } }),
       memory,
     };

@@ -12,14 +12,14 @@ import { detailsOf, eventOf } from './describe-pod.ts';
 import { type EndedPod, type EndedPods, secretsEnded, type UnfinishedPod } from './ended-pods.ts';
 import { type ForeignPod, foreignPods, notOurs } from './foreign-pods.ts';
 import type { PodSource, StartOptions, StoredSource } from './ended-record.ts';
-import { type KnownPod, type LivePod, untilOver } from './known-pod.ts';
+import { type KnownPod, type LivePod, onlyOf, untilOver } from './known-pod.ts';
 import type { LiveRecordWriter } from './live-record.ts';
 import { reached, type ReachedPod } from './reached-pod.ts';
 
 export interface RunParts extends PodParts {
   readonly pods: PodTable;
   /** Facts about this node for every pod. */
-  readonly node: Pick<PodConfig, 'nodeName' | 'hostIP' | 'seccompDirectory' | 'machine'>;
+  readonly node: Pick<PodConfig, 'nodeName' | 'hostIP' | 'volumePath' | 'seccompDirectory' | 'machine'>;
   readonly log: Log;
 }
 
@@ -95,6 +95,7 @@ export class NodePods implements AsyncDisposable {
     const { hasSecrets: hasLostSecrets, ...source } = await ended.takeUp(left);
     const options: StartOptions = {
       removeAtEnd: live.removeAtEnd,
+      ...(live.isApplied === true ? { isApplied: true } : {}),
       ...(live.terminalSize === undefined ? {} : { terminalSize: live.terminalSize }),
     };
     let over: Promise<unknown> = Promise.resolve();
@@ -197,6 +198,17 @@ export class NodePods implements AsyncDisposable {
     return await this.#parts.ended.rename(pod, name);
   }
 
+  /** Removes the records of ended pods. */
+  async forget(isGone: (pod: EndedPod) => boolean): Promise<void> {
+    for (const { id } of this.ended().filter(isGone)) await this.#parts.ended.remove(id);
+  }
+
+  /** What an ended pod was made of; undefined if there is none, or if that cannot be read. */
+  async endedSource(namespace: string, name: string): Promise<PodSource | undefined> {
+    const pod = this.ended().find((other) => isNamed(other, { namespace, name }));
+    return pod && (await this.#parts.ended.shownSource(pod).catch(() => undefined));
+  }
+
   /** Ends all pods, and waits until they are over. */
   async end(): Promise<void> {
     await Promise.all([...this.#live.values()].map(({ pod, over }) => pod.terminate().then(() => over)));
@@ -226,9 +238,7 @@ export class NodePods implements AsyncDisposable {
   }
 
   #startAlone(source: PodSource, options: StartOptions): LivePod {
-    const [started] = this.start([source], options);
-    if (started === undefined) throw new Error('a pod that was started is missing');
-    return started;
+    return onlyOf(this.start([source], options));
   }
 
   #beginOne(source: PodSource, options: StartOptions, { id, before }: Beginning): LivePod {

@@ -26,7 +26,7 @@ import { chooseContainer, podLogs } from './pod-logs.ts';
 import type { Asked, Call, Routes } from './routes.ts';
 
 /** Calls that show pods and their node, and those that end all pods. */
-export function podRoutes(pods: NodePods, { pods: running, sandboxes, ended }: PodRouteParts): Routes {
+export function podRoutes(pods: NodePods, { pods: running, sandboxes, ended, startNoMore }: PodRouteParts): Routes {
   return {
     'GET /v1/node': ({ response }) =>
       sendJson(response, 200, { waitingMachines: sandboxes.waitingMachines } satisfies NodeDetails),
@@ -53,6 +53,7 @@ export function podRoutes(pods: NodePods, { pods: running, sandboxes, ended }: P
     },
     'POST /v1/drain': async ({ request, response }) => {
       const { graceSeconds } = await readJson(request, stopRequestSchema);
+      startNoMore();
       sendJson(response, 200, await drain({ pods: running, sandboxes }, graceSeconds));
     },
     'GET /v1/pods/:namespace/:name/logs': (call) => sendLogs(findKnown(pods, call), ended, call),
@@ -71,6 +72,8 @@ export interface PodRouteParts {
   readonly pods: PodTable;
   readonly sandboxes: Sandboxes;
   readonly ended: EndedPods;
+  /** Ends Jobs, and the starts of pods that are due. */
+  readonly startNoMore: () => void;
 }
 
 async function sendLogs(pod: KnownPod, ended: EndedPods, { query, response, signal }: Call): Promise<void> {

@@ -10,61 +10,88 @@ import {
   stdoutStream,
 } from '#api/run.ts';
 import type { Log } from '#host/log.ts';
-import { problemText } from '#pod/manifest.ts';
+import type { Pod } from '#pod/schema/objects.ts';
 import type { Manifest, PodContainerStatus, PodFinish, RunningPod } from '#pod/pods.ts';
-import { readManifests } from '#pod/read-manifests.ts';
+import type { NamedVolumes } from '#storage/named-volumes.ts';
 import type { OutputChunk } from '#sandbox/sandbox.ts';
+import type { Job } from '#pod/schema/workloads.ts';
 import { messageBytes } from '#host/message-bytes.ts';
 import { eventOf } from './describe-pod.ts';
 import { errorBodyOf } from './error-body.ts';
+import { ensureVolumes, tellManifest } from './tell-manifest.ts';
+import type { JobRun } from './job-run.ts';
+import type { Jobs } from './jobs.ts';
 import { parseJson } from './http.ts';
 import { type NodePods } from './node-pods.ts';
-import { leftTo, type LivePod } from './known-pod.ts';
+import { leftTo, type LivePod, onlyOf } from './known-pod.ts';
 
 /** Parts of the node that sessions need. */
 export interface RunSessionParts {
   readonly pods: NodePods;
+  readonly jobs: Jobs;
+  readonly volumes: NamedVolumes;
   readonly log: Log;
   /** Whether pods may outlive their client; false in a process that ends with a command. */
   readonly mayDetach: boolean;
 }
 
-/** Limit of pods in one run. */
-const maxPodsPerRun = 256;
-
 /** Exit code of a run with a pod that could not run at all. */
-const refusedCode = 125;
+export const refusedCode = 125;
 
 /** Serves one `WS /v1/run`: see `#api/run.ts`. Ends when all its pods have ended, or were detached. */
-export async function serveRun(socket: WebSocket, { pods, log, mayDetach }: RunSessionParts): Promise<void> {
+export async function serveRun(
+  socket: WebSocket,
+  { pods, jobs: runs, volumes, log, mayDetach }: RunSessionParts,
+): Promise<void> {
   const say = (event: RunEvent) => send(socket, JSON.stringify(event));
   let running: readonly LivePod[] = [];
+  let jobs: readonly JobRun[] = [];
   /** Aborts when the client disconnects or is interrupted before any pod runs. */
   const leaving = new AbortController();
-  const gone = () => {
+  const end = (how: 'terminate' | 'kill') => {
     leaving.abort();
-    void endAll(running, 'terminate'); // their client has disconnected
+    for (const job of jobs) job.stop(how);
+    return endAll(running, how);
   };
+  const gone = () => void end('terminate'); // their client has disconnected
   socket.once('close', gone);
   const first = firstMessage(socket, (data) => {
     const command = commandOf(textOf(data), log);
-    if (command === undefined) return;
-    leaving.abort();
-    endAll(running, command).catch((error: unknown) => log.error('stop failed', error));
+    if (command !== undefined) end(command).catch((error: unknown) => log.error('stop failed', error));
   });
   try {
     const request = parseJson(await first, runRequestSchema);
     if (request.detach && !mayDetach) throw cannotDetach();
     const manifest = await tellManifest(request, say, leaving.signal);
     if (manifest === undefined) return await say({ event: 'finished', exitCode: 0 });
-    running = startAll(request, manifest, pods);
-    const outcomes = running.map((live, index) => {
-      const name = manifest.pods.length > 1 || live.namespace === 'default' ? live.name : nameOf(live);
-      const firstSource = running.slice(0, index).reduce((sum, { pod }) => sum + containersOf(pod).length, 0);
+    await ensureVolumes(manifest, volumes, leaving.signal);
+    let sources = 0;
+    const followed = (live: LivePod) => {
+      const name = hasSeveral(manifest) || live.namespace === 'default' ? live.name : nameOf(live);
+      const firstSource = sources;
+      sources += containersOf(live.pod).length;
       return request.detach ? followStart(live, name, say) : follow(live, { name, firstSource, socket });
-    });
+    };
+    running = startAll(request, manifest.pods, manifest, pods);
+    const outcomes = running.map(followed);
+    const ofJobs: Promise<Ended>[] = [];
+    const { promise: lost, reject: lose } = Promise.withResolvers<never>();
+    lost.catch(() => {});
+    jobs = manifest.jobs.map((job) =>
+      runs.run(job, (pod) => {
+        const live = onlyOf(startAll(request, [pod], manifest, pods));
+        const following = followed(live);
+        following.catch(lose);
+        ofJobs.push(following);
+        return live;
+      }),
+    );
     if (socket.readyState !== socket.OPEN) gone();
-    const finishes = await Promise.all(outcomes);
+    const ofRuns = request.detach ? [] : jobs.map((run, at) => followJob(run, manifest.jobs[at], say));
+    const ended = await Promise.race([Promise.all([...outcomes, ...ofRuns]), lost]);
+    const ofJobPods = await Promise.race([Promise.all(ofJobs), lost]);
+    const finishes = request.detach ? [...ended, ...ofJobPods] : ended; // a Job's outcome is not that of each pod
+    jobs = []; // those of a detached run are the node's
     await say({ event: 'finished', exitCode: manifest.refused.length > 0 ? refusedCode : firstFailure(finishes) });
   } catch (error) {
     await say({ event: 'failed', error: errorBodyOf(error) });
@@ -74,7 +101,7 @@ export async function serveRun(socket: WebSocket, { pods, log, mayDetach }: RunS
   }
 }
 
-const cannotDetach = () =>
+export const cannotDetach = () =>
   new PodvmError('failedPrecondition', 'Cannot detach: the podvm that serves is a command, and its pods end with it', {
     fix: 'Leave -d out, or try again when that command has ended; without --no-daemon, podvm starts a node that stays.',
   });
@@ -98,55 +125,32 @@ export async function serveAttach(socket: WebSocket, find: () => LivePod, log: L
   }
 }
 
-const eventText = (event: RunEvent) => JSON.stringify(event);
+export const eventText = (event: RunEvent) => JSON.stringify(event);
 const nameOf = ({ namespace, name }: LivePod) => `${namespace}/${name}`;
 const containersOf = ({ pod: { spec } }: RunningPod) => [...(spec.initContainers ?? []), ...spec.containers];
 
-/**
- * Reads the manifest; returns undefined after an abort of `signal`. Errors: those of `readManifests`; `invalid` when
- * there is nothing to run.
- */
-async function tellManifest(
-  request: RunRequest,
-  say: (event: RunEvent) => Promise<void>,
-  signal: AbortSignal,
-): Promise<Manifest | undefined> {
-  const manifest = await readManifests(request.files, signal).catch((error: unknown) => {
-    if (signal.aborted) return undefined;
-    throw error;
-  });
-  if (manifest === undefined) return undefined;
-  for (const warning of manifest.warnings) await say({ event: 'warning', message: problemText(warning) });
-  const names = request.files.map((file) => file.name).join(', ');
-  if (manifest.pods.length === 0) {
-    throw new PodvmError('invalid', `Cannot run ${names}: it contains no Pod`, {
-      fix: 'Pass a file with `kind: Pod`.',
-    });
-  }
-  if (manifest.pods.length > maxPodsPerRun) {
-    throw new PodvmError(
-      'invalid',
-      `Cannot run ${names}: at most ${maxPodsPerRun} pods can run at once, got ${manifest.pods.length}`,
-      { fix: 'Run the files in several commands.' },
-    );
-  }
-  for (const { namespace, name, problems } of manifest.refused) {
-    const pod = namespace === 'default' ? name : `${namespace}/${name}`;
-    await say({ event: 'podRefused', pod, problems: problems.map(problemText) });
-  }
-  return signal.aborted ? undefined : manifest;
-}
+const hasSeveral = (manifest: Manifest) => manifest.pods.length + manifest.jobs.length > 1;
 
-function startAll(request: RunRequest, manifest: Manifest, pods: NodePods): readonly LivePod[] {
+function startAll(request: RunRequest, wanted: readonly Pod[], manifest: Manifest, pods: NodePods): readonly LivePod[] {
   const { network, removeAtEnd, terminalSize, logins } = request;
   const { configMaps, secrets } = manifest;
   return pods.start(
-    manifest.pods.map((pod) => ({ pod, configMaps, secrets, logins, network })),
+    wanted.map((pod) => ({ pod, configMaps, secrets, logins, network })),
     {
       removeAtEnd,
       ...(terminalSize && { terminalSize: { columns: terminalSize.Width, rows: terminalSize.Height } }),
     },
   );
+}
+
+async function followJob(run: JobRun, job: Job | undefined, say: (event: RunEvent) => Promise<void>): Promise<Ended> {
+  const finish = await run.finished;
+  const order = performance.now();
+  if (finish.exitCode !== 0 && job !== undefined) {
+    const { namespace, name } = job.metadata;
+    await say({ event: 'warning', message: `Job ${namespace}/${name} has failed: ${finish.message ?? finish.reason}` });
+  }
+  return { ...finish, order };
 }
 
 /** Outcome of a pod, with a number that orders the ends of several pods. */
@@ -165,7 +169,8 @@ async function follow(
   subscribed.defer(pod.onOutput((container, chunk) => send(socket, outputFrame(sources.get(container) ?? 0, chunk))));
   const unsubscribe = () => subscribed.dispose(); // for an attached client, whose pod keeps running
   socket.once('close', unsubscribe);
-  for (const [container, number] of sources) await say({ event: 'source', number, pod: name, container });
+  for (const [container, number] of sources)
+    await say({ event: 'source', number: number & 0xffff, pod: name, container });
   const ended = await endOf(live, name, say);
   socket.off('close', unsubscribe);
   return ended;
@@ -185,7 +190,11 @@ async function endOf(
 }
 
 /** Reports the events of a detached pod until one of its containers runs or the pod ends. */
-async function followStart(live: LivePod, name: string, say: (event: RunEvent) => Promise<void>): Promise<Ended> {
+export async function followStart(
+  live: LivePod,
+  name: string,
+  say: (event: RunEvent) => Promise<void>,
+): Promise<Ended> {
   using subscribed = new DisposableStack();
   subscribed.defer(live.pod.onEvent((event) => void say({ event: 'pod', pod: name, detail: eventOf(event) })));
   const isStarted = await untilStarted(live);
@@ -215,7 +224,7 @@ const hasStarted = (state: PodContainerStatus['state']) =>
 export function outputFrame(source: number, chunk: OutputChunk): Uint8Array {
   const frame = Buffer.allocUnsafe(3 + chunk.bytes.length);
   frame.writeUInt8(chunk.stream === 'stdout' ? stdoutStream : stderrStream, 0);
-  frame.writeUInt16BE(source, 1);
+  frame.writeUInt16BE(source & 0xffff, 1); // pods of a Job may be more, and earlier ones have ended
   frame.set(chunk.bytes, 3);
   return frame;
 }
@@ -256,7 +265,7 @@ export function framed(to: number, body: Uint8Array): Buffer {
 const textOf = (data: WebSocket.RawData): string => messageBytes(data).toString('utf8');
 
 /** Waits for the first message. Later ones go to `onOther`, including those in the same packet. */
-async function firstMessage(socket: WebSocket, onOther: (data: WebSocket.RawData) => void): Promise<string> {
+export async function firstMessage(socket: WebSocket, onOther: (data: WebSocket.RawData) => void): Promise<string> {
   return await new Promise((resolve, reject) => {
     socket.once('message', (data) => {
       resolve(textOf(data));

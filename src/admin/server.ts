@@ -14,19 +14,28 @@ import type { EndedPods } from './ended-pods.ts';
 import { serveExec } from './exec-session.ts';
 import { imageRoutes } from './image-routes.ts';
 import { serveInput } from './input-session.ts';
+import { Jobs } from './jobs.ts';
 import { lifeRoutes } from './life-routes.ts';
 import { NodePods, type PodKeeping, type RunParts } from './node-pods.ts';
 import { findAttached, findForwarded, findInput, podRoutes, startExec } from './pod-routes.ts';
 import { servePortForward } from './port-forward-session.ts';
+import { replaceFailed } from './replace-failed.ts';
 import { type Asked, answerBy, find, type Table } from './routes.ts';
+import { type ObjectsSessionParts, serveObjects } from './objects-session.ts';
+import { applyObjects } from './apply.ts';
+import { deleteObjects } from './delete-objects.ts';
+import { diffObjects } from './diff-objects.ts';
 import { monitoringRoutes, type MonitoringParts } from './monitoring-routes.ts';
-import { type RunSessionParts, serveAttach, serveRun } from './run-session.ts';
+import type { NamedVolumes } from '#storage/named-volumes.ts';
+import { volumeRoutes } from './volume-routes.ts';
+import { serveAttach, serveRun } from './run-session.ts';
 
 export interface AdminParts extends RunParts {
   readonly images: ImageStore;
   readonly monitoring: MonitoringParts;
   /** Pods that have ended and were not removed. */
   readonly ended: EndedPods;
+  readonly volumes: NamedVolumes;
   /** Settings for pods that outlive this process and their clients; undefined in a process that ends with a command. */
   readonly keeping?: PodKeeping;
 }
@@ -61,11 +70,18 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   const runs = new Set<Promise<void>>();
   const activity = new Activity(parts.clock);
   const pods = new NodePods(parts, activity);
+  const replacing = replaceFailed({ pods, activity, clock: parts.clock, log: parts.log });
+  const jobs = new Jobs(parts.clock, activity);
+  const startNoMore = () => {
+    jobs.stop();
+    replacing.cancel();
+  };
   await pods.recover();
   const routes = {
     ...imageRoutes(parts.images, () => new Set(pods.imagesInUse(parts.images))),
-    ...podRoutes(pods, parts),
+    ...podRoutes(pods, { ...parts, startNoMore }),
     ...lifeRoutes(pods, parts.ended),
+    ...volumeRoutes(parts.volumes, pods),
     ...monitoringRoutes(parts.monitoring),
   };
   const server = createServer({ maxHeaderSize: maxHeaderBytes }, answerBy(routes));
@@ -79,12 +95,12 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
     sockets.handleUpgrade(request, socket, head, (client) => {
       client.on('error', (error) => parts.log.warn('client failed', { err: error.message }));
       const active = activity.begin();
-      const session = converse({ log: parts.log, mayDetach: parts.keeping !== undefined, pods }, request, client).catch(
-        (error: unknown) => {
-          parts.log.error('session failed', error);
-          client.terminate();
-        },
-      );
+      const { log, clock, volumes, keeping } = parts;
+      const given = { log, clock, volumes, jobs, mayDetach: keeping !== undefined, pods };
+      const session = converse(given, request, client).catch((error: unknown) => {
+        log.error('session failed', error);
+        client.terminate();
+      });
       runs.add(session);
       void session.finally(() => {
         runs.delete(session);
@@ -97,13 +113,18 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   outliveAcceptErrors(server);
   await chmod(socketPath, 0o600);
   return {
-    endPods: () => pods.end(),
+    endPods: async () => {
+      startNoMore();
+      await pods.end();
+    },
     async idle() {
       while (runs.size > 0) await Promise.all(runs);
     },
     idleFor: (ms, signal) => activity.idleFor(ms, signal),
     async [Symbol.asyncDispose]() {
       server.close();
+      replacing[Symbol.dispose]();
+      jobs.leave();
       await pods[Symbol.asyncDispose]();
       await within(Promise.all(runs), { ms: farewellMs }); // sessions that follow pods notify their clients and end
       for (const client of sockets.clients) client.close(1001);
@@ -124,12 +145,15 @@ async function removeStale(socketPath: string): Promise<void> {
 }
 
 /** Parts that sessions need. */
-type SessionParts = RunSessionParts;
+type SessionParts = ObjectsSessionParts;
 type Session = (client: WebSocket, asked: Asked, parts: SessionParts) => Promise<void>;
 
 /** Sessions by the path of their WebSocket. */
 const sessions: Table<Session> = {
   '/v1/run': (client, _, parts) => serveRun(client, parts),
+  '/v1/apply': (client, _, parts) => serveObjects(client, applyObjects, parts),
+  '/v1/delete': (client, _, parts) => serveObjects(client, deleteObjects, parts),
+  '/v1/diff': (client, _, parts) => serveObjects(client, diffObjects, parts),
   '/v1/pods/:namespace/:name/exec': (client, asked, { pods, log }) =>
     serveExec(client, asked.query.get('tty') === 'true', () => startExec(pods, asked), log),
   '/v1/pods/:namespace/:name/input': (client, asked, { pods, log }) =>

@@ -8,8 +8,8 @@ export const diskUsageSchema = v.object({
   totalBytes: v.number(),
   uses: v.array(
     v.object({
-      /** `part`: made by set-up; `ended`: records and logs of pods that have ended; `other`: records, lists of packages and sockets. */
-      kind: v.picklist(['part', 'template', 'images', 'pods', 'ended', 'other']),
+      /** `part`: made by set-up; `ended`: records and logs of pods that have ended; `volumes`: those of claims; `other`: records, lists of packages and sockets. */
+      kind: v.picklist(['part', 'template', 'images', 'pods', 'ended', 'volumes', 'other']),
       /** Name of the part or template. */
       name: v.optional(v.string()),
       /** Disk space, in bytes. A file with several names counts once. */

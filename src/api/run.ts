@@ -12,6 +12,9 @@ import { registryLoginsSchema } from './registry-logins.ts';
  * binary frames are output: byte 0 the stream (1 stdout, 2 stderr), bytes 1 and 2 the number of the source (big endian,
  * announced by a `source` event), then bytes of the container. The server closes after `finished` or `failed`.
  *
+ * `WS /v1/apply`, `/v1/delete`, `/v1/diff`: the same messages, without output, about the objects of the files: brings the node
+ * to what they say, removes what they made, or tells what `apply` would change. A client that disconnects ends the work.
+ *
  * `WS /v1/pods/{namespace}/{name}/attach`: the same events and output of a pod that runs. The server needs no message, and
  * takes RunCommands; a client that disconnects leaves the pod alone.
  */
@@ -65,6 +68,14 @@ export const runEventSchema = v.variant('event', [
   /** With `detach`: a container of the pod runs, or the pod has ended. */
   v.object({ event: v.literal('podDetached'), pod: v.string() }),
   v.object({ event: v.literal('podFinished'), pod: v.string(), exitCode: v.number(), reason: v.string() }),
+  /** `object`: `Deployment default/web`. */
+  v.object({
+    event: v.literal('object'),
+    object: v.string(),
+    change: v.picklist(['created', 'configured', 'unchanged', 'deleted', 'kept']),
+  }),
+  /** With `diff`: YAML of an object as it is and as it would be; empty: absent. */
+  v.object({ event: v.literal('differs'), object: v.string(), before: v.string(), after: v.string() }),
   v.object({ event: v.literal('finished'), exitCode: v.number() }),
   v.object({ event: v.literal('failed'), error: errorBodySchema }),
 ]);

@@ -10,6 +10,7 @@ import { type ExecFlags, execOptions, parseExecWords } from './exec-words.ts';
 import { imageCommands, imageListRow } from './image-commands.ts';
 import { lifeCommands } from './life-rows.ts';
 import { loginCommands, loginsFor } from './login-commands.ts';
+import { objectsCommands } from './objects-commands.ts';
 import { stopOrphans, warnOfOrphans } from './orphans.ts';
 import { type OverheadOutput, overheadCommand } from './overhead-command.ts';
 import {
@@ -27,6 +28,7 @@ import { type RunFlags, runOptions } from './run/run-options.ts';
 import { runCommand } from './run/run-command.ts';
 import { systemCommands } from './system-commands.ts';
 import { write } from './terminal.ts';
+import { volumeCommands } from './volume-commands.ts';
 import { versionCommand } from './version-command.ts';
 
 /** Parts that the commands of one program share. */
@@ -81,10 +83,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       description: 'run an image, or the Pods of files, in the foreground or in the background',
       usage: '[options] IMAGE [COMMAND...] | FILE...',
       arguments: [
-        [
-          '[image]',
-          'an image, such as nginx; or a YAML file with Pods, ConfigMaps and Secrets; - reads standard input',
-        ],
+        ['[image]', 'an image, such as nginx; or a YAML file with Pods; - reads standard input'],
         ['[command...]', 'arguments or command of the image, with their own options; or more files'],
       ],
       options: runOptions,
@@ -104,6 +103,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
         });
       },
     },
+    ...objectsCommands({ parts, exit, withServer, imagesOf }),
     {
       name: 'ps',
       description: 'list the pods that run, of all owners',
@@ -213,6 +213,11 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       commands: imageCommands(withServer, parts),
     },
     imageListRow('images', withServer, terminal),
+    {
+      name: 'volume',
+      description: 'list, show and remove the volumes of PersistentVolumeClaims',
+      commands: volumeCommands({ terminal, exit, withKnown }),
+    },
     ...loginCommands(parts, untilEnded),
     {
       name: 'daemon',

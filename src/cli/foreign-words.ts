@@ -6,14 +6,12 @@ const ps = 'List pods with `podvm ps`.';
 const stop = 'Stop a pod with `podvm stop POD`, and remove it with `podvm rm POD`; `podvm rm -f POD` does both.';
 const run = 'Run an image with `podvm run IMAGE`, or the Pods of a file with `podvm run FILE`.';
 const inspect = 'Print all details and events of a pod with `podvm inspect POD`.';
-const noVolumes = 'Volumes belong to a pod: use -v or --mount of `podvm run`, or volumes in its file.';
 const noNetworks = 'The node has one network: use --network cni or none of `podvm run`.';
 const itself = 'Type the command without it: `podvm ps`, `podvm run IMAGE`.';
 const noBuild = 'Build with docker or podman, save the image to a file, and load it with `podvm image load FILE`.';
 
 export const foreignWords: ReadonlyMap<string, string> = new Map(
   Object.entries({
-    apply: 'Run the Pods of a file with `podvm run FILE`, or in the background with `podvm run -d FILE`.',
     create: run,
     play: run,
     kube: run,
@@ -26,7 +24,6 @@ export const foreignWords: ReadonlyMap<string, string> = new Map(
     pod: ps,
     container: ps,
     containers: ps,
-    delete: stop,
     down: stop,
     port: inspect,
     pull: 'Pull an image with `podvm image pull IMAGE`.',
@@ -37,7 +34,6 @@ export const foreignWords: ReadonlyMap<string, string> = new Map(
     build: noBuild,
     commit: noBuild,
     push: 'Push with skopeo, docker or podman: podvm only pulls.',
-    volume: noVolumes,
     network: noNetworks,
     info: 'See the versions with `podvm version`, and the state of the host with `podvm doctor`.',
     docker: itself,

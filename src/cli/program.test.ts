@@ -208,10 +208,9 @@ describe('podvm run of a user with logins', () => {
 describe('a word of another program', () => {
   it('gets what to type instead, and nothing that only looks like it', async () => {
     for (const [words, fix] of [
-      [['apply', '-f', 'pod.yaml'], /podvm run FILE/],
       [['docker', 'ps', '-a'], /without it: `podvm ps`/],
       [['rmi', 'nginx'], /podvm image rm/],
-      [['delete', 'web'], /podvm rm -f POD/],
+      [['down', 'web'], /podvm rm -f POD/],
     ] as const) {
       const { type, said } = openProgram();
       assert.equal(await type(...words), 2);

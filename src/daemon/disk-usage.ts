@@ -12,7 +12,7 @@ type Place = Omit<Use, 'bytes'> & { readonly path: string };
 
 const timeoutMs = 120_000;
 /** Directories that are listed as one. */
-const whole = { images: 'images', sandboxes: 'pods', ended: 'ended' } as const;
+const whole = { images: 'images', sandboxes: 'pods', ended: 'ended', volumes: 'volumes' } as const;
 
 /** Measures the state directory. Errors: `denied` without root, those of running `du`. */
 export async function readDiskUsage(root: string, signal: AbortSignal): Promise<DiskUsage> {
@@ -33,7 +33,15 @@ export async function readDiskUsage(root: string, signal: AbortSignal): Promise<
 
 const sumOf = (uses: readonly Use[]) => uses.reduce((sum, { bytes }) => sum + bytes, 0);
 
-const kinds = ['part', 'template', 'images', 'pods', 'ended', 'other'] as const satisfies readonly Use['kind'][];
+const kinds = [
+  'part',
+  'template',
+  'images',
+  'pods',
+  'ended',
+  'volumes',
+  'other',
+] as const satisfies readonly Use['kind'][];
 const byKindAndSize = (one: Use, other: Use) =>
   kinds.indexOf(one.kind) - kinds.indexOf(other.kind) || other.bytes - one.bytes;
 
@@ -48,7 +56,7 @@ async function placesIn(root: string): Promise<readonly Place[]> {
         (await entriesOf(path)).map((entry) => ({ kind, name: entry, isOld: isOld(entry), path: join(path, entry) }));
       if (path === parts) return await below('part', (entry) => old.has(entry));
       if (name === 'templates') return await below('template', () => false);
-      if (name === 'images' || name === 'sandboxes' || name === 'ended')
+      if (name === 'images' || name === 'sandboxes' || name === 'ended' || name === 'volumes')
         return [{ kind: whole[name], isOld: false, path }];
       return [{ kind: 'other', isOld: false, path }];
     }),

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { EndedPods } from '#admin/ended-pods.ts';
 import { endedRoutes } from '#admin/ended-routes.ts';
 import { serveRoutes } from '#admin/serve-routes.ts';
+import { NamedVolumes } from '#storage/named-volumes.ts';
 import type { Log } from '#host/log.ts';
 import { commandLog } from './command-log.ts';
 import type { Configuration } from './configuration.ts';
@@ -10,10 +11,13 @@ import type { Configuration } from './configuration.ts';
 export const openEndedPods = ({ root, endedPods }: Configuration, log: Log): Promise<EndedPods> =>
   EndedPods.open({ directory: join(root, 'ended'), limits: endedPods, log });
 
-/** Serves the ended pods to this command only, without a node. */
+/** The named volumes of this state directory. */
+export const openVolumes = ({ root }: Configuration): NamedVolumes => new NamedVolumes(join(root, 'volumes'));
+
+/** Serves the ended pods and the volumes to this command only, without a node. */
 export async function serveEndedPods(
   config: Configuration,
   write: (line: string) => void,
 ): Promise<AsyncDisposable & { readonly socketPath: string }> {
-  return await serveRoutes(endedRoutes(await openEndedPods(config, commandLog(config, write))));
+  return await serveRoutes(endedRoutes(await openEndedPods(config, commandLog(config, write)), openVolumes(config)));
 }

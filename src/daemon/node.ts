@@ -29,7 +29,7 @@ import { makeScratchDisk, makeVolumeDisk } from '#storage/scratch-disk.ts';
 import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import { guestLevel } from '#vm/qemu/processor-level.ts';
 import type { Configuration } from './configuration.ts';
-import { openEndedPods } from './ended-pods.ts';
+import { openEndedPods, openVolumes } from './ended-pods.ts';
 import { followParts } from './follow-parts.ts';
 import { machinePartsOf } from './machine-parts.ts';
 import { openNetwork, type Purpose } from './node-network.ts';
@@ -164,6 +164,7 @@ export async function openNode(
     const { port } = undo.use(await serveMonitoring(config.metrics, monitoring));
     log.info('serving metrics', { address: config.metrics.address, port });
   }
+  const volumes = openVolumes(config);
   const admin: AdminServer = undo.use(
     await serveAdmin(config.socketPath, {
       sandboxes,
@@ -173,10 +174,15 @@ export async function openNode(
       monitoring,
       pods: createPodTable(),
       ended: await openEndedPods(config, log),
+      volumes,
       ...(purpose === 'command'
         ? {}
         : { keeping: { bootId: await readBootId(), startsAfterBoot: purpose === 'daemon' } }),
-      node: { nodeName: config.nodeName, seccompDirectory: join(config.root, 'seccomp') },
+      node: {
+        nodeName: config.nodeName,
+        seccompDirectory: join(config.root, 'seccomp'),
+        volumePath: (namespace, name) => volumes.pathOf(namespace, name),
+      },
     }),
   );
   const take = async (newer: Assets, taking: AbortSignal) => {

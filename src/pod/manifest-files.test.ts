@@ -163,12 +163,12 @@ test('parseManifest() refuses control characters and files that are too dense, w
 test('parseManifest() skips and names objects that it does not run, and runs the rest', () => {
   const text = `
 apiVersion: v1
-kind: PersistentVolumeClaim
+kind: PersistentVolume
 metadata: {name: data}
 ---
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: mysql}
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: dump}
 ---
 ${pod('loader')}---
 apiVersion: example.com/v1
@@ -185,8 +185,8 @@ items: []
 `;
   assert.deepEqual(namesOf(text), ['loader']);
   assert.deepEqual(warningsOf(text), [
-    'f:3: kind: PersistentVolumeClaim data is skipped: it needs storage that a cluster provides; use an emptyDir or hostPath volume',
-    'f:7: kind: Deployment mysql is skipped: it needs a controller of a cluster; write its template as a Pod',
+    'f:3: kind: PersistentVolume data is skipped: it needs storage that a cluster provides; use a PersistentVolumeClaim',
+    'f:7: kind: CronJob dump is skipped: it needs a controller of a cluster; run its template as a Job, from cron or a systemd timer',
     'f:16: kind: Pod theirs is skipped: podvm does not know example.com/v1',
     'f:20: kind: Whatever w- is skipped: podvm does not know this kind',
     'f:24: kind: ServiceList is skipped: podvm does not know this kind',
@@ -195,7 +195,7 @@ items: []
 
 test('parseManifest() refuses only pods with unsupported features; alone, it refuses the file', () => {
   const needs = [
-    ', volumes: [{name: v, persistentVolumeClaim: {claimName: data}}]',
+    ', volumes: [{name: v, csi: {driver: d}}]',
     ', hostNetwork: true',
     ', os: {name: windows}',
     ', volumes: [{name: v, hostPath: {path: /x, type: Socket}}]',

@@ -65,8 +65,8 @@ test('parseManifest() refuses invalid manifests, with the reason', () => {
       /must have readOnly: true for its recursiveReadOnly/,
     ],
     [
-      `volumes: [{ name: v, persistentVolumeClaim: { claimName: x } }]\ncontainers: [${container}]`,
-      /persistentVolumeClaim: is not/,
+      `volumes: [{ name: v, nfs: { server: x } }]\ncontainers: [${container}]`,
+      /nfs: is not supported yet; use persistentV/,
     ],
     [`volumes: [{ name: v, emptyDir: {}, configMap: { name: c } }]\ncontainers: [${container}]`, /exactly one source/],
     [`volumes: [{ name: v }, { name: v }]\ncontainers: [${container}]`, /is given twice: "v"/],
@@ -103,7 +103,7 @@ test('parseManifest() refuses invalid manifests, with the reason', () => {
 
 test('parseManifest() refuses objects without a kind, misspelt kinds, and duplicates', () => {
   assert.match(problemsOf('- 1'), /must be an object with a kind/);
-  assert.match(problemsOf('{}'), /must be Pod, ConfigMap, Secret or List/);
+  assert.match(problemsOf('{}'), /must be Pod, ConfigMap, Secret, .* or List/);
   for (const kind of ['pod', 'POD', 'Pods', 'list', 'configmap']) {
     assert.match(
       problemsOf(`apiVersion: v1\nkind: ${kind}`),

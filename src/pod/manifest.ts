@@ -5,17 +5,36 @@ import { missingData } from './cluster-data.ts';
 import { isListKind, objectsOf, type Found } from './manifest-objects.ts';
 import type { Manifest, ManifestProblem, RefusedPod } from './pods.ts';
 import { withoutNulls } from './schema/absent.ts';
-import { configMapSchema, podSchema, secretSchema, type ConfigMap, type Pod, type Secret } from './schema/objects.ts';
+import {
+  claimSchema,
+  configMapSchema,
+  podSchema,
+  secretSchema,
+  type Claim,
+  type ConfigMap,
+  type Pod,
+  type Secret,
+} from './schema/objects.ts';
 import { describe, isUnsupported } from './schema/scalars.ts';
 import { nearest, unknownFields, type UnknownField } from './schema/unknown-fields.ts';
+import { type Job, type Replicated, type Workload, workloadSchemas } from './schema/workloads.ts';
 import { verdictOn } from './schema/unsupported.ts';
 import { isCoreKind, whySkipped } from './skipped-kinds.ts';
+import { claimsOfWorkload, podOfJob, podsOf, withClaimVolumes } from './workloads.ts';
 import { parseYaml } from './yaml-text.ts';
 
 type Path = readonly (string | number)[];
 
-const schemas = { Pod: podSchema, ConfigMap: configMapSchema, Secret: secretSchema } as const;
+const schemas = {
+  Pod: podSchema,
+  ConfigMap: configMapSchema,
+  Secret: secretSchema,
+  PersistentVolumeClaim: claimSchema,
+  ...workloadSchemas,
+} as const;
+const groups = { apps: ['Deployment', 'ReplicaSet', 'StatefulSet', 'DaemonSet'], batch: ['Job'] } as const;
 type Kind = keyof typeof schemas;
+const kindNames = `${Object.keys(schemas).join(', ')} or List`;
 
 export interface ManifestFile {
   /** Name for problems; never opened. */
@@ -38,6 +57,9 @@ class Reading {
   readonly refused: RefusedPod[] = [];
   readonly configMaps: ConfigMap[] = [];
   readonly secrets: Secret[] = [];
+  readonly claims: Claim[] = [];
+  readonly jobs: Job[] = [];
+  readonly workloads: Replicated[] = [];
   readonly names = new Set<string>();
   readonly #places = new Map<Pod, Found>();
 
@@ -52,6 +74,22 @@ class Reading {
   keepPod(pod: Pod, found: Found): void {
     this.pods.push(pod);
     this.#places.set(pod, found);
+  }
+
+  /** Returns the pods that it makes at once; a Job makes them as it goes. */
+  keepWorkload(workload: Workload, { document, path }: Found): readonly Pod[] {
+    const template = { document, path: [...path, 'spec', 'template'], value: undefined };
+    if (workload.kind === 'Job') {
+      this.jobs.push(workload);
+      this.#places.set(podOfJob(workload, undefined, ''), template);
+      return [];
+    }
+    const pods = podsOf(workload);
+    this.workloads.push(workload);
+    this.pods.push(...pods);
+    this.claims.push(...claimsOfWorkload(workload));
+    if (pods[0] !== undefined) this.#places.set(pods[0], template);
+    return pods;
   }
 
   /** Warns of missing objects. Called after all files are read, since another file may define them. */
@@ -72,13 +110,13 @@ class Reading {
 }
 
 /**
- * Reads Pods, ConfigMaps and Secrets from YAML or JSON: several documents, and `kind: List`. Other objects are skipped
+ * Reads the objects of `schemas` from YAML or JSON: several documents, and `kind: List`. Other objects are skipped
  * with a warning. Errors: `invalid`, listing up to 50 problems with file, line and field: mistakes, duplicate names,
  * and, if no other pod of the files can run, unsupported features.
  */
 export function parseManifests(files: readonly ManifestFile[]): Manifest {
   const manifest = merged(files.map(({ name, text }) => readFile(text, printable(name, 200))));
-  if (manifest.pods.length > 0 || manifest.refused.length === 0) return manifest;
+  if (manifest.pods.length + manifest.jobs.length > 0 || manifest.refused.length === 0) return manifest;
   const refusals = manifest.refused.flatMap((it) => it.problems);
   throw invalid([...new Set(refusals.map((it) => it.file))].join(', '), refusals, manifest.warnings);
 }
@@ -120,6 +158,9 @@ function merged(readings: readonly Reading[]): Manifest {
   return {
     ...given,
     pods: readings.flatMap((it) => it.pods),
+    claims: readings.flatMap((it) => it.claims),
+    jobs: readings.flatMap((it) => it.jobs),
+    workloads: readings.flatMap((it) => it.workloads),
     refused: readings.flatMap((it) => it.refused),
     warnings: readings.flatMap((it) => it.warnings),
   };
@@ -128,7 +169,9 @@ function merged(readings: readonly Reading[]): Manifest {
 function readObject(found: Found, reading: Reading): void {
   const kind = kindOf(found, reading);
   if (kind === undefined) return;
-  const value = withoutNulls(schemas[kind], found.value);
+  const plain = withoutNulls(schemas[kind], found.value);
+  const value = kind === 'StatefulSet' ? withClaimVolumes(plain) : plain;
+  const makesPods = kind === 'Pod' || isWorkload(kind);
   const before = reading.mistakes.length;
   const problems = judgeUnknown(found, schemas[kind], reading);
   const accept = <T>(parsed: Parsed<T>, keep: (object: T) => void) => {
@@ -138,7 +181,14 @@ function readObject(found: Found, reading: Reading): void {
   if (kind === 'Pod') accept(v.safeParse(podSchema, value), (pod) => reading.keepPod(pod, found));
   if (kind === 'ConfigMap') accept(v.safeParse(configMapSchema, value), (it) => reading.configMaps.push(it));
   if (kind === 'Secret') accept(v.safeParse(secretSchema, value), (it) => reading.secrets.push(it));
-  if (reading.mistakes.length > before || (problems.length > 0 && kind !== 'Pod')) {
+  if (kind === 'PersistentVolumeClaim') accept(v.safeParse(claimSchema, value), (it) => reading.claims.push(it));
+  if (isWorkload(kind)) {
+    accept<Workload>(v.safeParse(workloadSchemas[kind], value), (it) => {
+      const made = reading.keepWorkload(it, found);
+      for (const { metadata } of made) refuseSecond(`Pod ${metadata.namespace}/${metadata.name}`, found, reading);
+    });
+  }
+  if (reading.mistakes.length > before || (problems.length > 0 && !makesPods)) {
     reading.mistakes.push(...problems);
     return;
   }
@@ -148,6 +198,8 @@ function readObject(found: Found, reading: Reading): void {
   }
   if (name !== undefined) refuseSecond(`${kind} ${namespace}/${name}`, found, reading);
 }
+
+const isWorkload = (kind: Kind): kind is keyof typeof workloadSchemas => Object.hasOwn(workloadSchemas, kind);
 
 const namesSchema = v.object({
   metadata: v.object({
@@ -171,6 +223,9 @@ function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
+const groupOf = (kind: string): string | undefined =>
+  Object.entries(groups).find(([, kinds]) => kinds.some((it) => it === kind))?.[0];
+
 /** Returns the kind of a supported object; adds a mistake or a warning for any other. */
 function kindOf({ document, path, value }: Found, reading: Reading): Kind | undefined {
   const line = document.lineOf([...path, 'kind']);
@@ -180,28 +235,26 @@ function kindOf({ document, path, value }: Found, reading: Reading): Kind | unde
   }
   const { kind, apiVersion } = value;
   if (typeof kind !== 'string') {
-    reading.mistake(line, 'kind', `must be Pod, ConfigMap, Secret or List, got ${describe(kind)}`);
+    reading.mistake(line, 'kind', `must be ${kindNames}, got ${describe(kind)}`);
     return undefined;
   }
   if (isListKind(kind)) {
     reading.mistake(line, 'items', `must be a list, got ${describe(value['items'])}`);
     return undefined;
   }
-  const isOfGroup = typeof apiVersion === 'string' && apiVersion.includes('/');
-  if (!isOfGroup && Object.hasOwn(schemas, kind)) return kind as Kind; // SAFE: a key of `schemas`
+  const group = typeof apiVersion === 'string' && apiVersion.includes('/') ? apiVersion.split('/')[0] : undefined;
+  const isOfGroup = group !== undefined;
+  // Without a group, the schema says which one it must be.
+  if (Object.hasOwn(schemas, kind) && (group ?? groupOf(kind)) === groupOf(kind)) return kind as Kind; // SAFE: a key of `schemas`
   const close = isOfGroup || isCoreKind(kind) ? undefined : nearest(kind, [...Object.keys(schemas), 'List', 'PodList']);
   if (close !== undefined) {
-    reading.mistake(
-      line,
-      'kind',
-      `must be Pod, ConfigMap, Secret or List, got ${describe(kind)}; did you mean ${close}?`,
-    );
+    reading.mistake(line, 'kind', `must be ${kindNames}, got ${describe(kind)}; did you mean ${close}?`);
     return undefined;
   }
   const { name, generateName } = namesOf(value);
   const what = [kind, name ?? generateName].filter((word) => word !== undefined).map((word) => printable(word, 80));
   const why =
-    isOfGroup && Object.hasOwn(schemas, kind) ? `podvm does not know ${printable(apiVersion, 80)}` : undefined;
+    isOfGroup && Object.hasOwn(schemas, kind) ? `podvm does not know ${printable(String(apiVersion), 80)}` : undefined;
   reading.warn(line, 'kind', `${what.join(' ')} is skipped: ${why ?? whySkipped(kind)}`);
   return undefined;
 }

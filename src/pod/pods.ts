@@ -2,7 +2,8 @@ import type { GuestText } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import type { Clock } from '#host/clock.ts';
 import type { OutputChunk, RegistryLogin, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
-import type { ConfigMap, Pod, Secret } from './schema/objects.ts';
+import type { Claim, ConfigMap, Pod, Secret } from './schema/objects.ts';
+import type { Job, Replicated } from './schema/workloads.ts';
 
 /**
  * Pod semantics without a kubelet. A *manifest* is the checked input of a user; a *running pod* is one of its Pods,
@@ -10,12 +11,20 @@ import type { ConfigMap, Pod, Secret } from './schema/objects.ts';
  * `manifest.ts`, `startPod` in `start-pod.ts`.
  */
 export interface Manifest {
-  /** Pods in the order of the text, with `metadata.namespace` and all other defaults filled in. */
+  /**
+   * Pods in the order of the text, with `metadata.namespace` and all other defaults filled in; also those of Deployments and
+   * other workloads.
+   */
   readonly pods: readonly Pod[];
   /** Pods with unsupported features; the others run. */
   readonly refused: readonly RefusedPod[];
+  readonly jobs: readonly Job[];
+  /** Workloads whose pods are among `pods`. */
+  readonly workloads: readonly Replicated[];
   readonly configMaps: readonly ConfigMap[];
   readonly secrets: readonly Secret[];
+  /** PersistentVolumeClaims: the volumes that must exist before the pods start. */
+  readonly claims: readonly Claim[];
   /** Warnings about ignored fields, which do not stop the pod. */
   readonly warnings: readonly ManifestProblem[];
 }
@@ -55,6 +64,8 @@ export interface PodConfig {
   readonly hasLostSecrets?: boolean;
   /** Saves the pod for the next process; undefined: the pod ends with its process. */
   readonly kept?: KeptPod;
+  /** Returns the path of the image file of a named volume, as claims of the pod mean it. Without it such pods are refused. */
+  readonly volumePath?: (namespace: string, name: string) => string;
   /** Directory of `seccompProfile.localhostProfile`. Without it such profiles are refused. */
   readonly seccompDirectory?: string;
   /** Resources of a container without limits, for `resourceFieldRef`; default: 1 core and no memory limit. */

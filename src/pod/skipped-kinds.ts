@@ -1,11 +1,9 @@
 /** Reasons for skipping objects of other kinds. The rest of their file is not affected. */
 const reasons: readonly (readonly [RegExp, string])[] = [
-  [
-    /^(Deployment|StatefulSet|DaemonSet|ReplicaSet|ReplicationController|Job|CronJob)$/,
-    'it needs a controller of a cluster; write its template as a Pod',
-  ],
+  [/^ReplicationController$/, 'it needs a controller of a cluster; write it as a Deployment'],
+  [/^CronJob$/, 'it needs a controller of a cluster; run its template as a Job, from cron or a systemd timer'],
   [/^PodTemplate$/, 'only a controller uses it; write it as a Pod'],
-  [/^PersistentVolume(Claim)?$/, 'it needs storage that a cluster provides; use an emptyDir or hostPath volume'],
+  [/^PersistentVolume$/, 'it needs storage that a cluster provides; use a PersistentVolumeClaim'],
   [/^(StorageClass|CSIDriver|CSINode|VolumeAttachment|VolumeSnapshot.*)$/, 'it needs storage that a cluster provides'],
   [/^(Service|Endpoints|EndpointSlice)$/, "it needs a cluster's network; a hostPort makes a pod's port reachable"],
   [/^(Ingress|IngressClass|Gateway|GatewayClass|HTTPRoute|GRPCRoute)$/, "it needs a cluster's network"],
@@ -24,7 +22,7 @@ export function whySkipped(kind: string): string {
   return reasons.find(([pattern]) => pattern.test(kind))?.[1] ?? 'podvm does not know this kind';
 }
 
-/** Kinds of the core API (`apiVersion: v1`) besides Pod, ConfigMap and Secret. Other kinds of it are mistakes. */
+/** Kinds of the core API (`apiVersion: v1`) besides those that run. Other kinds of it are mistakes. */
 const coreKinds: ReadonlySet<string> = new Set([
   'Binding',
   'ComponentStatus',
@@ -34,7 +32,6 @@ const coreKinds: ReadonlySet<string> = new Set([
   'Namespace',
   'Node',
   'PersistentVolume',
-  'PersistentVolumeClaim',
   'PodTemplate',
   'ReplicationController',
   'ResourceQuota',

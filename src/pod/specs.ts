@@ -23,6 +23,7 @@ import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
 import type { Volume } from './schema/volume.ts';
 import { containerSecurity, type LocalProfiles } from './security.ts';
+import { claimPath, claimsOf } from './claims.ts';
 import { sandboxVolumes } from './volumes.ts';
 
 /** Longest host name of Linux, without the final NUL. */
@@ -40,7 +41,7 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
     uid: facts.uid,
     ...(config.kept === undefined ? {} : { isKept: true, keptFor: 'podvm' }),
     labels: metadata.labels,
-    annotations: metadata.annotations,
+    annotations: withClaims(pod, config),
     hostname: hostnameOf(pod),
     network: config.network,
     template: templateOf(metadata),
@@ -65,6 +66,16 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
     volumes: sandboxVolumes(pod, config, facts),
     resources: { ...podResources(spec), oomScoreAdj: oomScoreOf(spec, totalmem()) },
   };
+}
+
+/** Annotations of the sandbox: the volumes of claims are disks that its machine mounts. */
+function withClaims({ metadata, spec }: Pod, config: PodConfig): Pod['metadata']['annotations'] {
+  const paths = claimsOf(spec).map((claim) => claimPath(metadata.namespace, claim, config));
+  const { name } = podAnnotations.blockVolumes;
+  const given = metadata.annotations[name];
+  return paths.length === 0
+    ? metadata.annotations
+    : { ...metadata.annotations, [name]: [...(given === undefined ? [] : [given]), ...paths].join(',') };
 }
 
 /** Id range of a pod with `hostUsers: false`. Any range is suitable: the machine has no other pod. */
@@ -122,7 +133,7 @@ export function containerSpecOf(
     ...(args === undefined ? {} : { args: wordsOf(container, 'args', args, variables) }),
     ...(workingDir === undefined ? {} : { workingDir }),
     env: [...variables].map(([name, value]) => ({ name, value })),
-    mounts: container.volumeMounts.map((mount) => mountOf(pod, container, mount, variables, logins)),
+    mounts: container.volumeMounts.map((mount) => mountOf(pod, container, mount, { variables, logins, config })),
     ...(container.volumeDevices.length === 0 ? {} : { devices: devicesOf(pod, container) }),
     security: containerSecurity(pod.spec, container, profiles),
     resources: containerResources(container),
@@ -160,8 +171,15 @@ function mountOf(
   pod: Pod,
   { name }: PodContainer,
   mount: PodContainer['volumeMounts'][number],
-  variables: ReadonlyMap<string, string>,
-  logins: readonly RegistryLogin[],
+  {
+    variables,
+    logins,
+    config,
+  }: {
+    readonly variables: ReadonlyMap<string, string>;
+    readonly logins: readonly RegistryLogin[];
+    readonly config: PodConfig;
+  },
 ): ContainerMount {
   const { subPathExpr } = mount;
   const what = `the subPathExpr at ${mount.mountPath} of container ${name}`;
@@ -176,6 +194,7 @@ function mountOf(
     );
   }
   const volume = pod.spec.volumes.find((it) => it.name === mount.name);
+  const claim = volume?.persistentVolumeClaim;
   const rest = { mountPath: mount.mountPath, ...(subPath === undefined ? {} : { subPath }) };
   if (volume?.hostPath !== undefined) {
     const propagation = mount.mountPropagation === 'HostToContainer' ? 'hostToContainer' : 'private';
@@ -184,6 +203,14 @@ function mountOf(
       source: { kind: 'host', path: volume.hostPath.path, propagation },
       readOnly: mount.readOnly,
       ...(mount.recursiveReadOnly === undefined ? {} : { recursiveReadOnly: mount.recursiveReadOnly !== 'Disabled' }),
+    };
+  }
+  if (claim !== undefined) {
+    const path = claimPath(pod.metadata.namespace, claim.claimName, config);
+    return {
+      ...rest,
+      source: { kind: 'host', path, propagation: 'private' },
+      readOnly: mount.readOnly || claim.readOnly,
     };
   }
   // Kubernetes mounts volumes with data from elsewhere read-only in any case.

@@ -19,6 +19,7 @@ import { containerOf, isUnderWay, recordedMemory, resumedState, type PodBefore }
 import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
 import { readLocalProfiles, type LocalProfiles } from './security.ts';
+import { requireClaims } from './claims.ts';
 import { ensureHostPaths } from './host-paths.ts';
 import { containerSpecOf, sandboxSpecOf } from './specs.ts';
 import { statusOf } from './status.ts';
@@ -183,6 +184,7 @@ class PodDriver implements RunningPod {
       if (this.#making.signal.aborted) return;
       const spec = sandboxSpecOf(this.pod, this.#config, this.#facts());
       this.#profiles = await readLocalProfiles(this.pod.spec, this.#config.seccompDirectory);
+      await requireClaims(this.pod, this.#config);
       // Detects a missing ConfigMap or Secret before a machine is made.
       for (const container of this.#containers) this.#specOf(container, 0, assumedIPs);
       const sandbox = await sandboxes.run(spec, this.#making.signal);

@@ -18,7 +18,7 @@ interface Item {
 /** Returns the pod's volumes with their files. Errors: `notFound` for a ConfigMap, Secret or key; `invalid`. */
 export function sandboxVolumes(pod: Pod, config: PodConfig, facts: PodFacts): SandboxVolume[] {
   return pod.spec.volumes.flatMap((volume): SandboxVolume | [] => {
-    if (volume.image !== undefined || volume.hostPath !== undefined) return []; // provided by its mounts
+    if ((volume.image ?? volume.hostPath ?? volume.persistentVolumeClaim) !== undefined) return []; // provided by its mounts
     if (volume.emptyDir === undefined) {
       return { name: volume.name, kind: 'push', files: lastOfEachPath(filesOf(volume, pod, config, facts)) };
     }

@@ -62,8 +62,8 @@ describe('podvm run, of files that people have', { skip, timeout: 600_000 }, () 
     const { code, stdout, stderr } = await cli.start(
       ['run', '--network', 'none', '-'],
       `
-apiVersion: apps/v1
-kind: Deployment
+apiVersion: batch/v1
+kind: CronJob
 metadata: { name: mysql }
 ---
 apiVersion: v1
@@ -71,7 +71,7 @@ kind: Pod
 metadata: { name: db }
 spec:
   containers: [{ name: c, image: i }]
-  volumes: [{ name: v, persistentVolumeClaim: { claimName: data } }]
+  volumes: [{ name: v, nfs: { server: s, path: / } }]
 ---
 ${secret('stale', registry.name, 'wrong')}
 ${secret('good', registry.name, password)}
@@ -105,11 +105,8 @@ status: { phase: Running, podIP: 10.0.0.1 }
     ).ended;
     assert.match(stdout, /^web-\w{5}\nnamespace\ndefault\n$/, stderr);
     assert.equal(await realpath(join(made, 'by-the-pod')), join(made, 'by-the-pod'));
-    assert.match(stderr, /warning: <stdin>:3: kind: Deployment mysql is skipped/);
-    assert.match(
-      stderr,
-      /pod db was not started: <stdin>:11: spec\.volumes\[0\]\.persistentVolumeClaim: is not supported/,
-    );
+    assert.match(stderr, /warning: <stdin>:3: kind: CronJob mysql is skipped/);
+    assert.match(stderr, /pod db was not started: <stdin>:11: spec\.volumes\[0\]\.nfs: is not supported/);
     assert.equal(stderr.includes(encode(`${user}:${password}`)), false);
     assert.equal(code, 125, 'a pod of the file could not run');
   });

@@ -15,6 +15,7 @@ import type { ImageStore } from '#image/images.ts';
 import { createFakeClock, type FakeClock } from '#pod/testing/fake-clock.ts';
 import { createFakeSandboxes, type FakeSandboxes, type FakeSettings } from '#pod/testing/fake-sandbox.ts';
 import { createPodTable } from '#pod/pod-table.ts';
+import { NamedVolumes } from '#storage/named-volumes.ts';
 import { EndedPods } from '../ended-pods.ts';
 import { type PodKeeping } from '../node-pods.ts';
 import { type AdminParts, type AdminServer, serveAdmin } from '../server.ts';
@@ -64,6 +65,7 @@ export async function openAdmin(
   const socketPath = join(directory, 'podvm.sock');
   const clock = before?.clock ?? createFakeClock();
   const whyNotReady: string[] = [];
+  const volumes = new NamedVolumes(join(kept, 'volumes'));
   const parts = {
     sandboxes: before?.sandboxes ?? createFakeSandboxes(clock, settings),
     images: noImages,
@@ -76,8 +78,9 @@ export async function openAdmin(
     },
     pods: createPodTable(),
     ended: await EndedPods.open({ directory: join(kept, 'ended'), limits, log: silentLog }),
+    volumes,
     ...(mayDetach ? { keeping } : {}),
-    node: { nodeName: 'node' },
+    node: { nodeName: 'node', volumePath: (namespace: string, name: string) => volumes.pathOf(namespace, name) },
   };
   const server = await serveAdmin(socketPath, parts);
   const call = async (method: string, path: string, body?: string) => {

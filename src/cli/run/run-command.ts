@@ -173,6 +173,14 @@ export class RunSession {
       case 'podFinished':
         await this.#podFinished(event);
         return;
+      case 'object':
+        await write(this.#terminal.stdout, `${event.object} ${event.change}\n`);
+        return;
+      case 'differs': {
+        const { printDifference } = await import('../print-difference.ts'); // most commands do not need it
+        await printDifference(event, this.#terminal);
+        return;
+      }
       case 'finished':
         resolve(event.exitCode);
         return;

@@ -52,11 +52,20 @@ const metadataEntries = v.object({
   ),
 });
 
+/** Metadata of a template, without its name: the object that has it names its pods. */
+const { labels, annotations } = metadataEntries.entries;
+export const templateMetadata = v.object({
+  labels,
+  annotations,
+  name: v.optional(s.string),
+  namespace: v.optional(s.string),
+});
+
 function isGenerateName(prefix: string): boolean {
   return prefix === '' || v.is(s.dnsSubdomain, `${prefix.slice(0, maxGenerateNameChars)}x`);
 }
 
-const metadata = v.pipe(
+export const metadata = v.pipe(
   metadataEntries,
   v.rawCheck(({ dataset, addIssue }) => {
     if (!dataset.typed || dataset.value.name !== undefined || dataset.value.generateName) return;
@@ -101,6 +110,35 @@ function charsIn(data: unknown): number {
   if (typeof data !== 'object' || data === null) return 0;
   return Object.values(data).reduce((sum: number, value) => sum + Buffer.byteLength(String(value)), 0);
 }
+
+/** What a claim may ask for: the machine of one pod at a time has a volume's disk. */
+const accessMode = v.pipe(
+  s.picklist(['ReadWriteOnce', 'ReadWriteOncePod', 'ReadWriteMany', 'ReadOnlyMany']),
+  s.supported(
+    (mode) => mode === 'ReadWriteOnce' || mode === 'ReadWriteOncePod',
+    (issue) => `must be ReadWriteOnce or ReadWriteOncePod, got ${s.describe(issue.input)}: one pod at a time has it`,
+  ),
+);
+
+export const claimSchema = v.object({
+  apiVersion: v.literal('v1', 'must be v1'),
+  kind: v.literal('PersistentVolumeClaim'),
+  metadata,
+  spec: v.object({
+    accessModes: v.pipe(s.list(accessMode, 4), v.minLength(1, 'must have at least one access mode')),
+    resources: v.object({ requests: v.object({ storage: s.quantity }) }),
+    volumeMode: v.optional(
+      v.pipe(
+        s.picklist(['Filesystem', 'Block']),
+        s.supported(
+          (mode) => mode === 'Filesystem',
+          () => 'must be Filesystem: use a hostPath volume with volumeDevices for a device',
+        ),
+      ),
+    ),
+  }),
+});
+export type Claim = v.InferOutput<typeof claimSchema>;
 
 const data = <V extends v.GenericSchema>(value: V) => v.optional(limitedRecord(s.configKey, value), {});
 

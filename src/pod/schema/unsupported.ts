@@ -10,11 +10,18 @@ const warn = (reason: string): Verdict => ({ kind: 'warn', reason });
 
 const noHost = refuse('is not supported: a pod in a machine of its own has no namespaces of the host to share');
 const noVolume = (instead: string) => refuse(`is not supported yet; use ${instead}`);
+const noSource = refuse('is not supported: a volume begins empty');
+const noChoice = refuse('is not supported: a volume has the name of its claim');
+const noEffect = warn('has no effect: pods are replaced one after another, each when the one before runs');
+const noJobRule = refuse('is not supported; use backoffLimit');
 const noScheduler = warn('has no effect: there is no scheduler, the pod runs on this node');
 const noApiServer = warn('is skipped: it needs an API server, and podvm has none');
-const plainVolumes = 'emptyDir, hostPath, configMap, secret, downwardAPI, projected or image';
+const plainVolumes = 'persistentVolumeClaim, emptyDir, hostPath, configMap, secret, downwardAPI, projected or image';
 
-/** By path; `[]` stands for every index, and `containers` for init containers too. */
+/**
+ * By path; `[]` stands for every index, and `containers` for init containers too. Paths in a template are those of its pod or
+ * claim.
+ */
 const fields: Readonly<Record<string, Verdict>> = {
   status: ignore,
   'metadata.creationTimestamp': ignore,
@@ -53,6 +60,30 @@ const fields: Readonly<Record<string, Verdict>> = {
   'spec.ephemeralContainers': warn('is skipped; use `podvm exec`'),
   'spec.resourceClaims': refuse('is not supported: there are no devices to claim'),
 
+  'spec.minReadySeconds': noEffect,
+  'spec.paused': refuse('is not supported: podvm holds no roll'),
+  'spec.persistentVolumeClaimRetentionPolicy': warn('has no effect: volumes stay until `podvm volume rm`'),
+  'spec.podManagementPolicy': ignore,
+  'spec.progressDeadlineSeconds': noEffect,
+  'spec.revisionHistoryLimit': ignore,
+  'spec.strategy.rollingUpdate': noEffect,
+  'spec.updateStrategy.rollingUpdate': noEffect,
+  'spec.backoffLimitPerIndex': noJobRule,
+  'spec.manualSelector': ignore,
+  'spec.maxFailedIndexes': noJobRule,
+  'spec.podFailurePolicy': noJobRule,
+  'spec.podReplacementPolicy': ignore,
+  'spec.managedBy': refuse('is not supported: podvm manages the Job'),
+  'spec.successPolicy': noJobRule,
+  'spec.suspend': refuse('is not supported: a Job begins at once'),
+  'spec.ttlSecondsAfterFinished': warn('has no effect: `podvm rm` and `podvm system prune` remove ended pods'),
+  'spec.dataSource': noSource,
+  'spec.dataSourceRef': noSource,
+  'spec.selector': noChoice,
+  'spec.storageClassName': warn('has no effect: the volume is a disk of this node'),
+  'spec.volumeAttributesClassName': warn('has no effect: the volume is a disk of this node'),
+  'spec.volumeName': noChoice,
+
   'spec.containers[].resizePolicy': ignore,
   'spec.containers[].restartPolicy': refuse('is supported for init containers only, where Always makes a sidecar'),
   'spec.containers[].restartPolicyRules': refuse('is not supported'),
@@ -71,7 +102,6 @@ const fields: Readonly<Record<string, Verdict>> = {
 };
 
 const volumeSources = [
-  'persistentVolumeClaim',
   'nfs',
   'csi',
   'ephemeral',
@@ -103,6 +133,7 @@ export function verdictOn(path: readonly (string | number)[], value: unknown): V
     .map((step) => (typeof step === 'number' ? '[]' : `.${step}`))
     .join('')
     .slice(1)
+    .replace(/^spec\.(template|volumeClaimTemplates\[\])\./, '')
     .replace('spec.initContainers[]', 'spec.containers[]');
   const source = /^spec\.volumes\[\]\.([A-Za-z]+)$/.exec(pattern)?.[1];
   if (source !== undefined && volumeSources.includes(source)) return value === null ? ignore : noVolume(plainVolumes);

@@ -80,7 +80,10 @@ const hostPathType = v.pipe(
   s.picklist(['', 'Directory', 'DirectoryOrCreate', 'File', 'FileOrCreate', 'BlockDevice', ...doors]),
 );
 
-const sourceNames = ['emptyDir', 'configMap', 'secret', 'downwardAPI', 'projected', 'image', 'hostPath'] as const;
+const sourceNames = [
+  ...(['emptyDir', 'configMap', 'secret', 'downwardAPI', 'projected', 'image', 'hostPath'] as const),
+  'persistentVolumeClaim',
+] as const;
 
 export const volume = v.pipe(
   v.object({
@@ -99,6 +102,7 @@ export const volume = v.pipe(
     downwardAPI: v.optional(v.object({ items: downwardItems, defaultMode })),
     projected: v.optional(v.object({ sources: v.optional(s.list(projection, 1000), []), defaultMode })),
     hostPath: v.optional(v.object({ path: s.absolutePath, type: v.optional(hostPathType, '') })),
+    persistentVolumeClaim: v.optional(v.object({ claimName: s.dnsSubdomain, readOnly: v.optional(s.boolean, false) })),
   }),
   // A volume that names no source is an emptyDir (Kubernetes' SetDefaults_Volume).
   v.transform((value) =>
@@ -145,5 +149,5 @@ export const volumeMount = v.pipe(
   v.check((mount) => !mount.mountPath.includes(':'), 'must not have ":" in its mountPath'),
 );
 
-/** A volume as a device: a hostPath of a block device or an image file; there are no PersistentVolumeClaims here. */
+/** A volume as a device: a hostPath of a block device or an image file. */
 export const volumeDevice = v.object({ name: s.dnsLabel, devicePath: s.absolutePath });

@@ -1,0 +1,251 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { describe, test } from 'node:test';
+import * as v from 'valibot';
+import { podDetailsSchema, podSummarySchema } from '#api/pods.ts';
+import { poll } from '#host/wait.ts';
+import type { FakeSettings } from '#pod/testing/fake-sandbox.ts';
+import { eventsOf, openAdmin, type Served } from './testing/served-admin.ts';
+
+interface Wish {
+  readonly kind?: 'Deployment' | 'StatefulSet';
+  readonly replicas?: number;
+  readonly image?: string;
+  readonly word?: string;
+  readonly secret?: string;
+  readonly strategy?: string;
+}
+
+const filesOf = ({
+  kind = 'Deployment',
+  replicas = 2,
+  image = 'i',
+  word = 'one',
+  secret = 'hidden',
+  strategy = '',
+}: Wish) => `
+{ apiVersion: v1, kind: ConfigMap, metadata: { name: words }, data: { word: ${word} } }
+---
+{ apiVersion: v1, kind: Secret, metadata: { name: key }, stringData: { key: ${secret} } }
+---
+apiVersion: apps/v1
+kind: ${kind}
+metadata: { name: web }
+spec:
+  replicas: ${replicas}
+  ${strategy}
+  selector: { matchLabels: { app: web } }
+  template:
+    metadata: { labels: { app: web } }
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+        - name: main
+          image: ${image}
+          envFrom: [{ configMapRef: { name: words } }, { secretRef: { name: key } }]
+`;
+
+async function talk(served: Served, verb: 'apply' | 'delete' | 'diff', text: string) {
+  const socket = served.talk(`/v1/${verb}`);
+  await once(socket, 'open');
+  socket.send(JSON.stringify({ files: [{ name: 'f', text }], network: 'none' }));
+  const events = await Array.fromAsync(eventsOf(socket));
+  const objects = events
+    .filter(({ event }) => event === 'object')
+    .map(({ object, change }) => [object, change].join(' '));
+  return { events, objects, last: events.at(-1) };
+}
+const pods = async (served: Served, query = '') =>
+  v.parse(v.array(podSummarySchema), JSON.parse((await served.call('GET', `/v1/pods${query}`)).body));
+const uidOf = async (served: Served, name: string) =>
+  v.parse(podDetailsSchema, JSON.parse((await served.call('GET', `/v1/pods/_/${name}`)).body)).uid;
+
+describe('apply', () => {
+  test('makes the pods of a Deployment, and changes nothing the second time', async () => {
+    await using served = await openAdmin();
+    const first = await talk(served, 'apply', filesOf({}));
+    assert.deepEqual(first.objects, ['Deployment default/web created']);
+    assert.deepEqual(first.last, { event: 'finished', exitCode: 0 });
+    assert.deepEqual(
+      (await pods(served)).map(({ name, phase }) => [name, phase]),
+      [
+        ['web-0', 'Running'],
+        ['web-1', 'Running'],
+      ],
+    );
+    const uid = await uidOf(served, 'web-0');
+    assert.deepEqual((await talk(served, 'apply', filesOf({}))).objects, ['Deployment default/web unchanged']);
+    assert.equal(await uidOf(served, 'web-0'), uid);
+    assert.equal(served.parts.sandboxes.runs.length, 2);
+  });
+
+  test('replaces pods, one after another, for another template, ConfigMap or Secret', async () => {
+    await using served = await openAdmin();
+    await talk(served, 'apply', filesOf({}));
+    for (const wish of [{ image: 'j' }, { image: 'j', word: 'two' }, { image: 'j', word: 'two', secret: 'other' }]) {
+      const uids = [await uidOf(served, 'web-0'), await uidOf(served, 'web-1')];
+      const from = served.parts.sandboxes.journal.length;
+      assert.deepEqual((await talk(served, 'apply', filesOf(wish))).objects, ['Deployment default/web configured']);
+      const now = [await uidOf(served, 'web-0'), await uidOf(served, 'web-1')];
+      assert.equal(new Set([...uids, ...now]).size, 4);
+      const starts = served.parts.sandboxes.journal.slice(from).filter((line) => /^(start|kill|stop) /.test(line));
+      assert.equal(
+        starts.findLastIndex((line) => line.startsWith('start')),
+        starts.length - 1,
+        starts.join(', '),
+      );
+      assert.deepEqual((await talk(served, 'apply', filesOf(wish))).objects, ['Deployment default/web unchanged']);
+    }
+    assert.deepEqual(await pods(served, '?ended=true'), await pods(served), 'replaced pods leave no records');
+  });
+
+  test('with the strategy Recreate ends all pods before it starts others', async () => {
+    await using served = await openAdmin();
+    const strategy = 'strategy: { type: Recreate }';
+    await talk(served, 'apply', filesOf({ strategy }));
+    const from = served.parts.sandboxes.journal.length;
+    await talk(served, 'apply', filesOf({ strategy, image: 'j' }));
+    const lines = served.parts.sandboxes.journal.slice(from);
+    const ends = lines.findLastIndex((line) => /^(kill|remove|stop)/.test(line));
+    assert.ok(ends >= 0 && ends < lines.findIndex((line) => line.startsWith('start')), lines.join(', '));
+    assert.deepEqual((await pods(served)).length, 2);
+  });
+
+  test('scales, also to none, and starts a pod again that was stopped', async () => {
+    await using served = await openAdmin();
+    await talk(served, 'apply', filesOf({}));
+    const uid = await uidOf(served, 'web-0');
+    assert.deepEqual((await talk(served, 'apply', filesOf({ replicas: 1 }))).objects, [
+      'Deployment default/web configured',
+    ]);
+    assert.deepEqual((await pods(served)).length, 1);
+    assert.equal(await uidOf(served, 'web-0'), uid);
+    await served.call('POST', '/v1/pods/_/web-0/stop', '{}');
+    assert.deepEqual(await pods(served), []);
+    await talk(served, 'apply', filesOf({ replicas: 1 }));
+    assert.deepEqual((await pods(served)).length, 1);
+    await talk(served, 'apply', filesOf({ replicas: 0 }));
+    assert.deepEqual(await pods(served, '?ended=true'), []);
+  });
+
+  test('goes on in the next process, which knows what it applied but not its Secrets', async () => {
+    const first = await openAdmin();
+    await talk(first, 'apply', filesOf({ replicas: 1 }));
+    const uid = await uidOf(first, 'web-0');
+    await using second = await first.next();
+    const same = await talk(second, 'apply', filesOf({ replicas: 1, secret: 'unknown' }));
+    assert.deepEqual(same.objects, ['Deployment default/web unchanged']);
+    assert.equal(await uidOf(second, 'web-0'), uid);
+    const changed = await talk(second, 'apply', filesOf({ replicas: 1, word: 'two' }));
+    assert.deepEqual(changed.objects, ['Deployment default/web configured']);
+  });
+
+  test('ends with the code of a pod that cannot start, and leaves the rest of a roll as it is', async () => {
+    await using served = await openAdmin();
+    await talk(served, 'apply', filesOf({ kind: 'StatefulSet' }));
+    const uid = await uidOf(served, 'web-1');
+    const text = filesOf({ kind: 'StatefulSet' }).replace('secretRef: { name: key }', 'secretRef: { name: none }');
+    const { events, objects, last } = await talk(served, 'apply', text);
+    assert.deepEqual([objects, last], [[], { event: 'finished', exitCode: 125 }]);
+    assert.match(JSON.stringify(events), /Cannot find the Secret default\/none/);
+    assert.equal(await uidOf(served, 'web-1'), uid);
+  });
+});
+
+test('diff shows what apply would change, without Secrets, and apply agrees with it', async () => {
+  await using served = await openAdmin();
+  const none = await talk(served, 'diff', filesOf({ replicas: 1 }));
+  assert.equal(none.last?.['exitCode'], 1);
+  assert.equal(none.events[0]?.['before'], '');
+  await talk(served, 'apply', filesOf({ replicas: 1 }));
+  assert.deepEqual((await talk(served, 'diff', filesOf({ replicas: 1 }))).events, [{ event: 'finished', exitCode: 0 }]);
+  const [differs] = (await talk(served, 'diff', filesOf({ replicas: 1, word: 'two', secret: 'other' }))).events;
+  assert.equal(differs?.['object'], 'Pod default/web-0');
+  assert.match(String(differs?.['before']), /word: one/);
+  assert.match(String(differs?.['after']), /word: two/);
+  assert.doesNotMatch(JSON.stringify(differs), /hidden|other|b3RoZXI/);
+  assert.equal((await talk(served, 'diff', filesOf({ replicas: 0 }))).events[0]?.['after'], '');
+});
+
+test('delete ends the pods and forgets them, keeps volumes, and warns of what is not there', async () => {
+  await using served = await openAdmin();
+  const claim =
+    '---\napiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: { name: data }\n' +
+    'spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 10Mi } } }\n';
+  const text = `${filesOf({})}${claim}`;
+  assert.deepEqual((await talk(served, 'apply', text)).objects, [
+    'PersistentVolumeClaim default/data created',
+    'Deployment default/web created',
+  ]);
+  await served.call('POST', '/v1/pods/_/web-0/stop', '{}');
+  assert.deepEqual((await talk(served, 'delete', text)).objects, [
+    'Deployment default/web deleted',
+    'PersistentVolumeClaim default/data kept',
+  ]);
+  assert.deepEqual(await pods(served, '?ended=true'), []);
+  assert.equal((await served.parts.volumes.list()).length, 1);
+  assert.match(JSON.stringify((await talk(served, 'delete', text)).events), /Deployment default\/web is not there/);
+});
+
+describe('a Job', () => {
+  const job = (more = '') => `
+apiVersion: batch/v1
+kind: Job
+metadata: { name: pi }
+spec:
+  backoffLimit: 0
+  completions: 2
+  template: { spec: { restartPolicy: Never, containers: [{ name: main, image: i ${more} }] } }
+`;
+  const exits = (code: number): FakeSettings => ({
+    behaviours: { main: { onStart: (container) => container.exit(code) } },
+  });
+
+  test('gives a run its outcome as exit code', async () => {
+    for (const [code, pattern] of [
+      [0, /"event":"finished","exitCode":0/],
+      [3, /Job default\/pi has failed: BackoffLimitExceeded.*"exitCode":3/],
+    ] as const) {
+      await using served = await openAdmin(exits(code));
+      const socket = served.talk('/v1/run');
+      await once(socket, 'open');
+      socket.send(JSON.stringify({ files: [{ name: 'f', text: job() }], network: 'none' }));
+      const events = await Array.fromAsync(eventsOf(socket));
+      assert.match(JSON.stringify(events), pattern);
+      assert.equal(events.filter(({ event }) => event === 'podFinished').length, code === 0 ? 2 : 1);
+    }
+  });
+
+  test('is begun once by apply, cannot change, and can be deleted', async () => {
+    await using served = await openAdmin(exits(0));
+    assert.deepEqual((await talk(served, 'apply', job())).objects, ['Job default/pi created']);
+    const ended = await poll(
+      async () =>
+        (await pods(served, '?ended=true')).filter((pod) => pod.endedAt !== undefined).length === 2 || undefined,
+      { everyMs: 5, signal: AbortSignal.timeout(5000) },
+    );
+    assert.ok(ended);
+    assert.deepEqual((await talk(served, 'apply', job())).objects, ['Job default/pi unchanged']);
+    assert.match(JSON.stringify((await talk(served, 'apply', job(', tty: true'))).last), /a Job cannot change/);
+    assert.deepEqual((await talk(served, 'delete', job())).objects, ['Job default/pi deleted']);
+    assert.deepEqual(await pods(served, '?ended=true'), []);
+    assert.deepEqual((await talk(served, 'apply', job(', tty: true'))).objects, ['Job default/pi created']);
+  });
+
+  test('is left with its node, whose client is told so', async () => {
+    const first = await openAdmin();
+    const socket = first.talk('/v1/run');
+    await once(socket, 'open');
+    socket.send(JSON.stringify({ files: [{ name: 'f', text: job() }], network: 'none' }));
+    const events: Record<string, unknown>[] = [];
+    const told = (async () => {
+      for await (const event of eventsOf(socket)) events.push(event);
+    })();
+    const isRunning = () => events.some(({ detail }) => (detail as { reason?: string })?.reason === 'Started');
+    await poll(async () => isRunning() || undefined, { everyMs: 5, signal: AbortSignal.timeout(5000) });
+    await using second = await first.next();
+    await told;
+    assert.match(JSON.stringify(events.at(-1)), /its node ends, and the pod runs on/);
+    assert.equal((await pods(second)).length, 1);
+  });
+});

@@ -1,0 +1,223 @@
+import { isDeepStrictEqual } from 'node:util';
+import { PodvmError } from '#base/errors.ts';
+import type { RunEvent, RunRequest } from '#api/run.ts';
+import type { Clock } from '#host/clock.ts';
+import type { Manifest, RunningPod } from '#pod/pods.ts';
+import type { Pod } from '#pod/schema/objects.ts';
+import type { Job } from '#pod/schema/workloads.ts';
+import { workloadAnnotation, workloadName } from '#pod/workloads.ts';
+import type { NamedVolumes } from '#storage/named-volumes.ts';
+import type { PodSource } from './ended-record.ts';
+import { type LivePod, onlyOf, untilOver } from './known-pod.ts';
+import type { Jobs } from './jobs.ts';
+import type { NodePods } from './node-pods.ts';
+import { followStart } from './run-session.ts';
+import { isSameSource } from './same-pod.ts';
+import { ensureVolumes } from './tell-manifest.ts';
+
+/** What a call about the objects of files needs. */
+export interface ObjectsParts {
+  readonly request: RunRequest;
+  readonly manifest: Manifest;
+  readonly pods: NodePods;
+  readonly jobs: Jobs;
+  readonly volumes: NamedVolumes;
+  readonly clock: Clock;
+  readonly say: (event: RunEvent) => Promise<void>;
+  readonly signal: AbortSignal;
+}
+
+interface PodObject {
+  readonly kind: string;
+  readonly namespace: string;
+  readonly name: string;
+}
+
+/** An object that has pods: a Pod itself, or a workload. */
+interface PodGroup extends PodObject {
+  readonly pods: readonly Pod[];
+  /** All pods end before new ones start. */
+  readonly recreates?: boolean;
+}
+
+/** Time for a pod to become ready before the next one of its workload is replaced, in `ms`. */
+const readyMs = 600_000;
+
+export const objectName = ({ kind, namespace, name }: PodObject): string => `${kind} ${namespace}/${name}`;
+
+export const sourceOf = (pod: Pod, { manifest, request }: Pick<ObjectsParts, 'manifest' | 'request'>): PodSource => {
+  const { configMaps, secrets } = manifest;
+  return { pod, configMaps, secrets, logins: request.logins, network: request.network };
+};
+
+/** Groups the pods of a manifest by the object that makes them, in the order of the files. */
+export function groupsOf({ pods, workloads }: Manifest): readonly PodGroup[] {
+  const isMade = (pod: Pod) =>
+    workloads.some((workload) => isOfWorkload(pod, workload.metadata.namespace, workloadName(workload)));
+  const alone = pods.filter((pod) => !isMade(pod));
+  return [
+    ...alone.map((pod) => ({ kind: 'Pod', ...namesOf(pod), pods: [pod] })),
+    ...workloads.map((workload) => ({
+      kind: workload.kind,
+      recreates: workload.kind === 'Deployment' && workload.spec.strategy.type === 'Recreate',
+      ...namesOf(workload),
+      pods: pods.filter((pod) => isOfWorkload(pod, namesOf(workload).namespace, workloadName(workload))),
+    })),
+  ];
+}
+
+const namesOf = ({ metadata: { namespace, name } }: Pick<Pod, 'metadata'>) => ({ namespace, name });
+
+const isOfWorkload = ({ metadata }: Pick<Pod, 'metadata'>, namespace: string, workload: string): boolean =>
+  metadata.namespace === namespace && metadata.annotations[workloadAnnotation] === workload;
+
+/** Running pods of an object, also those that its present template no longer makes. */
+export const livePodsOf = ({ kind, namespace, name }: PodObject, pods: NodePods): readonly LivePod[] =>
+  pods
+    .live()
+    .filter(({ source: { pod } }) =>
+      kind === 'Pod'
+        ? pod.metadata.namespace === namespace && pod.metadata.name === name
+        : isOfWorkload(pod, namespace, `${kind}/${name}`),
+    );
+
+/**
+ * Brings the node to what the files say: makes what is missing, replaces pods that the files describe otherwise, one after
+ * another, and ends those that a workload no longer has. Returns the first exit code of a pod that could not start.
+ */
+export async function applyObjects(parts: ObjectsParts): Promise<number> {
+  const { manifest, say, volumes, signal } = parts;
+  const made = await ensureVolumes(manifest, volumes, signal);
+  for (const [at, { metadata }] of manifest.claims.entries()) {
+    const object = objectName({ kind: 'PersistentVolumeClaim', ...metadata });
+    await say({ event: 'object', object, change: made[at] === true ? 'created' : 'unchanged' });
+  }
+  for (const job of manifest.jobs) await applyJob(job, parts);
+  const ofGroups = await Promise.all(groupsOf(manifest).map((group) => applyGroup(group, parts)));
+  return ofGroups.find((code) => code !== 0) ?? 0;
+}
+
+const jobLabel = 'batch.kubernetes.io/job-name';
+
+/** Whether a pod with these labels is one of a Job. */
+export const isOfJob = (
+  { metadata: { namespace, name } }: Job,
+  pod: { readonly namespace: string; readonly labels: Readonly<Record<string, string>> },
+): boolean => pod.namespace === namespace && pod.labels[jobLabel] === name;
+
+/** Begins a Job, once. Errors: `failedPrecondition` for one that the files describe otherwise. */
+async function applyJob(job: Job, parts: ObjectsParts): Promise<void> {
+  const { pods, jobs, say } = parts;
+  const { namespace, name } = job.metadata;
+  const object = objectName({ kind: 'Job', namespace, name });
+  const known = jobs.find(namespace, name);
+  const hasPods =
+    pods.live().some(({ pod: { pod } }) => isOfJob(job, pod.metadata)) ||
+    pods.ended().some(({ namespace: of, details }) => isOfJob(job, { namespace: of, labels: details.labels }));
+  if (!hasPods) {
+    jobs.run(job, (pod) => onlyOf(pods.start([sourceOf(pod, parts)], { removeAtEnd: false })));
+    return await say({ event: 'object', object, change: 'created' });
+  }
+  if (known === undefined || isDeepStrictEqual(known.job.spec, job.spec)) {
+    return await say({ event: 'object', object, change: 'unchanged' });
+  }
+  throw new PodvmError('failedPrecondition', `Cannot apply ${object}: it has begun, and a Job cannot change`, {
+    fix: 'Remove it with `podvm delete -f`, and apply it again.',
+  });
+}
+
+async function applyGroup(group: PodGroup, parts: ObjectsParts): Promise<number> {
+  const { pods, say, signal } = parts;
+  const before = livePodsOf(group, pods);
+  const wanted = new Set(group.pods.map(({ metadata }) => metadata.name));
+  const surplus = before.filter(({ name }) => !wanted.has(name));
+  await Promise.all(surplus.map((live) => endAndForget(live, pods)));
+  const missing: Pod[] = [];
+  const changed: { readonly live: LivePod; readonly pod: Pod }[] = [];
+  for (const pod of group.pods) {
+    const live = before.find(({ name }) => name === pod.metadata.name);
+    if (live === undefined) {
+      if (!(await hasRun(pod, parts))) missing.push(pod);
+    } else if (!isSameSource(live.source, sourceOf(pod, parts), { ignoresSecrets: live.hasLostSecrets })) {
+      changed.push({ live, pod });
+    }
+  }
+  const isNew = before.length === 0 && missing.length === group.pods.length && missing.length > 0;
+  const isUnchanged = surplus.length + missing.length + changed.length === 0;
+  const change = isNew ? 'created' : isUnchanged ? 'unchanged' : 'configured';
+  if (group.recreates === true && changed.length > 0) {
+    await Promise.all(changed.map(({ live }) => endAndForget(live, pods)));
+    missing.push(...changed.splice(0).map(({ pod }) => pod));
+  }
+  let code = await startMissing(missing, group, parts);
+  for (const { live, pod } of changed) {
+    if (code !== 0 || signal.aborted) break;
+    await endAndForget(live, pods);
+    code = await startReady(pod, parts);
+  }
+  if (code === 0 && !signal.aborted) await say({ event: 'object', object: objectName(group), change });
+  return code;
+}
+
+/** Whether a Pod that ends by itself has done so, as the file describes it. */
+async function hasRun(pod: Pod, parts: ObjectsParts): Promise<boolean> {
+  if (pod.spec.restartPolicy === 'Always') return false;
+  const { namespace, name } = pod.metadata;
+  const source = await parts.pods.endedSource(namespace, name);
+  return source !== undefined && isSameSource(source, sourceOf(pod, parts), { ignoresSecrets: true });
+}
+
+/** Starts pods at once, or those of a StatefulSet one after another. Returns the first exit code of one that failed. */
+async function startMissing(missing: readonly Pod[], { kind }: PodGroup, parts: ObjectsParts): Promise<number> {
+  if (kind !== 'StatefulSet') {
+    const codes = await Promise.all(missing.map((pod) => startOne(pod, parts).then(({ code }) => code)));
+    return codes.find((code) => code !== 0) ?? 0;
+  }
+  for (const pod of missing) {
+    const code = await startReady(pod, parts);
+    if (code !== 0 || parts.signal.aborted) return code;
+  }
+  return 0;
+}
+
+async function startOne(pod: Pod, parts: ObjectsParts): Promise<{ readonly live: LivePod; readonly code: number }> {
+  const { pods, say } = parts;
+  const options = { removeAtEnd: false, isApplied: pod.spec.restartPolicy === 'Always' };
+  const live = onlyOf(pods.start([sourceOf(pod, parts)], options));
+  const name = `${live.namespace}/${live.name}`;
+  // The object is reported, not its pods.
+  const { exitCode } = await followStart(live, name, (event) =>
+    event.event === 'podDetached' ? Promise.resolve() : say(event),
+  );
+  return { live, code: exitCode };
+}
+
+/** Starts a pod and waits until it is ready, for the next one to follow. Returns 124 if it does not become so. */
+async function startReady(pod: Pod, parts: ObjectsParts): Promise<number> {
+  const { live, code } = await startOne(pod, parts);
+  if (code !== 0 || (await isReadyInTime(live.pod, parts))) return code;
+  if (parts.signal.aborted) return 0;
+  const message = `${live.namespace}/${live.name} is not ready after ${readyMs / 1000} s: the pods after it stay as they are`;
+  await parts.say({ event: 'warning', message });
+  return 124;
+}
+
+async function isReadyInTime(pod: RunningPod, { clock, signal }: ObjectsParts): Promise<boolean> {
+  const isReady = () => pod.status.conditions.some(({ type, status }) => type === 'Ready' && status === 'True');
+  if (isReady()) return true;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const leave = pod.onChange(() => isReady() && resolve());
+  const cancel = clock.after(readyMs, resolve);
+  signal.addEventListener('abort', () => resolve(), { once: true });
+  await Promise.race([promise, pod.finished]);
+  cancel();
+  leave();
+  return isReady();
+}
+
+/** Stops a pod, and removes its record. */
+export async function endAndForget(live: LivePod, pods: NodePods): Promise<void> {
+  void live.pod.terminate();
+  await untilOver(live);
+  await pods.forget(({ namespace, name }) => namespace === live.namespace && name === live.name);
+}

@@ -1,0 +1,34 @@
+import type { WebSocket } from 'ws';
+import { type RunEvent, runRequestSchema } from '#api/run.ts';
+import type { Clock } from '#host/clock.ts';
+import type { ObjectsParts } from './apply.ts';
+import { errorBodyOf } from './error-body.ts';
+import { parseJson } from './http.ts';
+import { cannotDetach, eventText, firstMessage, refusedCode, type RunSessionParts, send } from './run-session.ts';
+import { tellManifest } from './tell-manifest.ts';
+
+export type ObjectsSessionParts = RunSessionParts & { readonly clock: Clock };
+
+/** Serves one session about the objects of files: see `#api/run.ts`. A client that disconnects ends the work. */
+export async function serveObjects(
+  socket: WebSocket,
+  act: (parts: ObjectsParts) => Promise<number>,
+  { pods, jobs, volumes, mayDetach, clock }: ObjectsSessionParts,
+): Promise<void> {
+  const say = (event: RunEvent) => send(socket, eventText(event));
+  const leaving = new AbortController();
+  socket.once('close', () => leaving.abort());
+  const { signal } = leaving;
+  try {
+    const request = parseJson(await firstMessage(socket, () => {}), runRequestSchema);
+    if (!mayDetach) throw cannotDetach();
+    const manifest = await tellManifest(request, say, signal);
+    if (manifest === undefined) return;
+    const exitCode = await act({ request, manifest, pods, jobs, volumes, clock, say, signal });
+    await say({ event: 'finished', exitCode: manifest.refused.length > 0 ? refusedCode : exitCode });
+  } catch (error) {
+    await say({ event: 'failed', error: errorBodyOf(error) });
+  } finally {
+    socket.close();
+  }
+}

@@ -1,0 +1,58 @@
+import { PodvmError } from '#base/errors.ts';
+import { parseQuantity, unitsOf } from '#base/quantity.ts';
+import type { RunEvent, RunRequest } from '#api/run.ts';
+import { problemText } from '#pod/manifest.ts';
+import type { Manifest } from '#pod/pods.ts';
+import { readManifests } from '#pod/read-manifests.ts';
+import type { Claim } from '#pod/schema/objects.ts';
+import type { NamedVolumes, VolumeWish } from '#storage/named-volumes.ts';
+
+/** Limit of pods in one run. */
+const maxPodsPerRun = 256;
+
+/**
+ * Reads the manifest; returns undefined after an abort of `signal`. Errors: those of `readManifests`; `invalid` when
+ * there is nothing to run.
+ */
+export async function tellManifest(
+  request: RunRequest,
+  say: (event: RunEvent) => Promise<void>,
+  signal: AbortSignal,
+): Promise<Manifest | undefined> {
+  const manifest = await readManifests(request.files, signal).catch((error: unknown) => {
+    if (signal.aborted) return undefined;
+    throw error;
+  });
+  if (manifest === undefined) return undefined;
+  for (const warning of manifest.warnings) await say({ event: 'warning', message: problemText(warning) });
+  const names = request.files.map((file) => file.name).join(', ');
+  if (manifest.pods.length + manifest.jobs.length + manifest.workloads.length + manifest.claims.length === 0) {
+    throw new PodvmError('invalid', `Cannot run ${names}: it contains no Pod`, {
+      fix: 'Pass a file with a Pod, or with a Deployment, StatefulSet, DaemonSet or Job.',
+    });
+  }
+  if (manifest.pods.length > maxPodsPerRun) {
+    throw new PodvmError(
+      'invalid',
+      `Cannot run ${names}: at most ${maxPodsPerRun} pods can run at once, got ${manifest.pods.length}`,
+      { fix: 'Run the files in several commands.' },
+    );
+  }
+  for (const { namespace, name, problems } of manifest.refused) {
+    const pod = namespace === 'default' ? name : `${namespace}/${name}`;
+    await say({ event: 'podRefused', pod, problems: problems.map(problemText) });
+  }
+  return signal.aborted ? undefined : manifest;
+}
+
+/** Makes the volumes of the claims that are missing; returns true for each that it made. Errors: those of `ensure`. */
+export const ensureVolumes = (
+  { claims }: Manifest,
+  volumes: NamedVolumes,
+  signal: AbortSignal,
+): Promise<readonly boolean[]> => volumes.ensure(claims.map(volumeOf), signal);
+
+const volumeOf = ({ metadata: { namespace, name }, spec }: Claim): VolumeWish => {
+  const storage = parseQuantity(spec.resources.requests.storage);
+  return { namespace, name, sizeBytes: storage === undefined ? Number.NaN : unitsOf(storage) };
+};

@@ -1,0 +1,74 @@
+import { Option } from 'commander';
+import type { RunRequestInput } from '#api/run.ts';
+import type { Client } from './client.ts';
+import type { CommandRow } from './command-row.ts';
+import type { EndSignals } from './end-signals.ts';
+import { loginsFor } from './login-commands.ts';
+import { OutputPrinter } from './output-printer.ts';
+import type { ProgramParts, Purpose } from './program-parts.ts';
+import { readFiles } from './read-files.ts';
+import { collect } from './run/pod-flags.ts';
+import { RunSession } from './run/run-command.ts';
+import { createRunInput } from './run/run-input.ts';
+import type { Terminal } from './terminal.ts';
+
+interface ObjectsSetting {
+  readonly parts: ProgramParts;
+  readonly exit: (code: number) => void;
+  readonly withServer: (purpose: Purpose, use: (client: Client, ends: EndSignals) => Promise<void>) => Promise<void>;
+  /** Images that the files name; none for files that the node refuses. */
+  readonly imagesOf: ProgramParts['namedImages'];
+}
+
+const verbs = {
+  apply: 'make what files describe, and replace pods that they describe otherwise; changes nothing the second time',
+  delete: 'end the pods that files describe; volumes stay',
+  diff: 'show what apply would change; ends with 1 if that is something',
+} as const;
+type Verb = keyof typeof verbs;
+
+/** Commands about the objects of files. */
+export function objectsCommands({ parts, exit, withServer, imagesOf }: ObjectsSetting): readonly CommandRow[] {
+  const { terminal } = parts;
+  return (Object.keys(verbs) as Verb[]).map((verb) => ({
+    name: verb,
+    description: verbs[verb],
+    options: [
+      new Option('-f, --file <file>', 'YAML file; - reads standard input; can be repeated')
+        .argParser(collect)
+        .makeOptionMandatory(),
+      new Option('--network <mode>', 'network of the pods').choices(['cni', 'none']).default('cni'),
+    ],
+    async action({ file, network }: { file: readonly string[]; network: 'cni' | 'none' }) {
+      const files = await readFiles(file, terminal);
+      await withServer('pods', async (client, ends) => {
+        const logins = verb === 'apply' ? await loginsFor(() => imagesOf(files, ends.any), parts, ends.any) : {};
+        exit(await talk(client, verb, { files, network, ...logins }, terminal, ends));
+      });
+    },
+  }));
+}
+
+/** Sends the files, prints what happens to their objects, and returns the exit code. Ctrl-C ends the work. */
+async function talk(
+  client: Client,
+  verb: Verb,
+  request: RunRequestInput,
+  terminal: Terminal,
+  ends: EndSignals,
+): Promise<number> {
+  using input = createRunInput(client, undefined, terminal);
+  const socket = client.open(`/v1/${verb}`);
+  const leave = ends.listen(() => socket.terminate());
+  try {
+    const printer = new OutputPrinter(terminal, terminal.hasColour);
+    const session = new RunSession(printer, { verbose: false, isOfImage: false }, terminal, input);
+    socket.once('open', () => socket.send(JSON.stringify(request)));
+    return await session.follow(socket);
+  } catch (error) {
+    if (ends.exitCode !== undefined) return ends.exitCode;
+    throw error;
+  } finally {
+    leave();
+  }
+}

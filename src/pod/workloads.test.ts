@@ -1,0 +1,109 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { parseManifest } from './manifest.ts';
+import { workloadAnnotation } from './workloads.ts';
+
+const template = (more = '') =>
+  `{ metadata: { labels: { app: web }, name: ignored, creationTimestamp: null }, spec: { containers: [{ name: c, image: i${more} }] } }`;
+const workload = (kind: string, spec: string, group = 'apps/v1') =>
+  `apiVersion: ${group}\nkind: ${kind}\nmetadata: { name: web, namespace: shop }\nspec: { selector: { matchLabels: { app: web } }, ${spec} }\n`;
+const namesOf = (text: string) => parseManifest(text, 'f').pods.map(({ metadata }) => metadata.name);
+const warningsOf = (text: string) =>
+  parseManifest(text, 'f').warnings.map(({ line, field, message }) => `${line} ${field} ${message}`);
+
+describe('parseManifest() makes the pods of a workload', () => {
+  test('of a Deployment, a ReplicaSet and a DaemonSet from the template, numbered', () => {
+    assert.deepEqual(namesOf(workload('Deployment', `replicas: 2, template: ${template()}`)), ['web-0', 'web-1']);
+    assert.deepEqual(namesOf(workload('ReplicaSet', `template: ${template()}`)), ['web-0']);
+    assert.deepEqual(namesOf(workload('DaemonSet', `template: ${template()}`)), ['web-0']);
+    assert.deepEqual(namesOf(workload('Deployment', `replicas: 0, template: ${template()}`)), []);
+    const [pod] = parseManifest(workload('Deployment', `template: ${template()}`), 'f').pods;
+    assert.deepEqual(pod?.metadata, {
+      name: 'web-0',
+      namespace: 'shop',
+      labels: { app: 'web' },
+      annotations: { [workloadAnnotation]: 'Deployment/web' },
+    });
+    assert.equal(pod?.spec.restartPolicy, 'Always');
+  });
+
+  test('of a StatefulSet with names, domain and claims of their own', () => {
+    const claims =
+      'volumeClaimTemplates: [{ metadata: { name: data }, spec: { accessModes: [ReadWriteOnce], ' +
+      'storageClassName: fast, resources: { requests: { storage: 1Gi } } } }]';
+    const mount = ', volumeMounts: [{ name: data, mountPath: /data }]';
+    const text = workload(
+      'StatefulSet',
+      `replicas: 2, serviceName: db, ordinals: { start: 5 }, ${claims}, template: ${template(mount)}`,
+    );
+    const { pods, claims: made, warnings } = parseManifest(text, 'f');
+    assert.deepEqual(
+      pods.map(({ metadata, spec }) => [metadata.name, spec.hostname, spec.subdomain, spec.volumes]),
+      [5, 6].map((number) => [
+        `web-${number}`,
+        `web-${number}`,
+        'db',
+        [{ name: 'data', persistentVolumeClaim: { claimName: `data-web-${number}`, readOnly: false } }],
+      ]),
+    );
+    assert.equal(pods[0]?.metadata.labels['apps.kubernetes.io/pod-index'], '5');
+    assert.deepEqual(
+      made.map(({ metadata }) => `${metadata.namespace}/${metadata.name}`),
+      ['shop/data-web-5', 'shop/data-web-6'],
+    );
+    assert.deepEqual(
+      warnings.map(({ message }) => message),
+      ['has no effect: the volume is a disk of this node'],
+    );
+  });
+
+  test('and names fields without effect as those of a Pod, with their lines', () => {
+    const spec = 'affinity: {}, containers: [{ name: c, image: i, imagePolicy: x }]';
+    const text = workload(
+      'Deployment',
+      `revisionHistoryLimit: 1,\n  strategy: { rollingUpdate: { maxSurge: 1 }, type: RollingUpdate },\n  template: { metadata: { labels: { app: web } },\n  spec: { ${spec} } }`,
+    );
+    assert.deepEqual(warningsOf(text), [
+      '5 spec.strategy.rollingUpdate has no effect: pods are replaced one after another, each when the one before runs',
+      '7 spec.template.spec.affinity has no effect: there is no scheduler, the pod runs on this node',
+      '7 spec.template.spec.containers[0].imagePolicy is an unknown field and is ignored; did you mean imagePullPolicy?',
+    ]);
+  });
+
+  test('unless it needs what is missing, and runs the other pods of the file', () => {
+    const pod =
+      '---\napiVersion: v1\nkind: Pod\nmetadata: { name: good }\nspec: { containers: [{ name: c, image: i }] }\n';
+    const host = template().replace('containers', 'hostNetwork: true, containers');
+    const { pods, refused } = parseManifest(`${workload('Deployment', `template: ${host}`)}${pod}`, 'f');
+    assert.deepEqual([pods.length, refused[0]?.name], [1, 'web']);
+    assert.match(refused[0]?.problems[0]?.field ?? '', /^spec\.template\.spec\.hostNetwork$/);
+  });
+
+  test('and refuses mistakes', () => {
+    for (const [text, problem] of [
+      [workload('Deployment', `template: ${template()}`, 'v1'), /apiVersion: must be apps\/v1/],
+      [
+        workload('Deployment', `template: ${template()}`).replace('{ app: web } }', '{ app: x } }'),
+        /matchLabels are among/,
+      ],
+      [
+        workload('Deployment', `replicas: 300, template: ${template()}`),
+        /replicas: must be a whole number from 0 to 256/,
+      ],
+      [workload('Deployment', 'paused: true, replicas: 1'), /spec\.template: is required/],
+      [
+        workload('Deployment', `template: ${template().replace('spec: {', 'spec: { restartPolicy: Never,')}`),
+        /must have the restartPolicy Always/,
+      ],
+      [workload('Job', `template: ${template()}`, 'batch/v1'), /must have the restartPolicy Never or OnFailure/],
+      [
+        `${workload('Deployment', `template: ${template()}`)}---\n${workload('ReplicaSet', `template: ${template()}`)}`,
+        /Pod shop\/web-0 is given twice/,
+      ],
+    ] as const)
+      assert.throws(() => parseManifest(text, 'f'), { kind: 'invalid', message: problem });
+    assert.deepEqual(warningsOf(workload('Deployment', 'x: 1', 'extensions/v1beta1')), [
+      '2 kind Deployment web is skipped: podvm does not know extensions/v1beta1',
+    ]);
+  });
+});

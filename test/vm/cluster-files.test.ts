@@ -1,0 +1,124 @@
+import assert from 'node:assert/strict';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { run } from '#host/run.ts';
+import { poll } from '#host/wait.ts';
+import { type CliNode, openCliNode, repo } from './cli-node.ts';
+import { whyNoVm } from './node.ts';
+
+const claim = `apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: { name: notes }
+spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 16Mi } } }
+`;
+const pod = (name: string, script: string) => `${claim}---
+apiVersion: v1
+kind: Pod
+metadata: { name: ${name} }
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  volumes: [{ name: notes, persistentVolumeClaim: { claimName: notes } }]
+  containers:
+    - name: c
+      image: localhost/podvm/base
+      command: [sh, -c, '${script}']
+      volumeMounts: [{ name: notes, mountPath: /notes }]
+`;
+const job = `apiVersion: batch/v1
+kind: Job
+metadata: { name: parts }
+spec:
+  completions: 2
+  parallelism: 2
+  completionMode: Indexed
+  backoffLimit: 0
+  template:
+    spec:
+      restartPolicy: Never
+      containers:
+        - name: c
+          image: localhost/podvm/base
+          command: [sh, -c, 'echo part $JOB_COMPLETION_INDEX; exit CODE']
+`;
+const port = 18_098;
+const pages = `http://127.0.0.1:${port}/index.html`;
+
+describe('files of clusters', { skip: await whyNoVm(), timeout: 300_000 }, () => {
+  let cli: CliNode;
+  before(async () => (cli = await openCliNode({ isSetUp: true, startsNode: true })));
+  after(async () => {
+    await cli.type(['uninstall']);
+    await cli[Symbol.asyncDispose]();
+  });
+
+  it('give a pod a volume of its size, which the next pod waits for and finds as it was left', async () => {
+    const writes = 'ls -A /notes; echo kept >/notes/file; dd if=/dev/zero of=/notes/big bs=1M';
+    const writer = await cli.type(['run', '-'], pod('writer', writes));
+    assert.deepEqual([writer.stdout, writer.code], ['', 1], writer.stderr);
+    assert.match(writer.stderr, /No space left on device/);
+    const holder = await cli.type(['run', '-d', '-'], pod('holder', 'rm /notes/big; exec sleep 1000'));
+    assert.equal(holder.code, 0, holder.stderr);
+    const next = cli.start(['run', '--rm', '-'], pod('next', 'cat /notes/file; df -m /notes | tail -n 1'));
+    await next.shows(/it is in use by the host or another machine/);
+    assert.match((await cli.type(['volume', 'rm', 'notes'])).stderr, /pod \S+ has it\n {2}fix: Stop the pod first/);
+    assert.equal((await cli.type(['rm', '-f', 'holder'])).code, 0);
+    const { stdout, stderr, code } = await next.ended;
+    assert.match(stdout, /^kept\n.* 1[0-6] +\d+ +\d+ .*\/notes\n$/, stderr);
+    assert.equal(code, 0);
+    assert.match((await cli.type(['volume', 'ls'])).stdout, /\ndefault +notes +16 MiB +\d+ MiB +\d+s +-\n/);
+    assert.equal((await cli.type(['volume', 'rm', 'notes'])).stdout, 'default/notes removed\n');
+    assert.equal((await cli.type(['volume', 'ls', '-o', 'name'])).stdout, '');
+  });
+
+  it('run a Job, whose outcome is the exit code', async () => {
+    const done = await cli.type(['run', '--rm', '-'], job.replace('CODE', '0'));
+    assert.deepEqual([...done.stdout.matchAll(/part \d/g)].map(String).toSorted(), ['part 0', 'part 1'], done.stderr);
+    assert.equal(done.code, 0);
+    const failed = await cli.type(['run', '--rm', '-'], job.replace('CODE', '4'));
+    assert.equal(failed.code, 4);
+    assert.match(failed.stderr, /Job default\/parts has failed: BackoffLimitExceeded/);
+  });
+
+  it('are applied once, rolled when they change, and deleted without their volumes', async () => {
+    const text = (await readFile(join(repo, 'examples/pages.yaml'), 'utf8')).replace(
+      'hostPort: 8088',
+      `hostPort: ${port}`,
+    );
+    const file = join(cli.root, 'pages.yaml');
+    await writeFile(file, text);
+    const first = await cli.type(['apply', '-f', file]);
+    assert.equal(
+      first.stdout,
+      'PersistentVolumeClaim default/pages created\nDeployment default/pages created\n',
+      first.stderr,
+    );
+    const page = async () =>
+      await poll(
+        async () => {
+          const { stdout } = await run('curl', ['-fsS', pages], { okCodes: [0, 7, 22, 52, 56] });
+          return stdout === '' ? undefined : stdout;
+        },
+        { everyMs: 100, signal: AbortSignal.timeout(60_000) },
+      );
+    assert.equal(await page(), 'Hello, start 0\n');
+    assert.equal((await cli.type(['diff', '-f', file])).code, 0);
+    const second = await cli.type(['apply', '-f', file]);
+    assert.equal(
+      second.stdout,
+      'PersistentVolumeClaim default/pages unchanged\nDeployment default/pages unchanged\n',
+      second.stderr,
+    );
+    const other = text.replace('greeting: Hello', 'greeting: Goodbye');
+    const diff = await cli.type(['diff', '-f', '-'], other);
+    assert.match(diff.stdout, /^--- Pod default\/pages-0 now\n[^]*\n- +greeting: Hello\n\+ +greeting: Goodbye\n/);
+    assert.equal(diff.code, 1);
+    assert.match((await cli.type(['apply', '-f', '-'], other)).stdout, /Deployment default\/pages configured\n$/);
+    assert.equal(await page(), 'Hello, start 0\nGoodbye, start 1\n');
+    const deleted = await cli.type(['delete', '-f', file]);
+    assert.equal(deleted.stdout, 'Deployment default/pages deleted\nPersistentVolumeClaim default/pages kept\n');
+    assert.equal((await cli.type(['volume', 'ls', '-o', 'name'])).stdout, 'default/pages\n');
+    assert.doesNotMatch((await cli.type(['ps', '-a'])).stdout, /pages/);
+  });
+});
