@@ -72,7 +72,7 @@ export class ConsoleLog implements MachineConsole {
     } catch {
       // Disposed, QEMU gone, or disk full. The console is a debugging aid and never fails a machine.
     } finally {
-      await this.#file.close();
+      await this.#file.close().catch(() => undefined);
     }
   }
 

@@ -257,7 +257,7 @@ export class QemuMachine implements Machine {
     const code = (await within(ended ?? Promise.resolve('unknown' as const), { ms: codeDeadlineMs })) ?? 'unknown';
     this.#channel?.destroy();
     await within(console?.finished() ?? Promise.resolve(), { ms: consoleDeadlineMs });
-    await console?.[Symbol.asyncDispose]().catch(() => undefined); // a debugging aid
+    await console?.[Symbol.asyncDispose]();
     qmp.close();
     const tail = await logTail(directory.vmmLog).catch(() => []);
     const outOfMemory = (await cgroup?.wasOutOfMemory()) ?? false;
