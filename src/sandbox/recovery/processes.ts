@@ -3,21 +3,24 @@ import { allPids, identify, type ProcessIdentity, readProcessFile } from '#host/
 
 /**
  * Processes of the user `uid` that have the sandbox's directory, identified by its random id, in their command line or
- * their mounts: a VMM whose starter was killed before it could record the pid. A name that a process merely sees, such as
- * that of a network namespace in /run/netns, does not count. Errors: those of `readProcessFile`, since a process that was
- * not looked up may be one.
+ * their mounts: a VMM whose starter was killed before it could record the pid. So does a process of root that is about to
+ * become that user in a jail with the directory. A name that a process merely sees, such as that of a network namespace in
+ * /run/netns, does not count. Errors: those of `readProcessFile`, since a process that was not looked up may be one.
  */
 export async function processesOf(uid: number, sandboxId: string): Promise<readonly ProcessIdentity[]> {
   const found: ProcessIdentity[] = [];
   for (const pid of await allPids()) {
     const read = async (file: string) => (await readProcessFile(pid, file)) ?? '';
-    if (!new RegExp(`^Uid:\\s${uid}\\s`, 'm').test(await read('status'))) continue;
-    const command = await read('cmdline');
-    const mounts = await read('mountinfo');
-    const identity = await identify(pid);
+    const owner = Number(/^Uid:\s(\d+)\s/m.exec(await read('status'))?.[1]);
+    if (owner !== uid && owner !== 0) continue;
+    const command = (await read('cmdline')).split('\0');
+    const isNamed = command.some((word) => word.includes(sandboxId));
     const isGiven =
-      command.includes(sandboxId) || mountedPaths(mounts).some((path) => path.split('/').includes(sandboxId));
-    if (identity !== undefined && isGiven) found.push(identity);
+      owner === uid
+        ? isNamed || mountedPaths(await read('mountinfo')).some((path) => path.split('/').includes(sandboxId))
+        : isNamed && command.includes('bwrap');
+    const identity = isGiven ? await identify(pid) : undefined;
+    if (identity !== undefined) found.push(identity);
   }
   return found;
 }
