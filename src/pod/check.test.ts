@@ -74,6 +74,16 @@ test('check() fails on 400 and more, on a redirect loop, and when the answer tak
   assert.deepEqual(slow, { isSuccess: false, message: 'no answer in time' });
 });
 
+test('check() takes a change of the protocol, and a connection that ends early, as an answer', async (t) => {
+  const port = await serve(t, (request) => {
+    const head =
+      request.url === '/upgrade' ? '101 X\r\nConnection: upgrade\r\nUpgrade: x' : '200 OK\r\nContent-Length: 9';
+    request.socket.end(`HTTP/1.1 ${head}\r\n\r\n`);
+  });
+  assert.deepEqual(await get(port, '/upgrade'), { isSuccess: false, message: 'HTTP probe answered 101' });
+  assert.equal((await get(port, '/early')).isSuccess, false);
+});
+
 test('check() follows a redirect on the same host, treats one to another host as success, and limits the body', async (t) => {
   const port = await serve(t, (request, response) => {
     if (request.url === '/here') response.writeHead(302, { location: '/there?x=1' }).end();

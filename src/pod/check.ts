@@ -1,8 +1,9 @@
+import type { IncomingMessage } from 'node:http';
 import { request as requestByTls } from 'node:https';
 import type { Duplex } from 'node:stream';
 import { connect as connectTls } from 'node:tls';
 import { request as requestPlainly } from '#host/node-http.ts';
-import { messageOf } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import type { Container, ExecSpec, Sandbox } from '#sandbox/sandbox.ts';
 import { grpcHealth } from './grpc-health.ts';
@@ -139,18 +140,20 @@ async function request(
       const stream = (): Duplex => (isTls ? connectTls({ socket, rejectUnauthorized: false }) : socket);
       // `agent` must be undefined: any other value, even `false`, would open a connection from the host.
       const call = (isTls ? requestByTls : requestPlainly)(url, { headers, createConnection: stream, signal });
+      const answered = ({ statusCode = 0, headers }: IncomingMessage) => {
+        call.destroy();
+        resolve({ status: statusCode, location: headers.location });
+      };
       call.on('error', reject);
+      call.on('close', () => reject(new PodvmError('unavailable', 'the connection was closed')));
+      call.on('upgrade', answered); // without a listener Node closes the connection and reports nothing
       call.on('response', (response) => {
         let bytes = 0;
-        const done = () => {
-          call.destroy();
-          resolve({ status: response.statusCode ?? 0, location: response.headers.location });
-        };
         response.on('data', (chunk: Buffer) => {
           bytes += chunk.length;
-          if (bytes >= maxBodyBytes) done();
+          if (bytes >= maxBodyBytes) answered(response);
         });
-        response.on('end', done);
+        response.on('end', () => answered(response));
         response.on('error', reject);
       });
       call.end();
