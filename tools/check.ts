@@ -9,7 +9,8 @@ export interface Gate {
 
 const gates: readonly Gate[] = [
   { name: 'unit tests', command: ['node', 'tools/unit-tests.ts', '--brief'] },
-  { name: 'types', command: ['tsc', '-p', 'tsconfig.json'] },
+  // Several checkers would each check what they have in common, which takes nearly twice the processor time.
+  { name: 'types', command: ['tsc', '-p', 'tsconfig.json', '--checkers', '1'] },
   { name: 'types of the guest', command: ['tsc', '-p', 'tsconfig.neutral.json'] },
   { name: 'types of its tests', command: ['tsc', '-p', 'tsconfig.agent-tests.json'] },
   { name: 'lint', command: ['oxlint', '--quiet'] },

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import * as fc from 'fast-check';
 import { containerConfig, openFakeNode, podConfig } from './testing/fake-node.ts';
+import { anyUnicode } from '../../test/any-unicode.ts';
 import { propertyRuns } from '../../test/property-runs.ts';
 
 /** Words that only host and agent exchange. */
@@ -13,9 +14,7 @@ const mostly = <T>(usual: fc.Arbitrary<T>, odd: fc.Arbitrary<T>) =>
   fc.oneof({ weight: 20, arbitrary: usual }, { weight: 1, arbitrary: odd });
 const some = <T>(item: fc.Arbitrary<T>, most = 3) => fc.array(item, { maxLength: most });
 const long = fc.constantFrom(300, 5000, 140_000).map((count) => 'x'.repeat(count));
-/** Same as `fc.string({ unit: 'binary' })`, whose first use takes a second to build its table. */
-const anyUnicode = fc.array(fc.nat({ max: 0x10ffff })).map((points) => String.fromCodePoint(...points));
-const anyText = fc.oneof(anyUnicode, long);
+const anyText = fc.oneof(anyUnicode(), long);
 const text = mostly(fc.constantFrom('a', 'a b', 'ü'), fc.oneof(fc.constant(''), anyText));
 const word = mostly(fc.constantFrom('', 'a', '10.0.0.1', 'a.b'), anyText);
 const path = mostly(

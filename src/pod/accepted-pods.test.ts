@@ -12,6 +12,7 @@ import { defaultLimits } from '#sandbox/limits.ts';
 import { openSandboxes } from '#sandbox/sandboxes.ts';
 import { podSchema } from './schema/objects.ts';
 import { startPod } from './start-pod.ts';
+import { anyUnicode } from '../../test/any-unicode.ts';
 import { propertyRuns } from '../../test/property-runs.ts';
 
 /** Words that only host and agent exchange. */
@@ -24,9 +25,7 @@ const mostly = <T>(usual: fc.Arbitrary<T>, odd: fc.Arbitrary<T>) =>
 const maybe = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: undefined, freq: 2 });
 const some = <T>(item: fc.Arbitrary<T>, most = 3) => fc.array(item, { maxLength: most });
 const long = (piece: string, most: number) => fc.constantFrom(2, 300, most).map((count) => piece.repeat(count));
-/** Same as `fc.string({ unit: 'binary' })`, whose first use takes a second to build its table. */
-const anyUnicode = fc.array(fc.nat({ max: 0x10ffff })).map((points) => String.fromCodePoint(...points));
-const anyText = fc.oneof(anyUnicode, long('x', 140_000), long('ü$(A)', 5000));
+const anyText = fc.oneof(anyUnicode(), long('x', 140_000), long('ü$(A)', 5000));
 const text = mostly(fc.constantFrom('', 'a', 'a b', 'ü', '$(A)', '$$'), anyText);
 const path = mostly(
   fc.constantFrom('/', '/etc', '/etc/', '//etc/hosts', '/dev', '/dev/shm', '/a/./b'),

@@ -3,6 +3,7 @@ import * as v from 'valibot';
 import { frameKinds } from '#wire/frame.ts';
 import { type Method, paramSchemas } from '#wire/messages.ts';
 import { valuesOf, type Vocabulary } from './schema-values.ts';
+import { anyUnicode } from '../any-unicode.ts';
 
 /**
  * Traffic of a host to the agent that follows the protocol, apart from single faults. A run is a list of steps; each
@@ -218,7 +219,7 @@ const textsOfMessages: fc.Arbitrary<Step> = fc.record({
       '1e999',
     ),
     fc.json(),
-    fc.string({ unit: 'binary', maxLength: 60 }),
+    anyUnicode({ maxLength: 60 }),
   ),
   times: fc.constantFrom(1, 1, 1, 40),
   damage: damages,
