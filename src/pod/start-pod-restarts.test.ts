@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { FakeContainer } from './testing/fake-sandbox.ts';
+import type { FakeContainer } from './testing/fake-container.ts';
 import { exitsWith, startFakePod } from './testing/started-pod.ts';
 
 test('startPod() fails the pod when an init container fails and may not be restarted', async () => {

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { guestText, rawText } from '#base/guest-text.ts';
-import type { FakeBehaviour, FakeContainer, FakeSettings } from './testing/fake-sandbox.ts';
+import type { FakeBehaviour, FakeContainer } from './testing/fake-container.ts';
+import type { FakeSettings } from './testing/fake-sandbox.ts';
 import { exitsWith, one, startFakePod } from './testing/started-pod.ts';
 
 test('startPod() reports a machine that could not be made, and leaves nothing', async () => {

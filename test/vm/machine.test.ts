@@ -18,7 +18,8 @@ import {
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { connectLink } from '#link/connect-link.ts';
-import { describeMachineDriver, type DriverHarness } from '#vm/testing/driver.conformance.ts';
+import { describeMachineDriver } from '#vm/testing/driver.conformance.ts';
+import type { DriverHarness } from '#vm/testing/driver-harness.ts';
 import type { Machine, MachineRecord, MachineSpec } from '#vm/driver.ts';
 import type { QemuDriverOptions } from '#vm/qemu/driver-options.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';

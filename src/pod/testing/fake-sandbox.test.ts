@@ -3,7 +3,8 @@ import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import { describeExecs } from '#sandbox/testing/exec.conformance.ts';
 import { describeSandboxes } from '#sandbox/testing/sandbox.conformance.ts';
 import { createFakeClock } from './fake-clock.ts';
-import { createFakeSandboxes, type FakeBehaviour } from './fake-sandbox.ts';
+import type { FakeBehaviour } from './fake-container.ts';
+import { createFakeSandboxes } from './fake-sandbox.ts';
 
 describeSandboxes('fake', async () => {
   const behaviour: FakeBehaviour = { onTerm: () => {}, onExec: () => 'hang' };

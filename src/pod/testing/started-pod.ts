@@ -4,7 +4,8 @@ import { parseManifest } from '../manifest.ts';
 import type { PodConfig } from '../pods.ts';
 import { startPod } from '../start-pod.ts';
 import { createFakeClock } from './fake-clock.ts';
-import { createFakeSandboxes, type FakeBehaviour, type FakeSettings } from './fake-sandbox.ts';
+import type { FakeBehaviour } from './fake-container.ts';
+import { createFakeSandboxes, type FakeSettings } from './fake-sandbox.ts';
 
 /** A container that exits at once. */
 export const exitsWith = (code: number): FakeBehaviour => ({ onStart: (container) => container.exit(code) });

@@ -6,7 +6,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import type { Machine, MachineSpec } from '../driver.ts';
-import { describeMachineDriver, type DriverHarness } from './driver.conformance.ts';
+import { describeMachineDriver } from './driver.conformance.ts';
+import type { DriverHarness } from './driver-harness.ts';
 import { createFakeDriver, type FakeDriver } from './fake-driver.ts';
 
 const signal = new AbortController().signal;
