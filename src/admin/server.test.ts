@@ -206,7 +206,7 @@ describe('a run of files of all kinds over the admin socket', () => {
     const claim = yaml
       .replace('name: web', 'name: db')
       .replace('{ restart', '{ volumes: [{ name: v, nfs: { server: s } }], restart');
-    const service = 'apiVersion: v1\nkind: Service\nmetadata: { name: s }\n';
+    const service = 'apiVersion: v1\nkind: Endpoints\nmetadata: { name: s }\n';
     socket.send(JSON.stringify({ files: [{ name: 'f', text: `${yaml}---\n${service}---${claim}` }], network: 'none' }));
     const events = [];
     for await (const event of eventsOf(socket)) {
@@ -218,7 +218,7 @@ describe('a run of files of all kinds over the admin socket', () => {
     assert.match(String(refused?.['problems']), /^f:14: spec\.volumes\[0\]\.nfs: is not supported yet/);
     assert.match(
       String(events.find((it) => it['event'] === 'warning')?.['message']),
-      /^f:8: kind: Service s is skipped/,
+      /^f:8: kind: Endpoints s is skipped/,
     );
     assert.equal(events.filter((it) => it['event'] === 'podFinished').length, 1);
     assert.deepEqual(events.at(-1), { event: 'finished', exitCode: 125 });

@@ -180,7 +180,7 @@ kind: Whatever
 metadata: {generateName: w-}
 ---
 apiVersion: v1
-kind: ServiceList
+kind: EndpointsList
 items: []
 `;
   assert.deepEqual(namesOf(text), ['loader']);
@@ -189,7 +189,7 @@ items: []
     'f:7: kind: CronJob dump is skipped: it needs a controller of a cluster; run its template as a Job, from cron or a systemd timer',
     'f:16: kind: Pod theirs is skipped: podvm does not know example.com/v1',
     'f:20: kind: Whatever w- is skipped: podvm does not know this kind',
-    'f:24: kind: ServiceList is skipped: podvm does not know this kind',
+    'f:24: kind: EndpointsList is skipped: podvm does not know this kind',
   ]);
 });
 

@@ -8,7 +8,7 @@ export interface Found {
 }
 
 /** Lists of one kind, whose items may omit it, as printed by `kubectl get --raw` and a kubelet's `/pods`. */
-const typedList = /^(Pod|ConfigMap|Secret|PersistentVolumeClaim)List$/;
+const typedList = /^(Pod|ConfigMap|Secret|PersistentVolumeClaim|Service)List$/;
 
 /** Returns the objects of a document: itself, or the items of a list. */
 export function objectsOf(document: YamlDocument): Found[] {

@@ -185,8 +185,8 @@ test('parseManifest() warns of unknown fields and suggests known ones', () => {
       whatever: 1
   tolerations: []
 ---
-kind: Service
-apiVersion: v1
+kind: NetworkPolicy
+apiVersion: networking.k8s.io/v1
 metadata: { name: web }
 `,
     'web.yaml',
@@ -197,7 +197,7 @@ metadata: { name: web }
       '5 spec.nodeSelector has no effect: there is no scheduler, the pod runs on this node',
       '9 spec.containers[0].comand is an unknown field and is ignored; did you mean command?',
       '10 spec.containers[0].whatever is an unknown field and is ignored',
-      "13 kind Service web is skipped: it needs a cluster's network; a hostPort makes a pod's port reachable",
+      '13 kind NetworkPolicy web is skipped: nothing here enforces it',
     ],
   );
 });

@@ -16,11 +16,13 @@ import {
   type Secret,
 } from './schema/objects.ts';
 import { describe, isUnsupported } from './schema/scalars.ts';
+import { type Service, serviceSchema } from './schema/service.ts';
 import { nearest, unknownFields, type UnknownField } from './schema/unknown-fields.ts';
 import { type Job, type Replicated, type Workload, workloadSchemas } from './schema/workloads.ts';
 import { verdictOn } from './schema/unsupported.ts';
 import { isCoreKind, whySkipped } from './skipped-kinds.ts';
 import { claimsOfWorkload, podOfJob, podsOf, withClaimVolumes } from './workloads.ts';
+import { publish } from './services.ts';
 import { parseYaml } from './yaml-text.ts';
 
 type Path = readonly (string | number)[];
@@ -30,6 +32,7 @@ const schemas = {
   ConfigMap: configMapSchema,
   Secret: secretSchema,
   PersistentVolumeClaim: claimSchema,
+  Service: serviceSchema,
   ...workloadSchemas,
 } as const;
 const groups = { apps: ['Deployment', 'ReplicaSet', 'StatefulSet', 'DaemonSet'], batch: ['Job'] } as const;
@@ -62,6 +65,7 @@ class Reading {
   readonly workloads: Replicated[] = [];
   readonly names = new Set<string>();
   readonly #places = new Map<Pod, Found>();
+  readonly #services = new Map<Service, Found>();
 
   constructor(file: string) {
     this.file = file;
@@ -90,6 +94,22 @@ class Reading {
     this.claims.push(...claimsOfWorkload(workload));
     if (pods[0] !== undefined) this.#places.set(pods[0], template);
     return pods;
+  }
+
+  keepService(service: Service, found: Found): void {
+    this.#services.set(service, found);
+  }
+
+  /** Returns the pods of all files with the host ports of this file's Services. */
+  publishAll(pods: readonly Pod[]): readonly Pod[] {
+    let published = pods;
+    for (const [service, { document, path }] of this.#services) {
+      const { pods: next, warnings } = publish(service, published);
+      published = next;
+      for (const warning of warnings)
+        this.warn(document.lineOf([...path, 'kind']), 'kind', `Service ${service.metadata.name}: ${warning}`);
+    }
+    return published;
   }
 
   /** Warns of missing objects. Called after all files are read, since another file may define them. */
@@ -157,7 +177,10 @@ function merged(readings: readonly Reading[]): Manifest {
   for (const reading of readings) reading.warnOfMissing(given);
   return {
     ...given,
-    pods: readings.flatMap((it) => it.pods),
+    pods: readings.reduce<readonly Pod[]>(
+      (pods, it) => it.publishAll(pods),
+      readings.flatMap((it) => it.pods),
+    ),
     claims: readings.flatMap((it) => it.claims),
     jobs: readings.flatMap((it) => it.jobs),
     workloads: readings.flatMap((it) => it.workloads),
@@ -182,6 +205,7 @@ function readObject(found: Found, reading: Reading): void {
   if (kind === 'ConfigMap') accept(v.safeParse(configMapSchema, value), (it) => reading.configMaps.push(it));
   if (kind === 'Secret') accept(v.safeParse(secretSchema, value), (it) => reading.secrets.push(it));
   if (kind === 'PersistentVolumeClaim') accept(v.safeParse(claimSchema, value), (it) => reading.claims.push(it));
+  if (kind === 'Service') accept(v.safeParse(serviceSchema, value), (it) => reading.keepService(it, found));
   if (isWorkload(kind)) {
     accept<Workload>(v.safeParse(workloadSchemas[kind], value), (it) => {
       const made = reading.keepWorkload(it, found);

@@ -5,7 +5,7 @@ const reasons: readonly (readonly [RegExp, string])[] = [
   [/^PodTemplate$/, 'only a controller uses it; write it as a Pod'],
   [/^PersistentVolume$/, 'it needs storage that a cluster provides; use a PersistentVolumeClaim'],
   [/^(StorageClass|CSIDriver|CSINode|VolumeAttachment|VolumeSnapshot.*)$/, 'it needs storage that a cluster provides'],
-  [/^(Service|Endpoints|EndpointSlice)$/, "it needs a cluster's network; a hostPort makes a pod's port reachable"],
+  [/^(Endpoints|EndpointSlice)$/, "it needs a cluster's network"],
   [/^(Ingress|IngressClass|Gateway|GatewayClass|HTTPRoute|GRPCRoute)$/, "it needs a cluster's network"],
   [/^NetworkPolicy$/, 'nothing here enforces it'],
   [
@@ -35,7 +35,6 @@ const coreKinds: ReadonlySet<string> = new Set([
   'PodTemplate',
   'ReplicationController',
   'ResourceQuota',
-  'Service',
   'ServiceAccount',
 ]);
 

@@ -42,7 +42,7 @@ spec:
           image: localhost/podvm/base
           command: [sh, -c, 'echo part $JOB_COMPLETION_INDEX; exit CODE']
 `;
-const port = 18_098;
+const port = 30_098;
 const pages = `http://127.0.0.1:${port}/index.html`;
 
 describe('files of clusters', { skip: await whyNoVm(), timeout: 300_000 }, () => {
@@ -83,8 +83,8 @@ describe('files of clusters', { skip: await whyNoVm(), timeout: 300_000 }, () =>
 
   it('are applied once, rolled when they change, and deleted without their volumes', async () => {
     const text = (await readFile(join(repo, 'examples/pages.yaml'), 'utf8')).replace(
-      'hostPort: 8088',
-      `hostPort: ${port}`,
+      'nodePort: 30088',
+      `nodePort: ${port}`,
     );
     const file = join(cli.root, 'pages.yaml');
     await writeFile(file, text);

@@ -1,0 +1,31 @@
+import * as v from 'valibot';
+import { metadata } from './objects.ts';
+import * as s from './scalars.ts';
+
+/** A Service, as far as a node without a cluster has it: ports of the node that lead to a pod. */
+export const serviceSchema = v.object({
+  apiVersion: v.literal('v1', 'must be v1'),
+  kind: v.literal('Service'),
+  metadata,
+  spec: v.object({
+    type: v.optional(s.picklist(['ClusterIP', 'NodePort', 'LoadBalancer', 'ExternalName']), 'ClusterIP'),
+    selector: v.optional(v.record(s.qualifiedName, s.labelValue), {}),
+    ports: v.optional(
+      s.list(
+        v.object({
+          name: v.optional(s.string),
+          port: s.port,
+          targetPort: v.optional(s.portReference),
+          nodePort: v.optional(s.port),
+          protocol: v.optional(s.picklist(['TCP', 'UDP', 'SCTP']), 'TCP'),
+          appProtocol: v.optional(s.string),
+        }),
+        100,
+      ),
+      [],
+    ),
+    clusterIP: v.optional(s.string),
+    externalName: v.optional(s.string),
+  }),
+});
+export type Service = v.InferOutput<typeof serviceSchema>;
