@@ -8,6 +8,7 @@ import type { EndSignals } from './end-signals.ts';
 import { execCommand } from './exec-command.ts';
 import { type ExecFlags, execOptions, parseExecWords } from './exec-words.ts';
 import { imageCommands, imageListRow } from './image-commands.ts';
+import { namespaceOptions, outputOption } from './listing.ts';
 import { lifeCommands } from './life-rows.ts';
 import { loginCommands, loginsFor } from './login-commands.ts';
 import { objectsCommands } from './objects-commands.ts';
@@ -21,7 +22,7 @@ import {
   type LogsOptions,
   stopCommand,
 } from './pod-commands.ts';
-import { psCommand, type PsOptions, psOutputs } from './ps-command.ts';
+import { psCommand, type PsOptions } from './ps-command.ts';
 import type { GlobalOptions, ProgramParts, Purpose, SetupWishes } from './program-parts.ts';
 import { planRun, printPlan } from './run/run-plan.ts';
 import { type RunFlags, runOptions } from './run/run-options.ts';
@@ -110,7 +111,8 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       options: [
         flag('-a, --all', 'list also the pods that have ended'),
         new Option('-l, --selector <labels>', 'list those with these labels: app=web,tier!=db'),
-        new Option('-o, --output <format>', 'form of the output').choices(psOutputs).default('table'),
+        outputOption('table', 'wide'),
+        ...namespaceOptions,
         flag('-w, --watch', 'go on with pods that change, until Ctrl-C'),
         asJson,
       ],

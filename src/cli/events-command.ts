@@ -9,16 +9,21 @@ import { type Terminal, fixLine, write } from './terminal.ts';
 export interface EventsOptions {
   readonly follow: boolean;
   readonly json: boolean;
+  readonly namespace?: string;
 }
 
 /** Prints the events of pods, the oldest first; with `follow` also those that happen, until the client is ended. */
 export async function eventsCommand(
   client: Client,
   pod: string | undefined,
-  { follow, json }: EventsOptions,
+  { follow, json, namespace }: EventsOptions,
   { stdout }: Terminal,
 ): Promise<void> {
-  const query = new URLSearchParams({ follow: String(follow), ...(pod === undefined ? {} : namesOf(pod)) });
+  const query = new URLSearchParams({
+    follow: String(follow),
+    ...(namespace === undefined ? {} : { namespace }),
+    ...(pod === undefined ? {} : namesOf(pod)),
+  });
   const answer = await client.stream('GET', `/v1/events?${query.toString()}`);
   await readOn(async () => {
     for await (const line of lines(answer)) {

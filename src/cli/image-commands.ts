@@ -14,6 +14,7 @@ import {
 import { type Client, connectionClosed, fromErrorBody } from './client.ts';
 import { type CommandRow, flag } from './command-row.ts';
 import { lines } from './lines.ts';
+import { type ListOutput, listText, outputOption } from './listing.ts';
 import { loginsFor } from './login-commands.ts';
 import type { EndSignals } from './end-signals.ts';
 import type { ProgramParts } from './program-parts.ts';
@@ -34,11 +35,12 @@ const nameOrId = ['<reference>', 'name or id'] as const;
 export const imageListRow = (name: string, withClient: WithClient, terminal: Terminal): CommandRow => ({
   name,
   description: 'list the images',
-  options: [flag('--json', 'print JSON')],
-  action: (options: { json: boolean }) =>
+  options: [outputOption('table'), flag('--json', 'print JSON')],
+  action: ({ output, json }: { output: 'table' | ListOutput; json: boolean }) =>
     withClient('storedImages', async (client) => {
       const images = await client.get('/v1/images', v.array(imageSummarySchema));
-      await write(terminal.stdout, options.json ? `${JSON.stringify(images, null, 2)}\n` : listOf(images));
+      const form = json ? 'json' : output;
+      await write(terminal.stdout, form === 'table' ? listOf(images) : await listText(images, form, namesOf));
     }),
 });
 
@@ -131,6 +133,9 @@ export function imageCommands(
 }
 
 const query = (reference: string) => `reference=${encodeURIComponent(reference)}`;
+
+const namesOf = (image: ImageSummary): readonly string[] =>
+  image.references.length > 0 ? image.references : [image.id];
 
 function listOf(images: readonly ImageSummary[]): string {
   const rows = images.flatMap((image) =>

@@ -2,7 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 
 type Labels = Readonly<Record<string, string>>;
 /** Whether labels are selected. */
-export type Selector = (labels: Labels) => boolean;
+type Selector = (labels: Labels) => boolean;
 
 const requirement = /^(?:!([\w./-]+)|([\w./-]+)(?:\s*(==|=|!=)\s*([\w.-]*)|\s+(in|notin)\s*\(([^()]*)\))?)$/;
 

@@ -6,6 +6,7 @@ import { copyCommand } from './copy-command.ts';
 import type { EndSignals } from './end-signals.ts';
 import { eventsCommand, type EventsOptions } from './events-command.ts';
 import { forEachPod, removeCommand, renameCommand, startCommand, waitCommand } from './life-commands.ts';
+import { namespaceOptions } from './listing.ts';
 import { parseForwardedPort, portForwardCommand } from './port-forward-command.ts';
 import { killCommand, type KillOptions } from './kill-command.ts';
 import type { Purpose } from './program-parts.ts';
@@ -100,7 +101,11 @@ export function lifeCommands({
       name: 'events',
       description: 'print the events of pods, the oldest first',
       arguments: [['[pod]', 'NAME or NAMESPACE/NAME; default: all']],
-      options: [flag('-f, --follow', 'go on with those that happen'), flag('--json', 'print JSON, one line for each')],
+      options: [
+        flag('-f, --follow', 'go on with those that happen'),
+        ...namespaceOptions,
+        flag('--json', 'print JSON, one line for each'),
+      ],
       isClient: true,
       action: (name: string | undefined, options: EventsOptions) =>
         withKnown((client) => eventsCommand(client, name, options, terminal)),

@@ -55,6 +55,7 @@ test('ps has its forms of output, and selects by labels', async () => {
   assert.deepEqual(JSON.parse(await ps([pods], { output: 'json' })), pods);
   assert.equal(await ps([pods], { output: 'json' }), await ps([pods], { json: true }));
   assert.equal(await ps([pods], { output: 'name', selector: 'app!=web' }), 'kube-system/dns\n');
+  assert.equal(await ps([pods], { output: 'name', namespace: 'default' }), 'default/web\n');
 });
 
 test('ps --watch prints each pod that changes or is new', async () => {

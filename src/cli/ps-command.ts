@@ -3,7 +3,8 @@ import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { type PodSummary, podSummarySchema } from '#api/pods.ts';
 import type { Client } from './client.ts';
-import { parseSelector, type Selector } from './label-selector.ts';
+import { parseSelector } from './label-selector.ts';
+import { type ListOutput, listText } from './listing.ts';
 import type { Orphan } from './orphans.ts';
 import { type Terminal, age, table, write } from './terminal.ts';
 
@@ -15,13 +16,12 @@ export interface PsParts {
   readonly withEnded: (use: (client: Client) => Promise<void>) => Promise<void>;
 }
 
-export const psOutputs = ['table', 'wide', 'name', 'json', 'yaml'] as const;
-
 export interface PsOptions {
   readonly all: boolean;
   readonly json: boolean;
-  readonly output: (typeof psOutputs)[number];
+  readonly output: 'table' | 'wide' | ListOutput;
   readonly selector?: string;
+  readonly namespace?: string;
   readonly watch: boolean;
 }
 
@@ -39,7 +39,10 @@ export async function psCommand(
   { stdout }: Terminal,
   until: AbortSignal,
 ): Promise<readonly Orphan[]> {
-  const isSelected = options.selector === undefined ? () => true : parseSelector(options.selector);
+  const { selector, namespace } = options;
+  const hasLabels = selector === undefined ? () => true : parseSelector(selector);
+  const isSelected = (pod: PodSummary) =>
+    hasLabels(pod.labels ?? {}) && (namespace === undefined || pod.namespace === namespace);
   const output = options.json ? 'json' : options.output;
   const { pods, orphans } = await podsNow(client, parts, options.all, isSelected);
   await write(stdout, await textOf(pods, output));
@@ -56,7 +59,7 @@ export async function psCommand(
   }
 }
 
-async function podsNow(client: Client, parts: PsParts, all: boolean, isSelected: Selector) {
+async function podsNow(client: Client, parts: PsParts, all: boolean, isSelected: (pod: PodSummary) => boolean) {
   const path = `/v1/pods?ended=${all}`;
   const listed = v.array(podSummarySchema);
   let orphans: readonly Orphan[] = [];
@@ -67,7 +70,7 @@ async function podsNow(client: Client, parts: PsParts, all: boolean, isSelected:
     if (all) await parts.withEnded(async (server) => void (ended = await server.get(path, listed)));
     return [...orphans.map(orphanSummary), ...ended];
   });
-  return { pods: pods.filter(({ labels }) => isSelected(labels ?? {})), orphans };
+  return { pods: pods.filter(isSelected), orphans };
 }
 
 const keyOf = ({ namespace, name }: PodSummary) => `${namespace}/${name}`;
@@ -77,12 +80,7 @@ const rowsOf = (pods: readonly PodSummary[], output: PsOptions['output']): Reado
   new Map(pods.map((pod) => [keyOf(pod), JSON.stringify(cellsOf({ ...pod, createdAt: '' }, output))]));
 
 async function textOf(pods: readonly PodSummary[], output: PsOptions['output'], { isFirst = true } = {}) {
-  if (output === 'json') return `${JSON.stringify(pods, null, 2)}\n`;
-  if (output === 'name') return pods.map((pod) => `${keyOf(pod)}\n`).join('');
-  if (output === 'yaml') {
-    const { stringify } = await import('yaml'); // most commands do not need it
-    return stringify(pods);
-  }
+  if (output !== 'table' && output !== 'wide') return await listText(pods, output, (pod) => [keyOf(pod)]);
   const head = ['NAMESPACE', 'NAME', 'READY', 'STATUS', 'RESTARTS', 'AGE', 'OWNER', 'IP'];
   const wide = output === 'wide' ? ['IMAGES', 'LABELS'] : [];
   const text = table(

@@ -1,8 +1,8 @@
-import { Option } from 'commander';
 import * as v from 'valibot';
 import { type VolumeSummary, volumeSummarySchema } from '#api/volumes.ts';
 import type { Client } from './client.ts';
 import type { CommandRow } from './command-row.ts';
+import { type ListOutput, listText, namespaceOptions, outputOption } from './listing.ts';
 import { forEachPod } from './life-commands.ts';
 import { type Terminal, age, table, write } from './terminal.ts';
 
@@ -13,8 +13,10 @@ interface VolumeSetting {
   readonly withKnown: (use: (client: Client) => Promise<void>) => Promise<void>;
 }
 
-const volumeOutputs = ['table', 'name', 'json'] as const;
-type VolumeOutput = (typeof volumeOutputs)[number];
+interface ListOptions {
+  readonly output: 'table' | ListOutput;
+  readonly namespace?: string;
+}
 
 /** The commands below `podvm volume`. */
 export function volumeCommands({ terminal, exit, withKnown }: VolumeSetting): readonly CommandRow[] {
@@ -22,12 +24,15 @@ export function volumeCommands({ terminal, exit, withKnown }: VolumeSetting): re
     {
       name: 'ls',
       description: 'list the volumes of PersistentVolumeClaims',
-      options: [new Option('-o, --output <format>', 'form of the output').choices(volumeOutputs).default('table')],
+      options: [outputOption('table'), ...namespaceOptions],
       isClient: true,
-      action: ({ output }: { output: VolumeOutput }) =>
-        withKnown(async (client) =>
-          write(terminal.stdout, textOf(await client.get('/v1/volumes', v.array(volumeSummarySchema)), output)),
-        ),
+      action: ({ output, namespace }: ListOptions) =>
+        withKnown(async (client) => {
+          const all = await client.get('/v1/volumes', v.array(volumeSummarySchema));
+          const volumes = all.filter((volume) => namespace === undefined || volume.namespace === namespace);
+          const text = output === 'table' ? tableOf(volumes) : await listText(volumes, output, namesOf);
+          await write(terminal.stdout, text);
+        }),
     },
     {
       name: 'inspect',
@@ -64,9 +69,9 @@ function pathOf(given: string): string {
   return `/v1/volumes/${encodeURIComponent(namespace ?? '')}/${encodeURIComponent(name ?? '')}`;
 }
 
-function textOf(volumes: readonly VolumeSummary[], output: VolumeOutput): string {
-  if (output === 'json') return `${JSON.stringify(volumes, null, 2)}\n`;
-  if (output === 'name') return volumes.map(({ namespace, name }) => `${namespace}/${name}\n`).join('');
+const namesOf = ({ namespace, name }: VolumeSummary) => [`${namespace}/${name}`];
+
+function tableOf(volumes: readonly VolumeSummary[]): string {
   const rows = volumes.map(({ namespace, name, sizeBytes, usedBytes, createdAt, pods }) => [
     ...[namespace, name, mebibytes(sizeBytes), mebibytes(usedBytes)],
     age(createdAt, Date.now()),

@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict';
+import { PassThrough } from 'node:stream';
+import { test } from 'node:test';
+import * as v from 'valibot';
+import { parse } from 'yaml';
+import type { ImageSummary } from '#api/images.ts';
+import type { VolumeSummary } from '#api/volumes.ts';
+import type { Client } from './client.ts';
+import type { CommandRow } from './command-row.ts';
+import { imageListRow } from './image-commands.ts';
+import type { Terminal } from './terminal.ts';
+import { volumeCommands } from './volume-commands.ts';
+
+/** Runs a command of a list over what a node answers. */
+async function list(
+  make: (use: Client, terminal: Terminal) => CommandRow | undefined,
+  answer: unknown,
+  options: object,
+) {
+  let stdout = '';
+  const client = {
+    get: async (_: string, schema: v.GenericSchema) => v.parse(schema, answer),
+  } as unknown as Client; // SAFE: the only call of the command
+  const terminal = {
+    stdout: new PassThrough().on('data', (text: Buffer) => (stdout += text.toString())),
+  } as unknown as Terminal; // SAFE: all that it uses
+  // SAFE: the commands take their options alone
+  await (make(client, terminal)?.action as ((given: object) => Promise<void>) | undefined)?.(options);
+  return stdout;
+}
+
+test('volume ls has its forms of output, and chooses a namespace', async () => {
+  const volume = (namespace: string, name: string, pods: string[] = []): VolumeSummary => ({
+    ...{ namespace, name, pods },
+    sizeBytes: 64 * 2 ** 20,
+    usedBytes: 1_500_000,
+    createdAt: new Date(Date.now() - 3_000).toISOString(),
+  });
+  const volumes = [volume('default', 'data', ['db-0']), volume('shop', 'cache')];
+  const ls = (options: object) =>
+    list(
+      (client, terminal) => {
+        const rows = volumeCommands({ terminal, exit: () => {}, withKnown: (use) => use(client) });
+        return rows.find(({ name }) => name === 'ls');
+      },
+      volumes,
+      { output: 'table', ...options },
+    );
+  assert.match(
+    await ls({}),
+    /^NAMESPACE +NAME +SIZE +USED +AGE +PODS\ndefault +data +64 MiB +2 MiB +\d+s +db-0\nshop +cache +64 MiB +2 MiB +\d+s +-\n$/,
+  );
+  assert.equal(await ls({ output: 'name' }), 'default/data\nshop/cache\n');
+  assert.equal(await ls({ output: 'name', namespace: 'shop' }), 'shop/cache\n');
+  assert.deepEqual(JSON.parse(await ls({ output: 'json' })), volumes);
+  assert.deepEqual(parse(await ls({ output: 'yaml' })), volumes);
+});
+
+test('image ls has its forms of output', async () => {
+  const images: ImageSummary[] = [
+    { id: 'sha256:aa', references: ['a:1', 'a:2'], digests: [], sizeBytes: 1_000_000 },
+    { id: 'sha256:bb', references: [], digests: [], sizeBytes: 2_000_000 },
+  ];
+  const ls = (options: object) =>
+    list((client, terminal) => imageListRow('ls', (_, use) => use(client, undefined as never), terminal), images, {
+      output: 'table',
+      json: false,
+      ...options,
+    });
+  assert.match(await ls({}), /^REFERENCE +IMAGE ID +SIZE\na:1 +aa +1\.0 MB\na:2 +aa +1\.0 MB\n<none> +bb +2\.0 MB\n$/);
+  assert.equal(await ls({ output: 'name' }), 'a:1\na:2\nsha256:bb\n');
+  assert.deepEqual(parse(await ls({ output: 'yaml' })), images);
+  assert.equal(await ls({ output: 'json' }), await ls({ json: true }));
+});
