@@ -249,3 +249,12 @@ spec:
     assert.equal((await pods(second)).length, 1);
   });
 });
+
+test('apply is refused by the podvm of a command, whose pods would end with it', async () => {
+  await using served = await openAdmin({}, { mayDetach: false });
+  assert.match(
+    JSON.stringify((await talk(served, 'apply', filesOf({}))).last),
+    /Cannot apply: the podvm that serves is a command/,
+  );
+  assert.equal((await talk(served, 'diff', filesOf({ replicas: 1 }))).last?.['exitCode'], 1);
+});

@@ -1,10 +1,10 @@
 import type { WebSocket } from 'ws';
 import { type RunEvent, runRequestSchema } from '#api/run.ts';
 import type { Clock } from '#host/clock.ts';
-import type { ObjectsParts } from './apply.ts';
+import { applyObjects, type ObjectsParts } from './apply.ts';
 import { errorBodyOf } from './error-body.ts';
 import { parseJson } from './http.ts';
-import { cannotDetach, eventText, firstMessage, refusedCode, type RunSessionParts, send } from './run-session.ts';
+import { endsWithCommand, eventText, firstMessage, refusedCode, type RunSessionParts, send } from './run-session.ts';
 import { tellManifest } from './tell-manifest.ts';
 
 export type ObjectsSessionParts = RunSessionParts & { readonly clock: Clock };
@@ -21,7 +21,7 @@ export async function serveObjects(
   const { signal } = leaving;
   try {
     const request = parseJson(await firstMessage(socket, () => {}), runRequestSchema);
-    if (!mayDetach) throw cannotDetach();
+    if (act === applyObjects && !mayDetach) throw endsWithCommand('apply');
     const manifest = await tellManifest(request, say, signal);
     if (manifest === undefined) return;
     const exitCode = await act({ request, manifest, pods, jobs, volumes, clock, say, signal });

@@ -61,7 +61,7 @@ export async function serveRun(
   });
   try {
     const request = parseJson(await first, runRequestSchema);
-    if (request.detach && !mayDetach) throw cannotDetach();
+    if (request.detach && !mayDetach) throw endsWithCommand('detach', 'Leave -d out. ');
     const manifest = await tellManifest(request, say, leaving.signal);
     if (manifest === undefined) return await say({ event: 'finished', exitCode: 0 });
     await ensureVolumes(manifest, volumes, leaving.signal);
@@ -101,9 +101,10 @@ export async function serveRun(
   }
 }
 
-export const cannotDetach = () =>
-  new PodvmError('failedPrecondition', 'Cannot detach: the podvm that serves is a command, and its pods end with it', {
-    fix: 'Leave -d out, or try again when that command has ended; without --no-daemon, podvm starts a node that stays.',
+/** `verb` completes `Cannot`. */
+export const endsWithCommand = (verb: string, instead = '') =>
+  new PodvmError('failedPrecondition', `Cannot ${verb}: the podvm that serves is a command, and its pods end with it`, {
+    fix: `${instead}Try again when that command has ended: without --no-daemon and with the setting background, podvm starts a node that stays.`,
   });
 
 /** Serves one `WS .../attach`. The pod keeps running without its client. */

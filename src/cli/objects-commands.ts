@@ -6,7 +6,7 @@ import type { EndSignals } from './end-signals.ts';
 import { loginsFor } from './login-commands.ts';
 import { OutputPrinter } from './output-printer.ts';
 import type { ProgramParts, Purpose } from './program-parts.ts';
-import { readFiles } from './read-files.ts';
+import { manifestsIn, readFiles } from './read-files.ts';
 import { collect } from './run/pod-flags.ts';
 import { RunSession } from './run/run-command.ts';
 import { createRunInput } from './run/run-input.ts';
@@ -34,13 +34,13 @@ export function objectsCommands({ parts, exit, withServer, imagesOf }: ObjectsSe
     name: verb,
     description: verbs[verb],
     options: [
-      new Option('-f, --file <file>', 'YAML file; - reads standard input; can be repeated')
+      new Option('-f, --file <file>', 'YAML file, or a directory of them; - reads standard input; can be repeated')
         .argParser(collect)
         .makeOptionMandatory(),
       new Option('--network <mode>', 'network of the pods').choices(['cni', 'none']).default('cni'),
     ],
     async action({ file, network }: { file: readonly string[]; network: 'cni' | 'none' }) {
-      const files = await readFiles(file, terminal);
+      const files = await readFiles(await manifestsIn(file), terminal);
       await withServer('pods', async (client, ends) => {
         const logins = verb === 'apply' ? await loginsFor(() => imagesOf(files, ends.any), parts, ends.any) : {};
         exit(await talk(client, verb, { files, network, ...logins }, terminal, ends));

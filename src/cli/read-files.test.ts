@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { after, before, test } from 'node:test';
-import { readFiles } from './read-files.ts';
+import { manifestsIn, readFiles } from './read-files.ts';
 import type { Terminal } from './terminal.ts';
 
 let directory: string;
@@ -68,4 +68,16 @@ test('readFiles() stops at the limits of a file, a pipe, a device and the total'
   await assert.rejects(readFiles([path, path, path], terminalOf([])), {
     message: /all files together must have at most \d+ characters$/,
   });
+});
+
+test('manifestsIn() takes the manifests of a directory by name, and leaves other names as they are', async () => {
+  const path = join(directory, 'app');
+  await mkdir(join(path, 'below'), { recursive: true });
+  await assert.rejects(manifestsIn([path]), { kind: 'invalid', message: /app: the directory has no \.yaml/ });
+  for (const name of ['b.yaml', 'a.yml', 'c.json', 'README.md', 'below/d.yaml']) await writeFile(join(path, name), '');
+  assert.deepEqual(await manifestsIn(['-', path, 'none.yaml']), [
+    '-',
+    ...['a.yml', 'b.yaml', 'c.json'].map((name) => join(path, name)),
+    'none.yaml',
+  ]);
 });

@@ -1,4 +1,6 @@
 import { createReadStream } from 'node:fs';
+import { readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import { maxFileChars, maxRunChars, type RunRequestInput } from '#api/run.ts';
@@ -23,6 +25,31 @@ export async function readFiles(names: readonly string[], terminal: Terminal): P
   }
   return files;
 }
+
+/** Replaces each directory by the manifests in it, not in those below it, in the order of their names. Errors: `invalid`. */
+export async function manifestsIn(names: readonly string[]): Promise<readonly string[]> {
+  const found: string[] = [];
+  for (const name of names) {
+    if (name === '-' || !(await isDirectory(name))) {
+      found.push(name);
+      continue;
+    }
+    const inside = (await readdir(name)).filter((entry) => /\.(ya?ml|json)$/.test(entry)).toSorted();
+    if (inside.length === 0) {
+      throw new PodvmError('invalid', `Cannot read ${name}: the directory has no .yaml, .yml or .json file`, {
+        fix: 'Pass a directory with manifests, or the files.',
+      });
+    }
+    found.push(...inside.map((entry) => join(name, entry)));
+  }
+  return found;
+}
+
+const isDirectory = async (path: string): Promise<boolean> =>
+  await stat(path).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
 
 const readableFix = 'Pass readable YAML files, - for standard input, or an image such as nginx.';
 
