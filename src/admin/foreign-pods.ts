@@ -1,5 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
+import { ownersAction, type OwnersCommand, type Refusal } from '#api/pod-actions.ts';
 import type { ContainerSummary, PodDetails, PodSummary } from '#api/pods.ts';
 import type { Container, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
 import { sandboxOf } from './describe-pod.ts';
@@ -89,30 +90,13 @@ function containerSummary({ status }: Container): ContainerSummary {
   };
 }
 
-/** Fix for each owner, by the action that podvm refuses: the command to use at the owner. */
-const instead = {
-  kubelet: {
-    stop: 'Delete it with `kubectl delete pod`; without a cluster, `crictl stopp`. `podvm drain` ends all pods of the node.',
-    remove: 'Delete it with `kubectl delete pod`; without a cluster, `crictl rmp`.',
-    logs: 'Use `kubectl logs`, or `crictl logs` without a cluster.',
-    other: 'Use `kubectl`, or `crictl` without a cluster.',
-  },
-  containerd: {
-    stop: 'Delete it with `kubectl delete pod`; without a cluster, use `crictl stopp` at containerd. `podvm drain` ends all pods of the node.',
-    remove: 'Delete it with `kubectl delete pod`; without a cluster, use `crictl rmp` at containerd.',
-    logs: 'Use `kubectl logs`; without a cluster, use `crictl logs` at containerd.',
-    other: 'Use `kubectl`, or `crictl` at containerd without a cluster.',
-  },
-} as const;
-
 /** Error for an action that only the pod's owner may take. `verb` completes `Cannot`. */
-export function notOurs(
+export const notOurs = (
   { name, owner }: Pick<ForeignPod, 'name' | 'owner'>,
   verb: string,
-  kind: keyof (typeof instead)[ForeignPod['owner']] = 'other',
-): PodvmError {
-  const whose = owner === 'kubelet' ? 'a kubelet or another client of CRI' : owner;
-  return new PodvmError('failedPrecondition', `Cannot ${verb} ${name}: the pod belongs to ${whose}`, {
-    fix: instead[owner][kind],
-  });
-}
+  kind?: OwnersCommand,
+): PodvmError => refused(ownersAction(name, owner, verb, kind));
+
+/** Error for an action that the table of actions refuses. */
+export const refused = ({ message, fix }: Refusal): PodvmError =>
+  new PodvmError('failedPrecondition', message, { fix });

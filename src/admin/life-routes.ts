@@ -1,3 +1,4 @@
+import { hasEnded, stillRuns } from '#api/pod-actions.ts';
 import {
   killRequestSchema,
   type PodOutcome,
@@ -9,7 +10,7 @@ import { PodvmError } from '#base/errors.ts';
 import { summaryOf } from './describe-pod.ts';
 import { type EndedPods, endedSummaryOf } from './ended-pods.ts';
 import { readJson, sendJson } from './http.ts';
-import { notOurs } from './foreign-pods.ts';
+import { notOurs, refused } from './foreign-pods.ts';
 import { type NodePods } from './node-pods.ts';
 import { type KnownPod, type LivePod, untilOver } from './known-pod.ts';
 import { reached, type ReachedPod } from './reached-pod.ts';
@@ -44,7 +45,7 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
     'POST /v1/pods/:namespace/:name/kill': withPod(async (pod, { request, signal }) => {
       if (pod.kind === 'foreign') throw notOurs(pod, 'send a signal to', 'stop');
       const wish = await readJson(request, killRequestSchema);
-      if (pod.kind === 'ended') throw hasEnded(pod.name);
+      if (pod.kind === 'ended') throw refused(hasEnded(pod.name, 'send a signal to'));
       const running = (pod.pod.sandbox?.containers ?? []).filter(({ status }) => status.state === 'running');
       if (wish.container !== undefined) chooseContainer(reached(pod), wish.container);
       const wanted = running.filter(({ status }) => wish.container === undefined || status.name === wish.container);
@@ -76,7 +77,7 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
         return endedSummaryOf(pod);
       }
       if (pod.kind === 'foreign') throw notOurs(pod, 'remove', 'remove');
-      if (query.get('force') !== 'true') throw stillRuns(pod);
+      if (query.get('force') !== 'true') throw refused(stillRuns(pod.name));
       void pod.pod.kill();
       const summary = await endOf(pod);
       const { namespace, name } = pod;
@@ -87,19 +88,9 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
   };
 }
 
-const hasEnded = (name: string) =>
-  new PodvmError('failedPrecondition', `Cannot send a signal to ${name}: the pod has ended`, {
-    fix: `Run it again with \`podvm start ${name}\`.`,
-  });
-
 const nothingRuns = (name: string) =>
   new PodvmError('failedPrecondition', `Cannot send a signal to ${name}: no such container of it runs`, {
     fix: `See \`podvm inspect ${name}\` for the containers.`,
-  });
-
-const stillRuns = ({ name }: LivePod) =>
-  new PodvmError('failedPrecondition', `Cannot remove ${name}: the pod runs`, {
-    fix: `Stop it first with \`podvm stop ${name}\`, or kill and remove it with \`podvm rm -f ${name}\`.`,
   });
 
 /** Finds the pod that a path names. Errors: those of `NodePods.find`. */

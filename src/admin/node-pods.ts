@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { PodvmError } from '#base/errors.ts';
+import { hasEnded } from '#api/pod-actions.ts';
 import type { NodeEvent } from '#api/pods.ts';
 import type { Log } from '#host/log.ts';
 import type { ImageStore } from '#image/images.ts';
@@ -10,7 +11,7 @@ import type { Sandbox } from '#sandbox/sandbox.ts';
 import type { Activity } from './activity.ts';
 import { detailsOf, eventOf } from './describe-pod.ts';
 import { type EndedPod, type EndedPods, secretsEnded, type UnfinishedPod } from './ended-pods.ts';
-import { type ForeignPod, foreignPods, notOurs } from './foreign-pods.ts';
+import { type ForeignPod, foreignPods, notOurs, refused } from './foreign-pods.ts';
 import type { PodSource, StartOptions, StoredSource } from './ended-record.ts';
 import { type KnownPod, type LivePod, onlyOf, untilOver } from './known-pod.ts';
 import type { LiveRecordWriter } from './live-record.ts';
@@ -122,9 +123,7 @@ export class NodePods implements AsyncDisposable {
   reach(namespace: string | undefined, name: string, verb: string): ReachedPod {
     const found = this.find(namespace, name);
     if (found.kind !== 'ended') return reached(found);
-    throw new PodvmError('failedPrecondition', `Cannot ${verb} ${found.name}: the pod has ended`, {
-      fix: `Run it again with \`podvm start ${found.name}\`; \`podvm logs ${found.name}\` prints what it wrote.`,
-    });
+    throw refused(hasEnded(found.name, verb));
   }
 
   /** Returns the running pods of this process. */
