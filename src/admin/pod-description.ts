@@ -121,11 +121,12 @@ async function machineOf(
   const { status, warnings, resources } = sandbox;
   const { accelerator, vmmPid, failure, parts } = status;
   const jail = vmmPid === undefined ? undefined : await readConfinement(vmmPid).catch(() => undefined);
-  const timeline = status.phases.map(({ name, ms }) => {
+  const timeline = status.phases.map(({ name, ...times }) => {
     const median = counts.medians.get(name);
-    if (median === undefined || median.starts < minStarts) return { name: printable(name), ms, isSlow: false };
-    const isSlow = ms > 2 * median.ms && ms > median.ms + slowMs;
-    return { name: printable(name), ms, medianMs: median.ms, isSlow };
+    const step = { name: printable(name), ...times };
+    if (median === undefined || median.starts < minStarts) return { ...step, isSlow: false };
+    const isSlow = times.ms > 2 * median.ms && times.ms > median.ms + slowMs;
+    return { ...step, medianMs: median.ms, isSlow };
   });
   const machine: Machine = {
     id: sandbox.id,

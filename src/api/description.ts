@@ -55,6 +55,8 @@ export const podDescriptionSchema = v.object({
         v.object({
           name: v.string(),
           ms: v.number(),
+          /** Time from the beginning of the start to that of the step; absent for machines of older versions. */
+          startMs: v.optional(v.number()),
           /** Median of the node's latest starts; absent while there are too few. */
           medianMs: v.optional(v.number()),
           /** The step took more than twice the median, and more than 100 ms longer. */

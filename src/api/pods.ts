@@ -154,8 +154,8 @@ export const podDetailsSchema = v.object({
       vmmPid: v.optional(v.number()),
       failure: v.optional(v.string()),
       jail: v.optional(jailSchema),
-      /** Durations of the start's phases in `ms`. */
-      phases: v.array(v.object({ name: v.string(), ms: v.number() })),
+      /** The start's phases: their durations, and when they began after the start did, in `ms`. */
+      phases: v.array(v.object({ name: v.string(), ms: v.number(), startMs: v.optional(v.number()) })),
       volumes: v.array(v.object({ name: v.string(), mode: v.string() })),
       /** Mode by which each mount of each container reaches the guest. */
       mounts: v.array(v.object({ container: v.string(), mountPath: v.string(), mode: v.string() })),

@@ -5,6 +5,7 @@ import type { RegistryLogin } from '#image/logins.ts';
 import type { ContainerSecurity } from './container-security.ts';
 import type { HostFigures } from './host-figures.ts';
 import type { SandboxCounts } from './node-counts.ts';
+import type { StartPhase } from './phases.ts';
 import type { SandboxMetrics, SandboxStats } from './sandbox-stats.ts';
 import type { TemplateChoice } from './template-choice.ts';
 import type { UserNamespace } from './user-namespace.ts';
@@ -326,7 +327,7 @@ export interface SandboxStatus {
   readonly vmmPid?: number;
   readonly failure?: string;
   /** Timeline of the start, phase by phase, in `ms`. */
-  readonly phases: readonly { readonly name: string; readonly ms: number }[];
+  readonly phases: readonly StartPhase[];
   readonly containers: readonly ContainerStatus[];
   readonly volumes: readonly { readonly name: string; readonly mode: string }[];
 }

@@ -20,7 +20,7 @@ const podSchema = v.object({
   failure: v.exactOptional(v.string()),
   createdAt: v.string(),
   addresses: v.array(v.string()),
-  phases: v.array(v.object({ name: v.string(), ms: v.number() })),
+  phases: v.array(v.object({ name: v.string(), ms: v.number(), startMs: v.optional(v.number()) })),
   accelerator: v.picklist(['kvm', 'tcg']),
   /** Current limits. */
   resources: resourcesSchema,

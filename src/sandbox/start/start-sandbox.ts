@@ -139,7 +139,7 @@ function keep({ record, directory, machine, imageDisks }: StartMade, spec: Sandb
     createdAt: createdAt.toISOString(),
     accelerator: machine.accelerator,
     addresses: [...addresses],
-    phases: phases.map(({ name: phase, ms }) => ({ name: phase, ms })),
+    phases: [...phases],
     resources,
     warnings: [...warnings],
     images: [...imageDisks.plugged],
