@@ -148,8 +148,14 @@ const parts: ProgramParts = {
     const host = { config, version: parts.version, write: (line: string) => process.stderr.write(line) };
     return await doctorCommand(host, { json, accelerator }, signal);
   },
+  serveDashboard: async (socketPath, port) => {
+    const { serveDashboard } = await import('#dashboard/serve-dashboard.ts');
+    return await serveDashboard({ socketPath, port });
+  },
   diskUsage: async (options, { any: signal }) => {
     const { readDiskUsage } = await import('#daemon/disk-usage.ts');
+    const { requireRoot } = await import('#daemon/serve-here.ts');
+    requireRoot('measure the state directory');
     return await readDiskUsage(configure(options).root, signal);
   },
 };

@@ -13,6 +13,7 @@ const gates: readonly Gate[] = [
   { name: 'types', command: ['tsc', '-p', 'tsconfig.json', '--checkers', '1'] },
   { name: 'types of the guest', command: ['tsc', '-p', 'tsconfig.neutral.json'] },
   { name: 'types of its tests', command: ['tsc', '-p', 'tsconfig.agent-tests.json'] },
+  { name: 'types of the pages', command: ['tsc', '-p', 'tsconfig.dashboard.json'] },
   { name: 'lint', command: ['oxlint', '--quiet'] },
   { name: 'dead code', command: ['knip', '--exclude', 'binaries', '--no-config-hints'] },
   { name: 'words', command: ['node', 'tools/check-words.ts'] },

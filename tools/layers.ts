@@ -40,6 +40,7 @@ export const layers = {
     'setup',
   ],
   cli: ['base', 'api', 'host'],
+  dashboard: ['base', 'api', 'host'],
 } as const satisfies Record<string, readonly string[]>;
 
 export type Layer = keyof typeof layers;

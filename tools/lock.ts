@@ -20,8 +20,8 @@ export const acceptedLicences: readonly string[] = [
   'MIT',
 ];
 
-/** Licences of word lists of the spelling checker, which are used in development and never distributed. */
-export const acceptedForDevelopment: readonly string[] = ['CC BY-SA 4.0', 'WTFPL'];
+/** Licences of word lists of the spelling checker, and of axe-core, which are used in development and never distributed. */
+export const acceptedForDevelopment: readonly string[] = ['CC BY-SA 4.0', 'MPL-2.0', 'WTFPL'];
 
 /** Packages with an installation script, which never runs: `podvm` installs with `--ignore-scripts`. */
 export const packagesWithScripts: readonly string[] = ['esbuild', 'protobufjs'];

@@ -14,7 +14,7 @@ import { renderSvg } from './terminal/render-svg.ts';
 /**
  * `npm run docs`: writes `docs/reference/`, `docs/performance.md` and its picture from `docs/performance.json`, and
  * `docs/terminal.svg` from the recording `docs/terminal.cast`. With `-- --record`, as root: makes that recording first, by
- * running these commands.
+ * running these commands. With `-- --screenshots`, as root: makes the pictures of the dashboard from a real node.
  */
 const steps: readonly Step[] = [
   { type: 'uname -r' },
@@ -28,7 +28,9 @@ const steps: readonly Step[] = [
 
 const repo = join(import.meta.dirname, '..');
 const docs = join(repo, 'docs');
-const { values } = parseArgs({ options: { record: { type: 'boolean', default: false } } });
+const { values } = parseArgs({
+  options: { record: { type: 'boolean', default: false }, screenshots: { type: 'boolean', default: false } },
+});
 
 if (values.record) {
   const setUp = spawnSync(join(repo, 'podvm'), ['setup'], { cwd: repo, stdio: 'inherit' });
@@ -39,6 +41,11 @@ await writeFile(
   join(docs, 'terminal.svg'),
   await renderSvg(parseCast(await readFile(join(docs, 'terminal.cast'), 'utf8'))),
 );
+
+if (values.screenshots) {
+  const { makeScreenshots } = await import('./screenshots.ts'); // the other pages need no browser
+  await makeScreenshots(repo);
+}
 
 await mkdir(join(docs, 'reference'), { recursive: true });
 for (const [name, print] of Object.entries(referencePages)) {

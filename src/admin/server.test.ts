@@ -24,13 +24,15 @@ test('a drain ends every pod that runs, and names them', async () => {
   assert.deepEqual(JSON.parse((await served.call('POST', '/v1/drain', '{}')).body), []);
 });
 
-test('monitoring has its calls on the admin socket: metrics in both formats, health, readiness, versions', async () => {
+test('monitoring has its calls on the admin socket: metrics in both formats, health, readiness, versions, disk use', async () => {
   await using served = await open();
   const get = async (path: string) => await served.call('GET', path);
   assert.deepEqual(await get('/metrics'), { status: 200, body: 'of prometheus\n' });
   assert.deepEqual(await get('/healthz'), { status: 200, body: 'ok\n' });
   assert.deepEqual(await get('/readyz'), { status: 200, body: 'ok\n' });
   assert.deepEqual(JSON.parse((await get('/v1/version')).body), { podvm: '1.2.3' });
+  const measured = JSON.parse((await get('/v1/disk-usage')).body) as unknown;
+  assert.deepEqual(measured, await served.parts.diskUsage(AbortSignal.timeout(1000)));
   served.whyNotReady.push('no network');
   assert.deepEqual(await get('/readyz'), { status: 503, body: 'not ready: no network\n' });
 });

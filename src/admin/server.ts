@@ -3,6 +3,7 @@ import { chmod, mkdir, rm } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
 import { dirname } from 'node:path';
 import { type WebSocket, WebSocketServer } from 'ws';
+import type { DiskUsage } from '#api/disk-usage.ts';
 import { PodvmError } from '#base/errors.ts';
 import { outliveAcceptErrors } from '#host/accept-errors.ts';
 import { isServed } from '#host/is-served.ts';
@@ -12,6 +13,7 @@ import type { ImageStore } from '#image/images.ts';
 import { Activity } from './activity.ts';
 import type { EndedPods } from './ended-pods.ts';
 import { serveExec } from './exec-session.ts';
+import { sendJson } from './http.ts';
 import { imageRoutes } from './image-routes.ts';
 import { serveInput } from './input-session.ts';
 import { Jobs } from './jobs.ts';
@@ -20,7 +22,7 @@ import { NodePods, type PodKeeping, type RunParts } from './node-pods.ts';
 import { findAttached, findForwarded, findInput, podRoutes, startExec } from './pod-routes.ts';
 import { servePortForward } from './port-forward-session.ts';
 import { replaceFailed } from './replace-failed.ts';
-import { type Asked, answerBy, find, type Table } from './routes.ts';
+import { type Asked, answerBy, find, type Routes, type Table } from './routes.ts';
 import { type ObjectsSessionParts, serveObjects } from './objects-session.ts';
 import { applyObjects } from './apply.ts';
 import { deleteObjects } from './delete-objects.ts';
@@ -33,6 +35,8 @@ import { serveAttach, serveRun } from './run-session.ts';
 export interface AdminParts extends RunParts {
   readonly images: ImageStore;
   readonly monitoring: MonitoringParts;
+  /** Measures the state directory. */
+  readonly diskUsage: (signal: AbortSignal) => Promise<DiskUsage>;
   /** Pods that have ended and were not removed. */
   readonly ended: EndedPods;
   readonly volumes: NamedVolumes;
@@ -83,7 +87,8 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
     ...lifeRoutes(pods, parts.ended),
     ...volumeRoutes(parts.volumes, pods),
     ...monitoringRoutes(parts.monitoring),
-  };
+    'GET /v1/disk-usage': async ({ response, signal }) => sendJson(response, 200, await parts.diskUsage(signal)),
+  } satisfies Routes;
   const server = createServer({ maxHeaderSize: maxHeaderBytes }, answerBy(routes));
   server.on('request', (_, response) => {
     const active = activity.begin();

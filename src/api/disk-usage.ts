@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 
-/** `podvm system df --json`: DiskUsage. */
+/** `podvm system df --json`, and `GET /v1/disk-usage`: DiskUsage. */
 export const diskUsageSchema = v.object({
   /** State directory. */
   root: v.string(),

@@ -3,6 +3,7 @@ import { kindOf } from '#base/errors.ts';
 import { type Client, createClient } from './client.ts';
 import { type CommandRow, flag } from './command-row.ts';
 import { completion, shells } from './completion.ts';
+import { dashboardCommand, parsePort } from './dashboard-command.ts';
 import { describeCommand } from './describe-command.ts';
 import type { EndSignals } from './end-signals.ts';
 import { execCommand } from './exec-command.ts';
@@ -188,6 +189,17 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       arguments: [pod],
       isClient: true,
       action: (name: string) => withKnown((known) => describeCommand(known, name, terminal)),
+    },
+    {
+      name: 'dashboard',
+      description: 'serve a dashboard of the node to a browser of this host, until Ctrl-C',
+      options: [new Option('--port <port>', 'port of 127.0.0.1; 0 takes any free one').default(0).argParser(parsePort)],
+      action: ({ port }: { port: number }) =>
+        untilEnded(async (ends) => {
+          await using served = await parts.ensureServed(global(), 'pods', ends);
+          ends.any.throwIfAborted();
+          await dashboardCommand(served.socketPath, port, parts, ends);
+        }),
     },
     {
       name: 'overhead',

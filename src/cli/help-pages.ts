@@ -35,6 +35,7 @@ const parts: ProgramParts = {
   daemon: never,
   doctor: never,
   diskUsage: never,
+  serveDashboard: never,
   version: '',
   versions: never,
 };

@@ -61,6 +61,8 @@ export interface ProgramParts {
     ends: EndSignals,
   ) => Promise<{ text: string; isHealthy: boolean }>;
   readonly diskUsage: (options: GlobalOptions, ends: EndSignals) => Promise<DiskUsage>;
+  /** Serves the dashboard on a port of loopback (0: any free one), as a client of a node's socket, until it is disposed. */
+  readonly serveDashboard: (socketPath: string, port: number) => Promise<AsyncDisposable & { readonly url: string }>;
   readonly version: string;
   readonly versions: (options: GlobalOptions) => Promise<Versions>;
 }

@@ -61,6 +61,7 @@ function openProgram(change: Partial<ProgramParts> = {}) {
     daemon: never,
     doctor: never,
     diskUsage: never,
+    serveDashboard: never,
     version: '1.2.3',
     versions: () => Promise.resolve({ podvm: '1.2.3', wire: 2, qemu: undefined }),
     ...change,

@@ -172,6 +172,10 @@ export async function openNode(
       log,
       clock: systemClock,
       monitoring,
+      diskUsage: async (asking) => {
+        const { readDiskUsage } = await import('./disk-usage.ts'); // a node that is not asked does without
+        return await readDiskUsage(config.root, asking);
+      },
       pods: createPodTable(),
       ended: await openEndedPods(config, log),
       volumes,

@@ -46,7 +46,7 @@ test(
     process.env['TMPDIR'] = directory;
     const parts = { log: silentLog, clock: systemClock };
     const forwardedPort = 34_873;
-    await serveAdmin(directory + '/admin', { ...parts, sandboxes: {}, images: {}, pods: {}, monitoring: {} });
+    await serveAdmin(directory + '/admin', { ...parts, sandboxes: {}, images: {}, pods: {}, monitoring: {}, diskUsage: {} });
     const { port: monitoringPort } = await serveMonitoring({ address: '127.0.0.1', port: 0, clients: 'local' }, {});
     const { socketPath: routes } = await serveRoutes({});
     await serveGrpc(directory + '/cri', () => {});

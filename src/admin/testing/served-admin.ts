@@ -76,6 +76,11 @@ export async function openAdmin(
       versions: async () => ({ podvm: '1.2.3' }),
       whyNotReady: async () => [...whyNotReady],
     },
+    diskUsage: async () => ({
+      root: '/state',
+      totalBytes: 5,
+      uses: [{ kind: 'images' as const, bytes: 5, isOld: false }],
+    }),
     pods: createPodTable(),
     ended: await EndedPods.open({ directory: join(kept, 'ended'), limits, log: silentLog }),
     volumes,

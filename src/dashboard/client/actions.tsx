@@ -1,0 +1,128 @@
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { type PodAction, refusalOf } from '#api/pod-actions.ts';
+import { podSummarySchema, type PodSummary } from '#api/pods.ts';
+import { call } from './api.ts';
+import { podPath } from './pod-name.ts';
+import { asError } from './poll.ts';
+import { go } from './route.ts';
+import { Problem, type Told, Words } from './ui.tsx';
+
+interface ActionCall {
+  readonly title: string;
+  readonly method: 'POST' | 'DELETE';
+  readonly path: string;
+  /** What it does, asked before. */
+  readonly asks?: string;
+}
+
+/** Calls of the actions that are buttons; `podActions` says in which state each is possible. */
+const calls = {
+  stop: {
+    title: 'Stop',
+    method: 'POST',
+    path: '/stop',
+    asks: 'Its containers get SIGTERM, and SIGKILL after the grace period.',
+  },
+  restart: {
+    title: 'Restart',
+    method: 'POST',
+    path: '/restart',
+    asks: 'The pod is stopped, and runs again in a new machine.',
+  },
+  start: { title: 'Start', method: 'POST', path: '/start' },
+  killAndRemove: {
+    title: 'Kill and remove',
+    method: 'DELETE',
+    path: '?force=true',
+    asks: 'Its machine ends at once, and the pod is removed with its logs.',
+  },
+  remove: { title: 'Remove', method: 'DELETE', path: '', asks: 'The pod is removed with its logs.' },
+} as const satisfies Partial<Record<PodAction, ActionCall>>;
+type CalledAction = keyof typeof calls;
+const buttons = Object.keys(calls) as readonly CalledAction[]; // SAFE: the keys of that very table
+
+/** Buttons of the actions on a pod. One that is not possible says why. */
+export function Actions({ pod, onDone }: { readonly pod: PodSummary; readonly onDone: () => void }) {
+  const [asked, setAsked] = useState<CalledAction>();
+  const [running, setRunning] = useState<CalledAction>();
+  const [error, setError] = useState<Told>();
+  const act = async (action: CalledAction) => {
+    const { method, path }: ActionCall = calls[action];
+    setAsked(undefined);
+    setRunning(action);
+    setError(undefined);
+    try {
+      await call(method, `/v1${podPath(pod)}${path}`, podSummarySchema, method === 'POST' ? { body: {} } : {});
+      if (method === 'DELETE') go('/pods');
+    } catch (failure) {
+      setError(asError(failure));
+    }
+    setRunning(undefined);
+    onDone();
+  };
+  const click = (action: CalledAction) => {
+    const refusal = refusalOf(action, pod);
+    if (refusal !== undefined) setError(refusal);
+    else if ('asks' in calls[action]) setAsked(action);
+    else void act(action);
+  };
+  return (
+    <div class="actions">
+      <div role="group" aria-label="Actions">
+        {buttons.map((action) => {
+          const refusal = refusalOf(action, pod);
+          return (
+            <button
+              type="button"
+              key={action}
+              class={action === 'killAndRemove' || action === 'remove' ? 'danger' : ''}
+              aria-disabled={refusal !== undefined || running !== undefined}
+              title={refusal === undefined ? '' : `${refusal.message}. ${refusal.fix}`}
+              onClick={() => running === undefined && click(action)}
+            >
+              {running === action ? `${calls[action].title}…` : calls[action].title}
+            </button>
+          );
+        })}
+      </div>
+      <Problem error={error} />
+      {asked === undefined ? null : (
+        <Ask
+          title={`${calls[asked].title} ${pod.namespace}/${pod.name}?`}
+          text={(calls[asked] as ActionCall).asks ?? ''}
+          verb={calls[asked].title}
+          isDanger={asked !== 'restart'}
+          onAnswer={(isYes) => (isYes ? void act(asked) : setAsked(undefined))}
+        />
+      )}
+    </div>
+  );
+}
+
+/** A question before an action. */
+function Ask(props: {
+  readonly title: string;
+  readonly text: string;
+  readonly verb: string;
+  readonly isDanger: boolean;
+  readonly onAnswer: (isYes: boolean) => void;
+}) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => dialog.current?.showModal(), []);
+  return (
+    <dialog ref={dialog} aria-labelledby="ask-title" onClose={() => props.onAnswer(false)}>
+      <h2 id="ask-title">{props.title}</h2>
+      <p>
+        <Words text={props.text} />
+      </p>
+      <div class="buttons">
+        <button type="button" onClick={() => props.onAnswer(false)}>
+          Cancel
+        </button>
+        <button type="button" class={props.isDanger ? 'danger solid' : 'solid'} onClick={() => props.onAnswer(true)}>
+          {props.verb}
+        </button>
+      </div>
+    </dialog>
+  );
+}

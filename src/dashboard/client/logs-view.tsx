@@ -1,0 +1,170 @@
+import type { ComponentChildren } from 'preact';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import type { PodDetails } from '#api/pods.ts';
+import { type CallError, streamText } from './api.ts';
+import { plainText } from './format.ts';
+import { podPath } from './pod-name.ts';
+import { asError } from './poll.ts';
+import { Problem } from './ui.tsx';
+
+/** Lines that are kept; older ones are left out. */
+const maxLines = 10_000;
+/** Characters of a line that are shown. */
+const maxLineChars = 4096;
+/** Lines that share one element, which the browser lays out only in sight. */
+const blockLines = 100;
+
+/** Output of a container. */
+export function LogsView({ pod }: { readonly pod: PodDetails }) {
+  const [container, setContainer] = useState(chosenContainer(pod));
+  const [isPrevious, setPrevious] = useState(false);
+  const query = new URLSearchParams({ container, tail: String(maxLines), previous: String(isPrevious) });
+  return (
+    <StreamView
+      title={`Output of ${container}`}
+      path={`/v1${podPath(pod)}/logs?${query.toString()}`}
+      controls={
+        <>
+          <ContainerChoice pod={pod} value={container} onChange={setContainer} />
+          <label class="check">
+            <input
+              type="checkbox"
+              checked={isPrevious}
+              onChange={(event) => setPrevious(event.currentTarget.checked)}
+            />
+            Before the last restart
+          </label>
+        </>
+      }
+    />
+  );
+}
+
+/** Serial console of the machine. */
+export const ConsoleView = ({ pod }: { readonly pod: PodDetails }) => (
+  <StreamView title="Console of the guest" path={`/v1${podPath(pod)}/console?`} />
+);
+
+export const chosenContainer = ({ containers }: PodDetails): string =>
+  (containers.find(({ kind }) => kind === 'main') ?? containers[0])?.name ?? '';
+
+export function ContainerChoice(props: {
+  readonly pod: PodDetails;
+  readonly value: string;
+  readonly onChange: (name: string) => void;
+}) {
+  return (
+    <label>
+      Container{' '}
+      <select value={props.value} onChange={(event) => props.onChange(event.currentTarget.value)}>
+        {props.pod.containers.map(({ name }) => (
+          <option key={name} value={name}>
+            {name}
+          </option>
+        ))}
+      </select>
+    </label>
+  );
+}
+
+interface StreamProps {
+  readonly title: string;
+  /** Ends with a query. */
+  readonly path: string;
+  readonly controls?: ComponentChildren;
+}
+
+/** Text that comes in parts, searched and followed. It is a guest's: only text nodes have it. */
+function StreamView({ title, path, controls }: StreamProps) {
+  const [search, setSearch] = useState('');
+  const [follows, setFollows] = useState(true);
+  const { lines, error, isOver } = useLines(path);
+  const view = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    if (follows && view.current !== null) view.current.scrollTop = view.current.scrollHeight;
+  }, [lines, follows, search]);
+  const word = search.toLowerCase();
+  const shown = word === '' ? lines : lines.filter((line) => line.toLowerCase().includes(word));
+  const blocks = Array.from({ length: Math.ceil(shown.length / blockLines) }, (_, at) =>
+    shown
+      .slice(at * blockLines, (at + 1) * blockLines)
+      .map((line) => `${line}\n`)
+      .join(''),
+  );
+  return (
+    <section class="stream" aria-label={title}>
+      <div class="toolbar">
+        {controls}
+        <input
+          type="search"
+          aria-label="Search lines"
+          placeholder="Search lines…"
+          value={search}
+          onInput={(event) => setSearch(event.currentTarget.value)}
+        />
+        <label class="check">
+          <input type="checkbox" checked={follows} onChange={(event) => setFollows(event.currentTarget.checked)} />
+          Follow
+        </label>
+        <span class="faint count" role="status">
+          {word === '' ? `${lines.length} lines` : `${shown.length} of ${lines.length} lines`}
+          {isOver ? ', ended' : ', live'}
+        </span>
+      </div>
+      <Problem error={error} />
+      <div class="text" ref={view} tabIndex={0} role="log" aria-live="off" aria-label={title}>
+        {blocks.length === 0 ? <p class="empty">Nothing is written{isOver ? '.' : ' yet.'}</p> : null}
+        {blocks.map((block, at) => (
+          <pre key={at}>{block}</pre>
+        ))}
+      </div>
+    </section>
+  );
+}
+
+/** Follows a text, or reads what there is of one that cannot be followed: a console that is only kept in memory. */
+async function* streamFollowed(path: string, signal: AbortSignal): AsyncGenerator<string> {
+  try {
+    yield* streamText(`${path}&follow=true`, signal);
+  } catch (error) {
+    if (asError(error).kind !== 'failedPrecondition') throw error;
+    yield* streamText(`${path}&follow=false`, signal);
+  }
+}
+
+/** The last lines of a stream, renewed at most once in a frame. */
+function useLines(path: string): { lines: readonly string[]; error: CallError | undefined; isOver: boolean } {
+  const [state, setState] = useState<{ lines: readonly string[]; error?: CallError; isOver: boolean }>({
+    lines: [],
+    isOver: false,
+  });
+  useEffect(() => {
+    const stop = new AbortController();
+    let held = '';
+    let lines: string[] = [];
+    let frame = 0;
+    const show = (end: { error?: CallError; isOver: boolean }) => {
+      frame = 0;
+      if (!stop.signal.aborted) setState({ lines: held === '' ? [...lines] : [...lines, plainText(held)], ...end });
+    };
+    const read = async () => {
+      for await (const text of streamFollowed(path, stop.signal)) {
+        const parts = (held + text).split('\n');
+        held = (parts.pop() ?? '').slice(0, maxLineChars);
+        for (const line of parts) lines.push(plainText(line.slice(0, maxLineChars)));
+        if (lines.length > maxLines) lines = lines.slice(-maxLines);
+        if (frame === 0) frame = requestAnimationFrame(() => show({ isOver: false }));
+      }
+    };
+    setState({ lines: [], isOver: false });
+    read().then(
+      () => show({ isOver: true }),
+      (error: unknown) => show({ error: asError(error), isOver: true }),
+    );
+    return () => {
+      stop.abort();
+      cancelAnimationFrame(frame);
+    };
+  }, [path]);
+  return { error: undefined, ...state };
+}

@@ -1,0 +1,69 @@
+import { render } from 'preact';
+import { useEffect } from 'preact/hooks';
+import { takeToken } from './api.ts';
+import { ImagesPage } from './images-page.tsx';
+import { NodePage } from './node-page.tsx';
+import { PodPage } from './pod-page.tsx';
+import { PodsPage } from './pods-page.tsx';
+import { type Route, useRoute } from './route.ts';
+
+const links = [
+  ['/', 'Node'],
+  ['/pods', 'Pods'],
+  ['/images', 'Images'],
+] as const;
+
+function App() {
+  const route = useRoute();
+  const title = titleOf(route);
+  useEffect(() => {
+    document.title = `${title} – PodVM`;
+  }, [title]);
+  return (
+    <>
+      <a class="skip" href="#main">
+        Skip to the content
+      </a>
+      <header class="top">
+        <span class="brand">PodVM</span>
+        <nav aria-label="Pages">
+          {links.map(([path, name]) => (
+            <a
+              key={path}
+              href={path}
+              aria-current={
+                path === route.path ? 'page' : path !== '/' && route.path.startsWith(path) ? 'true' : undefined
+              }
+            >
+              {name}
+            </a>
+          ))}
+        </nav>
+      </header>
+      <div id="main" tabIndex={-1}>
+        <Page route={route} />
+      </div>
+    </>
+  );
+}
+
+function Page({ route }: { readonly route: Route }) {
+  switch (route.path) {
+    case '/':
+      return <NodePage />;
+    case '/pods':
+      return <PodsPage route={route} />;
+    case '/images':
+      return <ImagesPage route={route} />;
+    default:
+      return <PodPage route={route} key={route.path} />;
+  }
+}
+
+function titleOf({ path }: Route): string {
+  const [, name] = links.find(([known]) => known === path) ?? [];
+  return name ?? path.split('/').slice(2).map(decodeURIComponent).join('/');
+}
+
+takeToken();
+render(<App />, document.body);

@@ -1,0 +1,109 @@
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { PodvmError } from '#base/errors.ts';
+import { outliveAcceptErrors } from '#host/accept-errors.ts';
+import { createServer } from '#host/node-http.ts';
+import { checkCall, checkHost } from './access.ts';
+import { readAssets, typeOf } from './assets.ts';
+import type { Asset } from './bundle-client.ts';
+import { forward, forwardSession, isCall, noSuchCall, sendError } from './forwarding.ts';
+import { isPage, page, safetyHeaders } from './page.ts';
+
+export interface Dashboard extends AsyncDisposable {
+  /** Address of the first page, with the token in its fragment, which a browser does not send. */
+  readonly url: string;
+}
+
+export interface DashboardWish {
+  /** Socket of the admin API, whose calls are made with the rights of this process. */
+  readonly socketPath: string;
+  /** Port of loopback; 0: any free one. */
+  readonly port: number;
+}
+
+/** Enough for a few browsers. */
+const maxConnections = 128;
+const maxHeaderBytes = 64 * 1024;
+/** Time for a request to arrive whole, in `ms`. */
+const requestTimeoutMs = 10_000;
+
+/**
+ * Serves the dashboard's pages on loopback, and passes their calls on to the admin socket. Calls need the token, which is
+ * made here and known only to the reader of the address. Errors: `busy` when the port is taken, `unavailable`.
+ */
+export async function serveDashboard({ socketPath, port }: DashboardWish): Promise<Dashboard> {
+  const assets = await readAssets();
+  const token = randomBytes(32).toString('hex');
+  const limits = { maxHeaderSize: maxHeaderBytes, requestTimeout: requestTimeoutMs, headersTimeout: requestTimeoutMs };
+  const server = createServer(limits, (request, response) => {
+    try {
+      const path = pathOf(request);
+      if (isCall(path)) {
+        checkCall(request, token);
+        forward(socketPath, request, response);
+      } else {
+        checkHost(request);
+        sendFile(path, assets, request, response);
+      }
+    } catch (error) {
+      refuse(response, error);
+    }
+  });
+  server.on('upgrade', (request, socket, head) => {
+    socket.on('error', () => socket.destroy());
+    try {
+      checkCall(request, token);
+      forwardSession(socketPath, request, socket, head);
+    } catch {
+      socket.end('HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
+    }
+  });
+  server.maxConnections = maxConnections;
+  const open = new Set<Disposable>();
+  server.on('connection', (socket) => {
+    const held = { [Symbol.dispose]: () => void socket.destroy() };
+    open.add(held);
+    socket.once('close', () => open.delete(held));
+  });
+  server.listen(port, '127.0.0.1');
+  await once(server, 'listening').catch((cause: NodeJS.ErrnoException) => {
+    const isTaken = cause.code === 'EADDRINUSE';
+    throw new PodvmError(isTaken ? 'busy' : 'unavailable', `Cannot serve the dashboard on 127.0.0.1 port ${port}`, {
+      cause,
+      fix: 'Choose another port with --port, or leave it out for any free one.',
+    });
+  });
+  outliveAcceptErrors(server);
+  const bound = server.address();
+  const at = typeof bound === 'object' && bound !== null ? bound.port : port;
+  return {
+    url: `http://127.0.0.1:${at}/#token=${token}`,
+    async [Symbol.asyncDispose]() {
+      const closed = once(server, 'close');
+      server.close();
+      for (const socket of open) socket[Symbol.dispose](); // also those of WebSockets
+      await closed;
+    },
+  };
+}
+
+const pathOf = ({ url = '/' }: IncomingMessage): string => URL.parse(`http://podvm${url}`)?.pathname ?? '';
+
+/** Sends a page or a file that pages load. Errors: `notFound`. */
+function sendFile(
+  path: string,
+  assets: ReadonlyMap<string, Asset>,
+  { method }: IncomingMessage,
+  response: ServerResponse,
+): void {
+  const asset = path.startsWith('/assets/') ? assets.get(path.slice('/assets/'.length)) : undefined;
+  if (method !== 'GET' || (asset === undefined && !isPage(path))) throw noSuchCall();
+  const type = asset === undefined ? 'text/html; charset=utf-8' : typeOf(asset);
+  response.writeHead(200, { ...safetyHeaders, 'content-type': type }).end(asset?.bytes ?? page);
+}
+
+function refuse(response: ServerResponse, error: unknown): void {
+  if (!(error instanceof PodvmError)) throw error;
+  sendError(response, error.kind === 'denied' ? 403 : 404, error);
+}
