@@ -264,7 +264,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       arguments: [['<program>', 'containerd']],
       options: [
         flag('--dry-run', 'print what would be written, and write nothing'),
-        flag('--restart', 'also restart it, by systemd').conflicts('dryRun'),
+        flag('--restart', 'also restart it, by systemd, and run a pod there').conflicts('dryRun'),
       ],
       action: (program: string, options: { dryRun: boolean; restart: boolean }, itself: Command) =>
         untilEnded(async (ends) => {

@@ -3,6 +3,8 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
+import { serveFakeDelegate } from '#cri/testing/fake-delegate.ts';
 import {
   type ContainerdPlaces,
   type InstallChoices,
@@ -106,10 +108,18 @@ for (const [what, main, message] of [
   });
 }
 
-test('installContainerd() restarts containerd when asked to', async () => {
+test('installContainerd() restarts containerd when asked to, and runs a pod there', async () => {
   await using node = await openNode('v2.2.9');
-  assert.match(await install(node.places, { restarts: true }), /\nrestarted containerd; make the RuntimeClass/);
+  await using containerd = await serveFakeDelegate(node.places.socket);
+  assert.match(await install(node.places, { restarts: true }), /\nrestarted containerd, and ran a pod of podvm there;/);
   assert.equal(await readFile(join(node.root, 'restarts'), 'utf8'), 'restart containerd\n');
+  assert.deepEqual(containerd.calls, ['version', 'runPodSandbox', 'stopPodSandbox', 'removePodSandbox']);
+  assert.equal(containerd.pods.size, 0);
+  containerd.failing.set('runPodSandbox', new PodvmError('internal', 'no network'));
+  await assert.rejects(install(node.places, { restarts: true }), {
+    kind: 'failedPrecondition',
+    message: 'Podvm is installed in containerd, but no pod runs there: no network',
+  });
 });
 
 test('installContainerd() writes nothing when it is dry, over a foreign file, or without containerd', async () => {

@@ -6,6 +6,7 @@ import { readFileIfThere } from '#host/files.ts';
 import { run } from '#host/run.ts';
 import { launcherName, launcherOf } from '#shim/launcher.ts';
 import { hasRuntime, removeRuntime, replaceConfig, sectionOf, withRuntime } from './containerd-config.ts';
+import { tryContainerdPod } from './try-containerd-pod.ts';
 
 /** Paths of containerd's parts on this node; tests use others. */
 export interface ContainerdPlaces {
@@ -42,7 +43,7 @@ interface Version {
 export interface InstallChoices {
   /** Reports the steps without taking them. */
   readonly isDry: boolean;
-  /** Also restarts containerd, with systemd. */
+  /** Also restarts containerd, with systemd, and runs a pod there. */
   readonly restarts: boolean;
 }
 
@@ -50,7 +51,8 @@ export interface InstallChoices {
  * Makes podvm a runtime of the node's containerd: writes the launcher, and a section of containerd's configuration, in
  * a file of its own if containerd reads such files, else in the main file. Returns the steps taken and those left to
  * do. Errors: `failedPrecondition` without a containerd, for another program's file in its place, or for a
- * configuration that containerd refuses with the section; the configuration is then unchanged.
+ * configuration that containerd refuses with the section, when the configuration is unchanged, and those of
+ * `tryContainerdPod`.
  */
 export async function installContainerd(
   { shimSocketPath, version }: { readonly shimSocketPath: string; readonly version: string },
@@ -72,7 +74,8 @@ export async function installContainerd(
   }
   if (restarts && !isDry) {
     await run(places.systemctl, ['restart', 'containerd'], { signal, timeoutMs: restartTimeoutMs });
-    said.push('restarted containerd; make the RuntimeClass of docs/containerd.md\n');
+    await tryContainerdPod(places.socket, signal);
+    said.push('restarted containerd, and ran a pod of podvm there; make the RuntimeClass of docs/containerd.md\n');
   } else
     said.push(
       'then restart containerd (`systemctl restart containerd`), and make the RuntimeClass of docs/containerd.md\n',
