@@ -4,7 +4,7 @@ import { cgroupParentOf } from './cgroup-parent.ts';
 
 const parentOf = (given: string) => cgroupParentOf('pod sandbox p', given);
 
-test('cgroupParentOf() reads the names of both of kubelet’s drivers', () => {
+test('cgroupParentOf() reads the names of both drivers of the kubelet', () => {
   assert.equal(parentOf('/kubepods/burstable/pod1a'), 'kubepods/burstable/pod1a');
   const slices = 'kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1a.slice';
   assert.equal(parentOf(`/${slices}`), slices);
@@ -12,11 +12,11 @@ test('cgroupParentOf() reads the names of both of kubelet’s drivers', () => {
   assert.equal(parentOf('kubepods.slice'), 'kubepods.slice');
 });
 
-test('cgroupParentOf() has none for a client or a kubelet without cgroups for pods', () => {
+test('cgroupParentOf() returns undefined for clients and kubelets without cgroups for pods', () => {
   for (const none of ['', '/', '//']) assert.equal(parentOf(none), undefined);
 });
 
-test('cgroupParentOf() refuses what is not inside the cgroups of the host, or not a path', () => {
+test('cgroupParentOf() refuses paths outside the cgroups of the host, and text that is not a path', () => {
   for (const bad of [
     '../etc',
     '/kubepods/../../etc',

@@ -14,7 +14,7 @@ import { createFakeParts } from './testing/fake-parts.ts';
 const maxGrowthBytes = 1_000_000;
 const never = new AbortController().signal;
 
-test('2,000 sandboxes one after the other leave nothing in memory', { timeout: 120_000 }, async (t) => {
+test('2,000 sandboxes, one after another, leave nothing in memory', { timeout: 120_000 }, async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-held-'));
   const parts = createFakeParts(directory);
   const limits = { ...defaultLimits, killTimeoutMs: 1, lastWordsMs: 1, drainTimeoutMs: 1 };

@@ -24,7 +24,7 @@ const all = [
   ['machine', 'ended'],
 ] as const;
 
-test('end() undoes what is held until then, in reverse order, and each once', async () => {
+test('end() undoes everything held until that point in reverse order, each once', async () => {
   const { holdings, undone } = held(all);
   await holdings.end('started');
   assert.deepEqual(undone(), ['turn']);
@@ -36,7 +36,7 @@ test('end() undoes what is held until then, in reverse order, and each once', as
   assert.deepEqual(undone(), []);
 });
 
-test('end() goes on after an undo that fails, holds on to that and to all that lives longer, and tries it again', async () => {
+test('end() continues after a failed undo, keeps it and everything with a longer lifetime, and retries it later', async () => {
   const { holdings, undone, broken } = held(all);
   broken.add('machine');
   await assert.rejects(holdings.end('ended'), /machine stays/);
@@ -48,7 +48,7 @@ test('end() goes on after an undo that fails, holds on to that and to all that l
   assert.deepEqual(undone(), ['machine', 'directory', 'name']);
 });
 
-test('end() throws all failures, with the first one innermost', async () => {
+test('end() throws all failures, with the first as the innermost', async () => {
   const { holdings, broken } = held(all);
   for (const name of ['machine', 'network']) broken.add(name);
   await assert.rejects(holdings.end('ended'), (error) => {
@@ -59,14 +59,14 @@ test('end() throws all failures, with the first one innermost', async () => {
   });
 });
 
-test('disposing undoes everything, the shortest lifetime first, whatever fails', async () => {
+test('disposing undoes everything, shortest lifetime first, despite failures', async () => {
   const { holdings, undone, broken } = held(all);
   broken.add('network');
   await assert.rejects(holdings[Symbol.asyncDispose](), /network stays/);
   assert.deepEqual(undone(), ['turn', 'machine', 'network', 'directory', 'name']);
 });
 
-test('takeFrom() moves what another holds behind what is held', async () => {
+test('takeFrom() appends the holdings of another', async () => {
   const { holdings, undone, seen } = held([['name', 'ended']]);
   const spare = new Holdings();
   spare.hold('ended', () => void seen.push('spare'));
@@ -77,7 +77,7 @@ test('takeFrom() moves what another holds behind what is held', async () => {
   assert.deepEqual(undone(), ['spare', 'name']);
 });
 
-test('remove() is one attempt for calls at the same time, and another for a call after a failure', async () => {
+test('concurrent calls of remove() share one attempt, and a call after a failure makes another', async () => {
   const { holdings, undone, broken } = held([['directory', 'removed']]);
   broken.add('directory');
   const results = await Promise.allSettled([holdings.remove(), holdings.remove()]);

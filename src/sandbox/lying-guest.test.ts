@@ -49,7 +49,7 @@ async function neighbours() {
   };
 }
 
-test('a guest that answers for another pod’s container, or for one that is not there, changes nothing', async () => {
+test('answers of a guest about another pod’s container, or a missing one, change nothing', async () => {
   await using pods = await neighbours();
   const { parts, honest, lying, exit } = pods;
   for (const containerId of [honest.container.status.id, 'no-such', '__proto__', 'constructor']) {
@@ -66,7 +66,7 @@ test('a guest that answers for another pod’s container, or for one that is not
   assert.equal((await lying.container.exited).message, undefined);
 });
 
-test('a guest that tells of an exit a thousand times is asked for the last message once, and its first word counts', async () => {
+test('a guest that reports an exit a thousand times is asked for the last message once, and its first report counts', async () => {
   await using pods = await neighbours();
   const { parts, lying, exit } = pods;
   for (let exitCode = 1; exitCode <= 1000; exitCode += 1) parts.guest.tell({ ...exit, exitCode: exitCode & 0xff });
@@ -74,7 +74,7 @@ test('a guest that tells of an exit a thousand times is asked for the last messa
   assert.equal(parts.guest.calls.filter(({ method }) => method === 'readFile').length, 1);
 });
 
-test('a guest that answers with more than it was asked for does not get it into the status', async () => {
+test('unrequested fields in an answer of a guest do not reach the status', async () => {
   await using pods = await neighbours();
   const { parts, lying, exit } = pods;
   const data = Buffer.alloc(60_000, 'x').toString('base64');
@@ -84,7 +84,7 @@ test('a guest that answers with more than it was asked for does not get it into 
   assert.equal(message && rawText(message).length, defaultLimits.maxTerminationBytes);
 });
 
-test('a message that a guest sent before its machine died is cut to the limit of a termination message', async () => {
+test('a message that a guest sent before its machine died is truncated to the limit of a termination message', async () => {
   await using pods = await neighbours();
   const { parts, lying } = pods;
   const containerId = lying.container.status.id;
@@ -98,7 +98,7 @@ test('a message that a guest sent before its machine died is cut to the limit of
   assert.deepEqual([why, message && rawText(message).length], ['gone', defaultLimits.maxTerminationBytes]);
 });
 
-test('a guest that tells of a termination log which the container does not have is not heard', async () => {
+test('a guest’s report of a termination log that the container does not have is ignored', async () => {
   await using pods = await neighbours();
   const { parts, lying } = pods;
   const { terminationMessagePath: _, ...spec } = containerSpec;
@@ -108,7 +108,7 @@ test('a guest that tells of a termination log which the container does not have 
   assert.equal((await container.exited).message, undefined);
 });
 
-test('a guest cannot say that its container ended before it was made, or will', async () => {
+test('a guest cannot report an end before its container was made, or in the future', async () => {
   for (const finishedAtMs of [0, -1, -1e300, 1e300, Date.now() + 1e9]) {
     await using pods = await neighbours();
     const { parts, lying, exit } = pods;
@@ -120,7 +120,7 @@ test('a guest cannot say that its container ended before it was made, or will', 
   }
 });
 
-test('a guest that reports a lack of memory without end does not fill the log', async () => {
+test('a guest that endlessly reports a lack of memory does not fill the log', async () => {
   await using pods = await neighbours();
   const { parts, lying, lines } = pods;
   const containerId = lying.container.status.id;

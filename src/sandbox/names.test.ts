@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { imageUser } from '#image/import/image-user.ts';
 import { userIdsOf } from './names.ts';
 
-test('userIdsOf() gives a state directory a range of its own, always the same, that programs take for ids', () => {
+test('userIdsOf() assigns each state directory its own constant range of valid ids', () => {
   const ranges = Array.from({ length: 100 }, (_, ino) => userIdsOf({ dev: 64769n, ino: BigInt(ino) }));
   assert.deepEqual(userIdsOf({ dev: 64769n, ino: 7n }), ranges[7]);
   for (const { first, count } of ranges) {

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { NodeCounts } from './node-counts.ts';
 
-test('steps of starts are counted by their time, and a guest cannot add a step', () => {
+test('steps of starts are counted with their times, and a guest cannot add a step', () => {
   const counts = new NodeCounts(['machine ran']);
   for (const ms of [125, 500, 250])
     counts.started([
@@ -24,7 +24,7 @@ test('the median is that of the latest hundred starts', () => {
   assert.deepEqual(counts.medians.get('total'), { ms: 50, starts: 100 });
 });
 
-test('failures are counted by their kind, and each kind is there before the first', () => {
+test('failures are counted by kind, and every kind is present before its first failure', () => {
   const counts = new NodeCounts([]);
   counts.startFailed(new PodvmError('exhausted', 'no memory'));
   const failed = new Map(counts.failedStarts);

@@ -27,7 +27,7 @@ const sizes = {
   defaultScratchBytes: 1e9,
 };
 
-test('checkResources() refuses limits that nothing can run in, and names the least that can', () => {
+test('checkResources() refuses limits in which nothing can run, and names the minimum', () => {
   assert.throws(
     () => checkResources('pod a/b', { memoryLimitBytes: 1024 }),
     (error) => {
@@ -42,7 +42,7 @@ test('checkResources() refuses limits that nothing can run in, and names the lea
   checkResources('pod a/b', { memoryLimitBytes: minMemoryLimitBytes });
 });
 
-test('machineSizeOf() adds what the machine itself needs, and cuts limits to what the node has', () => {
+test('machineSizeOf() adds the machine’s own needs, and reduces limits to the node’s resources', () => {
   assert.deepEqual(machineSizeOf('p', { memoryLimitBytes: 256 * 1024 ** 2, cpuLimitMillis: 1500 }, sizes), {
     memoryMiB: 384,
     vcpus: 2,
@@ -65,7 +65,7 @@ test('machineSizeOf() adds what the machine itself needs, and cuts limits to wha
   assert.equal(machineSizeOf('p', { memoryLimitBytes: (4096 - 128) * 1024 ** 2 }, sizes).warnings.length, 0);
 });
 
-test('hostLimitsOf() adds what kernel, agent and VMM need, up to all of the machine', () => {
+test('hostLimitsOf() adds the needs of kernel, agent and VMM, up to the whole machine', () => {
   const mebibyte = 1024 ** 2;
   const bytesOf = (resources: Resources) => hostLimitsOf(resources, 1024, sizes).memoryBytes;
   assert.equal(bytesOf({}), (1024 + 192) * mebibyte);
@@ -103,7 +103,7 @@ test('processOf() follows the table of command and args in the Kubernetes docume
   assert.throws(() => processOf(containerSpec, {}, [], undefined), is('invalid'));
 });
 
-test('processOf() takes an empty list for none, and ENTRYPOINT [""] of an image', () => {
+test('processOf() treats an empty list as absent, and accepts ENTRYPOINT [""] of an image', () => {
   const argsOf = (own: object, image: object) => processOf({ ...containerSpec, ...own }, image, [], undefined).args;
   const image = { entrypoint: ['/ep'], cmd: ['c'] };
   assert.deepEqual(argsOf({ command: [], args: [] }, image), ['/ep', 'c']);
@@ -120,7 +120,7 @@ test('processOf() takes an empty list for none, and ENTRYPOINT [""] of an image'
   assert.equal(processOf(containerSpec, { ...image, user: '' }, [], undefined).user, '');
 });
 
-test('processOf() refuses what no process can be given, naming it, and takes all that one can', () => {
+test('processOf() refuses arguments and variables that no process can have, naming them, and accepts all others', () => {
   const planOf = (own: object, image: object = { cmd: ['x'] }) =>
     processOf({ ...containerSpec, ...own }, image, [], undefined);
   const most = 128 * 1024 - 1;
@@ -146,7 +146,7 @@ test('processOf() refuses what no process can be given, naming it, and takes all
   assert.throws(() => planOf({}, { cmd: ['x'], user: 'u'.repeat(300) }), /at most 256 characters, got 300/);
 });
 
-test('checkSandboxSpec() and checkContainerSpec() name what a guest cannot have', () => {
+test('checkSandboxSpec() and checkContainerSpec() name fields that a guest does not support', () => {
   const pod = (change: object) => () => checkSandboxSpec('pod a/b', { ...sandboxSpec, ...change });
   pod({})();
   assert.throws(pod({ hostname: '' }), /hostname must have 1 to 64/);
@@ -176,7 +176,7 @@ test('checkSandboxSpec() and checkContainerSpec() name what a guest cannot have'
   assert.throws(container({ security: { ...security, supplementalGroups: groups } }), /4096 supplemental groups, got/);
 });
 
-test('processOf() lets the pod overrule the image', () => {
+test('processOf() prefers the pod’s settings to the image’s', () => {
   const image = { cmd: ['x'], env: ['A=1', 'B=2=3', 'broken'], workingDir: '/w', user: 'nobody' };
   const own = { ...containerSpec, env: [{ name: 'A', value: 'mine' }] };
   const plan = processOf(own, image, [], 7);
@@ -187,7 +187,7 @@ test('processOf() lets the pod overrule the image', () => {
   assert.equal(processOf({ ...own, security: { ...security, runAsUser: 5 } }, image, [], 7).user, '5');
 });
 
-test('processOf() refuses root where runAsNonRoot is set, asked for by pod or image', () => {
+test('processOf() refuses root with runAsNonRoot, whether pod or image asks for it', () => {
   const runAs = (own: object, user?: string) =>
     processOf(
       { ...containerSpec, security: { ...security, runAsNonRoot: true, ...own } },
@@ -210,7 +210,7 @@ test('stopSignalOf() understands names, numbers and real-time signals', () => {
 const capabilities = (addCapabilities: string[], dropCapabilities: string[]) =>
   capabilitiesOf({ ...security, addCapabilities, dropCapabilities });
 
-test('ambientOf() gives what is held and not dropped, and adds it', () => {
+test('ambientOf() keeps held capabilities that are not dropped, and adds requested ones', () => {
   const ambient = (ambientCapabilities: string[], dropCapabilities: string[] = []) => {
     const wanted = { ...security, ambientCapabilities, dropCapabilities };
     return ambientOf(wanted, capabilitiesOf(wanted));
@@ -226,7 +226,7 @@ test('ambientOf() gives what is held and not dropped, and adds it', () => {
   assert.throws(() => ambient(['CAP_FLY']), is('invalid'));
 });
 
-test('capabilitiesOf() adds and drops, and refuses a name the kernel does not have', () => {
+test('capabilitiesOf() adds and drops capabilities, and refuses unknown names', () => {
   assert.throws(() => capabilities(['CAP_FLY'], []), is('invalid'));
   assert.deepEqual(capabilities([], []), [...defaultCapabilities].sort());
   assert.deepEqual(capabilities(['net_bind_service'], ['ALL']), ['CAP_NET_BIND_SERVICE']);
@@ -235,7 +235,7 @@ test('capabilitiesOf() adds and drops, and refuses a name the kernel does not ha
   assert.deepEqual(capabilitiesOf({ ...security, privileged: true }), allCapabilities);
 });
 
-test('RuntimeDefault lets no call through that its documentation says is blocked', () => {
+test('RuntimeDefault allows no call that its documentation lists as blocked', () => {
   const blocked = `acct add_key bpf clock_adjtime clock_settime delete_module finit_module get_mempolicy init_module
     ioperm iopl kcmp kexec_file_load kexec_load keyctl lookup_dcookie mbind mount move_pages open_by_handle_at
     perf_event_open pivot_root quotactl reboot request_key set_mempolicy setns settimeofday swapon swapoff sysfs umount2
@@ -253,7 +253,7 @@ const plain = (capabilities: readonly string[], action: string) =>
     .filter((rule) => rule.action === action && rule.args === undefined)
     .flatMap((rule) => rule.names);
 
-test('RuntimeDefault opens a call to the capability that guards it, and never says two things of one', () => {
+test('RuntimeDefault allows a call with the capability that guards it, and has one rule per call', () => {
   assert.ok(!plain(defaultCapabilities, 'SCMP_ACT_ALLOW').includes('mount'));
   assert.ok(plain(['CAP_SYS_ADMIN'], 'SCMP_ACT_ALLOW').includes('mount'));
   assert.ok(plain(defaultCapabilities, 'SCMP_ACT_ALLOW').includes('chroot'));
@@ -265,14 +265,14 @@ test('RuntimeDefault opens a call to the capability that guards it, and never sa
 
 const localhost = (profile: unknown) => seccompOf({ ...security, seccomp: { kind: 'localhost', profile } }, []);
 
-test('seccompOf() takes a localhost profile as it is and refuses what is none', () => {
+test('seccompOf() uses a localhost profile unchanged, and refuses an invalid one', () => {
   assert.throws(() => localhost('text'), is('invalid'));
   assert.throws(() => localhost([]), is('invalid'));
   assert.deepEqual(localhost({ defaultAction: 'SCMP_ACT_ALLOW' }), { defaultAction: 'SCMP_ACT_ALLOW' });
   assert.equal(seccompOf({ ...security, privileged: true }, []), null);
 });
 
-test('resolvConfOf() merges by policy and keeps kubelet limits', () => {
+test('resolvConfOf() merges by policy, within the kubelet’s limits', () => {
   const network = { nameservers: ['10.0.0.1'], searches: ['lan'], options: ['ndots:1'] };
   const dns = { nameservers: ['1.1.1.1', '2.2.2.2', '3.3.3.3'], searches: ['own'], options: ['ndots:5', 'edns0'] };
   assert.equal(
@@ -282,7 +282,7 @@ test('resolvConfOf() merges by policy and keeps kubelet limits', () => {
   assert.match(resolvConfOf({ dns: { policy: 'None', ...dns } }, network), /^nameserver 1\.1\.1\.1\n/);
 });
 
-test('etcHostsOf() names the pod by its addresses and adds its aliases', () => {
+test('etcHostsOf() lists the pod’s addresses and its aliases', () => {
   const spec = { hostname: 'web', hostAliases: [{ ip: '10.9.9.9', hostnames: ['db', 'db.lan'] }] };
   const text = etcHostsOf(spec, ['10.1.0.5/24']);
   assert.match(text, /^10\.1\.0\.5\tweb$/m);
@@ -311,7 +311,7 @@ test('names and user ids have one holder at a time', () => {
   assert.equal(ids.take().uid, 100);
 });
 
-test('the inbox applies what was told before what was asked, one at a time', async () => {
+test('the inbox applies events before requests, one at a time', async () => {
   const inbox = createInbox((error) => assert.fail(String(error)));
   const order: string[] = [];
   const asked = inbox.ask(() => order.push('asked'));
@@ -327,7 +327,7 @@ test('the inbox applies what was told before what was asked, one at a time', asy
   );
 });
 
-test('the inbox survives a bug in one event and refuses too many requests', async () => {
+test('the inbox survives a bug in one event, and refuses too many requests', async () => {
   const bugs: unknown[] = [];
   const inbox = createInbox((error) => bugs.push(error));
   inbox.tell(() => {
@@ -339,7 +339,7 @@ test('the inbox survives a bug in one event and refuses too many requests', asyn
   assert.equal(bugs.length, 1);
 });
 
-test('a sandbox moves only as the table says, in any order of events', () => {
+test('a sandbox changes state only as its table says, for any order of events', () => {
   const states = Object.keys(sandboxMoves) as SandboxState[];
   fc.assert(
     fc.property(fc.array(fc.constantFrom(...states), { maxLength: 20 }), (wanted) => {

@@ -8,7 +8,7 @@ import { readLog } from './log/read-log.ts';
 import type { Container } from './sandbox.ts';
 import { is, never, openFakeSandboxes, startedContainer } from './testing/fake-sandboxes.ts';
 
-test('a container runs, exits with its code and tells its termination message', async () => {
+test('a container runs, and reports its exit code and termination message', async () => {
   await using place = await openFakeSandboxes();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const { container, exit } = await startedContainer(sandbox, place.parts);
@@ -33,7 +33,7 @@ const told = (container: Container, text: string) =>
     data: Buffer.from(text).toString('base64'),
   }) as const;
 
-test('a container whose machine dies tells the last message that the guest has told, and why the machine died', async () => {
+test('a container whose machine dies has the last message reported by the guest, and the reason of the death', async () => {
   await using place = await openFakeSandboxes();
   const { parts } = place;
   const { container } = await startedContainer(await place.sandboxes.run(sandboxSpec, never), parts);
@@ -43,7 +43,7 @@ test('a container whose machine dies tells the last message that the guest has t
   assert.deepEqual([reason, why, String(message)], ['SandboxFailed', 'QEMU was killed by SIGKILL', 'last']);
 });
 
-test('a container whose message cannot be read at its end tells the last one that the guest has told', async () => {
+test('a container whose message cannot be read at its end has the last one reported by the guest', async () => {
   await using place = await openFakeSandboxes();
   const { parts } = place;
   const { container, exit } = await startedContainer(await place.sandboxes.run(sandboxSpec, never), parts);
@@ -56,14 +56,14 @@ test('a container whose message cannot be read at its end tells the last one tha
   assert.deepEqual([exitCode, why, String(message)], [7, undefined, 'told']);
 });
 
-test('a container that was killed for lack of memory says so', async () => {
+test('a container killed for lack of memory is reported as such', async () => {
   await using place = await openFakeSandboxes();
   const { container, exit } = await startedContainer(await place.sandboxes.run(sandboxSpec, never), place.parts);
   exit(137, { oomKilled: true, signal: 9 });
   assert.equal((await container.exited).reason, 'OOMKilled');
 });
 
-test('a command that cannot run gives a container that has exited with StartError', async () => {
+test('a command that cannot run makes a container that has exited with StartError', async () => {
   await using place = await openFakeSandboxes();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   place.parts.guest.answers.set('createContainer', () => {
@@ -92,7 +92,7 @@ const sharing = (path: string, name = 'main') => ({
   ],
 });
 
-test('createContainer() leaves nothing of a shared volume when any of its steps fails or is aborted', async () => {
+test('createContainer() leaves nothing of a shared volume when one of its steps fails or is aborted', async () => {
   await using place = await openFakeSandboxes();
   const { parts, directory } = place;
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
@@ -112,7 +112,7 @@ test('createContainer() leaves nothing of a shared volume when any of its steps 
   }
 });
 
-test('a shared volume is taken away when its last container is removed: from the guest, its server, its port', async () => {
+test('removing the last container of a shared volume removes the mount in the guest, the server and the port', async () => {
   await using place = await openFakeSandboxes();
   const { parts, directory } = place;
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
@@ -133,7 +133,7 @@ test('a shared volume is taken away when its last container is removed: from the
   assert.deepEqual(seen, ["call removeVolume before the server's end", "machine.detachPort after the server's end"]);
 });
 
-test('a shared volume goes with its sandbox, also when the guest does not let it go', async () => {
+test('a shared volume ends with its sandbox, even if the guest does not release it', async () => {
   await using place = await openFakeSandboxes();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   await sandbox.createContainer(sharing(place.directory), never);
@@ -144,7 +144,7 @@ test('a shared volume goes with its sandbox, also when the guest does not let it
   await sandbox.remove();
 });
 
-test('createContainer() attaches one image once, and refuses the same attempt twice', async () => {
+test('createContainer() attaches an image once, and refuses the same attempt twice', async () => {
   await using place = await openFakeSandboxes();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   await Promise.all(['a', 'b', 'c'].map((name) => sandbox.createContainer({ ...containerSpec, name }, never)));
@@ -153,7 +153,7 @@ test('createContainer() attaches one image once, and refuses the same attempt tw
   await assert.rejects(sandbox.createContainer({ ...containerSpec, name: 'a' }, never), is('alreadyExists'));
 });
 
-test('createContainer() attaches the modules once, for containers that administer the network, and gives none the right to load', async () => {
+test('createContainer() attaches the modules once, for containers with CAP_NET_ADMIN, and gives none CAP_SYS_MODULE', async () => {
   await using place = await openFakeSandboxes();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const given = async (name: string, security: Partial<typeof containerSpec.security>) => {
@@ -172,7 +172,7 @@ test('createContainer() attaches the modules once, for containers that administe
   assert.equal(attached.length, 1);
 });
 
-test('createContainer() leaves a container its right to load modules where the pod’s machine is open', async () => {
+test('createContainer() leaves a container CAP_SYS_MODULE if its pod has open kernel modules', async () => {
   await using place = await openFakeSandboxes();
   const annotations = { 'podvm.dev/kernel-modules': 'open' };
   const sandbox = await place.sandboxes.run({ ...sandboxSpec, annotations }, never);
@@ -182,7 +182,7 @@ test('createContainer() leaves a container its right to load modules where the p
   assert.match(JSON.stringify(params['process']), /CAP_SYS_MODULE/);
 });
 
-test('run() gives every pod low ports and ping, and its own sysctls over that', async () => {
+test('run() allows every pod low ports and ping, unless its own sysctls differ', async () => {
   await using place = await openFakeSandboxes();
   const sysctls = { 'net.ipv4.ip_unprivileged_port_start': '1024', 'net.core.somaxconn': '1' };
   await place.sandboxes.run({ ...sandboxSpec, sysctls }, never);
@@ -210,7 +210,7 @@ test('output is byte-exact in log and follower', async () => {
   assert.equal(logged, 'one\ntwo');
 });
 
-test('a container logs where its spec says, and only what runs can be told to reopen its log', async () => {
+test('a container logs where its spec says, and only a running one can reopen its log', async () => {
   await using place = await openFakeSandboxes();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const logPath = join(place.directory, 'elsewhere/main/0.log');
@@ -223,7 +223,7 @@ test('a container logs where its spec says, and only what runs can be told to re
   await assert.rejects(container.reopenLog(), is('failedPrecondition'));
 });
 
-test('update() checks limits before the guest is asked', async () => {
+test('update() checks limits before it calls the guest', async () => {
   await using place = await openFakeSandboxes();
   const { container } = await startedContainer(await place.sandboxes.run(sandboxSpec, never), place.parts);
   await assert.rejects(container.update({ memoryLimitBytes: 5 }, never), is('invalid'));
@@ -235,7 +235,7 @@ test('update() checks limits before the guest is asked', async () => {
   );
 });
 
-test('exec() gives the exit code, and refuses a container that does not run', async () => {
+test('exec() returns the exit code, and refuses a container that does not run', async () => {
   await using place = await openFakeSandboxes();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const { container, exit } = await startedContainer(sandbox, place.parts);

@@ -8,7 +8,7 @@ import { containerSpec, sandboxSpec } from './testing/examples.ts';
 import { type FakeParts } from './testing/fake-parts.ts';
 import { assertNothingLeft, is, never, openFakeSandboxes, startedContainer } from './testing/fake-sandboxes.ts';
 
-test('stop() asks the container first and kills it after its grace', async () => {
+test('stop() sends SIGTERM, and kills the container after its grace period', async () => {
   await using place = await openFakeSandboxes();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const { container, exit } = await startedContainer(sandbox, place.parts);
@@ -24,7 +24,7 @@ test('stop() asks the container first and kills it after its grace', async () =>
   assert.equal(container.status.exit?.exitCode, 137);
 });
 
-test('a second stop() without grace cuts the first one short', async () => {
+test('a second stop() without a grace period ends the first one early', async () => {
   await using place = await openFakeSandboxes();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const { exit } = await startedContainer(sandbox, place.parts);
@@ -40,7 +40,7 @@ test('a second stop() without grace cuts the first one short', async () => {
   assert.deepEqual(await second, await first);
 });
 
-test('a container that no signal ends does not hold the stop', async () => {
+test('a container that no signal ends does not delay the stop', async () => {
   await using place = await openFakeSandboxes();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const { container } = await startedContainer(sandbox, place.parts);
@@ -58,7 +58,7 @@ const deaths: readonly (readonly [string, (parts: FakeParts) => void, RegExp])[]
   ],
 ];
 for (const [what, cause, why] of deaths) {
-  test(`a sandbox fails, settles everything and frees everything when ${what}`, async () => {
+  test(`a sandbox fails, settles all promises and frees all resources when ${what}`, async () => {
     await using place = await openFakeSandboxes();
     const sandbox = await place.sandboxes.run(sandboxSpec, never);
     const { container } = await startedContainer(sandbox, place.parts);
@@ -77,7 +77,7 @@ for (const [what, cause, why] of deaths) {
   });
 }
 
-test('a sandbox whose network is lost fails with the reason, and no other does', async () => {
+test('only the sandbox whose network is lost fails, with the reason', async () => {
   let lost = '';
   await using place = await openFakeSandboxes({ mendIntervalMs: 10, userIds: { first: 1000, count: 2 } }, (parts) => {
     parts.network.mend = async (pods) =>
@@ -92,7 +92,7 @@ test('a sandbox whose network is lost fails with the reason, and no other does',
   assert.equal(other.status.state, 'ready');
 });
 
-test('a stop of a container whose machine does not answer ends with the machine, and the sandbox fails', async () => {
+test('stopping a container whose machine does not answer ends the machine, and the sandbox fails', async () => {
   const heartbeat = new Heartbeat({ lookMs: 20, quietMs: 40, answerMs: 40, patienceMs: 100 });
   await using place = await openFakeSandboxes({ killAnswerMs: 5_000 }, (parts) => {
     const connect = parts.connectLink.bind(parts);
@@ -111,7 +111,7 @@ test('a stop of a container whose machine does not answer ends with the machine,
   assert.deepEqual([...place.parts.alive], []);
 });
 
-test('a sandbox that cannot be undone has failed, keeps its name, and is undone by the remove() that can', async () => {
+test('a sandbox that cannot be undone has failed and keeps its name until a remove() succeeds', async () => {
   await using place = await openFakeSandboxes();
   const { parts, sandboxes } = place;
   const make = parts.makeScratchDisk.bind(parts);
@@ -138,7 +138,7 @@ test('a sandbox that cannot be undone has failed, keeps its name, and is undone 
   await assertNothingLeft(place.directory, parts);
 });
 
-test('a creation under way ends when the sandbox is stopped', async () => {
+test('stopping the sandbox ends a pending creation of a container', async () => {
   await using place = await openFakeSandboxes();
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const pulling = Promise.withResolvers<void>();

@@ -76,7 +76,7 @@ for (const step of steps) {
 }
 
 for (const step of steps.slice(3)) {
-  test(`run() says why, and leaves nothing, when the machine dies in ${step}`, async () => {
+  test(`run() reports the reason, and leaves nothing, when the machine dies in ${step}`, async () => {
     await using place = await openFakeSandboxes();
     const { parts, sandboxes, directory } = place;
     const started = Promise.withResolvers<void>();
@@ -96,7 +96,7 @@ for (const step of steps.slice(3)) {
   });
 }
 
-test('run() refuses a name in use, also while that sandbox starts', async () => {
+test('run() refuses a name in use, even while that sandbox starts', async () => {
   await using place = await openFakeSandboxes({ userIds: { first: 1000, count: 2 } });
   const { parts, sandboxes } = place;
   const open = Promise.withResolvers<void>();
@@ -112,7 +112,7 @@ test('run() refuses a name in use, also while that sandbox starts', async () => 
   assert.equal(sandboxes.get('default', 'web'), undefined);
 });
 
-test('run() refuses limits that cannot work before it makes anything', async () => {
+test('run() refuses invalid limits before it makes anything', async () => {
   await using place = await openFakeSandboxes();
   const { sandboxes, parts } = place;
   await assert.rejects(sandboxes.run({ ...sandboxSpec, resources: { memoryLimitBytes: 4096 } }, never), is('invalid'));
@@ -124,7 +124,7 @@ test('run() refuses when the disk is full', async () => {
   await assert.rejects(place.sandboxes.run(sandboxSpec, never), is('exhausted'));
 });
 
-test('run() is refused as exhausted whichever step finds out that the disk is full', async () => {
+test('run() fails as exhausted whichever step detects the full disk', async () => {
   await using place = await openFakeSandboxes();
   const { parts, sandboxes, directory } = place;
   for (const step of ['network.prepare', 'network.connect', 'scratch']) {
@@ -136,13 +136,13 @@ test('run() is refused as exhausted whichever step finds out that the disk is fu
   }
 });
 
-test('openSandboxes() refuses a directory that another one works in', async () => {
+test('openSandboxes() refuses a directory that is in use', async () => {
   await using place = await openFakeSandboxes();
   const { directory, parts } = place;
   await assert.rejects(openSandboxes({ directory, parts, log: silentLog }, never), is('busy'));
 });
 
-test('updateVolume() sends a whole new version, and refuses paths that lead out', async () => {
+test('updateVolume() sends a complete new version, and refuses paths that leave the volume', async () => {
   await using place = await openFakeSandboxes();
   const sandbox = await place.sandboxes.run(withVolumes, never);
   const file = { path: 'b', bytes: new Uint8Array(100_000), mode: 0o600 };
@@ -154,7 +154,7 @@ test('updateVolume() sends a whole new version, and refuses paths that lead out'
   await assert.rejects(sandbox.updateVolume('none', [file], never), is('notFound'));
 });
 
-test('upgrade() gives new sandboxes the new parts; the old ones are unused when the last sandbox of them is removed', async () => {
+test('upgrade() gives new sandboxes the new parts; old parts are unused once their last sandbox is removed', async () => {
   await using there = await openFakeSandboxes({ userIds: { first: 1000, count: 3 } });
   const { sandboxes, parts } = there;
   const old = await sandboxes.run(sandboxSpec, never);
@@ -173,7 +173,7 @@ test('upgrade() gives new sandboxes the new parts; the old ones are unused when 
   assert.equal(newer.status.state, 'ready');
 });
 
-test('upgrade() to parts of which no template can be made changes nothing, and says so', async () => {
+test('upgrade() to parts of which no template can be made changes nothing, and fails with a message', async () => {
   await using there = await openFakeSandboxes({ userIds: { first: 1000, count: 3 } });
   const { sandboxes, parts } = there;
   await (await sandboxes.run(sandboxSpec, never)).remove();
@@ -209,7 +209,7 @@ test('an upgrade that is cancelled while a template is made leaves no machine', 
   await assertNothingLeft(directory, parts);
 });
 
-test('an upgrade with no sandbox leaves the old parts unused at once', async () => {
+test('without sandboxes, an upgrade leaves the old parts unused at once', async () => {
   await using there = await openFakeSandboxes();
   const { unused } = await there.sandboxes.upgrade(there.parts, never);
   await unused;

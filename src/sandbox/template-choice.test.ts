@@ -48,13 +48,13 @@ async function openNode(template?: TemplateChoice) {
   };
 }
 
-test('stricterOf() is the one that shares less', () => {
+test('stricterOf() returns the choice that shares less', () => {
   assert.equal(stricterOf('on', 'namespace'), 'namespace');
   assert.equal(stricterOf('off', 'namespace'), 'off');
   assert.equal(stricterOf('on', 'on'), 'on');
 });
 
-test('run() restores a pod from the template that it asks for, made once for each namespace', async () => {
+test('run() restores a pod from the template it asks for, which is made once per namespace', async () => {
   await using node = await openNode();
   await node.run('shop', 'a', 'namespace');
   await node.run('bank', 'a', 'namespace');
@@ -65,7 +65,7 @@ test('run() restores a pod from the template that it asks for, made once for eac
   assert.deepEqual(node.made, ['shop', 'bank', 'the node']);
 });
 
-test('run() lets no pod share more than its node allows, whatever it asks for', async () => {
+test('run() never lets a pod share more than its node allows', async () => {
   await using node = await openNode('namespace');
   await node.sandboxes.warmUp('template', never);
   assert.deepEqual(node.made, [], "no pod would use the node's");
@@ -76,7 +76,7 @@ test('run() lets no pod share more than its node allows, whatever it asks for', 
   assert.deepEqual([strict.began, strict.made], [['a boot', 'a boot', 'a boot'], []]);
 });
 
-test('run() boots cold for a while after a template could not be made, and then tries again', async () => {
+test('run() boots without a template for a while after making one failed, and then tries again', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-choice-'));
   const parts = createFakeParts(directory);
   const tried: string[] = [];

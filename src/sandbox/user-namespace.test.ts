@@ -5,7 +5,7 @@ import { checkUserNamespace, type IdMapping } from './user-namespace.ts';
 
 const usual: IdMapping = { containerId: 0, hostId: 65_536, size: 65_536 };
 
-test('checkUserNamespace() takes what the kernel takes, up to its limits', () => {
+test('checkUserNamespace() accepts what the kernel accepts, up to its limits', () => {
   const check = (...uids: IdMapping[]) => checkUserNamespace('pod a/b', { uids, gids: [usual] });
   check(usual);
   check({ containerId: 0, hostId: 0, size: 0xffff_ffff });
@@ -13,7 +13,7 @@ test('checkUserNamespace() takes what the kernel takes, up to its limits', () =>
   check(...Array.from({ length: 340 }, (_, at) => ({ containerId: at, hostId: 1000 + at, size: 1 })));
 });
 
-test('checkUserNamespace() refuses what the kernel refuses, and says which ids', () => {
+test('checkUserNamespace() refuses what the kernel refuses, naming the ids', () => {
   const refused: [IdMapping[], RegExp][] = [
     [[], /gids .* have no mapping/],
     [[{ ...usual, size: 0 }], /length 0/],

@@ -29,12 +29,12 @@ function unkept(versions: readonly number[], kept: ReadonlyMap<number, string>):
   ]);
 }
 
-test('a version of the protocol that pods may still speak has an agent kept from it, and a test that adopts one', async () => {
+test('each version of the protocol that pods may still speak has a kept agent, and a test that adopts it', async () => {
   assert.deepEqual(unkept(protocolVersions, keptAgents), []);
   for (const path of keptAgents.values()) await access(join(repo, path));
 });
 
-test('a version is refused while no agent of the one before is kept', () => {
+test('a new version is refused until an agent of the previous one is kept', () => {
   assert.deepEqual(unkept([2, 1], new Map()), []);
   assert.deepEqual(unkept([3, 2, 1], new Map()), ['no agent of version 2 is kept and taken over by a test']);
   const kept = new Map([[2, 'test/vm/older-agent.test.ts']]);

@@ -300,7 +300,7 @@ for (const [which, version] of [
   });
 }
 
-test('a sandbox whose record is torn, as by a power cut, is swept', async () => {
+test('a sandbox whose record is damaged, as by a power cut, is swept', async () => {
   await using node = await place();
   await node.end();
   await mkdir(join(node.root, 'sb-torn', 'machine'), { recursive: true });

@@ -54,7 +54,7 @@ function place(
 
 const deeds = ['created', 'unstartable', 'start', 'exit', 'lost', 'message', 'exec exit', 'remove'] as const;
 
-test('events in any order move a container only as its table says, and settle its end once', async () => {
+test('events in any order change a container’s state only as its table says, and settle its end once', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.constantFrom(...deeds), { maxLength: 12 }),
@@ -91,7 +91,7 @@ test('events in any order move a container only as its table says, and settle it
   );
 });
 
-test('a container was made before it was started, and started before it ended, whatever the clocks say', async () => {
+test('a container’s times of creation, start and end are in order, whatever the clocks show', async () => {
   const time = fc.integer({ min: -1e6, max: 1e6 });
   await fc.assert(
     fc.asyncProperty(
@@ -125,7 +125,7 @@ test('a container was made before it was started, and started before it ended, w
   );
 });
 
-test('times from the guest follow when the date of the host is set', async () => {
+test('times from the guest follow a change of the host’s date', async () => {
   const hourMs = 3_600_000;
   let [nowMs, ns] = [10_000_000, 0n];
   const hostMsOf = hostTimes({ nowMs: () => nowMs, monotonicNs: () => ns });
@@ -143,7 +143,7 @@ test('times from the guest follow when the date of the host is set', async () =>
   assert.deepEqual(sinceMs, [10_000_000, 10_001_000, 10_010_000]);
 });
 
-test('a start that was given up leaves nothing running in the guest, which may have done it', async () => {
+test('an abandoned start leaves nothing running in the guest, even if the guest carried it out', async () => {
   const { container, inbox, calls, made } = place('given up');
   inbox.tell(() => container.becomeCreated(made));
   await assert.rejects(container.start(never), { kind: 'cancelled' });
@@ -151,7 +151,7 @@ test('a start that was given up leaves nothing running in the guest, which may h
   assert.deepEqual(calls, ['startContainer', 'removeContainer']);
 });
 
-test('a container is killed when something that it mounts is lost, and says so', async () => {
+test('a container is killed when something it mounts is lost, and reports that', async () => {
   const { container, inbox, calls, made, lose } = place(false);
   inbox.tell(() => container.becomeCreated(made));
   await container.start(never);
@@ -163,7 +163,7 @@ test('a container is killed when something that it mounts is lost, and says so',
   assert.deepEqual([reason, why], ['Error', 'the file server of /srv has ended']);
 });
 
-test('remove() gives the mounts back once the container is gone from the guest, once', async () => {
+test('remove() releases the mounts once, after the container is removed from the guest', async () => {
   const { container, inbox, calls, made } = place(false);
   inbox.tell(() => container.becomeCreated(made));
   inbox.tell(() => container.becomeLost('the end'));
@@ -173,7 +173,7 @@ test('remove() gives the mounts back once the container is gone from the guest, 
   assert.deepEqual(calls, ['removeContainer', 'mounts given back']);
 });
 
-test('startErrorCode() gives the shell code where the message allows', () => {
+test('startErrorCode() returns the shell’s exit code if the message tells it', () => {
   assert.equal(startErrorCode('executable file `x` not found in $PATH'), 127);
   assert.equal(startErrorCode('open executable: No such file or directory'), 127);
   assert.equal(startErrorCode('exec /x: Permission denied'), 126);

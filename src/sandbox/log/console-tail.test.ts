@@ -7,7 +7,7 @@ const machineOf = (...lines: readonly string[]) => ({
 });
 const registers = Array.from({ length: 20 }, (_, at) => `[ 16.77] R${at}: 0000000000000000`);
 
-test('the last words of a guest are its last lines, and before them the reason of its kernel', async () => {
+test('the console tail has the last lines, preceded by the reason of a kernel failure', async () => {
   const panicked = machineOf('booting', '[ 16.7] Kernel panic - not syncing: sysrq triggered crash', ...registers);
   const words = (await lastWords(panicked)).map(String);
   assert.equal(words.length, 8);
@@ -21,7 +21,7 @@ test('the last words of a guest are its last lines, and before them the reason o
   );
 });
 
-test('a reason among the last lines comes once, and other guests have just their last lines', async () => {
+test('a reason among the last lines appears once, and without a reason only the last lines appear', async () => {
   const short = machineOf('booting', 'Kernel panic - not syncing: x', '', 'end');
   assert.deepEqual((await lastWords(short)).map(String), ['booting', 'Kernel panic - not syncing: x', 'end']);
   assert.deepEqual((await lastWords(machineOf(...registers))).map(String), registers.slice(-8));

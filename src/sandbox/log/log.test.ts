@@ -31,7 +31,7 @@ async function textOf(path: string, options: ReadLogOptions = {}, signal = never
   return text;
 }
 
-test('encodeRecords() writes what kubelet reads', () => {
+test('encodeRecords() writes the format that the kubelet reads', () => {
   assert.equal(
     encodeRecords(chunkOf('one\n\ntwo', 'stderr'), time).toString(),
     `${time} stderr F one\n${time} stderr F \n${time} stderr P two\n`,
@@ -48,7 +48,7 @@ test('encodeRecords() cuts a long line into partial records', () => {
   );
 });
 
-test('decodeRecord() gives back every byte of any output', () => {
+test('decodeRecord() returns every byte of any output', () => {
   fc.assert(
     fc.property(fc.array(fc.uint8Array({ maxLength: 300 }), { maxLength: 8 }), (chunks) => {
       const file = Buffer.concat(chunks.map((bytes) => encodeRecords({ stream: 'stdout', bytes }, time)));
@@ -63,13 +63,13 @@ test('decodeRecord() gives back every byte of any output', () => {
   );
 });
 
-test('decodeRecord() takes no line that is not a record', () => {
+test('decodeRecord() rejects lines that are not records', () => {
   for (const line of ['', 'x', `${time} stdout`, `${time} stdin F x`, `${time} stdout Q x`, ' stdout F x']) {
     assert.equal(decodeRecord(Buffer.from(line)), undefined, line);
   }
 });
 
-test('countRecords() counts what decodeRecord() gives, also among lines that are no records', () => {
+test('countRecords() counts what decodeRecord() accepts, and ignores other lines', () => {
   const words = [
     '2026-01-01T00:00:00.000000000Z',
     '',
@@ -104,7 +104,7 @@ test('countRecords() counts what decodeRecord() gives, also among lines that are
   );
 });
 
-test('createNanoClock() keeps nine digits, and runs backwards only when the date is set back', () => {
+test('createNanoClock() has nine digits, and goes backwards only when the date is set back', () => {
   let [nowMs, ns] = [1_700_000_000_000, 5n];
   const clock = createNanoClock(
     () => nowMs,
@@ -125,18 +125,18 @@ test('createNanoClock() keeps nine digits, and runs backwards only when the date
   assert.equal(clock(), '2023-11-14T21:13:19.600000007Z');
 });
 
-test('readLog() says so when there is no log', async () => {
+test('readLog() reports a missing log', async () => {
   await using place = await directory();
   await assert.rejects(textOf(place.log), (error) => error instanceof PodvmError && error.kind === 'notFound');
 });
 
-test('readLog() skips a line that a crash tore', async () => {
+test('readLog() skips a line that a crash truncated', async () => {
   await using place = await directory();
   await writeFile(place.log, `${time} stdout F one\n2026-11-2\n${time} stdout F two\n`);
   assert.equal(await textOf(place.log), 'one\ntwo\n');
 });
 
-test('the log is rotated, bounded, and read in order over its files', async () => {
+test('the log is rotated and bounded, and read in order across its files', async () => {
   await using place = await directory();
   const limits = { maxFileBytes: 1000, maxFiles: 3 };
   await using writer = await openLogWriter(place.log, () => time, { limits });
@@ -153,7 +153,7 @@ test('the log is rotated, bounded, and read in order over its files', async () =
   );
 });
 
-test('a writer that is opened again goes on where the last one stopped', async () => {
+test('a reopened writer continues where the last one stopped', async () => {
   await using place = await directory();
   const limits = { maxFileBytes: 100, maxFiles: 3 };
   for (const text of ['a\n', 'b\n', 'c\n']) {
@@ -177,7 +177,7 @@ test('reopen() continues in a new file after the old one was renamed, and loses 
   assert.equal(await textOf(place.log), 'after\n');
 });
 
-test('readLog() gives the last lines, over rotated files and with an unfinished one', async () => {
+test('readLog() returns the last lines across rotated files, including an unfinished one', async () => {
   await using place = await directory();
   await using writer = await openLogWriter(place.log, () => time, { limits: { maxFileBytes: 200, maxFiles: 9 } });
   for (let n = 0; n < 20; n += 1) await writer.write(chunkOf(`${n}\n`));
@@ -187,7 +187,7 @@ test('readLog() gives the last lines, over rotated files and with an unfinished 
   assert.equal((await textOf(place.log, { tailLines: 100 })).split('\n').length, 21);
 });
 
-test('readLog() follows over rotations, loses nothing, and ends when the container ends', async () => {
+test('readLog() follows across rotations, loses nothing, and ends with the container', async () => {
   await using place = await directory();
   await using writer = await openLogWriter(place.log, () => time, { limits: { maxFileBytes: 2000, maxFiles: 1000 } });
   const ended = Promise.withResolvers<void>();
@@ -202,7 +202,7 @@ test('readLog() follows over rotations, loses nothing, and ends when the contain
   assert.equal(await reading, written);
 });
 
-test('readLog() stops following when it is told to', async () => {
+test('readLog() stops following on abort', async () => {
   await using place = await directory();
   await using writer = await openLogWriter(place.log, () => time, { limits: roomy });
   await writer.write(chunkOf('one\n'));
@@ -229,7 +229,7 @@ async function smallDisk() {
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
 
-test('a log on a full disk goes on when there is room, and says what is missing', { skip }, async () => {
+test('a log on a full disk continues when there is space, and records what is missing', { skip }, async () => {
   await using disk = await smallDisk();
   const log = join(disk.path, '0.log');
   await using writer = await openLogWriter(log, () => time);

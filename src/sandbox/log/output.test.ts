@@ -23,7 +23,7 @@ function memoryLog(fails = false): LogWriter & { readonly chunks: OutputChunk[] 
 const textOf = (chunks: readonly OutputChunk[]) => Buffer.concat(chunks.map(({ bytes }) => bytes)).toString();
 const source = (...texts: string[]) => Readable.from(texts.map((text) => Buffer.from(text)));
 
-test('pumpOutput() brings every byte to the log and to each follower, in order', async () => {
+test('pumpOutput() delivers every byte to the log and to each follower, in order', async () => {
   const log = memoryLog();
   const output = pumpOutput({ stdout: source('a', 'b', 'c') }, log, unexpected);
   const followed: OutputChunk[] = [];
@@ -33,7 +33,7 @@ test('pumpOutput() brings every byte to the log and to each follower, in order',
   assert.equal(textOf(followed), 'abc');
 });
 
-test('pumpOutput() takes nothing more while a follower is busy, however long', async () => {
+test('pumpOutput() reads no further while a follower is busy', async () => {
   let produced = 0;
   const plenty = new Readable({
     highWaterMark: 1024,
@@ -52,7 +52,7 @@ test('pumpOutput() takes nothing more while a follower is busy, however long', a
   assert.ok(produced > 64 * 1024);
 });
 
-test('a follower that fails stops alone', async () => {
+test('a failing follower stops without affecting the others', async () => {
   const log = memoryLog();
   const output = pumpOutput({ stdout: source('a', 'b') }, log, unexpected);
   const follower = output.follow(() => Promise.reject(new Error('terminal gone')));
@@ -60,7 +60,7 @@ test('a follower that fails stops alone', async () => {
   assert.equal(textOf(log.chunks), 'ab');
 });
 
-test('a log that cannot be written is told once for each time, and followers still get all', async () => {
+test('a log that cannot be written is reported once per outage, and followers still get everything', async () => {
   const problems: unknown[] = [];
   const output = pumpOutput({ stdout: source('a', 'b') }, memoryLog(true), (error) => problems.push(error));
   const followed: OutputChunk[] = [];
@@ -70,7 +70,7 @@ test('a log that cannot be written is told once for each time, and followers sti
   assert.equal(textOf(followed), 'ab');
 });
 
-test('output ends when the link is lost, and following what has ended ends at once', async () => {
+test('output ends when the link is lost, and following ended output returns at once', async () => {
   const broken = new Readable({ read() {} });
   const output = pumpOutput({ stdout: broken, stderr: source('e') }, memoryLog(), unexpected);
   broken.destroy(new Error('link lost'));

@@ -35,7 +35,7 @@ function lockElsewhere(directory: string) {
   };
 }
 
-test('one process has a directory at a time, and a caller is told which', async () => {
+test('one process has a directory at a time, and others are told which', async () => {
   await using directory = await mkdtempDisposable(join(tmpdir(), 'podvm-lock-'));
   assert.equal(await isLocked(directory.path), false);
   {
@@ -49,19 +49,23 @@ test('one process has a directory at a time, and a caller is told which', async 
   assert.equal(await isLocked(directory.path), false);
 });
 
-test('the lock holds in other network namespaces, and ends with its holder, however that ends', { skip }, async () => {
-  await using directory = await mkdtempDisposable(join(tmpdir(), 'podvm-lock-'));
-  {
-    await using _lock = await lockDirectory(directory.path);
-    const other = lockElsewhere(directory.path);
-    assert.match(await other.said, /another podvm works in it/);
-    await other.end('close');
-  }
-  for (const how of ['close', 'kill'] as const) {
-    const holder = lockElsewhere(directory.path);
-    assert.equal(await holder.said, 'locked\n');
-    await assert.rejects(lockDirectory(directory.path), { kind: 'busy' });
-    await holder.end(how);
-    assert.equal(await isLocked(directory.path), false);
-  }
-});
+test(
+  'the lock also holds in other network namespaces, and ends with its holder, however that ends',
+  { skip },
+  async () => {
+    await using directory = await mkdtempDisposable(join(tmpdir(), 'podvm-lock-'));
+    {
+      await using _lock = await lockDirectory(directory.path);
+      const other = lockElsewhere(directory.path);
+      assert.match(await other.said, /another podvm works in it/);
+      await other.end('close');
+    }
+    for (const how of ['close', 'kill'] as const) {
+      const holder = lockElsewhere(directory.path);
+      assert.equal(await holder.said, 'locked\n');
+      await assert.rejects(lockDirectory(directory.path), { kind: 'busy' });
+      await holder.end(how);
+      assert.equal(await isLocked(directory.path), false);
+    }
+  },
+);

@@ -53,7 +53,7 @@ async function openRemains() {
 }
 
 describe('findOrphans()', () => {
-  test('finds the machines that run of a podvm that is gone, and changes nothing', async () => {
+  test('finds the running machines of a podvm that has ended, and changes nothing', async () => {
     await using remains = await openRemains();
     const { pid } = remains;
     const orphan = { sandboxId: 'runs', namespace: 'shop', name: 'web', pid, createdAt: '2026-01-02T03:04:05Z' };
@@ -61,7 +61,7 @@ describe('findOrphans()', () => {
     assert.deepEqual((await readdir(remains.root)).sort(), ['ended', 'runs']);
   });
 
-  test('finds none where a podvm works, and where there has been none', async () => {
+  test('finds none where a podvm runs, or none ever ran', async () => {
     await using remains = await openRemains();
     await using _lock = await lockDirectory(remains.root);
     assert.deepEqual(await findOrphans(remains.path), []);
@@ -72,7 +72,7 @@ describe('findOrphans()', () => {
 });
 
 describe('endOrphans()', () => {
-  test('ends them, takes away what is left, and tells of those that ran', async () => {
+  test('ends them, removes their remains, and returns those that ran', async () => {
     await using remains = await openRemains();
     const ended = await endOrphans(remains.path, nothing, silentLog, never);
     assert.deepEqual(

@@ -57,7 +57,7 @@ test('sweep() ends the machine on record and removes the directory', async () =>
   assert.deepEqual(await readdir(place.root), []);
 });
 
-test('sweep() finds a machine whose starter was killed before it could write down the pid', async () => {
+test('sweep() finds a machine whose starter was killed before it recorded the pid', async () => {
   await using place = await left();
   const vmm = startVmm(`${mark}-2`);
   await place.make(`${mark}-2`);
@@ -78,7 +78,7 @@ test('sweep() finds a machine whose starter was killed while its jail was still 
   assert.deepEqual(await stranger.ended, [null, 'SIGTERM']);
 });
 
-test('sweep() lets a process live that only sees a mount named after the sandbox', { skip }, async () => {
+test('sweep() leaves a process alone that only sees a mount named after the sandbox', { skip }, async () => {
   await using place = await left();
   const id = `${mark}-3`;
   const point = join(place.root, `netns-${id}`);
@@ -100,7 +100,7 @@ test('sweep() lets a process live that only sees a mount named after the sandbox
   assert.deepEqual(await ended, [1, null]);
 });
 
-test('sweep() lets a process live that only has the pid of a machine of old', async () => {
+test('sweep() leaves a process alone that reuses the pid of a former machine', async () => {
   await using place = await left();
   const stranger = startVmm('another');
   const machine = {
@@ -124,7 +124,7 @@ test('sweep() lets a process live that only has the pid of a machine of old', as
   assert.equal(await pssKiB(stranger.pid), 0);
 });
 
-test('sweep() finds the machine of a torn record by the group of its directory', { skip }, async () => {
+test('sweep() finds the machine of a damaged record by the group of its directory', { skip }, async () => {
   await using place = await left();
   const id = `${mark}-7`;
   const user = 1_879_100_032 + 7;
@@ -140,7 +140,7 @@ test('sweep() finds the machine of a torn record by the group of its directory',
   assert.deepEqual(await ended, [null, 'SIGKILL']);
 });
 
-test('sweep() keeps what it cannot understand, and its attachment, for a person to look at', async () => {
+test('sweep() keeps what it cannot understand, and its attachment, for inspection', async () => {
   await using place = await left();
   await place.make(`${mark}-4`);
   await mkdir(join(place.root, `${mark}-5`));

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ImageDemand } from './image-demand.ts';
 
-test('the favourite is the image that most pods began with, and of several the last one', () => {
+test('the favourite is the image that most pods began with; of several, the last one', () => {
   const demand = new ImageDemand(() => 0);
   assert.equal(demand.favourite, undefined);
   for (const [id, favourite] of [

@@ -77,13 +77,13 @@ function open() {
   return { guest, mode: createKubeletMode({ podUid: uid, guest, trees, log: silentLog, watchTiming }) };
 }
 
-test('find() is for what a kubelet keeps for this pod, and nothing else', async () => {
+test('find() recognises only what a kubelet keeps for this pod', async () => {
   await using mode = open().mode;
   assert.equal(await mode.find(mountOf('/srv/data'), signal), undefined);
   assert.equal(await mode.find(mountOf(`/var/lib/kubelet/pods/other/etc-hosts`), signal), undefined);
 });
 
-test('attach() sends a configMap once for all containers, and each new version as it comes', async () => {
+test('attach() sends a configMap once for all containers, and each new version when it appears', async () => {
   const { guest, mode } = open();
   await using _mode = mode;
   const directory = await write('app', '..1', { key: 'one' });
@@ -100,7 +100,7 @@ test('attach() sends a configMap once for all containers, and each new version a
   await guest.shows({ key: 'two', other: 'x' });
 });
 
-test('find() sends what has changed before another container mounts it', async () => {
+test('find() sends changes before another container mounts the volume', async () => {
   const { guest, mode } = open();
   await using _mode = mode;
   const path = at('etc-hosts');
@@ -120,7 +120,7 @@ test('find() sends what has changed before another container mounts it', async (
   assert.equal(guest.calls.filter((method) => method === 'commitPush').length, pushes);
 });
 
-test('attach() refuses a volume that is too large, naming it, and leaves nothing in the guest', async () => {
+test('attach() refuses a volume that is too large by name, and leaves nothing in the guest', async () => {
   const { guest, mode } = open();
   await using _mode = mode;
   const directory = await write('app', '..1', { key: '' });
@@ -136,7 +136,7 @@ test('attach() refuses a volume that is too large, naming it, and leaves nothing
   assert.deepEqual(guest.calls, []);
 });
 
-test('attach() tries again after a failure, which left nothing in the guest', async () => {
+test('attach() works after a failed call, which leaves nothing in the guest', async () => {
   const { guest, mode } = open();
   await using _mode = mode;
   const found = await mode.find(mountOf(await write('app', '..1', { key: 'one' })), signal);
@@ -148,7 +148,7 @@ test('attach() tries again after a failure, which left nothing in the guest', as
   await guest.shows({ key: 'one' });
 });
 
-test('attach() makes an emptyDir in the guest, as the kubelet’s is, and keeps it from container to container', async () => {
+test('attach() makes an emptyDir in the guest with the kubelet’s attributes, and keeps it across containers', async () => {
   const { guest, mode } = open();
   await using _mode = mode;
   const path = at('volumes/kubernetes.io~empty-dir/cache');

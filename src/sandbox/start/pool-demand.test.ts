@@ -4,7 +4,7 @@ import { PoolDemand } from './pool-demand.ts';
 
 const minute = 60_000;
 
-test('a configured number stays, whatever is started', () => {
+test('a configured number does not change with the starts', () => {
   for (const size of [0, 3]) {
     const demand = new PoolDemand(size, 8);
     for (let at = 0; at < 20; at += 1) demand.ordered(at);
@@ -12,11 +12,11 @@ test('a configured number stays, whatever is started', () => {
   }
 });
 
-test('without starts, one machine waits', () => {
+test('one machine waits without starts', () => {
   assert.equal(new PoolDemand('auto', 8).wanted(0), 1);
 });
 
-test('as many wait as the largest recent burst took, up to the limit', () => {
+test('as many machines wait as the largest recent burst took, up to the limit', () => {
   const demand = new PoolDemand('auto', 4);
   for (const at of [0, 1_000, 2_000]) demand.ordered(at);
   assert.equal(demand.wanted(3_000), 3);

@@ -57,7 +57,7 @@ async function openWithPool(poolSize: number, prepare: (parts: FakeParts) => voi
 
 const named = (name: string, more: Partial<SandboxSpec> = {}): SandboxSpec => ({ ...sandboxSpec, name, ...more });
 
-test('a pod gets a machine that waited, under its own name, and another is made behind', async () => {
+test('a pod gets a waiting machine under its own name, and another is made', async () => {
   await using node = await openWithPool(1);
   const [spare] = await node.untilDirectories(1);
   const sandbox = await node.sandboxes.run(named('web'), never);
@@ -66,7 +66,7 @@ test('a pod gets a machine that waited, under its own name, and another is made 
   await node.untilDirectories(2);
 });
 
-test('the timeline of a start has its steps, and from the pool only those that were left to do', async () => {
+test('the timeline of a start has its steps; of a start from the pool, only the remaining ones', async () => {
   const phasesOf = async (poolSize: number) => {
     await using node = await openWithPool(poolSize);
     await node.untilDirectories(poolSize);
@@ -106,7 +106,7 @@ for (const [which, spec] of Object.entries(others)) {
   });
 }
 
-test('a machine waits with the image that pods begin with, and is replaced when that image is removed', async () => {
+test('a machine waits with the favourite image, and is replaced when that image is removed', async () => {
   await using node = await openWithPool(1);
   await node.untilDirectories(1);
   const done: string[] = [];
@@ -129,7 +129,7 @@ test('a machine waits with the image that pods begin with, and is replaced when 
   for (let found = spare; found === spare; [found] = await node.untilDirectories(1));
 });
 
-test('a machine in which the image cannot be attached ahead does not wait for another pod', async () => {
+test('a machine in which the image cannot be attached ahead is not kept', async () => {
   await using node = await openWithPool(1);
   await node.untilDirectories(1);
   let disks = 0;
@@ -154,7 +154,7 @@ test('a machine that dies while it waits is replaced', async () => {
   }
 });
 
-test('spares are thrown away when memory is scarce', async () => {
+test('spares are discarded when memory is scarce', async () => {
   await using node = await openWithPool(2);
   await node.untilDirectories(2);
   node.memory.availableBytes = 0;
@@ -233,7 +233,7 @@ test('the end of podvm at any moment of the start of a machine leaves nothing', 
   }
 });
 
-test('spares are thrown away when there is another template', async () => {
+test('spares are discarded when the template changes', async () => {
   let isCurrent = true;
   await using node = await openWithPool(1, (parts) => {
     parts.driver.hasTemplate = async () => isCurrent;
@@ -244,7 +244,7 @@ test('spares are thrown away when there is another template', async () => {
   assert.notEqual(next, old);
 });
 
-test('where no template can be made, machines that booted wait', async () => {
+test('booted machines wait where no template can be made', async () => {
   await using node = await openWithPool(1, (parts) => {
     parts.driver.hasTemplate = async () => false;
     parts.driver.makeTemplate = () => Promise.reject(new PodvmError('internal', 'no template'));
@@ -254,7 +254,7 @@ test('where no template can be made, machines that booted wait', async () => {
   assert.deepEqual(await node.directories(), [spare]);
 });
 
-test('a machine that fails its exercise is thrown away, and pods start without it', async () => {
+test('a machine that fails its exercise is discarded, and pods start without it', async () => {
   await using node = await openWithPool(1, (parts) => {
     parts.before = async (step) => {
       if (step === 'call startExec') throw new PodvmError('internal', 'Cannot exec: no');

@@ -66,7 +66,7 @@ function house(vary: { readonly [Key in keyof Made]?: Partial<Step<Made, Site, M
 
 const untilStopped = async (signal: AbortSignal) => await untilAborted(new Promise<string>(() => {}), signal);
 
-test('runSteps() gives each step what it needs, and returns all that is made', async () => {
+test('runSteps() passes each step what it needs, and returns all results', async () => {
   assert.deepEqual(await house().run(), {
     ground: 1,
     left: 'left on 1',
@@ -75,7 +75,7 @@ test('runSteps() gives each step what it needs, and returns all that is made', a
   });
 });
 
-test('runSteps() starts a step as soon as what it needs is there, beside the others', async () => {
+test('runSteps() starts a step as soon as what it needs is available, concurrently with others', async () => {
   const [leftStarted, rightStarted] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
   const { run } = house({
     left: {
@@ -96,7 +96,7 @@ test('runSteps() starts a step as soon as what it needs is there, beside the oth
   assert.equal((await run()).roof, 'left, right');
 });
 
-test('runSteps() times each step under its name as it ends, and leaves out one that takes no time', async () => {
+test('runSteps() records each step’s time under its name as it ends, except for steps that take no time', async () => {
   const rightDone = Promise.withResolvers<void>();
   const { run, names } = house({
     ground: { run: () => 1 },
@@ -112,7 +112,7 @@ test('runSteps() times each step under its name as it ends, and leaves out one t
   assert.deepEqual(names(), ['right built', 'left built', 'roof set', 'total']);
 });
 
-test('runSteps() tells the others to stop when one fails, waits for them, and throws the first failure', async () => {
+test('runSteps() aborts the other steps when one fails, waits for them, and throws the first failure', async () => {
   const { run, seen } = house({
     left: {
       run: async (_made, _site, signal) => {
@@ -128,7 +128,7 @@ test('runSteps() tells the others to stop when one fails, waits for them, and th
   assert.deepEqual(seen, ['left ended']);
 });
 
-test('runSteps() holds also what was finished after the failure', async () => {
+test('runSteps() also holds results that were finished after the failure', async () => {
   const { run, seen, holdings } = house({
     left: {
       run: async (_made, _site, signal) => {
@@ -144,7 +144,7 @@ test('runSteps() holds also what was finished after the failure', async () => {
 });
 
 for (const finishesLate of [false, true]) {
-  test(`runSteps() throws why it was aborted, ${finishesLate ? 'also if the last step succeeds' : 'and starts nothing more'}`, async () => {
+  test(`runSteps() throws the reason of the abort, ${finishesLate ? 'also if the last step succeeds' : 'and starts no further step'}`, async () => {
     const stop = new AbortController();
     const { run } = house({
       [finishesLate ? 'roof' : 'left']: {
@@ -159,7 +159,7 @@ for (const finishesLate of [false, true]) {
   });
 }
 
-test('runSteps() undoes in the reverse order of acquisition, whatever the order of the rows', async () => {
+test('runSteps() undoes in reverse order of acquisition, independent of the order of the rows', async () => {
   const rightDone = Promise.withResolvers<void>();
   const { run, seen, holdings } = house({
     left: { run: async () => await rightDone.promise.then(() => 'left') },
@@ -175,7 +175,7 @@ test('runSteps() undoes in the reverse order of acquisition, whatever the order 
   assert.deepEqual(seen, ['roof undone', 'left undone', 'right undone', 'ground undone']);
 });
 
-test('runSteps() takes what is done as it is: it is neither made nor held by it', async () => {
+test('runSteps() neither makes nor holds results that are given', async () => {
   const { run, names, seen, holdings } = house({ ground: { run: () => assert.fail('laid again') } });
   assert.equal((await run({ ground: 7, left: 'old left' })).roof, 'old left, right on 7');
   assert.deepEqual(names(), ['right built', 'roof set', 'total']);
@@ -184,7 +184,7 @@ test('runSteps() takes what is done as it is: it is neither made nor held by it'
 });
 
 for (const isDone of [false, true]) {
-  test(`runSteps() fails when ${isDone ? 'what was done' : 'a result'} is lost, and tells it in the words of its row`, async () => {
+  test(`runSteps() fails when ${isDone ? 'a given result' : 'a result'} is lost, with the message of its row`, async () => {
     const loss = Promise.withResolvers<Error>();
     const { run } = house({
       ground: {
@@ -207,7 +207,7 @@ for (const isDone of [false, true]) {
   });
 }
 
-test('runSteps() asks for an explanation only those whose result is there', async () => {
+test('runSteps() asks only steps with a result for an explanation', async () => {
   const { run } = house({
     left: { run: async () => await Promise.reject(new Error('left fell')) },
     ground: { explain: async (error, _ground, isLost) => new Error(`explained (${isLost})`, { cause: error }) },
@@ -216,7 +216,7 @@ test('runSteps() asks for an explanation only those whose result is there', asyn
   await assert.rejects(run(), /explained \(false\)/);
 });
 
-test('runSteps() refuses a table in which a step needs a later one, before it runs any', async () => {
+test('runSteps() refuses a table in which a step needs a later one, before it runs a step', async () => {
   const { run } = house({
     ground: { run: () => assert.fail('started') },
     left: { needs: ['roof'] },

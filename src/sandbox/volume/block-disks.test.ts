@@ -72,7 +72,7 @@ function place(failing: Readonly<Record<string, ErrorKind>> = {}) {
   return { journal, claims, mode: createBlockMode(all), devices: createDeviceMode(all) };
 }
 
-test('a block volume is mounted by the guest, and goes the same way back before it is given up', async () => {
+test('a block volume is mounted by the guest, and unmounted and unplugged before it is released', async () => {
   const { journal, mode, claims } = place();
   const found = await taken(mode);
   const attached = await found.attach('host_1', never);
@@ -87,7 +87,7 @@ test('a block volume is mounted by the guest, and goes the same way back before 
   ]);
 });
 
-test('a device is not mounted, and read-only ones are others than writable ones', async () => {
+test('a device is not mounted, and read-only and writable devices are separate', async () => {
   const { journal, devices } = place();
   const found = await devices.find(device, never);
   await (await found.attach(never))[Symbol.asyncDispose]();
@@ -102,7 +102,7 @@ test('a disk that the guest refuses to mount is unplugged and released', async (
   assert.deepEqual(journal.slice(-3), ['detachDisk', 'unplug', 'give up']);
 });
 
-test('a disk that could not be plugged is given up, unless the machine may have it', async () => {
+test('a disk that could not be plugged in is released, unless the machine may have it', async () => {
   const sure = place({ plug: 'internal', unplug: 'notFound' });
   await assert.rejects((await taken(sure.mode)).attach('host_1', never));
   assert.equal(sure.journal.at(-1), 'give up');
@@ -113,7 +113,7 @@ test('a disk that could not be plugged is given up, unless the machine may have 
   assert.equal(unsure.journal.at(-1), 'give up');
 });
 
-test('a dead guest still loses its disk; one that uses it keeps it until its machine is gone', async () => {
+test('a dead guest’s disk is released; one in use is kept until its machine has ended', async () => {
   const dead = place({ removeVolume: 'unavailable' });
   await (await (await taken(dead.mode)).attach('host_1', never))[Symbol.asyncDispose]();
   assert.deepEqual(dead.journal.slice(-3), ['removeVolume', 'unplug', 'give up']);
@@ -128,7 +128,7 @@ test('a dead guest still loses its disk; one that uses it keeps it until its mac
   }
 });
 
-test('a disk that was taken over is released like any other, and its serial is not used again', async () => {
+test('a disk that was taken over is released like any other, and its serial is not reused', async () => {
   const { mode } = place();
   const attached = await (await taken(mode)).attach('host_1', never);
   const block = attached.block ?? assert.fail('no record');

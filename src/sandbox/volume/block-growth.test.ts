@@ -27,11 +27,11 @@ async function follow(sizes: readonly (number | Error)[], grown: (bytes: number)
   return told;
 }
 
-test('followGrowth() tells each larger size once, and none that is smaller', async () => {
+test('followGrowth() reports each larger size once, and no smaller size', async () => {
   assert.deepEqual(await follow([10, 20, 20, 15, 30, 10]), ['20', '30']);
 });
 
-test('followGrowth() continues after an error, which it reports once, and reports the size again that was not taken', async () => {
+test('followGrowth() reports an error once, continues, and repeats a size that was not accepted', async () => {
   let refusals = 2;
   const grown = async () => {
     if ((refusals -= 1) >= 0) throw new Error('refused');
@@ -40,7 +40,7 @@ test('followGrowth() continues after an error, which it reports once, and report
   assert.deepEqual(await follow([new Error('gone'), new Error('gone'), 20]), ['Error: gone', '20']);
 });
 
-test('followGrowth() does not look again once it is disposed of', async () => {
+test('followGrowth() stops when it is disposed', async () => {
   let looks = 0;
   const growth = followGrowth(10, {
     intervalMs: 1_000_000,

@@ -8,13 +8,13 @@ const pathsOf = (value: string) => [
   ...blockPathsOf({ ...sandboxSpec, annotations: { [podAnnotations.blockVolumes.name]: value } }),
 ];
 
-test('blockPathsOf() takes paths with commas between them, and none where nothing is said', () => {
+test('blockPathsOf() reads paths separated by commas, and an empty text as none', () => {
   assert.deepEqual([...blockPathsOf(sandboxSpec)], []);
   assert.deepEqual(pathsOf(''), []);
   assert.deepEqual(pathsOf('/srv/a.img, /dev/vg/b,'), ['/srv/a.img', '/dev/vg/b']);
 });
 
-test('blockPathsOf() refuses what is no plain absolute path, and too many', () => {
+test('blockPathsOf() refuses paths that are not plain and absolute, and too many paths', () => {
   for (const value of ['data', '/srv/../etc', '/srv/a,./b', '/srv//a']) {
     assert.throws(() => pathsOf(value), { kind: 'invalid', message: /block-volumes/ });
   }

@@ -76,7 +76,7 @@ const ofHost = (path: string, more: Partial<ContainerMount> = {}): ContainerMoun
   ...more,
 });
 
-test('prepare() says for each mount where the guest finds it and how it gets there', async () => {
+test('prepare() returns the source in the guest and the way there for each mount', async () => {
   const { mounts } = place();
   const prepared = await mounts.prepare(
     {
@@ -100,7 +100,7 @@ test('prepare() says for each mount where the guest finds it and how it gets the
   ]);
 });
 
-test('a source is attached once for all containers that mount it, and goes with the last of them', async () => {
+test('a source is attached once for all containers that mount it, and detached with the last one', async () => {
   const { journal, mounts } = place();
   const one = await mounts.prepare({ mounts: [ofHost('/srv'), ofHost('/srv', { mountPath: '/other' })] }, never);
   const other = await mounts.prepare({ mounts: [ofHost('/srv')] }, never);
@@ -115,7 +115,7 @@ test('a source is attached once for all containers that mount it, and goes with 
   assert.equal(journal.filter((line) => line.startsWith('let go')).length, 3);
 });
 
-test('a mount that cannot be leaves nothing of the others attached', async () => {
+test('a failed mount leaves none of the others attached', async () => {
   const { journal, mounts } = place();
   await assert.rejects(mounts.prepare({ mounts: [ofHost('/srv'), ofHost('/missing')] }, never), { kind: 'notFound' });
   assert.equal(journal.at(-1), 'detach /srv');
@@ -125,7 +125,7 @@ test('a mount that cannot be leaves nothing of the others attached', async () =>
   );
 });
 
-test('everything is removed when the sandbox ends, even if it is still held', async () => {
+test('everything is removed when the sandbox ends, even if still held', async () => {
   const { journal, mounts } = place();
   const devices = [{ hostPath: '/dev/vdb', devicePath: '/dev/data', readOnly: false }];
   const prepared = await mounts.prepare({ mounts: [ofHost('/srv'), ofHost('/opt')], devices }, never);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { diskTroubleOf } from './disk-trouble.ts';
 
-test('diskTroubleOf() says which disk, what could not be done and why', () => {
+test('diskTroubleOf() describes the disk, the failed operation and the reason', () => {
   assert.match(
     diskTroubleOf({ serial: 'scratch', operation: 'write', isFull: true }),
     /^Disk scratch could not be written: the host's file system is full/,

@@ -7,7 +7,7 @@ import { PodvmError } from '#base/errors.ts';
 import { createImageDisks, type ImageDisksSite, type ImagesBefore } from './image-disks.ts';
 import { createPhases } from '../phases.ts';
 
-test('attach() says that an image is damaged when a guest cannot mount it, and what the guest said when it is not', async () => {
+test('attach() reports a damaged image when a guest cannot mount it, and otherwise the guest’s message', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-image-disks-'));
   try {
     const rootfsPath = join(directory, 'rootfs.erofs');
@@ -102,7 +102,7 @@ async function openSite(before?: ImagesBefore) {
 
 const aheadSteps = ['plug image-0', 'attachDisk image-0'];
 
-test('an image that was attached ahead is the disk of the first container that needs it, and then in use', async () => {
+test('an image attached ahead becomes the disk of the first container that needs it', async () => {
   await using site = await openSite();
   const { disks, journal } = site;
   await disks.attachAhead(await site.image('a'), phases, never);
@@ -121,7 +121,7 @@ test('an image that was attached ahead is the disk of the first container that n
   assert.deepEqual([...site.alive], []);
 });
 
-test('an image that was attached ahead is gone from the machine before it has another image', async () => {
+test('an image attached ahead is detached before the machine gets another image', async () => {
   await using site = await openSite();
   const { disks, journal } = site;
   await disks.attachAhead(await site.image('a'), phases, never);
@@ -133,7 +133,7 @@ test('an image that was attached ahead is gone from the machine before it has an
   assert.equal(await disks.attach(await site.image('a'), phases, never), 'image-2');
 });
 
-test('a file that replaced the one that was attached ahead is attached instead', async () => {
+test('a file that replaced the one attached ahead is attached instead', async () => {
   await using site = await openSite();
   await site.disks.attachAhead(await site.image('a'), phases, never);
   await site.remove('a');
@@ -141,7 +141,7 @@ test('a file that replaced the one that was attached ahead is attached instead',
   assert.deepEqual(site.journal.slice(2, 5), ['first a', 'detachDisk image-0', 'unplug image-0']);
 });
 
-test('an image that an earlier process attached ahead is detached by the next', async () => {
+test('an image attached ahead by an earlier process is detached by the next', async () => {
   const held = new AsyncDisposableStack();
   await using site = await openSite({
     images: [{ id: 'b', serial: 'image-1' }],

@@ -14,7 +14,7 @@ const file = (path: string, length: number, more: Partial<VolumeFile> = {}): Vol
 const refused = (kind: string, words: RegExp) => (error: unknown) =>
   error instanceof PodvmError && error.kind === kind && words.test(error.message);
 
-test('checkPushed() takes just the limit, and refuses a byte or a file more by name', () => {
+test('checkPushed() accepts exactly the limit, and refuses one byte or file more by name', () => {
   checkPushed('app', [file('a', 4), file('b', 6)], limits);
   assert.throws(
     () => checkPushed('app', [file('a', 4), file('b', 7)], limits),
@@ -26,13 +26,13 @@ test('checkPushed() takes just the limit, and refuses a byte or a file more by n
   );
 });
 
-test('checkPushed() refuses a path that leads out of the volume', () => {
+test('checkPushed() refuses a path that leaves the volume', () => {
   for (const path of ['../x', '/x', 'a//b', 'a/./b', '']) {
     assert.throws(() => checkPushed('app', [file(path, 0)], limits), refused('invalid', /relative/), path);
   }
 });
 
-test('pushVolume() sends large files in parts, with owners, and no set-id bits', async () => {
+test('pushVolume() sends large files in parts, with owners and without set-id bits', async () => {
   const sent: Record<string, unknown>[] = [];
   const call = async (method: string, params: object) => {
     if (method === 'pushFile') sent.push({ ...params });

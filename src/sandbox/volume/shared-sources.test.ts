@@ -27,7 +27,7 @@ function place() {
   return { there, make, failNext: (count: number) => void (failures = count) };
 }
 
-test('hold() makes a source for the first, and it goes after the last, in any order', async () => {
+test('hold() makes a source for the first holder, and it ends after the last, in any order', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.record({ key: fc.constantFrom('a', 'b'), deed: fc.constantFrom('hold', 'release', 'fail') }), {
@@ -52,7 +52,7 @@ test('hold() makes a source for the first, and it goes after the last, in any or
   );
 });
 
-test('a hold that is given back twice counts once', async () => {
+test('a hold that is released twice counts once', async () => {
   const { there, make } = place();
   const sources = createSharedSources<AsyncDisposable>(() => {});
   const one = await sources.hold('a', () => make('a'));
@@ -64,7 +64,7 @@ test('a hold that is given back twice counts once', async () => {
   assert.equal(there.get('a'), 0);
 });
 
-test('a source that cannot be given back is reported, and tried again at the end until it works', async () => {
+test('a failed release of a source is reported, and retried at the end until it succeeds', async () => {
   let isStuck = true;
   let tries = 0;
   const told: string[] = [];
@@ -89,7 +89,7 @@ test('a source that cannot be given back is reported, and tried again at the end
   );
 });
 
-test('a value that is no longer usable stays for its holders, and is made again for the next', async () => {
+test('an unusable value stays for its holders, and is made again for the next', async () => {
   const made: { isUsable: boolean; isGone: boolean }[] = [];
   const make = async () => {
     const thing = { isUsable: true, isGone: false, [Symbol.asyncDispose]: async () => void (thing.isGone = true) };

@@ -6,7 +6,7 @@ import { createLog } from '#host/log.ts';
 import { identify } from '#host/process-identity.ts';
 import { endIfStopped, watchStopped } from './stopped-server.ts';
 
-test('watchStopped() says that a server is stopped and goes on, and ends one that stays stopped', async () => {
+test('watchStopped() reports that a server is stopped or continues, and ends one that stays stopped', async () => {
   const child = spawn('sleep', ['1000']);
   const ended = once(child, 'exit');
   const server = (await identify(child.pid ?? 0)) ?? assert.fail();
