@@ -39,7 +39,7 @@ const settled = async () => {
 };
 
 describe('call()', () => {
-  it('rejects with the kind that the agent says, its words escaped', async () => {
+  it('rejects with the agent’s kind of error and its escaped message', async () => {
     const { link, agent } = await linked();
     await using _ = link;
     agent.onCall = ({ id }) => agent.send({ t: 'error', id, kind: 'notFound', message: 'no\u001b[31m such' });
@@ -50,7 +50,7 @@ describe('call()', () => {
     });
   });
 
-  it('gives a refusal of the agent the fix that the host knows for it', async () => {
+  it('adds the host’s fix to a refusal of the agent', async () => {
     const { link, agent } = await linked();
     await using _ = link;
     const message = 'Cannot run container: the image has no user web';
@@ -68,14 +68,14 @@ describe('call()', () => {
     await assert.rejects(link.call('ping', {}, never), kind('corrupt'));
   });
 
-  it('runs into its deadline when the agent never answers, or answers another call', async () => {
+  it('ends at its deadline when the agent does not answer, or answers another call', async () => {
     const { link, agent } = await linked(50);
     await using _ = link;
     agent.onCall = ({ id }) => agent.send({ t: 'result', id: id + 1, value: {} });
     await assert.rejects(link.call('detachDisk', { serial: 'a' }, never), kind('timeout'));
   });
 
-  it('tells the caller that cancels, and takes the late answer for nothing', async () => {
+  it('rejects for a caller that cancels, and ignores the late answer', async () => {
     const { link, agent } = await linked();
     await using _ = link;
     const calls: CallMessage[] = [];
@@ -90,7 +90,7 @@ describe('call()', () => {
     assert.deepEqual(await link.call('ping', {}, never), { uptimeMs: 5 });
   });
 
-  it('refuses one call more than may wait, and parameters over the limit', async () => {
+  it('refuses more pending calls than the limit, and parameters above the limit', async () => {
     const { link } = await linked();
     const waiting = Array.from({ length: limits.maxPendingCalls }, () => link.call('ping', {}, never));
     const ended = Promise.allSettled(waiting);
@@ -104,7 +104,7 @@ describe('call()', () => {
     await assert.rejects(other.link.call('removeVolume', { name: big }, never), kind('exhausted'));
   });
 
-  it('sends what is larger than one message in parts, and nothing between them', async () => {
+  it('sends parameters above the size of a message in parts, and nothing between them', async () => {
     const { link, agent } = await linked();
     await using _ = link;
     const calls: CallMessage[] = [];
@@ -120,7 +120,7 @@ describe('call()', () => {
     );
   });
 
-  it('rejects with unavailable, now and later, when the channel is torn', async () => {
+  it('rejects pending and later calls with unavailable when the channel breaks', async () => {
     const { link, agent } = await linked();
     const calling = link.call('ping', {}, never);
     agent.tear();
@@ -132,7 +132,7 @@ describe('call()', () => {
 });
 
 describe('a hostile agent', () => {
-  it('cannot throw anything into the host by messages of any form', async () => {
+  it('causes no exception in the host by messages of any form', async () => {
     const { link, agent } = await linked();
     await using _ = link;
     await fc.assert(
@@ -153,7 +153,7 @@ describe('a hostile agent', () => {
     assert.deepEqual(await link.call('ping', {}, never), { uptimeMs: 1 });
   });
 
-  it('cannot fill the host with events without a listener', async () => {
+  it('cannot fill the host’s memory with events while there is no listener', async () => {
     const { link, agent } = await linked();
     await using _ = link;
     for (let n = 0; n < limits.maxQueuedEvents + 100; n += 1) {
@@ -165,7 +165,7 @@ describe('a hostile agent', () => {
     assert.equal(seen.length, limits.maxQueuedEvents);
   });
 
-  it('cannot send more on a stream than it was promised', async () => {
+  it('cannot send more on a stream than its credit', async () => {
     const { link, agent } = await linked();
     await using _ = link;
     const stream = await dialled(link, agent);
@@ -185,7 +185,7 @@ describe('a hostile agent', () => {
     assert.equal(agent.framesOf(frameKinds.reset, 77).length, 1);
   });
 
-  it('cannot make the host send more than the window by granting without end', async () => {
+  it('cannot make the host send more than the window by endless credit', async () => {
     const { link, agent } = await linked();
     await using _ = link;
     const stream = await dialled(link, agent);
@@ -200,14 +200,14 @@ describe('a hostile agent', () => {
 });
 
 describe('openStream()', () => {
-  it('refuses one stream more than may be open', async () => {
+  it('refuses more open streams than the limit', async () => {
     const { link } = await linked();
     await using _ = link;
     for (let n = 0; n < limits.maxStreams; n += 1) link.openStream();
     assert.throws(() => link.openStream(), kind('exhausted'));
   });
 
-  it('sends nothing before the agent knows the stream, then no more than the agent granted', async () => {
+  it('sends nothing before the agent has opened the stream, then no more than its credit', async () => {
     const { link, agent } = await linked();
     await using _ = link;
     const stream = link.openStream();
@@ -225,7 +225,7 @@ describe('openStream()', () => {
     assert.equal(agent.framesOf(frameKinds.end, stream.id).length, 1);
   });
 
-  it('grants only what was read, so that a slow reader holds the agent back', async () => {
+  it('grants credit only for what was read, so that a slow reader blocks the agent', async () => {
     const { link, agent } = await linked();
     await using _ = link;
     const stream = await dialled(link, agent);
@@ -238,7 +238,7 @@ describe('openStream()', () => {
     assert.equal(bytes, limits.streamWindowBytes);
   });
 
-  it('carries both directions and lets each half end on its own', async () => {
+  it('carries both directions, each with its own end', async () => {
     const { link, agent } = await linked();
     await using _ = link;
     const stream = await dialled(link, agent);

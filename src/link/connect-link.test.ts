@@ -14,14 +14,14 @@ const connect = (agent: FakeAgent, handshakeTimeoutMs = 5000, signal = never) =>
   connectLink({ open: () => Promise.resolve(agent.channel), handshakeTimeoutMs, callTimeoutMs }, signal);
 
 describe('connectLink()', () => {
-  it('gives up at the deadline without an answer, and closes the channel', async () => {
+  it('fails at the deadline without an answer, and closes the channel', async () => {
     const agent = new FakeAgent();
     agent.ignoredHellos = Infinity;
     await assert.rejects(connect(agent, 50), kind('timeout'));
     assert.ok(agent.channel.destroyed);
   });
 
-  it('gives up an agent that was up as soon as the heartbeat finds it silent, and says what was found', async () => {
+  it('fails as soon as the heartbeat finds a running agent silent, with what it found', async () => {
     const agent = new FakeAgent();
     agent.ignoredHellos = Infinity;
     const heartbeat = new Heartbeat({ lookMs: 1, quietMs: 0, answerMs: 1, patienceMs: 1_000 });
@@ -50,13 +50,13 @@ describe('connectLink()', () => {
     await assert.rejects(connect(agent, 5000, AbortSignal.timeout(50)), kind('cancelled'));
   });
 
-  it('refuses an agent with which it shares no version', async () => {
+  it('refuses an agent without a common version', async () => {
     const agent = new FakeAgent();
     agent.welcome = { ...exampleWelcome, version: 0 };
     await assert.rejects(connect(agent), kind('unsupported'));
   });
 
-  it('takes no welcome of another epoch', async () => {
+  it('ignores a welcome of another epoch', async () => {
     const agent = new FakeAgent();
     agent.ignoredHellos = Infinity;
     const connecting = connect(agent, 100);
@@ -72,7 +72,7 @@ describe('connectLink()', () => {
     assert.equal(String(link.welcome.engine), 'fake');
   });
 
-  it('finds the answer behind what an earlier connection left in the channel', async () => {
+  it('finds the answer after remains of an earlier connection in the channel', async () => {
     const agent = new FakeAgent();
     agent.raw(new Uint8Array(5000).fill(0x50));
     agent.raw(encodeFrame(99, 3, frameKinds.data, new Uint8Array(100)));
@@ -82,7 +82,7 @@ describe('connectLink()', () => {
     assert.equal(link.welcome.version, exampleWelcome.version);
   });
 
-  it('reaches an agent that still waits for the rest of the largest frame of an earlier connection', async () => {
+  it('reaches an agent that still waits for the rest of an earlier connection’s largest frame', async () => {
     const agent = new FakeAgent();
     const torn = encodeFrame(99, 0, frameKinds.message, new Uint8Array(limits.maxMessageBytes));
     agent.channel.write(torn.subarray(0, 100));
@@ -90,7 +90,7 @@ describe('connectLink()', () => {
     assert.equal(link.welcome.version, exampleWelcome.version);
   });
 
-  it('opens the channel again when it is torn before the answer', async () => {
+  it('reopens the channel when it breaks before the answer', async () => {
     const [torn, good] = [new FakeAgent(), new FakeAgent()];
     torn.ignoredHellos = Infinity;
     const channels = [torn, good];

@@ -44,7 +44,7 @@ async function look(options: {
 }
 
 describe('a guest that does not answer', () => {
-  it('is given up within 30 s when its process is stopped, or does nothing, or only runs', async () => {
+  it('is given up within 30 s when its process is stopped, idle or only computes', async () => {
     for (const [pulse, why] of [
       [() => ({ isStopped: true }), 'its process is stopped'],
       [() => ({}), 'its guest does not run'],
@@ -57,12 +57,12 @@ describe('a guest that does not answer', () => {
     }
   });
 
-  it('has more time as far as its process waits for a processor', async () => {
+  it('has more time by as much as its process waits for a processor', async () => {
     const { gaveUpAtMs } = await look({ pulse: (ms) => ({ ranMs: ms / 5, waitedMs: (ms * 4) / 5 }) });
     assert.equal(gaveUpAtMs, 60_000); // nine seconds at a fifth, after the look at 15 s
   });
 
-  it('has two minutes when its process waits for a disk, is not known or is gone', async () => {
+  it('has two minutes when its process waits for a disk, is unknown or has ended', async () => {
     const busy = await look({ pulse: () => ({ waitsForDisk: true }) });
     assert.equal(busy.gaveUpAtMs, 130_000); // it was pinged at 10 s
     assert.match(busy.why, /its process waits for a disk$/);
@@ -79,7 +79,7 @@ describe('a guest that does not answer', () => {
 });
 
 describe('a guest that answers', () => {
-  it('is not pinged while it says something by itself', async () => {
+  it('is not pinged while it sends something by itself', async () => {
     const heartbeat = new Heartbeat(limits);
     let nowMs = 0;
     let pings = 0;
@@ -94,7 +94,7 @@ describe('a guest that answers', () => {
     assert.equal(pings, 0);
   });
 
-  it('late is as well as one that answers at once', async () => {
+  it('late counts like one that answers at once', async () => {
     const guest = await look({ pulse: () => ({}), answersAtMs: 22_000, untilMs: 40_000 });
     assert.equal(guest.gaveUpAtMs, undefined);
     assert.equal(guest.pings, 2);

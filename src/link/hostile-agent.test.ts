@@ -144,7 +144,7 @@ class Conversation {
   }
 }
 
-test(`a hostile agent throws nothing into the host and stops nothing in it, in ${runs} conversations`, async () => {
+test(`a hostile agent causes no exception and no hang in the host, in ${runs} conversations`, async () => {
   let conversation = await Conversation.begin();
   let count = 0;
   await fc.assert(
@@ -173,7 +173,7 @@ const linked = async () => {
   return { agent, link };
 };
 
-test('a guest that sends its output byte by byte costs the host no more memory than one that does not', async () => {
+test('output sent byte by byte takes no more memory of the host than other output', async () => {
   const { agent, link } = await linked();
   await using _ = link;
   const reading = link.openStream();
@@ -190,7 +190,7 @@ test('a guest that sends its output byte by byte costs the host no more memory t
   assert.ok(pieces.length <= limits.streamWindowBytes / limits.maxDataBytes + 2, `${pieces.length} pieces`);
 });
 
-test('a guest that sends without end is heard now and then only, and the rest of the host goes on', async () => {
+test('a guest that sends endlessly is read only at intervals, and does not block the host', async () => {
   const { agent, link } = await linked();
   await using _ = link;
   const nonsense = {

@@ -79,7 +79,7 @@ describe('the agent', { skip }, () => {
     };
   });
 
-  it('answers what it does not know, or cannot read, with an error and lives', async () => {
+  it('answers unknown and unreadable calls with an error, and continues', async () => {
     await using agent = await startAgent();
     await using link = await agent.connect();
     const call = link.call.bind(link) as (method: string, params: unknown, signal: AbortSignal) => Promise<unknown>;
@@ -117,7 +117,7 @@ describe('the agent', { skip }, () => {
     assert.equal(link.welcome.version, protocolVersions[0]);
   });
 
-  it('speaks the older version with a host that knows no newer one', async () => {
+  it('speaks the older version with a host that has no newer one', async () => {
     await using agent = await startAgent();
     const messages: string[] = [];
     const parser = new FrameParser({
@@ -130,7 +130,7 @@ describe('the agent', { skip }, () => {
     assert.equal((JSON.parse(messages[0] ?? '') as { version?: number }).version, 1);
   });
 
-  it('lists what is in the guest, for a host that takes over', async () => {
+  it('lists what is in the guest for a host that takes over', async () => {
     await using agent = await startAgent();
     await using link = await agent.connect();
     await link.call('createVolume', { name: 'kept', kind: 'push' }, never);
@@ -138,7 +138,7 @@ describe('the agent', { skip }, () => {
     assert.deepEqual(await link.call('list', {}, never), expected);
   });
 
-  it('takes a repeated hello for the same connection, and a new epoch for a new one', async () => {
+  it('treats a repeated hello as the same connection, and a new epoch as a new one', async () => {
     await using agent = await startAgent();
     const epochs: number[] = [];
     const parser = new FrameParser({ decide: () => 'take', frame: ({ epoch }) => epochs.push(epoch) });
@@ -150,7 +150,7 @@ describe('the agent', { skip }, () => {
     assert.deepEqual(epochs, [5, 5, 6]);
   });
 
-  it('takes calls of many messages, and gives their memory back', async () => {
+  it('accepts calls of many messages, and frees their memory', async () => {
     await using agent = await startAgent();
     await using link = await agent.connect();
     const env = ['A', 'ü', '\u0001'].map((letter) => `${letter}=${letter.repeat(400_000)}`);
@@ -166,7 +166,7 @@ describe('the agent', { skip }, () => {
     assert.ok((await link.call('ping', {}, never)).uptimeMs > 0);
   });
 
-  it('ends with its channel when it is an ordinary process', async () => {
+  it('ends with its channel if it is not PID 1', async () => {
     const agent = await startAgent();
     await (await agent.connect())[Symbol.asyncDispose]();
     await agent.exited;
@@ -180,7 +180,7 @@ describe('the agent', { skip }, () => {
     assert.ok(agentHeapBytes <= 2 * 1024 * 1024, `${agentHeapBytes} bytes`);
   });
 
-  it('measures, and nothing grows with it however often', async () => {
+  it('measures any number of times without growing', async () => {
     await using agent = await startAgent();
     await using link = await agent.connect();
     const some = async (count: number) => {
@@ -213,7 +213,7 @@ describe('the agent', { skip }, () => {
       assert.ok((await link.call('ping', {}, never)).uptimeMs > 0);
     });
 
-    it('finds a server of this machine that listens on either loopback address alone', async () => {
+    it('connects to a server of this machine that listens on one of the loopback addresses', async () => {
       await using agent = await startAgent();
       await using link = await agent.connect();
       for (const host of ['127.0.0.1', '::1']) {
@@ -224,7 +224,7 @@ describe('the agent', { skip }, () => {
       }
     });
 
-    it('carries 8 MiB both ways, byte for byte, and the end of each half', async () => {
+    it('carries 8 MiB in both directions unchanged, and the end of each', async () => {
       await using agent = await startAgent();
       await using link = await agent.connect();
       const server = await listening((socket) => socket.pipe(socket));
@@ -236,7 +236,7 @@ describe('the agent', { skip }, () => {
       server.close();
     });
 
-    it('holds a sender back while the host does not read, in bounded memory', async () => {
+    it('blocks a sender while the host does not read, in bounded memory', async () => {
       await using agent = await startAgent();
       await using link = await agent.connect();
       let written = 0;
@@ -261,7 +261,7 @@ describe('the agent', { skip }, () => {
     });
 
     // The heap is collected at intervals: it varies by 300 KiB, also over tens of thousands of calls.
-    it('leaves no descriptor and no memory behind, however often', async () => {
+    it('leaves no descriptor and no memory after any number of calls', async () => {
       await using agent = await startAgent();
       await using link = await agent.connect();
       const server = await listening((socket) => socket.end('x'));
@@ -287,7 +287,7 @@ describe('the agent', { skip }, () => {
   });
 
   describe('push volumes', () => {
-    it('refuse a path that leads out, and a volume that grows too large', async () => {
+    it('refuse a path that leaves the volume, and a volume that grows too large', async () => {
       await using agent = await startAgent();
       await using link = await agent.connect();
       await link.call('createVolume', { name: 'v', kind: 'push' }, never);
@@ -304,7 +304,7 @@ describe('the agent', { skip }, () => {
       assert.deepEqual(await readdir(agent.path('/run/podvm/volumes/v')), []);
     });
 
-    it('show the new tree at once, as kubelet lays it out', async () => {
+    it('show the new tree in one step, in the kubelet’s layout', async () => {
       await using agent = await startAgent();
       await using link = await agent.connect();
       await link.call('createVolume', { name: 'v', kind: 'push' }, never);
@@ -345,7 +345,7 @@ describe('the agent', { skip }, () => {
       assert.equal((await lstat(`${root}/d`)).gid, 2000);
     });
 
-    it('give files to the owner that each has, and directories to that of the volume', async () => {
+    it('give each file its own owner, and directories the owner of the volume', async () => {
       await using agent = await startAgent();
       await using link = await agent.connect();
       await link.call('createVolume', { name: 'v', kind: 'push', mode: 0o2777, uid: 0, gid: 2000 }, never);
@@ -363,7 +363,7 @@ describe('the agent', { skip }, () => {
       assert.deepEqual(await seen('..data/d/token'), [1000, 3000, 0o600]);
     });
 
-    it('write over files that are mounted by themselves, where they are', async () => {
+    it('overwrite in place files that are mounted singly', async () => {
       await using agent = await startAgent();
       await using link = await agent.connect();
       await link.call('createVolume', { name: 'v', kind: 'push', inPlace: true }, never);
@@ -378,7 +378,7 @@ describe('the agent', { skip }, () => {
       assert.equal(await readFile(`${root}/hosts`, 'utf8'), 'short');
     });
 
-    it('go when they are removed', async () => {
+    it('are deleted by their removal', async () => {
       await using agent = await startAgent();
       await using link = await agent.connect();
       for (const volumeKind of ['push', 'tmpfs'] as const) {

@@ -5,12 +5,12 @@ import { SharedThread, Turns, turnLimits } from './turns.ts';
 
 const limits = { share: 0.5, total: 1, savedMs: 10 };
 
-test('used() lets a guest go on that takes less than its share, however long', () => {
+test('used() never delays a guest that takes less than its share', () => {
   const turns = new Turns(new SharedThread(0, limits), 0);
   for (let ms = 0; ms < 1000; ms += 10) assert.equal(turns.used(4, ms + 4), 0);
 });
 
-test('used() has a guest wait that has used up what it saved, and no longer than it takes to save that', () => {
+test('used() delays a guest without savings for as long as it takes to save the excess', () => {
   const turns = new Turns(new SharedThread(0, limits), 0);
   assert.equal(turns.used(10, 10), 0); // saved 10, used 10
   assert.equal(turns.used(10, 20), 10); // saved 5 meanwhile, used 10
@@ -18,7 +18,7 @@ test('used() has a guest wait that has used up what it saved, and no longer than
   assert.equal(turns.rest(30), 0);
 });
 
-test('used() gives a guest that never rests no more than its share, and what it had saved', () => {
+test('used() gives a guest that never rests only its share and its savings', () => {
   fc.assert(
     fc.property(fc.array(fc.double({ min: 0.01, max: 50, noNaN: true }), { minLength: 20 }), (looks) => {
       const turns = new Turns(new SharedThread(0, { share: 1 / 3, total: 1, savedMs: 50 }), 0);
@@ -60,7 +60,7 @@ function flood(lookMs: readonly number[], forMs: number, good: { takesMs: number
   return { usedMs: guests.map(({ usedMs }) => usedMs), waitedMs, nowMs };
 }
 
-test('six guests that flood have a third of the thread together, alike, and one that behaves never waits', () => {
+test('six flooding guests share a third of the thread equally, and a well-behaved one never waits', () => {
   const { usedMs, waitedMs, nowMs } = flood([1, 1, 1, 1, 1, 1], 20_000, { takesMs: 0.5, everyMs: 20 });
   const sum = usedMs.reduce((all, ms) => all + ms, 0);
   assert.ok(sum <= nowMs * turnLimits.total + 6 * turnLimits.savedMs + 6, `${sum} of ${nowMs}`);
@@ -68,7 +68,7 @@ test('six guests that flood have a third of the thread together, alike, and one 
   assert.equal(waitedMs, 0);
 });
 
-test('guests that stay just below the share of one have no more together', () => {
+test('guests that each stay just below one share have together no more than all may have', () => {
   const thread = new SharedThread(0, turnLimits);
   const guests = Array.from({ length: 12 }, () => ({ turns: new Turns(thread, 0), readyMs: 0 }));
   let usedMs = 0;
@@ -82,7 +82,7 @@ test('guests that stay just below the share of one have no more together', () =>
   assert.ok(usedMs <= 20_000 * turnLimits.total + 12 * (turnLimits.savedMs + 1.6), `${usedMs}`);
 });
 
-test('a guest alone has its whole share again once the others have ended or are quiet', () => {
+test('a single guest has its whole share again once the others have ended or are quiet', () => {
   const thread = new SharedThread(0, turnLimits);
   const [one, two, three] = [new Turns(thread, 0), new Turns(thread, 0), new Turns(thread, 0)];
   for (const turns of [one, two, three]) turns.used(60, 60);
@@ -94,7 +94,7 @@ test('a guest alone has its whole share again once the others have ended or are 
   assert.equal(thread.rate, turnLimits.share);
 });
 
-test('no guests, however long each of their looks takes, have more than is given to all, and their savings', () => {
+test('guests together never have more than the total share and their savings, however long each read takes', () => {
   fc.assert(
     fc.property(fc.array(fc.double({ min: 0.05, max: 30, noNaN: true }), { minLength: 1, maxLength: 12 }), (looks) => {
       const { usedMs, nowMs } = flood(looks, 5000, { takesMs: 0.2, everyMs: 50 });

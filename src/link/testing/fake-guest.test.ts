@@ -35,7 +35,7 @@ describeContainers('fake', async () => {
   return { link, imageDisk: 'image', [Symbol.asyncDispose]: () => link[Symbol.asyncDispose]() };
 });
 
-test('a fake guest keeps what it has over connections, and answers as a test says', async () => {
+test('a fake guest keeps its contents across connections, and answers as a test sets', async () => {
   const harness = await openHarness();
   const { guest } = harness;
   await (await harness.connect()).call('createVolume', { name: 'v', kind: 'push' }, never);
