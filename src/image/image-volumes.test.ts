@@ -3,12 +3,12 @@ import { test } from 'node:test';
 import * as v from 'valibot';
 import { volumePaths, volumesSchema } from './image-volumes.ts';
 
-test('volumePaths() makes paths absolute, plain and unique, and keeps the root out', () => {
+test('volumePaths() makes paths absolute, plain and unique, and leaves out the root', () => {
   const declared = ['/data', 'relative/x/', '/data/', '/a/../b', '../../etc', '/', '..', '.', '', '//c//d'];
   assert.deepEqual(volumePaths(declared), ['/b', '/c/d', '/data', '/etc', '/relative/x']);
 });
 
-test('volumesSchema takes the keys of an object, and bounds them', () => {
+test('volumesSchema reads the keys of an object, and bounds their number', () => {
   assert.deepEqual(v.parse(volumesSchema, { '/data': {}, '/x': null }), ['/data', '/x']);
   const many = (count: number, path: string) =>
     Object.fromEntries(Array.from({ length: count }, (_, at) => [`${path}${at}`, {}]));

@@ -9,7 +9,7 @@ const chosen = (image: string, ...registries: string[]) =>
     registries.map((registry) => ({ registry })),
   ).map((login) => login.registry);
 
-test('loginsFor() takes those of the registry and of a part of it, the longer path first', () => {
+test('loginsFor() returns logins of the registry and of a part of it, the longest path first', () => {
   assert.deepEqual(chosen('quay.io/team/app:1', 'quay.io', 'quay.io/team', 'quay.io/other', 'gcr.io'), [
     'quay.io/team',
     'quay.io',
@@ -32,7 +32,7 @@ test('loginsFor() knows the names of Docker Hub', () => {
   }
 });
 
-test('loginsFor() takes globs in labels of a host, one for one', () => {
+test('loginsFor() matches a glob within one label of a host', () => {
   assert.deepEqual(
     chosen('eu.r.example/a', '*.r.example', '*.example', 'e*.r.example', '*u.r.example', 'e*x.r.example'),
     ['e*.r.example', '*u.r.example', '*.r.example'],

@@ -17,7 +17,7 @@ const image = (digit: string, references: readonly string[] = [], digests: reado
 });
 const byId = (...images: readonly Image[]) => new Map(images.map((each) => [each.id, each]));
 
-test('namesOf() makes a tag of what was asked by tag alone, and tells of every digest', () => {
+test('namesOf() keeps a tag only if the request has no digest, and always lists the digest', () => {
   const of = (text: string) => namesOf(parseReference(text), [one, two]);
   const digests = [`r.example/app@${one}`, `r.example/app@${two}`];
   assert.deepEqual(of('r.example/app'), { references: ['r.example/app:latest'], digests });
@@ -26,7 +26,7 @@ test('namesOf() makes a tag of what was asked by tag alone, and tells of every d
   assert.deepEqual(of(`r.example/app:stable@${one}`), { references: [], digests });
 });
 
-test('findImage() goes by name, then by id, whole or its first digits', () => {
+test('findImage() looks for a name, then for an id or its first digits', () => {
   const named = image('a', ['docker.io/library/bbbbbbbbbbbb:latest'], [`docker.io/library/app@${one}`]);
   const other = image('b');
   const images = byId(named, other);
@@ -44,7 +44,7 @@ test('findImage() goes by name, then by id, whole or its first digits', () => {
   assert.equal(findImage(alike, 'a'.repeat(12)), undefined, 'digits that two ids begin with name neither');
 });
 
-test('withNames() takes tags and digests from the images that had them', () => {
+test('withNames() moves tags and digests from the images that had them', () => {
   const old = image('a', ['r/app:1', 'r/app:2'], [`r/app@${one}`, `r/app@${two}`]);
   const next = image('b', ['r/other:1']);
   assert.deepEqual(withNames(byId(old, next), next, { references: ['r/app:1'], digests: [`r/app@${two}`] }), [
@@ -54,7 +54,7 @@ test('withNames() takes tags and digests from the images that had them', () => {
   assert.deepEqual(withNames(byId(old, next), next, { references: ['r/other:1'], digests: [] }), [next]);
 });
 
-test('withoutName() takes a tag; a digest goes with the last tag of its repository', () => {
+test('withoutName() removes a tag, and a digest with the last tag of its repository', () => {
   const all = image(
     'a',
     ['r.x/app:1', 'r.x/app:2', 'r.x/other:1'],
@@ -71,7 +71,7 @@ test('withoutName() takes a tag; a digest goes with the last tag of its reposito
   assert.deepEqual(byDigest.image, image('a'), 'the digests of an index and of its manifest came as one');
 });
 
-test('names are of one image at a time, and each can be taken away, in any order', () => {
+test('each name belongs to one image at a time, and can be removed, in any order', () => {
   const reference = fc.constantFrom('r.x/a:1', 'r.x/a:2', 'r.x/b:1', `r.x/a@${one}`, `r.x/a:1@${two}`);
   const step = fc.record({ reference, digit: fc.constantFrom('a', 'b', 'c'), isUntag: fc.boolean() });
   fc.assert(

@@ -71,7 +71,7 @@ function orRefused<T>(attempt: () => T): T | undefined {
   }
 }
 
-test('parseOci() and what uses it take any document, or refuse it with an error of ours', () => {
+test('parseOci() and its users accept a document, or throw only PodvmError', () => {
   fc.assert(
     fc.property(bytes, (said) => {
       orRefused(() => parseDocument('it', said));
@@ -111,7 +111,7 @@ test('readArchive() and readRecords() survive any document on disk', async () =>
   }
 });
 
-test('parseOci() names the field, and quotes nothing of what it could not read', () => {
+test('parseOci() names the invalid field, without quoting its value', () => {
   const message = (said: string) => {
     try {
       parseOci('the manifest', said, manifestSchema);
@@ -127,7 +127,7 @@ test('parseOci() names the field, and quotes nothing of what it could not read',
   assert.match(message(JSON.stringify({ config: layers[0], layers })), /Cannot read the manifest: layers: /);
 });
 
-test('parseDocument() tells by what is in it, and refuses what would be two things to two readers', () => {
+test('parseDocument() recognises a document by its content, and refuses an ambiguous one', () => {
   const blob = { digest: digestOf('a'), size: 1 };
   const kindOf = (said: object) => parseDocument('it', JSON.stringify(said)).kind;
   assert.equal(kindOf({ manifests: [blob] }), 'index');
@@ -156,7 +156,7 @@ test('checkLayerType() refuses encrypted, foreign and unknown layers', () => {
   of('application/vnd.oci.image.layer.v1.tar');
 });
 
-test('explainSkopeo() tells the reasons apart', () => {
+test('explainSkopeo() distinguishes the reasons', () => {
   const pinging = 'pinging container registry r.example: Get \\"https://r.example/v2/\\"';
   const reading = 'initializing source docker://r.example/a:1: reading manifest 1 in r.example/a';
   for (const [said, kind, cause] of [
@@ -193,7 +193,7 @@ test('explainSkopeo() tells the reasons apart', () => {
   assert.equal(explainSkopeo('pull a', 'bwrap: No permissions to create new namespace\n').kind, 'failedPrecondition');
 });
 
-test('explainSkopeo() makes one short sentence of whatever skopeo said', () => {
+test('explainSkopeo() makes one short sentence of any output of skopeo', () => {
   fc.assert(
     fc.property(fc.array(fc.string({ maxLength: 2000 }), { maxLength: 3 }), (lines) => {
       const error = explainSkopeo('pull r.example/a:1', lines.join('\n'));

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { readAnswer } from './job.ts';
 
-test('readAnswer() takes what the program says', () => {
+test('readAnswer() accepts the answers of the program', () => {
   for (const answer of [
     { flattened: 'rootfs.erofs' },
     { files: [['a/layer.tar', 'member-0']], links: [['b', 'a/layer.tar']] },
@@ -12,7 +12,7 @@ test('readAnswer() takes what the program says', () => {
     assert.deepEqual(readAnswer(JSON.stringify(answer)), answer);
 });
 
-test('readAnswer() takes no path, kind or text that the program would not say', () => {
+test('readAnswer() refuses paths, kinds and texts that the program never sends', () => {
   for (const answer of [
     { flattened: '../../etc/shadow' },
     { files: [['a', '../member-0']], links: [] },

@@ -110,7 +110,7 @@ function both(all: readonly (readonly Step[])[], contradicts: (one: Step, other:
   return [sorted(filesOf(tree.root)), sorted(model(plain))] as const;
 }
 
-test('LayerTree comes to what a plain map of paths comes to, whatever the layers', () => {
+test('LayerTree has the result of a plain map of paths, for any layers', () => {
   fc.assert(
     fc.property(layers, (all) => {
       const [found, expected] = both(all, (one, other) => isMarked(one, other) || isOverwritten(one, other));
@@ -120,7 +120,7 @@ test('LayerTree comes to what a plain map of paths comes to, whatever the layers
   );
 });
 
-test('LayerTree keeps what a layer puts where it has a whiteout too, in whatever order', () => {
+test('LayerTree keeps a file for which its own layer has a whiteout, in any order', () => {
   fc.assert(
     fc.property(layers, (all) => {
       // The mode of a directory that a layer both hides and enters is not specified.
@@ -203,7 +203,7 @@ test('LayerTree bounds the steps of all paths, links and whiteouts together', ()
   assert.throws(() => tree({ maxPathSteps: 4 * 2 + 2 * 2 - 1 }), { message });
 });
 
-test('LayerTree counts directories that no layer describes as files', () => {
+test('LayerTree counts directories without an entry as files', () => {
   assertLimit('maxEntries', 4, /has more than 3 files/, [member('a/b/c/d')]);
   assertLimit('maxEntries', 5, /has more than 4 files/, [member('a/b/c/d'), member('a/b/e')]);
 });

@@ -11,7 +11,7 @@ const source = (id: string): ImageSource => ({
 });
 const platform = (architecture: string) => ({ os: 'linux', architecture });
 
-test('groupByName() puts the entries of one name together, and those without one if each is for another machine', () => {
+test('groupByName() groups entries of one name, and unnamed ones if each has its own platform', () => {
   const entry = (names: readonly string[], architecture?: string) => ({
     names,
     platform: architecture === undefined ? undefined : platform(architecture),
@@ -31,7 +31,7 @@ test('groupByName() puts the entries of one name together, and those without one
   }
 });
 
-test('mergeImages() makes one of all that came to be the same image', () => {
+test('mergeImages() merges entries that became the same image', () => {
   const found = [
     { name: 'a:1', source: source('x') },
     { name: undefined, source: source('y') },
@@ -43,7 +43,7 @@ test('mergeImages() makes one of all that came to be the same image', () => {
   ]);
 });
 
-test('loadNames() takes no mere tag for a name, nor one with a digest, and says what to give instead', () => {
+test('loadNames() refuses a mere tag and a name with a digest, and says what to give instead', () => {
   const given = (names: readonly string[], name?: string) =>
     loadNames('x.tar', [{ names, source: source('x') }], name)[0]?.references;
   assert.deepEqual(given(['shop/app:1', '2.1']), ['docker.io/shop/app:1']);

@@ -57,7 +57,7 @@ class Shelf {
   }
 }
 
-test('chooseImage() takes a manifest as it is, and of an index the entry for this processor', async () => {
+test('chooseImage() accepts a manifest, and chooses the entry of an index for this processor', async () => {
   const shelf = new Shelf();
   const [arm, amd] = [shelf.image('arm', arm64, arm64), shelf.image('amd', amd64, amd64)];
   const index = shelf.index([arm, amd]);
@@ -68,7 +68,7 @@ test('chooseImage() takes a manifest as it is, and of an index the entry for thi
   await shelf.refused(shelf.index([]), 'unsupported', /only none$/);
 });
 
-test('chooseImage() follows indexes in indexes, and tells of each', async () => {
+test('chooseImage() follows nested indexes, and lists each', async () => {
   const shelf = new Shelf();
   const image = shelf.image('it', amd64, amd64);
   const attestation = shelf.image('att', unknown, unknown);
@@ -77,7 +77,7 @@ test('chooseImage() follows indexes in indexes, and tells of each', async () => 
   assert.deepEqual((await shelf.choose(outer)).digests, [outer.digest, inner.digest, image.digest]);
 });
 
-test('chooseImage() goes on where an entry does not keep what its platform promises', async () => {
+test('chooseImage() skips an entry that has no image for the platform it names', async () => {
   const shelf = new Shelf();
   const only = shelf.image('it', amd64, amd64);
   const empty = shelf.index([shelf.image('att', unknown, unknown)], { platform: amd64 });
@@ -96,7 +96,7 @@ for (const [level, variants, expected] of [
   [3, ['V3', 'v9', 'generic'], 'V3'],
   [2, ['v3', 'v4', 'v9', 'haswell'], undefined],
 ] as const) {
-  test(`chooseImage() on x86-64-v${level} takes ${expected ?? 'nothing'} of ${variants.join(', ')}`, async () => {
+  test(`chooseImage() on x86-64-v${level} chooses ${expected ?? 'nothing'} of ${variants.join(', ')}`, async () => {
     const shelf = new Shelf();
     const platformOf = (variant: string) => (variant === '' ? amd64 : withVariant(variant));
     const entries = variants.map((variant) => shelf.image(variant, platformOf(variant), platformOf(variant)));
@@ -117,7 +117,7 @@ for (const [level, variants, expected] of [
   });
 }
 
-test('chooseImage() asks the config of an entry without a platform, after those that have one', async () => {
+test('chooseImage() reads the config of an entry without a platform, after entries with one', async () => {
   const shelf = new Shelf();
   const [arm, amd] = [shelf.image('arm', arm64), shelf.image('amd', amd64)];
   assert.equal((await shelf.choose(shelf.index([arm, amd]))).digests.at(-1), amd.digest);
@@ -128,7 +128,7 @@ test('chooseImage() asks the config of an entry without a platform, after those 
   await shelf.refused(shelf.index([arm, shelf.image('nothing', {})]), 'unsupported', /only linux\/arm64, \?\/\?$/);
 });
 
-test('chooseImage() passes over what is no image', async () => {
+test('chooseImage() skips entries that are not images', async () => {
   const shelf = new Shelf();
   const it = shelf.image('it', amd64);
   const about = { annotations: { 'vnd.docker.reference.type': 'attestation-manifest' } };
@@ -149,7 +149,7 @@ test('chooseImage() passes over what is no image', async () => {
   await shelf.refused(shelf.index(others), 'unsupported', /it has no linux\/amd64 image, only /);
 });
 
-test('chooseImage() says what a name means that is no image', async () => {
+test('chooseImage() says what a reference names if it is not an image', async () => {
   const shelf = new Shelf();
   const chart = 'application/vnd.cncf.helm.config.v1+json';
   await shelf.refused(
@@ -177,7 +177,7 @@ test('chooseImage() checks the digest of every document', async () => {
   }
 });
 
-test('chooseImage() ends at its limits, whatever an index asks for', async () => {
+test('chooseImage() stops at its limits for any index', async () => {
   const shelf = new Shelf();
   const image = shelf.image('it', amd64, amd64);
   const nested = (depth: number) => {
@@ -218,7 +218,7 @@ test('chooseImage() ends at its limits, whatever an index asks for', async () =>
   assert.ok(shelf.reads < 20);
 });
 
-test('chooseImage() ends where a registry gives the same index for every digest', async () => {
+test('chooseImage() ends when a registry returns the same index for every digest', async () => {
   const liar = JSON.stringify({ manifests: [{ digest: digestOf('x'), size: 1, mediaType: types.index }] });
   const documents = {
     manifest: async () => await Promise.resolve(liar),
@@ -239,7 +239,7 @@ type Node = { readonly platform: Said | undefined } & (
   | { readonly among: readonly Node[] }
 );
 
-test('chooseAmong() takes an entry that fits if there is one, or refuses with an error of ours', async () => {
+test('chooseAmong() chooses a matching entry if there is one, and otherwise throws only PodvmError', async () => {
   const platform = fc.constantFrom<Said | undefined>(
     undefined,
     amd64,

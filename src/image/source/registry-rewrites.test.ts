@@ -16,7 +16,7 @@ async function configured(main: string, more: Readonly<Record<string, string>> =
 
 const registry = (prefix: string, location: string) => `[[registry]]\nprefix = "${prefix}"\nlocation = "${location}"\n`;
 
-test('rewrittenName() follows the longest prefix, also of subdomains, and only at the end of a part', async () => {
+test('rewrittenName() applies the longest prefix, including subdomains, and only at the end of a component', async () => {
   const rules =
     registry('quay.io', 'near:5000/quay') + registry('quay.io/team', 'far') + registry('*.corp', 'near:5000');
   await using directory = await configured(rules);
@@ -31,7 +31,7 @@ test('rewrittenName() follows the longest prefix, also of subdomains, and only a
     assert.equal(await rewrittenName(directory.path, name), expected);
 });
 
-test('rewrittenName() lets files of registries.conf.d override, and ignores mirrors and what it cannot read', async () => {
+test('rewrittenName() prefers files of registries.conf.d, and ignores mirrors and unreadable files', async () => {
   const mirror = '[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "near:5000"\n';
   await using directory = await configured(registry('quay.io', 'near:5000') + mirror, {
     '1.conf': registry('quay.io', 'far'),
@@ -43,7 +43,7 @@ test('rewrittenName() lets files of registries.conf.d override, and ignores mirr
   assert.equal(await rewrittenName(join(directory.path, 'none'), 'quay.io/app'), 'quay.io/app');
 });
 
-test('authsForBoth() copies what holds for a name, and overrides nothing', () => {
+test('authsForBoth() copies the credentials of a name, and overrides none', () => {
   const text = (auths: object) => JSON.stringify({ auths, other: 1 });
   const [mine, theirs] = [{ auth: 'bWluZQ==' }, { auth: 'dGhlaXJz' }];
   const both = (auths: object) => JSON.parse(authsForBoth(text(auths), 'quay.io/team/app', 'near:5000/app')) as object;

@@ -56,7 +56,7 @@ async function overwrite(path: string, at: number, text: string): Promise<void> 
   await writeFile(path, bytes);
 }
 
-test('readRecords() makes an index that is damaged or gone from the records of the images themselves', async () => {
+test('readRecords() makes a damaged or missing index from the images’ own records', async () => {
   await using place = await openDirectory();
   const { directory, images } = place;
   const first = await place.add('first');
@@ -85,7 +85,7 @@ test('readRecords() makes an index that is damaged or gone from the records of t
   assert.deepEqual([...(await readRecords(directory)).keys()], [digestOf('second')]);
 });
 
-test('readRecords() touches nothing that a newer podvm wrote, and says so', async () => {
+test('readRecords() refuses files of a newer podvm, and changes nothing', async () => {
   await using place = await openDirectory();
   const { directory } = place;
   const image = await place.add('first');
@@ -110,7 +110,7 @@ test('readRecords() touches nothing that a newer podvm wrote, and says so', asyn
   assert.equal((await readRecords(directory)).size, 1);
 });
 
-test('readRecords() keeps images whose file is gone or damaged, and says what of it', async () => {
+test('readRecords() keeps images whose file is missing or damaged, and reports which', async () => {
   await using place = await openDirectory();
   for (const name of ['gone', 'cut', 'zeroed', 'fine']) await place.add(name);
   await rm(place.fileOf('gone'));
@@ -128,7 +128,7 @@ test('readRecords() keeps images whose file is gone or damaged, and says what of
   );
 });
 
-test('check() notices a byte that was written, forgives a file that was only moved, and heals with its file', async () => {
+test('check() detects a changed byte, accepts a file that was only moved, and clears the damage with a sound file', async () => {
   await using place = await openDirectory();
   const { id, rootfs } = await place.add('image');
   const path = place.fileOf('image');
@@ -160,7 +160,7 @@ test('check() notices a byte that was written, forgives a file that was only mov
   assert.equal((await look())?.damaged, damaged, 'and is remembered');
 });
 
-test('check() takes the facts of a file that has none, as those of an older podvm, and of no file without superblock', async () => {
+test('check() records missing facts of a file, as of an older podvm, unless it has no superblock', async () => {
   await using place = await openDirectory();
   const { rootfs: _none, ...old } = await place.add('old');
   place.images.set(old.id, old);
@@ -173,7 +173,7 @@ test('check() takes the facts of a file that has none, as those of an older podv
   assert.equal((await place.health().check(old.id, 'look', never))?.damaged, 'its file has no superblock');
 });
 
-test('mendImage() fetches the same image by its digest, and says what to do where it cannot', async () => {
+test('mendImage() fetches the same image by its digest, or says what to do', async () => {
   await using place = await openDirectory();
   const image = { ...(await place.add('app')), damaged: 'its file is gone' };
   const [near, far] = ['docker.io/library/app', 'r.example/app'].map((name) => `${name}@${digestOf('m')}`);

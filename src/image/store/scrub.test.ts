@@ -7,7 +7,7 @@ import { startScrub } from './scrub.ts';
 
 const dayMs = 24 * 60 * 60 * 1000;
 
-test('startScrub() reads what was not read for a week, one after another, and ends with a read under way', async () => {
+test('startScrub() reads images that were not read for a week, one after another, and can be ended during a read', async () => {
   const nowMs = Date.UTC(2026, 0, 20);
   const image = (id: string, readDaysAgo: number | undefined, damaged?: string): Image => ({
     id,

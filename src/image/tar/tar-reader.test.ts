@@ -51,7 +51,7 @@ const proper = ({ content, target, ...rest }: TarSpec): TarSpec => ({
 });
 const specs = fc.array(spec.map(proper), { maxLength: 6 });
 
-test('readTar() reads back what is written, in whatever pieces it comes', async () => {
+test('readTar() reads what was written, for any splitting of its bytes', async () => {
   await fc.assert(
     fc.asyncProperty(specs, fc.integer({ min: 1, max: 3000 }), async (written, chunkBytes) => {
       const expected = written.map((one) => {
@@ -67,7 +67,7 @@ test('readTar() reads back what is written, in whatever pieces it comes', async 
   );
 });
 
-test('readTar() fails with nothing but its own error on damaged and cut tars', async () => {
+test('readTar() throws only its own error for damaged and truncated tars', async () => {
   const changes = fc.array(fc.tuple(fc.nat(), fc.nat({ max: 255 })), { maxLength: 8 });
   let failures = 0;
   const runs = propertyRuns(500);
@@ -88,7 +88,7 @@ test('readTar() fails with nothing but its own error on damaged and cut tars', a
   assert.ok(failures > runs / 10, `only ${failures} of the damaged tars were found out`);
 });
 
-test('readTar() survives blocks of noise behind a proper checksum', async () => {
+test('readTar() survives random blocks with a valid checksum', async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(fc.uint8Array({ minLength: 512, maxLength: 512 }), { maxLength: 4 }), async (blocks) => {
       const bytes = Buffer.concat(blocks);
@@ -113,7 +113,7 @@ function mendChecksums(bytes: Buffer): void {
   }
 }
 
-test('mergedTar() writes a tar that gives the same tree again, whatever the layers', async () => {
+test('mergedTar() writes a tar of the same tree for any layers', async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(specs, { minLength: 1, maxLength: 4 }), async (layers) => {
       const tars: Buffer[] = [];
@@ -155,7 +155,7 @@ async function mergedOf(tree: LayerTree, tars: readonly Buffer[]): Promise<Buffe
   return Buffer.concat(parts);
 }
 
-test('readTar() bounds what stands before one member together, not each record alone', async () => {
+test('readTar() bounds the sum of the records before one member', async () => {
   const record = tarOf([{ name: 'x', pax: { comment: 'c'.repeat(1000) } }]).subarray(0, 512 + 1024);
   const read = async (records: number) => {
     const tar = Buffer.concat([...Array.from({ length: records }, () => record), tarOf([{ name: 'x' }])]);
