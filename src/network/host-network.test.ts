@@ -29,7 +29,7 @@ const record: AttachmentRecord = {
   },
 };
 
-test('collect() frees addresses whose holder has no record, or whose file was torn, and repairs those in use', async () => {
+test('collect() frees addresses whose holder has no record, or whose file is damaged, and repairs those in use', async () => {
   const stateDir = await mkdtemp(join(tmpdir(), 'podvm-network-'));
   const addresses = join(stateDir, 'ipam/podvm');
   await mkdir(addresses, { recursive: true });
@@ -51,7 +51,7 @@ test('collect() frees addresses whose holder has no record, or whose file was to
   await rm(stateDir, { recursive: true });
 });
 
-test('hostLinkOf() names the link of the host and its bridge by what the plugins answered', () => {
+test('hostLinkOf() finds the host’s link and its bridge in the plugins’ answer', () => {
   assert.deepEqual(hostLinkOf(record), { name: 'veth1', mac: '02:00:00:00:00:03', bridge: 'podvm0' });
   const { added: _, ...unadded } = record;
   assert.equal(hostLinkOf(unadded), undefined);
@@ -59,7 +59,7 @@ test('hostLinkOf() names the link of the host and its bridge by what the plugins
   assert.deepEqual(hostLinkOf(ptp), { name: 'veth9', mac: undefined, bridge: undefined });
 });
 
-test('findLoss() misses the name of a netns, and nothing of a pod whose process is gone', () => {
+test('findLoss() detects the lost name of a netns, and ignores a pod whose process has ended', () => {
   assert.equal(findLoss(record, { sandboxId: 'sb-1', pid: process.pid }), 'netns name');
   assert.equal(findLoss(record, { sandboxId: 'sb-1', pid: 2 ** 22 + 1 }), undefined);
 });

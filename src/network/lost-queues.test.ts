@@ -12,7 +12,7 @@ function devices(tap: readonly [received: number, sent: number], pair: readonly 
   );
 }
 
-test('QueueWatch is alarmed when frames arrive at one end and none leaves at the other', () => {
+test('QueueWatch raises an alarm when frames arrive at one end and none leaves at the other', () => {
   const watch = new QueueWatch();
   assert.equal(watch.isAlarmed(devices([5, 5], [5, 5])), false);
   assert.equal(watch.isAlarmed(devices([5, 5], [5, 5])), false, 'no traffic');
@@ -22,7 +22,7 @@ test('QueueWatch is alarmed when frames arrive at one end and none leaves at the
   assert.equal(watch.isAlarmed(''), false, 'its process has ended');
 });
 
-test('QueueWatch is alarmed less often after false alarms, until one was right', () => {
+test('QueueWatch raises alarms less often after false ones, until one is justified', () => {
   const watch = new QueueWatch();
   let frames = 0;
   const stuck = () => watch.isAlarmed(devices([(frames += 1), 0], [0, 0]));
@@ -43,7 +43,7 @@ test('QueueWatch is alarmed less often after false alarms, until one was right',
   assert.equal(untilAlarm(), 1);
 });
 
-test('filtersById() parts what tc lists of several netns, without those that it cannot read', () => {
+test('filtersById() separates tc’s lists of several netns, and skips unreadable ones', () => {
   const redirect = (name: string) => `\taction order 1: mirred (Egress Redirect to device ${name}) stolen\n`;
   const filter = 'filter protocol all pref 1 bpf chain 0 handle 0x1 bytecode direct-action not_in_hw\n';
   const whole = filter + redirect('tap0') + filter + redirect('eth0');

@@ -41,7 +41,7 @@ function callOf(plugins: ChainCall['conflist']['plugins'], more: Partial<ChainCa
 }
 
 describe('checkChain()', () => {
-  test('asks each plugin in the order of ADD, with the result and all that ADD was told', async () => {
+  test('calls each plugin in the order of ADD, with the result and arguments of ADD', async () => {
     for (const name of ['first', 'second']) await writePlugin(name, 'exit 0');
     const second = { type: 'second', snat: true, capabilities: { portMappings: true } };
     await checkChain(callOf([{ type: 'first' }, second]), added, soon());
@@ -60,7 +60,7 @@ describe('checkChain()', () => {
     assert.match(environment, /^CNI_ARGS=K8S_POD_NAME=web;IgnoreUnknown=1$/m);
   });
 
-  test('ends with the first plugin that finds something wrong, and its words', async () => {
+  test('ends with the message of the first plugin that finds a fault', async () => {
     await writePlugin('sad', `echo '{"code": 999, "msg": "no address", "details": "on eth0"}'; exit 1`);
     await writePlugin('next', 'exit 0');
     await assert.rejects(checkChain(callOf([{ type: 'sad' }, { type: 'next' }]), added, soon()), {
@@ -70,7 +70,7 @@ describe('checkChain()', () => {
     assert.equal(await read('asked'), 'sad\n');
   });
 
-  test('prints nothing of a plugin raw', async () => {
+  test('escapes all text of plugins', async () => {
     await writePlugin('loud', `printf '{"code": 999, "msg": "\\\\u001b[31mred"}'; exit 1`);
     await assert.rejects(checkChain(callOf([{ type: 'loud' }]), added, soon()), ({ message }: PodvmError) => {
       assert.match(message, /error 999: .*red$/);
@@ -78,7 +78,7 @@ describe('checkChain()', () => {
     });
   });
 
-  test('tells of a plugin that dies without an answer', async () => {
+  test('reports a plugin that dies without an answer', async () => {
     await writePlugin('dies', 'echo panic >&2; exit 2');
     await assert.rejects(checkChain(callOf([{ type: 'dies' }]), added, soon()), {
       message: 'Cannot run CNI plugin dies (CHECK, network net): it ended with 2: panic',
@@ -89,7 +89,7 @@ describe('checkChain()', () => {
     });
   });
 
-  test('cuts a plugin that hangs at its timeout, and what it has started', async () => {
+  test('kills a hanging plugin and its children at the timeout', async () => {
     await writePlugin('hangs', 'sleep 600 & echo $! >child; wait');
     await assert.rejects(checkChain(callOf([{ type: 'hangs' }], { timeoutMs: 300 }), added, soon()), {
       kind: 'timeout',
@@ -100,7 +100,7 @@ describe('checkChain()', () => {
     for (const deadline = soon(); await isRunning(child);) deadline.throwIfAborted();
   });
 
-  test('asks none unless all are there', async () => {
+  test('calls none unless all exist', async () => {
     await writePlugin('there', 'exit 0');
     await assert.rejects(checkChain(callOf([{ type: 'there' }, { type: 'gone' }]), added, soon()), {
       kind: 'failedPrecondition',
@@ -118,7 +118,7 @@ async function isRunning(pid: number): Promise<boolean> {
 
 describe('whyNoCheck()', () => {
   const plugins = [{ type: 'bridge' }];
-  test('has something against networks older than the verb, and those that do not want it', () => {
+  test('rejects networks of versions before CHECK, and those that disable it', () => {
     const why = (more: object) => whyNoCheck({ cniVersion: '1.0.0', name: 'net', plugins, ...more });
     for (const cniVersion of ['0.3.0', '0.3.1'] as const) assert.match(why({ cniVersion }) ?? '', /has no CHECK/);
     for (const disableCheck of [true, 'true']) assert.match(why({ disableCheck }) ?? '', /disableCheck/);

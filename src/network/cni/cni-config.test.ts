@@ -22,7 +22,7 @@ async function makeDirectory(files: Readonly<Record<string, unknown>>) {
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true }) };
 }
 
-test('readNetwork() takes the first configuration by name, of whatever kind, and nothing else for one', async () => {
+test('readNetwork() reads the first configuration by name, of any kind, and ignores other files', async () => {
   assert.equal(await readFrom({}), undefined);
   assert.equal(await readFrom({ '10-x.conflist.tmp': list, 'calico-kubeconfig': 'x' }), undefined);
   assert.equal(await readNetwork('/nowhere/net.d'), undefined);
@@ -31,7 +31,7 @@ test('readNetwork() takes the first configuration by name, of whatever kind, and
   assert.match(found.path, /10-a\.conflist$/);
 });
 
-test('readNetwork() takes a single plugin for a list of one', async () => {
+test('readNetwork() reads a single plugin as a list of one', async () => {
   const single = { cniVersion: '0.3.1', name: 'old', type: 'ptp', mtu: 1400 };
   for (const name of ['1.conf', '1.json']) {
     const found = await readFrom({ [name]: single, '2.conflist': list });
@@ -40,12 +40,12 @@ test('readNetwork() takes a single plugin for a list of one', async () => {
   await assert.rejects(readFrom({ '1.conf': list }), { kind: 'failedPrecondition', message: /type/ });
 });
 
-test('readNetwork() uses the newest version that is offered and known', async () => {
+test('readNetwork() uses the newest version that is both offered and supported', async () => {
   const found = await readFrom({ '1.conflist': { ...list, cniVersions: ['0.4.0', '1.1.0', '9.0.0'] } });
   assert.equal(found?.conflist.cniVersion, '1.1.0');
 });
 
-test('readNetwork() does not pass over a file that is wrong, and says which', async () => {
+test('readNetwork() fails on an invalid file, and names it', async () => {
   const wrong = ['', '{', '[]', { ...list, plugins: [] }, { ...list, cniVersion: '0.1.0' }, { ...list, name: '../x' }];
   for (const content of wrong) {
     const reading = readFrom({ '1.conflist': content, '2.conflist': list });
@@ -55,13 +55,13 @@ test('readNetwork() does not pass over a file that is wrong, and says which', as
   await assert.rejects(huge, { kind: 'failedPrecondition', message: /more than/ });
 });
 
-test('readNetwork() waits for no pipe', async () => {
+test('readNetwork() does not wait for a FIFO', async () => {
   await using directory = await makeDirectory({});
   await run('mkfifo', [join(directory.path, '1.conflist')]);
   await mkdir(join(directory.path, '0.conflist'));
   await assert.rejects(readNetwork(directory.path), { kind: 'failedPrecondition', message: /no regular file/ });
 });
 
-test('requireNetwork() says where it looked', async () => {
+test('requireNetwork() names the directory that it searched', async () => {
   await assert.rejects(requireNetwork('/nowhere/net.d'), { kind: 'failedPrecondition', message: /\/nowhere\/net\.d/ });
 });

@@ -5,7 +5,7 @@ import { capabilitiesOf, declaredOf, hasWork } from './pod-capabilities.ts';
 const owner = { podName: 'p', podNamespace: 'd', podUid: 'u', hostPorts: [] };
 const mac = '02:00:00:00:00:01';
 
-test('capabilitiesOf() tells nothing but the MAC of a pod that asks for nothing', () => {
+test('capabilitiesOf() contains only the MAC for a pod without requests', () => {
   assert.deepEqual(
     capabilitiesOf({ ...owner, annotations: {}, dns: { nameservers: [], searches: [], options: [] } }, mac),
     {
@@ -14,7 +14,7 @@ test('capabilitiesOf() tells nothing but the MAC of a pod that asks for nothing'
   );
 });
 
-test('capabilitiesOf() tells host ports, DNS and annotations as other runtimes do', () => {
+test('capabilitiesOf() contains host ports, DNS and annotations as in other runtimes', () => {
   const hostPorts = [{ hostPort: 80, containerPort: 8080, protocol: 'SCTP', hostIP: '127.0.0.1' }] as const;
   const dns = { nameservers: ['10.0.0.10'], searches: ['svc'], options: ['ndots:5'] };
   assert.deepEqual(capabilitiesOf({ ...owner, hostPorts, dns, annotations: { a: 'b' } }, mac), {
@@ -25,7 +25,7 @@ test('capabilitiesOf() tells host ports, DNS and annotations as other runtimes d
   });
 });
 
-test('capabilitiesOf() reads bandwidths as quantities of bits a second, with a burst that keeps such a link full', () => {
+test('capabilitiesOf() reads bandwidths in bits per second, with a burst that keeps such a link full', () => {
   const bandwidthOf = (annotations: Record<string, string>) =>
     capabilitiesOf({ ...owner, annotations }, mac)['bandwidth'];
   assert.deepEqual(bandwidthOf({ 'kubernetes.io/ingress-bandwidth': '100M' }), {
@@ -45,12 +45,12 @@ test('capabilitiesOf() reads bandwidths as quantities of bits a second, with a b
   }
 });
 
-test('declaredOf() keeps what a plugin of the chain asks for', () => {
+test('declaredOf() keeps the capabilities that a plugin of the chain declares', () => {
   const plugins = [{ type: 'a', capabilities: { mac: true, dns: false } }, { type: 'b' }];
   assert.deepEqual(declaredOf({ mac, dns: {}, bandwidth: {} }, { cniVersion: '1.0.0', name: 'n', plugins }), { mac });
 });
 
-test('hasWork() leaves out a plugin for what was not asked for', () => {
+test('hasWork() is false for a plugin whose capability was not requested', () => {
   const portmap = { type: 'portmap', capabilities: { portMappings: true } };
   assert.deepEqual([hasWork(portmap, { mac }), hasWork(portmap, { portMappings: [] })], [false, true]);
   assert.equal(hasWork({ type: 'bridge', capabilities: { mac: true } }, {}), true);

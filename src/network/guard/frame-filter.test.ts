@@ -199,11 +199,11 @@ describe('frameFilter()', () => {
     test(`drops ${what}`, () => assert.equal(verdictOn(frameFilter(rules), frame), verdicts.drop));
   }
 
-  test('drops what has a VLAN tag, which the kernel keeps beside the frame', () => {
+  test('drops frames with a VLAN tag, which the kernel keeps outside of the frame', () => {
     assert.equal(verdictOn(frameFilter(rules), v4(), true), verdicts.drop);
   });
 
-  test('leaves metadata to those that ask, and no lie', () => {
+  test('allows metadata services only to pods that ask for them, and no forged frames', () => {
     const open = frameFilter({ ...rules, reachesMetadata: true });
     for (const what of ['metadata as its aim', 'a service at a link-local address', 'metadata of Azure'])
       assert.equal(verdictOn(open, lies[what] ?? assert.fail()), verdicts.next, what);
@@ -211,13 +211,13 @@ describe('frameFilter()', () => {
       assert.equal(verdictOn(open, lies[what] ?? assert.fail()), verdicts.drop, what);
   });
 
-  test('lets nothing by, however a frame is cut', () => {
+  test('passes no truncated frame', () => {
     for (const frame of [...Object.values(honest), ...Object.values(lies)])
       for (let length = 0; length < frame.length; length += 1)
         assert.notEqual(verdictOn(frameFilter(rules), frame.subarray(0, length)), 0, frame.toString('hex', 0, length));
   });
 
-  test('of a pod without IPv6 lets only what is link-local by', () => {
+  test('passes only link-local IPv6 frames of a pod without IPv6', () => {
     const only4 = frameFilter({ ...rules, addresses: ['10.86.0.5/20'], gateways: ['10.86.0.1'] });
     assert.equal(verdictOn(only4, v6(own6, other6, 6, ports(1, 2))), verdicts.drop);
     assert.equal(verdictOn(only4, v6(ownLocal, all6, 58, icmp6(133))), verdicts.next);
@@ -225,7 +225,7 @@ describe('frameFilter()', () => {
   });
 });
 
-test('ownFramesOnly() drops what a bridge sends everywhere for another', () => {
+test('ownFramesOnly() drops frames for others that a bridge floods', () => {
   const program = ownFramesOnly(mac);
   assert.equal(verdictOn(program, v4({}, { to: mac })), verdicts.next);
   assert.equal(verdictOn(program, v4({}, { to: 'ff:ff:ff:ff:ff:ff' })), verdicts.next);

@@ -57,7 +57,7 @@ const whatIsTaken =
   };
 
 describe('holdPorts()', () => {
-  test('refuses a port that a process of the host listens on, and says which process', async () => {
+  test('refuses a port on which a process of the host listens, and names the process', async () => {
     for (const host of ['0.0.0.0', '127.0.0.1', '::', '::1']) {
       const server = createServer().listen({ port: 0, host, ipv6Only: true }).unref();
       await once(server, 'listening');
@@ -78,7 +78,7 @@ describe('holdPorts()', () => {
     await once(socket, 'close');
   });
 
-  test('refuses a port that another pod has, of whichever podvm, by its name', async () => {
+  test('refuses a port that a pod of any podvm has, and names the pod', async () => {
     const hostPort = await freePort();
     for (const protocol of ['TCP', 'UDP', 'SCTP'] as const) {
       const port = { protocol, hostPort, containerPort: 80 };
@@ -91,7 +91,7 @@ describe('holdPorts()', () => {
     }
   });
 
-  test('keeps processes of the host from it, and gives it back', async () => {
+  test('reserves the port against processes of the host, and releases it', async () => {
     const hostPort = await freePort();
     const listens = async (host: string) => {
       const server = createServer();
@@ -111,7 +111,7 @@ describe('holdPorts()', () => {
     assert.equal(await listens('0.0.0.0'), true);
   });
 
-  test('leaves another address of the same port to others', async () => {
+  test('leaves other addresses of the same port free', async () => {
     const hostPort = await freePort();
     await using _one = await hold('one', { protocol: 'TCP', hostPort, containerPort: 80, hostIP: '127.0.0.1' });
     await using _two = await hold('two', { protocol: 'TCP', hostPort, containerPort: 80, hostIP: '127.0.0.2' });
@@ -127,7 +127,7 @@ describe('holdPorts()', () => {
     await using _now = await hold('late', { protocol: 'TCP', hostPort: free, containerPort: 80 });
   });
 
-  test('has nothing to hold on an address that the host does not have', async () => {
+  test('holds nothing at an address that the host does not have', async () => {
     await using _held = await hold('vip', { protocol: 'TCP', hostPort: 8080, containerPort: 80, hostIP: '192.0.2.77' });
   });
 });
@@ -139,13 +139,13 @@ describe('a held port', () => {
     await use(hostPort, held);
   };
 
-  test('resets who comes before the pod is connected', async () => {
+  test('resets connections before the pod is connected', async () => {
     await connected(async (hostPort) => {
       await assert.rejects(say('127.0.0.1', hostPort, 'hello\n'), { code: 'ECONNRESET' });
     }, 80);
   });
 
-  test('carries streams of 127.0.0.1 and ::1 to the pod, and each end of them', async () => {
+  test('carries streams of 127.0.0.1 and ::1 to the pod, with the end of each direction', async () => {
     await using pod = await openPod();
     await connected(async (hostPort, held) => {
       held.forward(['127.0.0.1']);
@@ -163,7 +163,7 @@ describe('a held port', () => {
     }, pod.port);
   });
 
-  test('carries much, both ways at once, whole', async () => {
+  test('carries large amounts of data in both directions at once, unchanged', async () => {
     await using pod = await openPod();
     await connected(async (hostPort, held) => {
       held.forward(['127.0.0.1']);
@@ -173,7 +173,7 @@ describe('a held port', () => {
     }, pod.port);
   });
 
-  test('tells the pod of a client that was reset, and clients that the port was given back', async () => {
+  test('resets the pod’s connection when a client is reset, and clients when the port is released', async () => {
     await using pod = await openPod();
     await connected(async (hostPort, held) => {
       held.forward(['127.0.0.1']);
@@ -190,7 +190,7 @@ describe('a held port', () => {
     }, pod.port);
   });
 
-  test('carries datagrams, and answers each peer', async () => {
+  test('carries datagrams, and returns the answers to each peer', async () => {
     const pod = createSocket('udp4').bind(0, '127.0.0.1');
     await once(pod, 'listening');
     pod.on('message', (bytes, { address, port }) => pod.send(`pod: ${bytes.toString()}`, port, address));

@@ -19,7 +19,7 @@ const listing = `-P PREROUTING ACCEPT
 `;
 
 describe('parsePortRules()', () => {
-  test('finds what leads to a pod, with its network and id, and not what nothing leads to', () => {
+  test('finds rules that lead to a pod, with its network and id, and ignores unreachable ones', () => {
     const podvm = { network: 'podvm', containerId: 'abc-1' };
     assert.deepEqual(parsePortRules(listing), [
       { protocol: 'TCP', port: 8080, address: undefined, ...podvm },
@@ -36,7 +36,7 @@ describe('clashingRule()', () => {
     clashingRule([{ protocol, hostPort, containerPort: 1, ...(hostIP === undefined ? {} : { hostIP }) }], rules, id)
       ?.rule;
 
-  test('finds the rule that would take the packets', () => {
+  test('finds the rule that would match the packets', () => {
     assert.equal(clash('TCP', 8080)?.containerId, 'abc-1');
     assert.equal(clash('TCP', 8080, '127.0.0.1')?.containerId, 'abc-1');
     assert.equal(clash('TCP', 8081)?.containerId, 'abc-1');
@@ -51,7 +51,7 @@ describe('clashingRule()', () => {
   });
 });
 
-test('addressOf() reads the addresses of /proc/net', () => {
+test('addressOf() reads addresses of /proc/net', () => {
   assert.equal(addressOf('0100007F'), '127.0.0.1');
   assert.equal(addressOf('00000000'), '0.0.0.0');
   assert.equal(addressOf('00000000000000000000000000000000'), '::');
