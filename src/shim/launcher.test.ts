@@ -27,14 +27,14 @@ const launch = async (...args: readonly string[]) =>
     env: { PATH: '/usr/bin:/bin', TTRPC_ADDRESS: '/run/containerd/containerd.sock.ttrpc' },
   });
 
-test('start prints only the address, and leaves what containerd and the daemon read later', async () => {
+test('start prints only the address, and writes the files that containerd and the daemon read later', async () => {
   const { code, stdout, stderr } = await launch('-namespace', 'k8s.io', '-id', 'x', 'start');
   assert.deepEqual([code, stdout, stderr], [0, `unix://${socket()}`, '']);
   assert.equal(await readFile(join(bundle, 'address'), 'utf8'), stdout);
   assert.equal(await readFile(join(bundle, 'podvm-events'), 'utf8'), '/run/containerd/containerd.sock.ttrpc');
 });
 
-test('delete tells that the task was killed, and -info what the runtime is', async () => {
+test('delete reports that the task was killed, and -info describes the runtime', async () => {
   await run('sh', ['-c', './launcher -id x delete >deleted; ./launcher -info >info'], { cwd: bundle });
   const deleted = fromBinary(DeleteResponseSchema, await readFile(join(bundle, 'deleted')));
   assert.equal(deleted.exitStatus, 137);
@@ -50,7 +50,7 @@ test('an unknown action is an error, with a message', async () => {
   assert.match(stderr, /podvm: unknown: explode/);
 });
 
-test('start waits until the daemon, which it asks, serves containerd', async () => {
+test('start waits until the daemon serves containerd', async () => {
   await mkdir(dirname(socket()));
   const starting = launch('start');
   const isWanted = async () => ((await isThere(`${socket()}.wanted`)) ? true : undefined);

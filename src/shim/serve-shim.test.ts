@@ -17,7 +17,7 @@ function streamsOf({ parts }: FakeShim, method: 'createContainer' | 'startExec')
   return call.params['stdio'] as { stdin: number; stdout: number; stderr: number };
 }
 
-test('a pod and its container go from create to delete, as containerd asks', async () => {
+test('a pod and its container pass all states from create to delete', async () => {
   await using shim = await openFakeShim();
   const { client } = shim;
   await shim.pod();
@@ -51,7 +51,7 @@ test('a pod and its container go from create to delete, as containerd asks', asy
   assert.deepEqual([...shim.parts.alive], []);
 });
 
-test('events come in order, and the one of lacking memory before the exit', async () => {
+test('events arrive in order, with the OOM event before the exit', async () => {
   await using shim = await openFakeShim();
   const { client } = shim;
   await shim.pod();
@@ -68,7 +68,7 @@ test('events come in order, and the one of lacking memory before the exit', asyn
   ]);
 });
 
-test('output reaches its FIFO, and ends there with the process; input comes from another', async () => {
+test('output reaches its FIFO, and ends with the process; input comes from another FIFO', async () => {
   await using shim = await openFakeShim();
   const io = await shim.io('box');
   await shim.pod();
@@ -127,7 +127,7 @@ test('a command runs in a container, with its own FIFOs, exit code and events', 
   await assert.rejects(client.call(verbs.state, ids, soon), { kind: 'notFound' });
 });
 
-test('what a machine cannot be is refused, in words that reach the user', async () => {
+test('what a machine does not support is refused, with a message for the user', async () => {
   await using shim = await openFakeShim();
   const { client } = shim;
   const namespaces = podSpec.linux.namespaces.filter(({ type }) => type !== 'network' && type !== 'pid');
@@ -152,7 +152,7 @@ test('what a machine cannot be is refused, in words that reach the user', async 
   assert.ok(await create('box-1', containerSpec), 'none of it keeps the id');
 });
 
-test('a container that cannot start is an error of its creation, and nothing stays', async () => {
+test('a container that cannot start fails at its creation, and leaves nothing', async () => {
   await using shim = await openFakeShim();
   await shim.pod();
   shim.parts.before = async (step) => {
@@ -177,7 +177,7 @@ test('the tasks of a pod share one measurement', async () => {
   await assert.rejects(client.call(verbs.stats, { id: 'box-2' }, soon), { kind: 'notFound' });
 });
 
-test('a pod whose bundle is gone ends, with its containers', async () => {
+test('a pod whose bundle is removed ends with its containers', async () => {
   await using shim = await openFakeShim();
   await shim.pod();
   await shim.container('box-1');
@@ -200,7 +200,7 @@ test('a machine that dies ends its container and its pod', async () => {
   for (const id of ['box-1', 'pod-1']) await client.call(verbs.delete, { id }, soon);
 });
 
-test('pods live on when the daemon is replaced: what containerd waits for comes, and output is whole', async () => {
+test('pods survive a replacement of the daemon: pending waits are answered, and output is complete', async () => {
   await using shim = await openFakeShim();
   const { client } = shim;
   const io = await shim.io('box');
@@ -239,7 +239,7 @@ test('pods live on when the daemon is replaced: what containerd waits for comes,
   assert.equal(shim.told.filter((topic) => topic === '/tasks/exit box-1').length, 1);
 });
 
-test('an exit while no daemon runs is told by the next one, and one that was told before is not', async () => {
+test('an exit while no daemon runs is reported by the next one, and a reported one is not repeated', async () => {
   await using shim = await openFakeShim();
   await shim.pod();
   const [told, untold] = [await shim.container('box-1'), await shim.container('box-2')];
@@ -256,7 +256,7 @@ test('an exit while no daemon runs is told by the next one, and one that was tol
   assert.equal(shim.told.filter((topic) => topic === '/tasks/exit box-1').length, 1);
 });
 
-test('a pod that containerd has given up meanwhile is removed', async () => {
+test('a pod that containerd has deleted meanwhile is removed', async () => {
   await using shim = await openFakeShim();
   await shim.pod();
   await shim.container('box-1');

@@ -12,7 +12,7 @@ import { silentLog } from '#host/log.ts';
 import { run } from '#host/run.ts';
 import { endKeeper, Keeper } from './keeper.ts';
 
-test('the keeper outlives the daemon, with FIFOs that know what they got, and ends when it is told to', async () => {
+test('the keeper outlives the daemon, counts the bytes of each FIFO, and ends on request', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-keeper-'));
   const socketPath = join(directory, 'shim.sock');
   const stdout = join(directory, 'stdout');
@@ -53,7 +53,7 @@ test('the keeper outlives the daemon, with FIFOs that know what they got, and en
   await rm(directory, { recursive: true });
 });
 
-test('a path that is no FIFO is refused', async () => {
+test('a path that is not a FIFO is refused', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-keeper-'));
   const socketPath = join(directory, 'shim.sock');
   using keeper = new Keeper({ socketPath, directory, clock: systemClock, log: silentLog });

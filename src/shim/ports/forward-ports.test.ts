@@ -9,7 +9,7 @@ const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->whe
    2: 0100007F:CE76 0100007F:1F90 08 00000000:00000004 00:00000000 00000000     0        0 9819400 3 00000000f9e36934
 `;
 
-test('portIn() finds the port that a redirected client asked for', () => {
+test('portIn() finds the original port of a redirected client', () => {
   assert.equal(portIn(table, 52_854), 8080);
   assert.equal(portIn(table, 1234), undefined);
   assert.equal(portIn(table, 1), 52_854); // the listener's own socket, which no client has

@@ -22,7 +22,7 @@ const container = (more: object = {}) => containerSpecOf(read({ ...containerSpec
 const pod = (more: object = {}, resolvConf?: string, cgroupParent?: string) =>
   sandboxSpecOf(read({ ...podSpec, ...more }), { id: 'pod-1', attempt: 2, resolvConf, cgroupParent });
 
-test('sandboxSpecOf() takes the netns, names, limits and resolver of the pod', () => {
+test('sandboxSpecOf() reads the netns, names, limits and resolver of the pod', () => {
   const spec = pod({}, 'nameserver 10.0.0.10\nsearch a.local b.local\noptions ndots:5\n# nameserver 1.1.1.1\n');
   assert.deepEqual([spec.namespace, spec.name, spec.uid, spec.attempt], ['default', 'web', 'u-1', 2]);
   assert.deepEqual([spec.network, spec.netns, spec.hostname], ['given', '/run/netns/cni-1', 'web-0']);
@@ -33,7 +33,7 @@ test('sandboxSpecOf() takes the netns, names, limits and resolver of the pod', (
   assert.deepEqual([spec.isKept, spec.keptFor], [true, 'containerd']);
 });
 
-test('a pod is in the cgroup in which containerd would make its sandbox, if the node has it', async () => {
+test('a pod is in the cgroup where containerd would make its sandbox, if it exists', async () => {
   const cgroupOf = (cgroupsPath: string) => podCgroupOf(read({ ...podSpec, linux: { ...podSpec.linux, cgroupsPath } }));
   assert.equal(await cgroupOf(''), undefined);
   assert.equal(await cgroupOf('/podvm-test-none/pod1/id'), undefined);
@@ -62,7 +62,7 @@ test('sandboxSpecOf() refuses each namespace of the host', () => {
   }
 });
 
-test('containerSpecOf() takes all that containerd has read of the image', async () => {
+test('containerSpecOf() uses everything that containerd has read from the image', async () => {
   const spec = await container();
   assert.deepEqual([spec.name, spec.attempt, spec.image], ['main', 3, 'docker.io/library/busybox:1']);
   assert.deepEqual(spec.command, ['sh', '-c', 'true']);
@@ -86,7 +86,7 @@ test('containerSpecOf() shares the pids of the pod, and refuses those of another
   await assert.rejects(container(pids('/proc/4194305/ns/pid')), { kind: 'unsupported' });
 });
 
-test('containerSpecOf() mounts what is of the pod, and leaves what the guest has itself', async () => {
+test('containerSpecOf() mounts the pod’s files, and leaves out mounts that the guest makes itself', async () => {
   const bind = (destination: string, source: string, ...options: readonly string[]) => ({
     ...{ destination, source },
     type: 'bind',
@@ -118,12 +118,12 @@ test('containerSpecOf() mounts what is of the pod, and leaves what the guest has
   await assert.rejects(container({ mounts: [cgroup2] }), { kind: 'unsupported', message: /type tmpfs at \/other/ });
 });
 
-test('containerSpecOf() knows a privileged container by its writable /sys', async () => {
+test('containerSpecOf() recognises a privileged container by its writable /sys', async () => {
   const mounts = [{ destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['nosuid', 'rw'] }];
   assert.equal((await container({ mounts })).security.privileged, true);
 });
 
-test('containerSpecOf() refuses names, devices and profiles that a machine cannot have', async () => {
+test('containerSpecOf() refuses names, devices and profiles that a machine does not support', async () => {
   const named = { annotations: { 'io.kubernetes.cri.container-name': '../x' } };
   await assert.rejects(container(named), { kind: 'invalid' });
   const devices = [{ path: '/dev/fuse', type: 'c', major: 10, minor: 229 }];
@@ -133,7 +133,7 @@ test('containerSpecOf() refuses names, devices and profiles that a machine canno
   await assert.rejects(confined('mine'), { kind: 'unsupported' });
 });
 
-test('resourcesOf() takes zero and negative limits for none', () => {
+test('resourcesOf() treats zero and negative limits as absent', () => {
   assert.deepEqual(resourcesOf(undefined), {});
   const none = { memory: { limit: -1 }, cpu: { quota: -1, period: 0, shares: 0 }, unified: {}, devices: [] };
   assert.deepEqual(resourcesOf(none), {});
@@ -154,7 +154,7 @@ test('snapshotDirectoriesOf() lists the layers of an overlay, topmost first', as
   await rm(directory, { recursive: true });
 });
 
-test('metricsOf() gives the figures that containerd reads', () => {
+test('metricsOf() returns the figures that containerd reads', () => {
   const figures = { pids: 3, cpuUsec: 1500.5, memoryBytes: 100, rssBytes: 40, inactiveFileBytes: 20, swapBytes: 0 };
   const { typeUrl, value } = metricsOf({ ...figures, pageFaults: 5, majorPageFaults: 1, memoryLimitBytes: 1000 });
   assert.equal(typeUrl, 'io.containerd.cgroups.v2.Metrics');

@@ -13,7 +13,7 @@ const anyFrame = fc.record(
   { noNullPrototype: true },
 );
 
-test('FrameReader reads what encodeFrame wrote, however it is cut', () => {
+test('FrameReader reads what encodeFrame() wrote, for any splitting of its bytes', () => {
   fc.assert(
     fc.property(fc.array(anyFrame), fc.array(fc.integer({ min: 1, max: 64 }), { minLength: 1 }), (frames, sizes) => {
       const bytes = Buffer.concat(frames.map(encodeFrame));
@@ -29,7 +29,7 @@ test('FrameReader reads what encodeFrame wrote, however it is cut', () => {
   );
 });
 
-test('FrameReader takes any bytes, or refuses them', () => {
+test('FrameReader accepts or refuses any bytes without other errors', () => {
   fc.assert(
     fc.property(fc.array(fc.uint8Array({ maxLength: 40 })), (chunks) => {
       const reader = new FrameReader();
@@ -42,7 +42,7 @@ test('FrameReader takes any bytes, or refuses them', () => {
   );
 });
 
-test('FrameReader takes a frame at the limit, and refuses a longer one by its header', () => {
+test('FrameReader accepts a frame at the limit, and refuses a longer one by its header', () => {
   const frame = { streamId: 1, type: frameTypes.request, payload: Buffer.alloc(maxPayloadBytes) };
   const bytes = encodeFrame(frame);
   assert.equal(new FrameReader().read(bytes)[0]?.payload.length, maxPayloadBytes);

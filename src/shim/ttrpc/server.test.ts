@@ -79,7 +79,7 @@ test('serveTtrpc() ends a call at its deadline, and when its caller disconnects'
   assert.equal(kindOf(await lost.promise), 'cancelled');
 });
 
-test('serveTtrpc() disconnects a client that sends something else, and serves the next', async () => {
+test('serveTtrpc() disconnects a client of another protocol, and serves the next', async () => {
   await using served = await serve({ state: () => Promise.resolve({ pid: 3 }) });
   const tooLong = Buffer.alloc(10);
   tooLong.writeUInt32BE(maxPayloadBytes + 1);
@@ -94,7 +94,7 @@ test('serveTtrpc() disconnects a client that sends something else, and serves th
   assert.equal((await served.client.call(Task.method.state, {}, soon)).pid, 3);
 });
 
-test('serveTtrpc() refuses a request that is no request, and an unknown method', async () => {
+test('serveTtrpc() refuses malformed requests and unknown methods', async () => {
   await using served = await serve({});
   const socket = connect(served.path);
   socket.write(encodeFrame({ streamId: 1, type: frameTypes.request, payload: Buffer.from([0xff, 0xff]) }));
