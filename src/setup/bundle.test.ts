@@ -46,7 +46,7 @@ async function openMachines() {
   return { root, target, file, [Symbol.asyncDispose]: () => work[Symbol.asyncDispose]() };
 }
 
-test('a bundle sets up another state directory, with all but the build root', async () => {
+test('a bundle sets up another state directory, with everything except the build root', async () => {
   await using machines = await openMachines();
   await makeBundle(optionsOf(machines.root), machines.file);
   const assets = await setUpFrom(optionsOf(machines.target), machines.file);
@@ -77,7 +77,7 @@ test('the same parts give the same bundle, which tar and sha256sum can check', a
   ]);
 });
 
-test('a bundle that is damaged anywhere is refused, and leaves nothing', async () => {
+test('a bundle damaged at any place is refused, and leaves nothing', async () => {
   await using machines = await openMachines();
   await makeBundle(optionsOf(machines.root), machines.file);
   const whole = await readFile(machines.file);
@@ -119,7 +119,7 @@ test('a bundle of another version is refused before it is unpacked', async () =>
   assert.deepEqual(await readdir(machines.target), ['release']);
 });
 
-test('a bundle needs a set-up, and a directory to write to', async () => {
+test('a bundle needs a set-up and a directory for its output', async () => {
   await using machines = await openMachines();
   await assert.rejects(makeBundle(optionsOf(machines.target), machines.file), { kind: 'failedPrecondition' });
   await assert.rejects(makeBundle(optionsOf(machines.root), '/nonexistent/bundle'), { kind: 'failedPrecondition' });

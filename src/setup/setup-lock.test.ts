@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { silentProgress } from './progress.ts';
 import { takeSetupLock } from './setup-lock.ts';
 
-test('takeSetupLock() leaves no file that other users can open and so lock, also where an earlier version has', async () => {
+test('takeSetupLock() leaves no file that other users can open and lock, even if an earlier version did', async () => {
   const root = await mkdtemp(join(tmpdir(), 'podvm-lock-'));
   try {
     await writeFile(join(root, 'setup.lock'), '', { mode: 0o644 });

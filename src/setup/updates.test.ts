@@ -48,7 +48,7 @@ const installed = {
   kernel: [binary('linux-image-6.12.118+deb13-amd64', '6.12.118-1')],
 };
 
-test('parts of the very versions that the archives have are the newest, and an upgrade has nothing to do', async () => {
+test('parts of the archives’ versions are the newest, and an upgrade has nothing to do', async () => {
   const findings = await compareParts(installed, newest, never);
   assert.deepEqual(
     findings.map(({ subject, verdict }) => [subject, verdict]),
@@ -62,7 +62,7 @@ test('parts of the very versions that the archives have are the newest, and an u
   assert.equal(isNewest(installed, newest), true);
 });
 
-test('older packages are named, security updates first, in the order of versions of dpkg', async () => {
+test('older packages are listed, security updates first, compared as dpkg does', async () => {
   const old = {
     sysroot: [
       binary('libslirp0', '4.8.0-1'),
@@ -86,7 +86,7 @@ test('older packages are named, security updates first, in the order of versions
   assert.equal(isNewest(old, newest), false);
 });
 
-test('a crun that only Debian has patched is reported as one that an upgrade does not bring', async () => {
+test('a crun that only Debian has patched is reported as not available by an upgrade', async () => {
   const findings = await compareParts(installed, { ...newest, crun: '1.21-1+deb13u1' }, never);
   const finding = findings.find(({ subject }) => subject === 'crun');
   assert.equal(finding?.verdict, 'older');
@@ -94,7 +94,7 @@ test('a crun that only Debian has patched is reported as one that an upgrade doe
   assert.doesNotMatch(finding?.fix ?? '', /--upgrade/);
 });
 
-test('an archive that went back is not older, and one with another library makes an upgrade', async () => {
+test('an older version in the archive is no update, and another library is an upgrade', async () => {
   const ahead = { ...installed, kernel: [binary('linux-image-6.13.1+deb13-amd64', '6.13.1-1')] };
   assert.ok((await compareParts(ahead, newest, never)).every(({ verdict }) => verdict === 'newest'));
   const more = [...newest.sysroot, { name: 'libnew1', version: '1', isSecurity: false }];
@@ -102,7 +102,7 @@ test('an archive that went back is not older, and one with another library makes
   assert.equal(await isLess('6.12.118-1', '6.12.118-1~bpo1', never), false);
 });
 
-test('an archive without what set-up needs is an error, and no news', () => {
+test('an archive without a required package is an error, not an update', () => {
   for (const lacking of ['sysroot', 'build-root', 'kernel', 'crun']) {
     const cut = answer.replace(new RegExp(`== ${lacking}\\n[^=]*`), `== ${lacking}\n`);
     assert.throws(
@@ -117,7 +117,7 @@ test('an archive without what set-up needs is an error, and no news', () => {
   );
 });
 
-test('a set-up without security archive is told, with what to do', () => {
+test('a set-up without a security archive is reported, with a fix', () => {
   const finding = securityFinding({ sources: [], aptOptions: [], hasSecurity: false });
   assert.equal(finding.verdict, 'missing');
   assert.match(finding.fix ?? '', /trixie-security/);
@@ -162,7 +162,7 @@ const outdated = JSON.stringify({
   valibot: { current: '1.5.0', wanted: '1.5.0', latest: '1.4.9', type: 'dependencies' },
 });
 
-test('Node and npm packages are told apart; those for development, and a registry that is behind, are no news', () => {
+test('Node and npm packages are distinguished; development packages and older registry versions are no updates', () => {
   assert.deepEqual(
     readOutdated(outdated).map(({ subject, verdict, detail }) => [subject, verdict, detail]),
     [
@@ -175,7 +175,7 @@ test('Node and npm packages are told apart; those for development, and a registr
   assert.equal(isLater('2.0.0-rc.1', '1.9.9'), false);
 });
 
-test('known vulnerabilities are named; an invalid answer is an error', () => {
+test('known vulnerabilities are listed; an invalid answer is an error', () => {
   const vulnerabilities = {
     ws: { name: 'ws', severity: 'high', range: '8.0.0 - 8.17.0', via: [], fixAvailable: true },
   };
@@ -191,7 +191,7 @@ test('known vulnerabilities are named; an invalid answer is an error', () => {
   );
 });
 
-test('a registry that cannot be reached makes both checks unknown, and says why', async () => {
+test('an unreachable registry makes both checks unknown, with the reason', async () => {
   await using repo = await mkdtempDisposable(join(tmpdir(), 'podvm-npm-'));
   const manifest = { name: 'x', version: '1.0.0', dependencies: { valibot: '1.5.0' } };
   await writeFile(join(repo.path, 'package.json'), JSON.stringify(manifest));
@@ -222,7 +222,7 @@ test('a registry that cannot be reached makes both checks unknown, and says why'
   assert.ok(missing.every(({ verdict }) => verdict === 'unknown'));
 });
 
-test('a host without npm, as one with the Debian package may be, is told how to get it', async () => {
+test('a host without npm, possible with the Debian package, is told how to install it', async () => {
   await using release = await mkdtempDisposable(join(tmpdir(), 'podvm-npm-'));
   await writeFile(join(release.path, 'npm-packages.json'), JSON.stringify({ packages: { '': {} } }));
   await symlink('/usr/bin/setpriv', join(release.path, 'setpriv'));
@@ -249,12 +249,12 @@ test('a release asks npm only for advisories about what is bundled in it', async
   assert.match(finding?.detail ?? '', /^could not be checked: .*ECONNREFUSED/);
 });
 
-test('describeOutdated() counts what it does not name', () => {
+test('describeOutdated() counts the packages that it does not list', () => {
   const many = Array.from({ length: 9 }, (_, at) => ({ name: `p${at}`, from: '1', to: '2', isSecurity: at === 8 }));
   assert.match(describeOutdated(many), /^older than the archives have: p8 1 -> 2 \(security\), p0 .*, and 3 more$/);
 });
 
-test('package records are read from what apt prints, and from a copyright file', () => {
+test('package records are read from apt’s output and from a copyright file', () => {
   const stanza = 'Package: a\nSource: b\nVersion: 1:2-3\nArchitecture: all\nDescription: x\nSHA256: ' + 'c'.repeat(64);
   assert.deepEqual(parseStanzas(`${stanza}\n\nPackage: torn\n\n`), [
     { name: 'a', version: '1:2-3', architecture: 'all', sha256: 'c'.repeat(64) },
