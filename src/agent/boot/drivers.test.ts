@@ -51,7 +51,7 @@ const opened = [
   '/proc/sys/kernel/modprobe=/bin/podvm-modprobe',
 ];
 
-test('use() has the kernel insist on signatures in a pod’s machine, unless the pod wants it open', () => {
+test('use() makes the kernel require signatures, unless the pod has open kernel modules', () => {
   for (const [mode, expected] of [['sealed', [signaturesOnly]] as const, ['open', []] as const]) {
     const { done, drivers } = guest();
     drivers.use(mode);
@@ -59,14 +59,14 @@ test('use() has the kernel insist on signatures in a pod’s machine, unless the
   }
 });
 
-test('beforeContainer() leaves a machine alone whose containers need no modules', async () => {
+test('beforeContainer() changes nothing for containers that need no modules', async () => {
   const { done, drivers } = guest();
   await drivers.beforeContainer({}, { hasOwnUsers: false });
   await drivers.beforeStart();
   assert.deepEqual(done, []);
 });
 
-test('beforeContainer() answers the kernel from the disk, once, and loads what the kernel never asks for', async () => {
+test('beforeContainer() starts to serve the kernel’s requests once, and loads what the kernel never requests', async () => {
   const { done, drivers } = guest();
   for (let count = 0; count < 2; count += 1) {
     await drivers.beforeContainer({ modulesDisk: 'modules' }, { hasOwnUsers: false });
@@ -75,20 +75,20 @@ test('beforeContainer() answers the kernel from the disk, once, and loads what t
   assert.deepEqual(done, [...opened, 'x_tables.ko', 'ip_tables.ko', 'ip6_tables.ko']);
 });
 
-test('beforeContainer() makes the device there that a container with users of its own is given', async () => {
+test('beforeContainer() makes the device for a container with a user namespace', async () => {
   const { done, drivers } = guest();
   await drivers.beforeContainer({ modulesDisk: 'modules' }, { hasOwnUsers: true });
   assert.ok(done.includes('tun.ko'));
   assert.equal(done.at(-1), 'chmod 666 /dev/net/tun');
 });
 
-test('beforeContainer() tells of a machine that cannot have modules, and lets the container be', async () => {
+test('beforeContainer() reports a machine that cannot have modules, and does not fail', async () => {
   const { done, drivers } = guest({ hasDisk: false });
   await drivers.beforeContainer({ modulesDisk: 'modules' }, { hasOwnUsers: false });
   assert.deepEqual(done, ['kernel modules cannot be loaded on demand here: no disk']);
 });
 
-test('load() loads what a pod asks for, and tells of what it cannot', () => {
+test('load() loads what a pod asks for, and reports what it cannot load', () => {
   const { done, drivers } = guest();
   drivers.load('sctp');
   drivers.load('bridge');

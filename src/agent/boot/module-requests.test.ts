@@ -44,7 +44,7 @@ function kernel() {
   return { parts, connect, speak, answers };
 }
 
-test('a helper is answered once it has said its name, in parts or whole', async () => {
+test('a helper gets an answer once it has sent its name, in parts or whole', async () => {
   const { parts, connect, speak, answers } = kernel();
   const asked: string[] = [];
   new ModuleRequests(parts, async (name) => asked.push(name) === 1).start();
@@ -56,7 +56,7 @@ test('a helper is answered once it has said its name, in parts or whole', async 
   assert.deepEqual(answers, [`${first} +`, `${first} end`, `${second} end`]);
 });
 
-test('a helper that says too much is heard no longer, and 65 of them at a time are one too many', async () => {
+test('a helper that sends too much is disconnected, and so is the 65th at a time', async () => {
   const { parts, connect, speak, answers } = kernel();
   new ModuleRequests(parts, async (name) => assert.fail(name)).start();
   const long = connect('x'.repeat(65), 'y');

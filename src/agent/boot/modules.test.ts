@@ -26,7 +26,7 @@ function parts(fails: Readonly<Record<string, string>> = {}) {
 }
 
 describe('Modules', () => {
-  it('load() passes the kernel’s refusal on, and tries again the next time', () => {
+  it('load() throws the kernel’s refusal, and retries the next time', () => {
     const kernel = parts({ '/lib/modules/a.ko': 'ENOEXEC' });
     const modules = new Modules(kernel);
     assert.throws(() => modules.load('b'), /ENOEXEC/);
@@ -34,21 +34,21 @@ describe('Modules', () => {
     assert.deepEqual(kernel.loaded, []);
   });
 
-  it('load() does not mind missing hardware', () => {
+  it('load() ignores missing hardware', () => {
     assert.equal(new Modules(parts({ '/lib/modules/a.ko': 'ENODEV' })).load('a'), false);
   });
 
-  it('load() takes an unknown name to be built in', () => {
+  it('load() treats an unknown name as built in', () => {
     const kernel = parts();
     assert.equal(new Modules(kernel).load('virtio_ring'), false);
     assert.deepEqual(kernel.loaded, []);
   });
 
-  it('load() ends when the list goes in a circle', () => {
+  it('load() ends for a circular list', () => {
     assert.equal(new Modules(parts()).load('x'), true);
   });
 
-  it('load() loads what a module needs first, and everything once', () => {
+  it('load() loads dependencies first, and every module once', () => {
     const kernel = parts();
     const modules = new Modules(kernel);
     modules.load('c-c');
@@ -56,7 +56,7 @@ describe('Modules', () => {
     assert.deepEqual(kernel.loaded, ['/lib/modules/a.ko', '/lib/modules/b.ko', '/lib/modules/c-c.ko.xz']);
   });
 
-  it('bootNames keeps the order of the list', () => {
+  it('bootNames has the order of the list', () => {
     assert.deepEqual(new Modules(parts()).bootNames, ['a', 'b']);
   });
 });

@@ -39,7 +39,7 @@ function guest({ refused = {}, busy = 0 }: { refused?: Readonly<Record<string, n
   return { modules, inserted, warned };
 }
 
-test('load() loads what a name needs first, and everything once, also for those who ask at a time', async () => {
+test('load() loads dependencies first, and every module once, also for concurrent calls', async () => {
   const { modules, inserted } = guest();
   assert.deepEqual(
     await Promise.all([modules.load('nft-ct'), modules.load('nf_tables'), modules.load('nft-expr-ct')]),
@@ -54,14 +54,14 @@ test('load() loads all that has an alias', async () => {
   assert.deepEqual(inserted, ['sha_a.ko', 'sha_b.ko']);
 });
 
-test('load() loads nothing that the list has not, whatever it is called', async () => {
+test('load() loads nothing that is not on the list', async () => {
   const { modules, inserted } = guest();
   for (const name of ['', 'vcan', 'nft', 'nft_ct nft_ct.ko', 'nft_ct\n', '../x', 'x'.repeat(65), 'module', 'é'])
     assert.equal(await modules.load(name), false, name);
   assert.deepEqual(inserted, []);
 });
 
-test('load() tells of what the kernel refuses, loads nothing on top of it, and tries again the next time', async () => {
+test('load() reports a module that the kernel refuses, loads none that need it, and retries the next time', async () => {
   const { modules, inserted, warned } = guest({ refused: { 'nf_tables.ko': 129 } });
   assert.equal(await modules.load('nft_ct'), false);
   assert.deepEqual(warned, ['the kernel refuses the module nf_tables: error 129']);
@@ -69,7 +69,7 @@ test('load() tells of what the kernel refuses, loads nothing on top of it, and t
   assert.deepEqual(inserted, ['nfnetlink.ko', 'nf_tables.ko', 'nf_tables.ko']);
 });
 
-test('load() waits while as many are loaded as can be', async () => {
+test('load() waits while the maximum number of modules is being loaded', async () => {
   const { modules, inserted } = guest({ busy: 3 });
   assert.equal(await modules.load('sha_a'), true);
   assert.deepEqual(inserted, ['sha_a.ko']);

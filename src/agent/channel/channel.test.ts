@@ -66,7 +66,7 @@ function awaitHost(onCall: (call: CallMessage) => void = () => assert.fail('not 
 }
 
 describe('Channel.tell() while the host is away', () => {
-  it('keeps events in order, and not too many', () => {
+  it('keeps events in order, up to a limit', () => {
     const { channel, heard, greet } = awaitHost();
     for (let n = 0; n < limits.maxQueuedEvents + 10; n += 1) channel.tell({ kind: 'log', level: 'info', text: `${n}` });
     greet();
@@ -75,7 +75,7 @@ describe('Channel.tell() while the host is away', () => {
     assert.equal(last?.kind === 'log' ? String(last.text) : last, `${limits.maxQueuedEvents + 9}`);
   });
 
-  it('never drops an exit, whatever else there is to tell', () => {
+  it('never drops an exit, however many other events there are', () => {
     const { channel, heard, greet } = awaitHost();
     channel.tell(exited('first'));
     for (let n = 0; n < limits.maxQueuedEvents + 10; n += 1) channel.tell(killed);
@@ -100,7 +100,7 @@ describe('a call in parts', () => {
   const callOf = (id: number, params: unknown) =>
     Buffer.from(JSON.stringify({ t: 'call', id, method: 'ping', params }));
 
-  it('is put together, cut anywhere, and the next one stands for itself', () => {
+  it('is assembled for any splitting, and the next one is separate', () => {
     const calls: CallMessage[] = [];
     const { greet, say } = awaitHost((call) => calls.push(call));
     greet();
@@ -118,7 +118,7 @@ describe('a call in parts', () => {
     }
   });
 
-  it('of more than the limit is passed over, as is one whose connection has ended; both are forgotten', () => {
+  it('above the limit, or whose connection has ended, is skipped and freed', () => {
     const calls: CallMessage[] = [];
     const { greet, say } = awaitHost((call) => calls.push(call));
     greet();

@@ -50,14 +50,14 @@ const devicesOf = (privileged: boolean, capabilities: readonly string[]) => {
   return containerDevices(files, disks, { params, user, users: undefined });
 };
 
-test('containerDevices() gives a container that administers the network /dev/net/tun, and others nothing', () => {
+test('containerDevices() gives only containers with CAP_NET_ADMIN /dev/net/tun', () => {
   assert.deepEqual(devicesOf(false, ['CAP_NET_RAW']), { nodes: [], rules: [{ allow: false, access: 'rwm' }] });
   const { nodes, rules } = devicesOf(false, ['CAP_NET_ADMIN']);
   assert.deepEqual(nodes, [{ path: '/dev/net/tun', type: 'c', major: 10, minor: 200, fileMode: 0o666 }]);
   assert.deepEqual(rules[1], { allow: true, type: 'c', major: 10, minor: 200, access: 'rwm' });
 });
 
-test('containerDevices() gives a privileged container all but the channel, those in directories too', () => {
+test('containerDevices() gives a privileged container all devices except the channel, including those in directories', () => {
   const { nodes, rules } = devicesOf(true, ['CAP_NET_ADMIN']);
   assert.deepEqual(nodes.map(({ path }) => path).sort(), ['/dev/input/mice', '/dev/net/tun', '/dev/null', '/dev/sda']);
   assert.deepEqual(rules.at(-1), { allow: false, type: 'c', major: 240, access: 'rwm' });

@@ -99,7 +99,7 @@ const entry: Entry = {
 /** Descriptors that stay open: the socket for requests. */
 const kept = ['reports'];
 
-it('enter() hands over the plan in the order of enter-plan.c, and starts its helper once', async () => {
+it('enter() sends the plan in the order of enter-plan.c, and starts its helper once', async () => {
   const { entrance, opened, started, plans } = fakeEngine(() => ['p42']);
   for (const _ of [1, 2]) assert.deepEqual(await entrance.enter(entry, [-1, 1, 2]), { pid: 42, terminal: -1 });
   const words = ['0', '1', '2', '3,4', '0,5,-1', '', '1', '1', '2', '7,10,20', '0', '0', '0', '/tmp', '1', '2'];
@@ -117,7 +117,7 @@ it('enter() starts another helper when its helper has ended', async () => {
   assert.deepEqual([...opened.values()], kept);
 });
 
-it('enter() tells why a command cannot run, and keeps no terminal of it', async () => {
+it('enter() reports why a command cannot run, and closes its terminal', async () => {
   const why = 'executable file `x` not found in $PATH: No such file or directory';
   const { entrance, opened } = fakeEngine(() => ['p42', 't', `!ENOENT ${why}`]);
   await assert.rejects(entrance.enter(entry, [-1, -1, -1]), {
@@ -132,7 +132,7 @@ it('enter() fails when its helper ends before it has made the process', async ()
   await assert.rejects(entrance.enter(entry, [-1, -1, -1]), { message: /its process was not made/ });
 });
 
-it('enter() takes the cgroup of the first process when the container has divided its own', async () => {
+it('enter() uses the first process’s cgroup when the container has divided its own', async () => {
   const seen: string[] = [];
   const { entrance } = fakeEngine((cgroup) => {
     seen.push(cgroup);

@@ -27,7 +27,7 @@ function files(all: Readonly<Record<string, string>>) {
   };
 }
 
-test('measureCgroup() tells what the kernel counts, in a form that the host takes', () => {
+test('measureCgroup() returns the kernel’s figures in a form that the host accepts', () => {
   const at = `${cgroupRoot}/pod/c`;
   const parts = files({
     [`${at}/memory.current`]: '100\n',
@@ -60,14 +60,14 @@ test('measureCgroup() tells what the kernel counts, in a form that the host take
   assert.equal(found.devices[0]?.name, 'sda');
 });
 
-test('measureCgroup() of one that is gone has no figures, which is no error', () => {
+test('measureCgroup() returns no figures for a removed cgroup, without an error', () => {
   const parts = files({});
   const found = measureCgroup(parts, new Cgroups(parts), '/pod/gone');
   assert.deepEqual(v.parse(metrics, found), found);
   assert.deepEqual([found.memoryBytes, found.devices, found.pressure, found.pidsLimit], [0, [], undefined, undefined]);
 });
 
-test('pidsBelow() also finds processes in cgroups that a container has made, and gives up on very many', () => {
+test('pidsBelow() also finds processes in cgroups made by a container, and stops at a limit', () => {
   const at = `${cgroupRoot}/pod/c`;
   const few = {
     [`${at}/cgroup.procs`]: '1\n2\n',
@@ -81,7 +81,7 @@ test('pidsBelow() also finds processes in cgroups that a container has made, and
   assert.deepEqual(new Cgroups(files({})).pidsBelow('/pod/gone'), []);
 });
 
-test('parseDevices() takes devices that have been used and still have a name', () => {
+test('parseDevices() returns devices that were used and have a name', () => {
   const text =
     '8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n8:16\n8:32 rbytes=9 wbytes=0 rios=1 wios=0\n253:0 cost=1\n';
   const names: Readonly<Record<string, string>> = { '8:0': 'sda', '8:16': 'sdb', '253:0': 'dm-0' };
@@ -91,7 +91,7 @@ test('parseDevices() takes devices that have been used and still have a name', (
   );
 });
 
-test('withDisk() adds what the disk has done as a whole, if it is still there', () => {
+test('withDisk() adds the totals of the disk, if it still exists', () => {
   const [device] = parseDevices('8:0 rbytes=1 wbytes=2 rios=3 wios=4\n', () => 'sda');
   assert.ok(device);
   const text =
@@ -102,7 +102,7 @@ test('withDisk() adds what the disk has done as a whole, if it is still there', 
   assert.equal(parseDisk('1 2 3\n'), undefined);
 });
 
-test('parsePressure() tells nothing of what the kernel does not count', () => {
+test('parsePressure() omits what the kernel does not count', () => {
   assert.equal(parsePressure(''), undefined);
   assert.equal(parsePressure('some avg10=0.00 total=1\n'), undefined);
 });

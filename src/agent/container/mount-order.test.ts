@@ -7,7 +7,7 @@ const mount = (destination: string, source = destination) => ({ destination, typ
 const places = (destinations: readonly string[]) =>
   parentsFirst(destinations.map((destination) => mount(destination))).map(({ destination }) => destination);
 
-test('parentsFirst() mounts a directory before what lies below it, however it is written', () => {
+test('parentsFirst() mounts a directory before what is below it, in any spelling', () => {
   assert.deepEqual(places(['/etc/hosts', '/etc/ssl/certs', '/etc/ssl/', '//etc/.', '/']), [
     '/',
     '/etc',
@@ -24,7 +24,7 @@ test('parentsFirst() leaves the later of two mounts at one path on top', () => {
   assert.deepEqual(sources, ['2', '1', '3']);
 });
 
-test('parentsFirst() keeps every mount, and no mount before one above it, in any order', () => {
+test('parentsFirst() keeps every mount, each after its parents, for any order', () => {
   const name = fc.constantFrom('a', 'b', 'etc', '.', '');
   const path = fc.array(name, { minLength: 1, maxLength: 5 }).map((names) => `/${names.join('/')}`);
   fc.assert(
@@ -38,12 +38,12 @@ test('parentsFirst() keeps every mount, and no mount before one above it, in any
   );
 });
 
-test('cleanPath() resolves what it can without looking', () => {
+test('cleanPath() resolves a path without reading the file system', () => {
   assert.equal(cleanPath('/a/../../b/./c//'), '/b/c');
   assert.equal(cleanPath('/'), '/');
 });
 
-test('notReplaced() leaves out a mount of the system that the container brings itself', () => {
+test('notReplaced() leaves out system mounts that the container replaces', () => {
   const system = ['/proc', '/dev', '/dev/pts', '/dev/shm', '/sys'].map((destination) => mount(destination));
   const left = (own: string[]) =>
     notReplaced(

@@ -39,7 +39,7 @@ function proc(processes: Readonly<Record<number, Process>>, limitsText = '') {
   };
 }
 
-test('measureProcesses() counts states, descriptors and sockets, whatever a command calls itself', () => {
+test('measureProcesses() counts states, descriptors and sockets for any command name', () => {
   const { parts } = proc({
     7: { stat: '7 (a) R (b)) S 1 7', fds: ['/dev/null', 'socket:[1]', 'pipe:[2]'] },
     8: { stat: '8 (x) R 1 8', fds: ['socket:[3]'] },
@@ -53,7 +53,7 @@ test('measureProcesses() counts states, descriptors and sockets, whatever a comm
   });
 });
 
-test('measureProcesses() goes on when a process ends while it is looked at', () => {
+test('measureProcesses() continues when a process ends during the measurement', () => {
   const { parts } = proc({
     7: { stat: '7 (a) S 1', fds: ['socket:[1]'], ends: true },
     9: { stat: '9 (b) S 1', fds: ['socket:[2]'] },
@@ -63,7 +63,7 @@ test('measureProcesses() goes on when a process ends while it is looked at', () 
   assert.equal(found.states.sleeping, 2);
 });
 
-test('measureProcesses() lists no process with more descriptors than it may look at, and does not guess', () => {
+test('measureProcesses() omits a process with more descriptors than it may read, and does not estimate', () => {
   const fds = Array.from({ length: limits.maxCountedDescriptors + 1 }, () => 'socket:[1]');
   const { parts, listed } = proc({ 7: { stat: '7 (a) S 1', fds }, 8: { stat: '8 (b) S 1', fds: ['socket:[9]'] } });
   const found = measureProcesses(parts, [7, 8]);
@@ -72,14 +72,14 @@ test('measureProcesses() lists no process with more descriptors than it may look
   assert.deepEqual(listed, []);
 });
 
-test('measureProcesses() looks at as many processes as it may, and at none of more', () => {
+test('measureProcesses() reads up to its limit of processes, and none if there are more', () => {
   const pids = Array.from({ length: limits.maxCountedProcesses }, (_, at) => at + 1);
   assert.equal(measureProcesses(proc({}).parts, pids)?.processes, limits.maxCountedProcesses);
   assert.equal(measureProcesses(proc({}).parts, [...pids, 9999]), undefined);
   assert.equal(measureProcesses(proc({}).parts, undefined), undefined);
 });
 
-test('softLimitsOf() names limits as the kernel does, and leaves out what is unlimited', () => {
+test('softLimitsOf() uses the kernel’s names, and omits unlimited resources', () => {
   const text = [
     'Limit                     Soft Limit           Hard Limit           Units     ',
     'Max cpu time              unlimited            unlimited            seconds   ',

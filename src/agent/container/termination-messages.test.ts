@@ -77,7 +77,7 @@ function guest(queueLength = Infinity) {
   };
 }
 
-test('watch() tells what a container has written a moment after it wrote, and waits without a timer', () => {
+test('watch() reports what a container wrote shortly afterwards, and waits without a timer', () => {
   const { messages, timers, ...it } = guest();
   messages.watch('a', '/a');
   assert.deepEqual([it.told(), timers.length], [[], 0]);
@@ -88,7 +88,7 @@ test('watch() tells what a container has written a moment after it wrote, and wa
   assert.deepEqual(it.told(), [['a', 'why']]);
 });
 
-test('watch() looks at most five times a second at what is written to without end, and misses no last word', () => {
+test('watch() reads an endlessly written log at most five times a second, and misses no last text', () => {
   const it = guest();
   it.messages.watch('a', '/a');
   let ms = 0;
@@ -106,7 +106,7 @@ test('watch() looks at most five times a second at what is written to without en
   assert.deepEqual(it.told(), [['a', 'last']]);
 });
 
-test('watch() tells of no container but those that wrote, nor of one that is forgotten', () => {
+test('watch() reports only containers that wrote, and no removed ones', () => {
   const it = guest();
   for (const id of ['a', 'b', 'c']) it.messages.watch(id, `/${id}`);
   it.write('/b', 'b');
@@ -116,7 +116,7 @@ test('watch() tells of no container but those that wrote, nor of one that is for
   assert.deepEqual(it.told(), [['b', 'b']]);
 });
 
-test('watch() finds what one container wrote behind the flood of another, dropped by the kernel or not', () => {
+test('watch() finds one container’s text despite another’s flood, even if the kernel drops events', () => {
   for (const queueLength of [Infinity, 2]) {
     const it = guest(queueLength);
     it.messages.watch('loud', '/loud');
@@ -132,7 +132,7 @@ test('watch() finds what one container wrote behind the flood of another, droppe
   }
 });
 
-test('watch() tells the start of what is too long', () => {
+test('watch() reports the start of a text that is too long', () => {
   const it = guest();
   it.messages.watch('a', '/a');
   it.write('/a', 'x'.repeat(limits.maxTerminationBytes + 1));
@@ -140,7 +140,7 @@ test('watch() tells the start of what is too long', () => {
   assert.deepEqual(it.told(), [['a', 'x'.repeat(limits.maxTerminationBytes)]]);
 });
 
-test('watch() goes on after a log that cannot be read', () => {
+test('watch() continues after a log that cannot be read', () => {
   const it = guest();
   it.messages.watch('a', '/a');
   it.write('/a', 'lost');
@@ -152,7 +152,7 @@ test('watch() goes on after a log that cannot be read', () => {
   assert.deepEqual(it.told(), [['a', 'back']]);
 });
 
-test('watch() warns, and does not fail, where the kernel has no watch to give', () => {
+test('watch() warns, and does not fail, when the kernel’s watches are exhausted', () => {
   const it = guest();
   it.parts.watchFile = () => {
     throw new Error('Cannot watch /a: ENOSPC');

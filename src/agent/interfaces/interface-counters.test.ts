@@ -16,7 +16,7 @@ const counters = {
   txDropped: 8,
 };
 
-test('parseInterfaces() tells each interface but loopback, and a name with other letters not at all', () => {
+test('parseInterfaces() returns all interfaces except loopback and those with unusual names', () => {
   const text = head + ['lo', 'eth0', 'net1.7', 'a b', 'x€', 'eth0'].map(line).join('');
   assert.deepEqual(
     parseInterfaces(text).map(({ name }) => name),
@@ -25,11 +25,11 @@ test('parseInterfaces() tells each interface but loopback, and a name with other
   assert.deepEqual(parseInterfaces(head + line('eth0')), [{ name: 'eth0', ...counters }]);
 });
 
-test('parseInterfaces() does not take a line that was cut off', () => {
+test('parseInterfaces() ignores a truncated line', () => {
   assert.deepEqual(parseInterfaces(head + line('eth0').slice(0, 20)), []);
 });
 
-test('interfaceCounters() reads no more of a long table than it tells of', () => {
+test('interfaceCounters() reads no more of a long table than it returns', () => {
   const names = Array.from({ length: 5000 }, (_, at) => `veth${at}`);
   const table = Buffer.from(head + [...['lo', 'eth0'], ...names].map(line).join(''));
   let at = 0;

@@ -32,22 +32,22 @@ function kernel(ports: Readonly<Record<string, string>>, shownAfterLooks = 0) {
 }
 
 describe('findPort()', () => {
-  it('finds nothing when no port has that name', () => {
+  it('returns undefined when no port has that name', () => {
     assert.equal(findPort(kernel({ vport0p1: 'podvm.agent2' }), 'podvm.agent'), undefined);
   });
 
-  it('finds a port by its name and not by its number', () => {
+  it('finds a port by name, not by number', () => {
     const ports = { vport0p1: 'volume', vport0p2: 'podvm.agent' };
     assert.equal(findPort(kernel(ports), 'podvm.agent'), '/dev/vport0p2');
   });
 });
 
 describe('openPort()', () => {
-  it('gives up after its time', async () => {
+  it('fails after its time limit', async () => {
     await assert.rejects(openPort(kernel({}), 'podvm.agent', 100), /missing after 100 ms/);
   });
 
-  it('waits for a port that the kernel shows late', async () => {
+  it('waits for a port that appears late', async () => {
     assert.equal(await openPort(kernel({ vport0p7: 'podvm.agent' }, 5), 'podvm.agent', 100), 7);
   });
 });

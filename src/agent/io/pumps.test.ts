@@ -63,7 +63,7 @@ function host(pump: OutputPump) {
 
 const output = Buffer.from(Array.from({ length: 400_000 }, (_, n) => n % 251));
 
-test('a host that takes over is sent what the one before it had not acknowledged, then the rest, then the end', () => {
+test('a host that takes over receives what the previous one had not acknowledged, then the rest and the end', () => {
   const process = writing(output);
   const first = host(process.pump);
   process.pump.attach(first.stream);
@@ -110,7 +110,7 @@ function framesSentAgain(pump: OutputPump): readonly number[] {
   return frames;
 }
 
-test('a frame that is sent again is no larger than any other', () => {
+test('a repeated frame is no larger than others', () => {
   const process = writing(output);
   const first = host(process.pump);
   process.pump.attach(first.stream);
@@ -121,7 +121,7 @@ test('a frame that is sent again is no larger than any other', () => {
   assert.ok(frames.every((length) => length <= headerBytes + limits.maxDataBytes));
 });
 
-test('lines that were sent one by one are sent again together', () => {
+test('lines that were sent one by one are repeated together', () => {
   const process = writing(output.subarray(0, 5000), 10);
   const first = host(process.pump);
   process.pump.attach(first.stream);
@@ -129,7 +129,7 @@ test('lines that were sent one by one are sent again together', () => {
   assert.deepEqual(framesSentAgain(process.pump), [headerBytes + 5000, headerBytes]);
 });
 
-test('a closed container sends nothing again', () => {
+test('a closed container repeats nothing', () => {
   const process = writing(output);
   const first = host(process.pump);
   process.pump.attach(first.stream);

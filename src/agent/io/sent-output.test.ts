@@ -20,7 +20,7 @@ test('output that was not acknowledged is sent again, from any byte', () => {
   assert.equal(textOf(output.after(9)), '');
 });
 
-test('output that was acknowledged, or is before the byte asked for, is not kept', () => {
+test('output that was acknowledged, or precedes the requested byte, is not kept', () => {
   const output = sent('abc', 'def');
   output.acknowledge(4);
   assert.throws(() => output.check(3), kind('exhausted'));
@@ -28,7 +28,7 @@ test('output that was acknowledged, or is before the byte asked for, is not kept
   assert.throws(() => output.after(4), kind('exhausted'));
 });
 
-test('more than was sent is refused, and more acknowledged than was sent counts as all of it', () => {
+test('an offset beyond what was sent is refused, and an acknowledgement beyond it counts as all', () => {
   const output = sent('abc');
   assert.throws(() => output.after(4), kind('invalid'));
   output.acknowledge(1000);
@@ -37,7 +37,7 @@ test('more than was sent is refused, and more acknowledged than was sent counts 
   assert.equal(textOf(output.after(3)), 'def');
 });
 
-test('a reader that only wants new output, and bytes that were sent nowhere, advance the offset', () => {
+test('a reader of new output only, and bytes that were not sent, advance the offset', () => {
   const output = sent('abc');
   assert.equal(textOf(output.after(undefined)), '');
   output.skip(2);

@@ -16,7 +16,7 @@ function clock() {
   return { waits, setTimer };
 }
 
-it('runAside() returns the errno, and starts again while too many are under way', async () => {
+it('runAside() returns the errno, and retries while too many processes run', async () => {
   const timers = clock();
   const pids = [0, 0, 42];
   const start = () => pids.shift() ?? assert.fail('started twice');
@@ -24,7 +24,7 @@ it('runAside() returns the errno, and starts again while too many are under way'
   assert.equal(timers.waits.length, 2);
 });
 
-it('runAside() takes a process that a signal ended for a call that failed', async () => {
+it('runAside() treats a process that a signal ended as a failed call', async () => {
   const killed = childrenThatExit({ code: undefined, signal: 9 });
   assert.notEqual(await runAside(clock(), killed, () => 42), 0);
 });

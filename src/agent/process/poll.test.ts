@@ -12,14 +12,14 @@ function timers() {
   return { pauses, setTimer };
 }
 
-it('poll() gives what it finds, and looks once more after its last pause', async () => {
+it('poll() returns what it finds, and looks once more after its last pause', async () => {
   const clock = timers();
   const found = [undefined, undefined, 'late'];
   assert.equal(await poll(clock, () => found.shift(), { everyMs: 5, forMs: 10 }), 'late');
   assert.deepEqual(clock.pauses, [5, 5]);
 });
 
-it('poll() gives up after its pauses, whatever the clock says', async () => {
+it('poll() fails after its pauses, independent of the clock', async () => {
   const clock = timers();
   assert.equal(await poll(clock, () => undefined, { everyMs: 5, forMs: 10 }), undefined);
   assert.deepEqual(clock.pauses, [5, 5]);

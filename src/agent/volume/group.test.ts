@@ -38,7 +38,7 @@ function tree(entries: Readonly<Record<string, readonly [FileKind, number, numbe
   };
 }
 
-test('giveToGroup() gives all of a tree to the group, its root last, and follows no symlink', async () => {
+test('giveToGroup() changes the group of a whole tree, its root last, and follows no symlink', async () => {
   const { parts, shown, order } = tree({
     '/v': ['directory', 0o755, 0],
     '/v/d': ['directory', 0o700, 0],
@@ -50,7 +50,7 @@ test('giveToGroup() gives all of a tree to the group, its root last, and follows
   assert.equal(order.at(-1), '/v');
 });
 
-test('giveToGroup() leaves a tree alone whose root is the group’s already', async () => {
+test('giveToGroup() skips a tree whose root already has the group', async () => {
   const { parts, shown } = tree({ '/v': ['directory', 0o2775, 42], '/v/f': ['file', 0o600, 7] });
   await giveToGroup(parts, '/v', 42);
   assert.equal(shown()['/v/f'], '7 600');

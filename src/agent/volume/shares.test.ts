@@ -59,13 +59,13 @@ function guest({ portAtMs, lookedAfterMs }: { readonly portAtMs: number; readonl
 
 const volume = { name: 'host_1', kind: 'share', port: 'host-1' } as const;
 
-test('attach() waits for a port and a file server that a busy host runs late, as long as a kubelet does', async () => {
+test('attach() waits for a late port and file server as long as a kubelet does', async () => {
   const { shares, settled } = guest({ portAtMs: 40_000, lookedAfterMs: 70_000 });
   await settled(shares.attach(volume));
   assert.equal(shares.path('host_1'), '/run/podvm/shares/host_1');
 });
 
-test('attach() gives up a file server that does not answer, and leaves nothing', async () => {
+test('attach() fails when a file server does not answer, and leaves nothing', async () => {
   const { shares, settled } = guest({ portAtMs: 0, lookedAfterMs: 1_000_000 });
   await assert.rejects(settled(shares.attach(volume)), { kind: 'timeout', message: /does not answer/ });
   assert.equal(shares.path('host_1'), undefined);
