@@ -6,7 +6,7 @@ import { parseMountInfo } from './mount-table.ts';
 const none: ReadonlySet<string> = new Set();
 const anonymous = '0:55';
 
-test('holdsData() takes what is on a disk, and without one only what is known to be data', () => {
+test('holdsData() accepts file systems on a disk, and others only if they are known to hold data', () => {
   for (const type of [0xef53, 0x5846_5342, 0x4d44, 0x1234_5678]) {
     assert.ok(holdsData({ type, device: '254:0' }, none), type.toString(16));
     assert.ok(!holdsData({ type, device: anonymous }, none), type.toString(16));
@@ -25,7 +25,7 @@ test('holdsData() takes what is on a disk, and without one only what is known to
   }
 });
 
-test('holdsData() tells devtmpfs from a tmpfs by its device', () => {
+test('holdsData() distinguishes devtmpfs from tmpfs by its device', () => {
   const mounts = parseMountInfo(
     ['30 1 0:6 / /dev rw - devtmpfs udev rw', '31 1 0:24 / /run rw,nosuid - tmpfs tmpfs rw', ''].join('\n'),
   );
@@ -34,7 +34,7 @@ test('holdsData() tells devtmpfs from a tmpfs by its device', () => {
   assert.ok(holdsData({ type: tmpfs, device: '0:24' }, kernelDevicesOf(mounts)));
 });
 
-test('isRemote() knows what may hang, and takes nothing of the kernel’s for it', () => {
+test('isRemote() recognises file systems that may hang, and none of the kernel’s own', () => {
   assert.deepEqual(['nfs4', 'fuse.sshfs', 'cifs'].filter(isRemote), ['nfs4', 'fuse.sshfs', 'cifs']);
   assert.deepEqual(['fusectl', 'proc', 'cgroup2', 'tmpfs', 'nfsd', 'rpc_pipefs'].filter(isRemote), []);
 });

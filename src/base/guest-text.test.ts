@@ -9,13 +9,13 @@ const raw = 'a\u001b[2Jb\u202e\nc';
 const shown = 'a\\u001b[2Jb\\u202e\\u000ac';
 const text = guestText(raw);
 
-test('printable() and rawText() are the two ways to the text', () => {
+test('printable() and rawText() are the only ways to the text', () => {
   assert.equal(printable(text), shown);
   assert.equal(rawText(text), raw);
   assert.equal(printable(guestText('x'.repeat(500)), 3), 'xxx...');
 });
 
-test('guest text is escaped by whatever makes a string of it behind the back of the compiler', () => {
+test('guest text is escaped by every conversion to a string that the compiler does not see', () => {
   const unseen = text as unknown as string; // SAFE: the misuse under test
   assert.equal(`it said ${unseen}`, `it said ${shown}`);
   assert.equal('it said ' + unseen, `it said ${shown}`);

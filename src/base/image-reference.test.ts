@@ -6,7 +6,7 @@ import { completeReference, formatReference, isLoopback, parseReference } from '
 
 const digest = `sha256:${'a'.repeat(64)}`;
 
-test('parseReference() refuses what is no reference, and says why', () => {
+test('parseReference() refuses invalid references, with the reason', () => {
   for (const bad of [
     '',
     'UPPER',
@@ -43,14 +43,14 @@ test('parseReference() completes short names as Docker does', () => {
   assert.equal(full('index.docker.io/nginx:1'), 'docker.io/library/nginx:1');
 });
 
-test('completeReference() says all that was given', () => {
+test('completeReference() contains every given part', () => {
   const complete = (text: string) => completeReference(parseReference(text));
   assert.equal(complete('nginx'), 'docker.io/library/nginx:latest');
   assert.equal(complete(`nginx@${digest}`), `docker.io/library/nginx@${digest}`);
   assert.equal(complete(`nginx:1@${digest}`), `docker.io/library/nginx:1@${digest}`);
 });
 
-test('isLoopback() knows only registries of this machine', () => {
+test('isLoopback() recognises only registries of this machine', () => {
   assert.ok(['localhost:5000/a', '127.0.0.1:5000/a', '127.1.2.3/a'].every((text) => isLoopback(parseReference(text))));
   assert.ok(
     !['a', 'localhost.example/a', '128.0.0.1/a', '127.0.0.1.example/a'].some((text) =>
@@ -59,7 +59,7 @@ test('isLoopback() knows only registries of this machine', () => {
   );
 });
 
-test('parseReference() reads back what formatReference() writes, and throws nothing but its own error', () => {
+test('parseReference() reads what formatReference() writes, and throws only its own error', () => {
   fc.assert(
     fc.property(fc.string({ maxLength: 300 }), (text) => {
       try {

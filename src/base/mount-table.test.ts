@@ -23,7 +23,7 @@ test('parseMountInfo() reads devices, roots and points, with or without optional
   assert.deepEqual(mounts[2], { device: '254:0', root: '/pods/a b/x\\y', point: '/mnt/a b', fileSystem: 'ext4' });
 });
 
-test('mountAt() finds the uppermost mount at just that path', () => {
+test('mountAt() finds the topmost mount at exactly that path', () => {
   const mounts = parseMountInfo(text);
   assert.equal(mountAt(mounts, '/mnt/a b')?.device, '0:41');
   assert.equal(mountAt(mounts, '/mnt'), undefined);

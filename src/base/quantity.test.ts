@@ -8,7 +8,7 @@ const units = (text: string) => {
   return quantity === undefined ? undefined : unitsOf(quantity);
 };
 
-test('parseQuantity() refuses what is no quantity', () => {
+test('parseQuantity() refuses text that is not a quantity', () => {
   for (const text of [
     '',
     ' ',
@@ -52,7 +52,7 @@ test('parseQuantity() reads all suffixes and exponents exactly', () => {
   assert.equal(millisOf(parseQuantity('2') ?? { nano: 0n }), 2000);
 });
 
-test('parseQuantity() gives the same for the same value in any unit', () => {
+test('parseQuantity() returns the same for one value in any unit', () => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 1_000_000 }), (value) => {
       const nano = parseQuantity(`${value}`)?.nano;
