@@ -32,18 +32,18 @@ const counters = {
 const eth0 = { name: 'eth0', ...counters };
 const good = { ...numbers, devices: [device], interfaces: [eth0], ulimits: [{ name: 'max_open_files', soft: 1024 }] };
 
-test('figures of a guest are taken when they are numbers with plain names', () => {
+test('figures of a guest are accepted if they are numbers with plain names', () => {
   assert.ok(v.is(metrics, good));
 });
 
-test('a guest cannot have one series twice, which would spoil the metrics of the whole node', () => {
+test('a guest cannot have a series twice, which would make the metrics of the whole node invalid', () => {
   assert.ok(!v.is(metrics, { ...good, interfaces: [eth0, eth0] }));
   assert.ok(!v.is(metrics, { ...good, ulimits: [...good.ulimits, ...good.ulimits] }));
   assert.ok(!v.is(metrics, { ...good, devices: [device, device] }));
   assert.ok(!v.is(metrics, { ...good, devices: [device, { ...device, minor: 1 }] }), 'two of a name');
 });
 
-test('a guest cannot have labels of its own choice, nor numbers that are none, nor endless lists', () => {
+test('a guest cannot have labels of its own, invalid numbers or unlimited lists', () => {
   for (const name of ['', 'a b', 'eth0"} 1\n', 'x'.repeat(16), 7])
     assert.ok(!v.is(metrics, { ...good, interfaces: [{ ...eth0, name }] }), String(name));
   for (const name of ['', '../sda', 'sd a'])

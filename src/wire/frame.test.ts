@@ -56,7 +56,7 @@ const frames = fc.array(
 const concat = (parts: readonly Uint8Array[]) => new Uint8Array(Buffer.concat(parts));
 
 describe('FrameParser', () => {
-  it('never throws, whatever comes in whatever portions, and keeps only the start of a header of it', () => {
+  it('never throws for any bytes in any portions, and keeps only the start of a header', () => {
     fc.assert(
       fc.property(fc.array(fc.uint8Array({ maxLength: 400 }), { maxLength: 10 }), (portions) => {
         const { seen, parser } = parse(portions);
@@ -78,7 +78,7 @@ describe('FrameParser', () => {
     );
   });
 
-  it('gives the same frames wherever the bytes are cut', () => {
+  it('returns the same frames for any splitting of the bytes', () => {
     fc.assert(
       fc.property(frames, (list) => {
         const bytes = concat(list.map(({ kind, stream, payload }) => encodeFrame(7, stream, kind, payload)));
@@ -94,7 +94,7 @@ describe('FrameParser', () => {
     );
   });
 
-  it('finds every frame again behind garbage that holds no good header', () => {
+  it('finds every frame after garbage without a valid header', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 300 }), frames, (garbage, list) => {
         const good = list.map(({ kind, stream, payload }) => encodeFrame(7, stream, kind, payload));
@@ -103,21 +103,21 @@ describe('FrameParser', () => {
     );
   });
 
-  it('finds its place after a torn frame once the missing bytes are made up for', () => {
+  it('resynchronises after a truncated frame once as many bytes have arrived', () => {
     const torn = encodeFrame(7, 3, frameKinds.data, new Uint8Array(500)).subarray(0, 200);
     const hello = encodeFrame(8, 0, frameKinds.hello, Buffer.from('{}'));
     const { seen } = parse([torn, new Uint8Array(500), hello]);
     assert.deepEqual(seen.at(-1), { kind: frameKinds.hello, stream: 0, payload: '7b7d' });
   });
 
-  it('forgets a frame begun at reset()', () => {
+  it('drops an incomplete frame at reset()', () => {
     const { seen, parser } = parse([encodeFrame(7, 3, frameKinds.message, new Uint8Array(500)).subarray(0, 200)]);
     parser.reset();
     parser.push(encodeFrame(7, 0, frameKinds.message, Buffer.from('x')));
     assert.deepEqual(seen, [{ kind: frameKinds.message, stream: 0, payload: '78' }]);
   });
 
-  it('believes no header with one bit changed', () => {
+  it('rejects headers with one bit changed', () => {
     const header = encodeFrame(7, 3, frameKinds.end);
     for (let bit = 0; bit < headerBytes * 8; bit += 1) {
       const damaged = header.slice();
@@ -126,7 +126,7 @@ describe('FrameParser', () => {
     }
   });
 
-  it('takes a payload at the limit, and believes no header over it', () => {
+  it('accepts a payload at the limit, and rejects a header above it', () => {
     for (const [kind, max] of [
       [frameKinds.message, limits.maxMessageBytes],
       [frameKinds.hello, limits.maxMessageBytes],
@@ -140,7 +140,7 @@ describe('FrameParser', () => {
     }
   });
 
-  it('drops the payload of a frame to skip, and looks inside one that is rejected', () => {
+  it('drops the payload of a skipped frame, and searches that of a rejected one', () => {
     const inner = encodeFrame(7, 5, frameKinds.end);
     const outer = encodeFrame(6, 1, frameKinds.data, inner);
     const other = (decision: Decision) => (header: FrameHeader) => (header.epoch === 7 ? 'take' : decision);
@@ -150,7 +150,7 @@ describe('FrameParser', () => {
 });
 
 describe('encodeCredit()', () => {
-  it('is read back by decodeCredit()', () => {
+  it('is read by decodeCredit()', () => {
     fc.assert(
       fc.property(fc.nat(0xffff_ffff), (bytes) => {
         assert.equal(decodeCredit(encodeCredit(7, 1, bytes).subarray(headerBytes)), bytes);
