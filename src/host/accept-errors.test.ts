@@ -4,7 +4,7 @@ import { createServer } from 'node:net';
 import { test } from 'node:test';
 import { outliveAcceptErrors } from './accept-errors.ts';
 
-test('a server goes on after an error of accepting a connection', async () => {
+test('a server continues after an error of accept()', async () => {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   outliveAcceptErrors(server);

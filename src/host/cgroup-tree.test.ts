@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { run } from './run.ts';
 
-test('makeCgroup() refuses where no cgroups are mounted, at once', async () => {
+test('makeCgroup() fails at once where no cgroups are mounted', async () => {
   const tree = join(import.meta.dirname, 'cgroup-tree.ts');
   const make = `
     const { makeCgroup } = await import(${JSON.stringify(tree)});

@@ -14,7 +14,7 @@ test('openDeadline() aborts at the deadline', async () => {
   assert.equal((deadline.signal.reason as DOMException).name, 'TimeoutError');
 });
 
-test('openDeadline() aborts with its caller, for the same reason, also when the caller was aborted before', () => {
+test('openDeadline() aborts with its caller, for the same reason, even if the caller was aborted before', () => {
   const caller = new AbortController();
   using deadline = openDeadline(hourMs, caller.signal);
   assert.equal(deadline.signal.aborted, false);
@@ -24,7 +24,7 @@ test('openDeadline() aborts with its caller, for the same reason, also when the 
   assert.equal(late.signal.reason, 'why');
 });
 
-test('a disposed deadline leaves nothing with its caller or in memory, whatever still listens to it', async () => {
+test('a disposed deadline leaves nothing with its caller or in memory, even with listeners', async () => {
   const caller = new AbortController();
   const grownBytes = await heldAfter(() => {
     for (let made = 0; made < 2000; made += 1) {

@@ -30,7 +30,7 @@ async function withLimit(limit: number, script: string): Promise<readonly string
   return stdout.trim().split('\n');
 }
 
-test('the reserve is given free once the others are used up, and taken again when there are enough', async () => {
+test('the reserve is released when all other descriptors are used, and taken again when there are enough', async () => {
   const said = await withLimit(
     300,
     `const held = descriptors.hold((isShort, counts) => say((isShort ? 'short' : 'enough') + ' of ' + counts?.limit));
@@ -60,7 +60,7 @@ test('the reserve is given free once the others are used up, and taken again whe
   ]);
 });
 
-test('a limit that is lowered while it runs makes the reserve the rest of the table', async () => {
+test('lowering the limit at run time reduces the reserve to the rest of the table', async () => {
   const said = await withLimit(
     4096,
     `const held = descriptors.hold((isShort) => say(isShort ? 'short' : 'enough'));

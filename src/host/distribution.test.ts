@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseDistribution, readDistribution } from './distribution.ts';
 
-test('parseDistribution() reads quoted and plain values, and knows what was tried', () => {
+test('parseDistribution() reads quoted and plain values, and recognises tried distributions', () => {
   const debian = 'PRETTY_NAME="Debian GNU/Linux 13 (trixie)"\nNAME="Debian GNU/Linux"\nVERSION_ID="13"\nID=debian\n';
   assert.deepEqual(parseDistribution(debian), { name: 'Debian GNU/Linux 13 (trixie)', isTried: true });
   const ubuntu = "PRETTY_NAME='Ubuntu 24.04.1 LTS'\nVERSION_ID='24.04'\nID=ubuntu\nID_LIKE=debian\n";
@@ -16,6 +16,6 @@ test('parseDistribution() names a distribution that was not tried', () => {
   assert.deepEqual(parseDistribution('ID=debian\n'), { name: 'debian', isTried: false }); // testing has no number
 });
 
-test('readDistribution() does without os-release', async () => {
+test('readDistribution() works without os-release', async () => {
   assert.deepEqual(await readDistribution('/nowhere'), { name: 'an unknown distribution', isTried: false });
 });

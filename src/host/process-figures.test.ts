@@ -20,7 +20,7 @@ cancelled_write_bytes: 0
 `;
 const stat = `7 (a ) R (b) S 1 7 7 0 -1 4194560 111 5 22 6 300 45 7 8 20 0 1 0 99 1000 200\n`;
 
-test('figures of a process are those of its files in /proc, whatever its program is called', () => {
+test('figures of a process are those in /proc, for any program name', () => {
   assert.deepEqual(parseProcessFigures(status, stat, io), {
     privateBytes: 188 * 1024,
     sharedBytes: 700 * 1024,
@@ -33,7 +33,7 @@ test('figures of a process are those of its files in /proc, whatever its program
   });
 });
 
-test('this process has figures, and one that is gone has none', async () => {
+test('a running process has figures, and an ended one has none', async () => {
   const mine = await readProcessFigures(process.pid);
   assert.ok(mine !== undefined && mine.privateBytes > 1_000_000 && mine.minorFaults > 100 && mine.cpuSeconds > 0);
   assert.equal(await readProcessFigures(2 ** 22 + 1), undefined);

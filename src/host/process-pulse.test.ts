@@ -6,7 +6,7 @@ import { identify } from './process-identity.ts';
 import { readPulse } from './process-pulse.ts';
 import { poll } from './wait.ts';
 
-test('readPulse() tells a process that is stopped from one that runs, and from one that is gone', async () => {
+test('readPulse() distinguishes stopped, running and ended processes', async () => {
   const child = spawn('sh', ['-c', 'while :; do :; done'], { stdio: 'ignore' });
   const ended = once(child, 'exit');
   const identity = (await identify(child.pid ?? 0)) ?? assert.fail('it has not started');

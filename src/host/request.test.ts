@@ -9,7 +9,7 @@ function lines(style: LogStyle) {
   return { written, log: createLog('info', (line) => written.push(line), style) };
 }
 
-test('each line of a call has its id, beside those of other calls, and what the call leaves running has none', async () => {
+test('each log line of a call has its id, also among concurrent calls, and background work has none', async () => {
   const { written, log } = lines({ format: 'text', hasPriority: false });
   const left = Promise.withResolvers<void>();
   const after: Promise<void>[] = [];
@@ -40,7 +40,7 @@ test('each line of a call has its id, beside those of other calls, and what the 
   assert.equal(currentRequest(), undefined);
 });
 
-test('lines are JSON on request, one object each, whose own fields are not replaced', () => {
+test('log lines are JSON on request, one object each, without replaced fields', () => {
   const { written, log } = lines({ format: 'json', hasPriority: false });
   log.info('a "quoted"\nevent', { level: 'forged', pod: 'default/web', count: 3, absent: undefined });
   log.error('failed', new Error('why'));
@@ -52,7 +52,7 @@ test('lines are JSON on request, one object each, whose own fields are not repla
   assert.deepEqual([second?.['level'], second?.['err']], ['error', 'why']);
 });
 
-test('the journal gets the priority of each line', () => {
+test('the journal receives the priority of each line', () => {
   const { written, log } = lines({ format: 'json', hasPriority: true });
   log.warn('short of memory');
   log.info('serving');
@@ -66,7 +66,7 @@ test('the journal gets the priority of each line', () => {
   assert.equal(goesToJournal({}, at), false);
 });
 
-test('a call has the id of the trace that its caller names, or one of its own', () => {
+test('a call has the id of its caller’s trace, or its own', () => {
   const trace = '0af7651916cd43dd8448eb211c80319c';
   assert.equal(requestIdOf(`00-${trace}-b7ad6b7169203331-01`), trace);
   for (const header of [

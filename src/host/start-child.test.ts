@@ -9,7 +9,7 @@ import { isDeaf, startChild } from './start-child.ts';
 
 const here = (file: string) => JSON.stringify(join(import.meta.dirname, file));
 
-test('startChild() misses neither output nor end of a program that ends at once', async () => {
+test('startChild() reads all output, and the end, of a program that ends at once', async () => {
   for (let round = 0; round < 50; round += 1) {
     const child = await startChild('echo', ['hi'], { stdio: ['ignore', 'pipe', 'ignore'] });
     const text = child.stdout?.setEncoding('utf8').toArray();
@@ -18,7 +18,7 @@ test('startChild() misses neither output nor end of a program that ends at once'
   }
 });
 
-test('startChild() says what is missing, and how to get it', async () => {
+test('startChild() reports a missing program, with a fix', async () => {
   await assert.rejects(startChild('no-such-program', [], {}), (error) => {
     assert.ok(error instanceof PodvmError && error.kind === 'failedPrecondition');
     assert.equal(error.message, 'Cannot run no-such-program: no such program');
@@ -56,7 +56,7 @@ async function underLimit(limit: string, script: string): Promise<string> {
   return stdout;
 }
 
-test('a full descriptor table fails one call, at whatever point it is met, and the process goes on', async () => {
+test('a full descriptor table fails one call at any point, and the process continues', async () => {
   const stdout = await underLimit(
     'ulimit -n 80',
     `await run('true', []); // loads what is loaded once
@@ -83,7 +83,7 @@ test('a full descriptor table fails one call, at whatever point it is met, and t
   ]);
 });
 
-test('a node that allows no more processes fails one call, and the process goes on', async () => {
+test('a node’s limit on processes fails one call, and the process continues', async () => {
   // Runs as a user without capabilities, because the limit does not apply to root.
   const stdout = await underLimit(
     'true',

@@ -4,7 +4,7 @@ import { poll, retry, within } from './wait.ts';
 
 const never = new Promise<never>(() => {});
 
-test('within() gives what comes in time, nothing else, and hears no failure that comes late', async () => {
+test('within() returns a result in time, and ignores a late failure', async () => {
   assert.equal(await within(Promise.resolve(1), { ms: 10_000 }), 1);
   await assert.rejects(within(Promise.reject(new Error('no')), { ms: 10_000 }), /no/);
   assert.equal(await within(never, { ms: 1 }), undefined);
@@ -18,7 +18,7 @@ test('within() gives what comes in time, nothing else, and hears no failure that
   late.reject(new Error('not heard'));
 });
 
-test('poll() looks until there is something, or the signal aborts', async () => {
+test('poll() looks until it finds something or the signal aborts', async () => {
   let looks = 0;
   const third = async () => ((looks += 1) === 3 ? 'found' : undefined);
   assert.equal(await poll(third, { everyMs: 1, slowestMs: 2 }), 'found');
@@ -29,7 +29,7 @@ test('poll() looks until there is something, or the signal aborts', async () => 
   assert.equal(await waiting, undefined);
 });
 
-test('retry() tries again while the error may pass, the time lasts and the signal does not abort', async () => {
+test('retry() retries passing errors until the time limit or an abort', async () => {
   const failing = (tries: number) => async () => {
     if ((tries -= 1) > 0) throw new Error(`${tries} to go`);
     return 'done';
