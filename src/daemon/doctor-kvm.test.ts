@@ -41,7 +41,7 @@ async function check(
   return { of, statuses: findings.map(({ status }) => status), names: findings.map(({ name }) => name) };
 }
 
-test('doctor finds nothing to correct on a physical host with KVM, in the order of dependence', async () => {
+test('doctor finds no fault on a physical host with KVM, and lists checks in order of dependence', async () => {
   const { of, statuses, names } = await check({});
   assert.deepEqual(
     names.map((name) => name.replace('kvm ', '')),
@@ -53,7 +53,7 @@ test('doctor finds nothing to correct on a physical host with KVM, in the order 
   assert.match((await check({ flags: new Set(['svm']) })).of('kvm clock').said, /without scaling$/);
 });
 
-test('doctor says where virtualisation is switched on, by kind of host, and which module to load', async () => {
+test('doctor says how to enable virtualisation on each kind of host, and which module to load', async () => {
   const absent = "ENOENT: no such file or directory, open '/dev/kvm'";
   const physical = await check({ flags: new Set(), modules: new Map(), absent });
   assert.match(physical.of('kvm processor').fix, /firmware/);
@@ -69,7 +69,7 @@ test('doctor says where virtualisation is switched on, by kind of host, and whic
   assert.match((await check({ flags: new Set(['svm']), modules: new Map() })).of('kvm modules').fix, /kvm_amd/);
 });
 
-test('doctor tells a denied device from a missing one', async () => {
+test('doctor distinguishes a denied device from a missing one', async () => {
   const { of } = await check({ absent: 'EPERM: operation not permitted' });
   assert.match(of('/dev/kvm').said, /^fail: EPERM/);
   assert.match(of('/dev/kvm').fix, /--device \/dev\/kvm/);
@@ -79,7 +79,7 @@ test('doctor tells a denied device from a missing one', async () => {
   assert.match(closed.of('kvm boot').said, /^skip/);
 });
 
-test('doctor names another KVM than that of the processor, and why no guest runs by it', async () => {
+test('doctor reports a KVM of another kind than the processor’s, and why no guest runs', async () => {
   const detail = "Cannot start machine probe-kvm: this host's KVM refuses a register of the processor that it offers";
   const fix = 'Set the accelerator to `tcg`.';
   const { of } = await check(
@@ -98,7 +98,7 @@ test('doctor names another KVM than that of the processor, and why no guest runs
   assert.match(of('kvm nesting').said, /^warn: .*nested/);
 });
 
-test('doctor takes a boot that is too slow for no success, and does not boot before set-up', async () => {
+test('doctor treats a slow boot as a failure, and does not boot before set-up', async () => {
   assert.match((await check({}, { outcome: 'works', bootMs: 9_000 })).of('kvm boot').said, /^warn: .*9000 ms/);
   const slow = await check({}, { outcome: 'slow', deadlineMs: 45_000 });
   assert.match(slow.of('kvm boot').said, /^fail: KVM answers, but no guest program ran/);
@@ -107,7 +107,7 @@ test('doctor takes a boot that is too slow for no success, and does not boot bef
   assert.deepEqual([boot?.status, boot?.fix], ['fail', 'Run `podvm setup`.']);
 });
 
-test('doctor warns of a host whose clock guests cannot read by themselves', async () => {
+test('doctor warns of a host whose clock guests cannot read directly', async () => {
   for (const clockSource of ['kvm-clock', 'hpet', undefined]) {
     assert.match((await check({ clockSource })).of('kvm clock').said, /^warn: .*not the TSC/);
   }

@@ -28,7 +28,7 @@ async function openHost() {
   return { root, places, podvm, find, [Symbol.asyncDispose]: () => rm(root, { recursive: true }) };
 }
 
-test('doctor finds what keeps containerd from giving pods to podvm, one thing after the other', async () => {
+test('doctor finds each obstacle between containerd and podvm, one after another', async () => {
   await using host = await openHost();
   const { root, podvm, places, find } = host;
   assert.equal(await find(), 'ok: podvm is not one of its runtimes');

@@ -4,7 +4,7 @@ import { describePodParts, findingOf } from './doctor-updates.ts';
 
 const newest = { key: 'k2', qemu: '1:10.0.13', kernel: '6.12.118', crun: '1.21', agent: 'a2' };
 
-test('doctor names the pods that run on older parts, and what is older of them', () => {
+test('doctor lists the pods that run on older parts, and those parts', () => {
   const pods = [
     { namespace: 'default', name: 'new', parts: newest },
     { namespace: 'default', name: 'old', parts: { ...newest, key: 'k1', qemu: '1:10.0.9', kernel: '6.12.57' } },
@@ -26,7 +26,7 @@ test('doctor names the pods that run on older parts, and what is older of them',
   ]);
 });
 
-test('doctor takes what could not be checked for a warning, never for ok', () => {
+test('doctor reports failed checks as warnings, never as ok', () => {
   const verdicts = ['newest', 'older', 'missing', 'unknown'] as const;
   const statuses = verdicts.map((verdict) => findingOf({ subject: 'QEMU', verdict, detail: '' }).status);
   assert.deepEqual(statuses, ['ok', 'warn', 'warn', 'warn']);

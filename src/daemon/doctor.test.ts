@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { distributionFinding } from './doctor.ts';
 
-test('doctor names a distribution on which podvm has not been tried', () => {
+test('doctor reports a distribution on which podvm has not been tried', () => {
   const tried = distributionFinding({ name: 'Ubuntu 24.04.1 LTS', isTried: true });
   assert.deepEqual(tried, { name: 'distribution', status: 'ok', detail: 'Ubuntu 24.04.1 LTS' });
   const other = distributionFinding({ name: 'Fedora\u001b[2J 43', isTried: false });

@@ -45,7 +45,7 @@ async function openNode(version: string, main?: string) {
 const install = (places: ContainerdPlaces, choices: Partial<InstallChoices> = {}) =>
   installContainerd(podvm, { isDry: false, restarts: false, ...choices }, places, signal);
 
-test('installContainerd() writes launcher and part, twice the same, and uninstallContainerd() removes both', async () => {
+test('installContainerd() writes launcher and part and is idempotent; uninstallContainerd() removes both', async () => {
   await using node = await openNode('v2.2.9');
   const said = await install(node.places);
   assert.match(
@@ -64,7 +64,7 @@ test('installContainerd() writes launcher and part, twice the same, and uninstal
   assert.deepEqual(await uninstallContainerd(node.places), []);
 });
 
-test('installContainerd() adds its section to the one file that an older containerd reads, and removes only that', async () => {
+test('installContainerd() adds its section to the only file that an older containerd reads; uninstalling removes only that', async () => {
   const main = 'version = 2\n[debug]\n  level = "info"';
   await using node = await openNode('1.7.35', main);
   assert.match(await install(node.places), /added the runtime podvm to .*config\.toml\n/);
@@ -79,7 +79,7 @@ test('installContainerd() adds its section to the one file that an older contain
   assert.deepEqual(await readdir(node.places.configuration), ['config.toml']);
 });
 
-test('installContainerd() makes the file that is missing, and uninstallContainerd() removes it', async () => {
+test('installContainerd() creates a missing file, and uninstallContainerd() removes it', async () => {
   await using node = await openNode('1.6.20');
   await install(node.places);
   assert.match(await readFile(node.config, 'utf8'), /^version = 2\n# Made by podvm: begin/);
@@ -87,7 +87,7 @@ test('installContainerd() makes the file that is missing, and uninstallContainer
   assert.deepEqual(await readdir(node.places.configuration), []);
 });
 
-test('installContainerd() uses the one file where its imports leave out files of parts, in the version of that file', async () => {
+test('installContainerd() uses the main file, in its version, if its imports omit files of parts', async () => {
   await using node = await openNode('v2.4.2', 'version = 2\nimports = ["/etc/other.toml"]\n');
   await install(node.places);
   assert.match(await readFile(node.config, 'utf8'), /"io\.containerd\.grpc\.v1\.cri"/);
@@ -99,7 +99,7 @@ for (const [what, main, message] of [
   ['has version 1', '[debug]\n', /it has version 1, not 2 or 3/],
   ['is no TOML', 'version = = 2\n', /Cannot add podvm to .*config\.toml: Invalid TOML/],
 ] as const) {
-  test(`installContainerd() leaves a configuration as it was that ${what}`, async () => {
+  test(`installContainerd() does not change a configuration that ${what}`, async () => {
     await using node = await openNode('1.7.35', main);
     await assert.rejects(install(node.places), { kind: 'failedPrecondition', message });
     assert.equal(await readFile(node.config, 'utf8'), main);
@@ -108,7 +108,7 @@ for (const [what, main, message] of [
   });
 }
 
-test('installContainerd() restarts containerd when asked to, and runs a pod there', async () => {
+test('installContainerd() restarts containerd on request, and runs a pod there', async () => {
   await using node = await openNode('v2.2.9');
   await using containerd = await serveFakeDelegate(node.places.socket);
   assert.match(await install(node.places, { restarts: true }), /\nrestarted containerd, and ran a pod of podvm there;/);
@@ -122,7 +122,7 @@ test('installContainerd() restarts containerd when asked to, and runs a pod ther
   });
 });
 
-test('installContainerd() writes nothing when it is dry, over a foreign file, or without containerd', async () => {
+test('installContainerd() writes nothing in a dry run, over a foreign file, or without containerd', async () => {
   await using node = await openNode('v2.2.9');
   assert.match(
     await install(node.places, { isDry: true }),

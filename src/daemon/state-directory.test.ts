@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { openStateDirectory } from './state-directory.ts';
 
-test('openStateDirectory() has later files closed to others by their makers, whatever the umask was', async () => {
+test('openStateDirectory() sets the umask so that new files are closed to other users', async () => {
   const directory = await mkdtemp('/var/tmp/podvm-state-');
   await chmod(directory, 0o711);
   const root = join(directory, 'root');

@@ -37,7 +37,7 @@ async function openHome(files: Readonly<Record<string, unknown>>) {
 const usersOf = ({ logins }: { readonly logins: readonly { registry: string; username?: string }[] }) =>
   Object.fromEntries(logins.map(({ registry, username }) => [registry, username]));
 
-test('findLogins() has those of the registries that are named, and no others', async () => {
+test('findLogins() returns logins of the named registries only', async () => {
   await using home = await openHome({
     'run/containers/auth.json': {
       auths: { 'r.example': { auth: auth('r', 'with:colon') }, 'other.example': { auth: auth('o') } },
@@ -50,7 +50,7 @@ test('findLogins() has those of the registries that are named, and no others', a
   assert.deepEqual((await home.find(none)).logins, []);
 });
 
-test('findLogins() takes the longest part of a name, as containers-auth.json(5) has it', async () => {
+test('findLogins() matches the longest part of a name, as containers-auth.json(5) says', async () => {
   const auths = Object.fromEntries(
     ['r.example', 'r.example/team', 'r.example/team/app', 'r.example/te'].map((key) => [key, { auth: auth(key) }]),
   );
@@ -64,7 +64,7 @@ test('findLogins() takes the longest part of a name, as containers-auth.json(5) 
   }
 });
 
-test('findLogins() knows the names of Docker Hub, and registries that docker wrote as addresses', async () => {
+test('findLogins() recognises the names of Docker Hub, and registries that docker stores as URLs', async () => {
   const auths = {
     'https://index.docker.io/v1/': { auth: auth('hub') },
     'https://old.example/v2/': { username: 'old', password: 'p' },
@@ -79,7 +79,7 @@ test('findLogins() knows the names of Docker Hub, and registries that docker wro
   ]);
 });
 
-test('findLogins() looks where podman and docker look, and the first file with a login counts', async () => {
+test('findLogins() searches the files of podman and docker, and uses the first with a login', async () => {
   const names = ['run/containers/auth.json', '.config/containers/auth.json', '.docker/config.json'];
   const file = (user: string, ...registries: readonly string[]) => ({
     auths: Object.fromEntries(registries.map((name) => [name, { auth: auth(user) }])),
@@ -109,14 +109,14 @@ test('findLogins() looks where podman and docker look, and the first file with a
   await assert.rejects(home.find(images, {}, absent), { kind: 'notFound', message: /auth file .*absent\.json/ });
 });
 
-test('findLogins() does not ask for the images of a user without logins', async () => {
+test('findLogins() does not request the images for a user without logins', async () => {
   await using home = await openHome({ 'run/containers/auth.json': { auths: {} } });
   const environment = { HOME: home.path, XDG_RUNTIME_DIR: join(home.path, 'run') };
   const images = () => assert.fail('the files are parsed for nothing');
   assert.deepEqual(await findLogins(images, { environment, uid: 0 }, never), { logins: [], warnings: [] });
 });
 
-test('findLogins() warns of a file that is none, without its text, and goes on with the next', async () => {
+test('findLogins() warns of an invalid file without its text, and continues with the next', async () => {
   await using home = await openHome({ '.docker/config.json': { auths: { 'r.example': { auth: auth('r') } } } });
   const file = join(home.path, 'run/containers/auth.json');
   await mkdir(dirname(file), { recursive: true });
@@ -176,7 +176,7 @@ test("findLogins() asks docker's credential helpers, only for what they have", a
   });
 });
 
-test('findLogins() names a credential helper that does not answer as one', async () => {
+test('findLogins() names a credential helper with an invalid answer', async () => {
   const helpers = { 'a.example': 'absent', 'b.example': 'failing', 'c.example': 'odd', 'd.example': '../../bin/sh' };
   await using home = await openHome({ '.docker/config.json': { credHelpers: { ...helpers, 'e.example': 'flood' } } });
   await home.program('docker-credential-failing', 'echo s3cret; exit 3');

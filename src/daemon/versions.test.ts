@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { readVersions } from './versions.ts';
 
-test('readVersions() names what set-up made, once it has', async () => {
+test('readVersions() lists the parts once set-up has made them', async () => {
   await using root = await mkdtempDisposable(join(tmpdir(), 'podvm-versions-'));
   const repo = join(import.meta.dirname, '../..');
   const before = await readVersions({ root: root.path, repo }, '1.2.3');

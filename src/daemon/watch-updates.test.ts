@@ -4,7 +4,7 @@ import { createLog } from '#host/log.ts';
 import type { UpdateFinding } from '#setup/update-report.ts';
 import { watchUpdates } from './watch-updates.ts';
 
-test('watchUpdates() tells the log soon and a day later what is old, missing and unknown', async () => {
+test('watchUpdates() logs what is old, missing or unknown, soon and after a day', async () => {
   const lines: string[] = [];
   const log = createLog('info', (line) => lines.push(line.replace(/^\S+ /, '')));
   const reports: (() => readonly UpdateFinding[])[] = [
