@@ -40,7 +40,7 @@ function written(format: Format, ...things: readonly Thing[]): string {
   return exposition.toString();
 }
 
-test('values are written once per series, with the labels that have a value, as Prometheus reads them', () => {
+test('values are written once per series in Prometheus’ format, with non-empty labels only', () => {
   assert.equal(
     written('prometheus', { size: 1.5, name: 'a' }),
     [
@@ -68,7 +68,7 @@ test('values are written once per series, with the labels that have a value, as 
   );
 });
 
-test('OpenMetrics names the family of a counter without its suffix, and ends with a mark', () => {
+test('OpenMetrics names a counter’s family without its suffix, and ends with EOF', () => {
   const text = written('openMetrics', { size: 1, name: 'a' });
   assert.match(text, /^# HELP thing_size_bytes Size of \\"it\\", in bytes\.$/m);
   assert.match(text, /^# TYPE thing_uses counter\nthing_uses_total\{name="a"\} 2$/m);
@@ -79,7 +79,7 @@ test('OpenMetrics names the family of a counter without its suffix, and ends wit
   assert.equal(formatFor(undefined), 'prometheus');
 });
 
-test('a hostile name makes no line, no label and no series of its own', () => {
+test('a hostile name creates no line, label or series', () => {
   const hostile = 'x"} 1\nthing_forged{a="\\';
   const text = written('prometheus', { size: 1, name: hostile });
   assert.ok(!/^thing_forged/m.test(text));
@@ -93,7 +93,7 @@ test('a hostile name makes no line, no label and no series of its own', () => {
   );
 });
 
-test('promtool takes what is written, also of hostile names', { skip: whyNoPromtool() }, () => {
+test('promtool accepts the output, also with hostile names', { skip: whyNoPromtool() }, () => {
   const names = ['a', 'x"} 1\nb{a="\\', '\u{1f980}\ud800', 'c\r\t\0'];
   const text = written('prometheus', ...names.map((name, size) => ({ size, name })));
   const { status, stderr } = spawnSync('promtool', ['check', 'metrics'], { input: text, encoding: 'utf8' });

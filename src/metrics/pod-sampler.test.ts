@@ -57,7 +57,7 @@ async function open(...names: readonly string[]) {
   };
 }
 
-test('a read has what guests answered last, and one that does not answer delays no read and no other guest', async () => {
+test('a read returns the latest answers, and a hanging guest delays neither reads nor other guests', async () => {
   await using node = await open('good', 'hung');
   let asked = 0;
   node.parts.before = async (step, signal) => {
@@ -79,7 +79,7 @@ test('a read has what guests answered last, and one that does not answer delays 
   node.sampler[Symbol.dispose]();
 });
 
-test('a guest that stops answering is shown as it was, and after a while not at all', async () => {
+test('a guest that stops answering keeps its last values for a while, and then has none', async () => {
   await using node = await open('web');
   const guestOf = async () => [...(await node.sampler.read()).values()][0]?.guest;
   assert.equal((await guestOf())?.atMs, 1000);
@@ -91,7 +91,7 @@ test('a guest that stops answering is shown as it was, and after a while not at 
   node.sampler[Symbol.dispose]();
 });
 
-test('pods are measured only while something reads, and those that are gone are forgotten', async () => {
+test('pods are measured only while there are readers, and removed ones are dropped', async () => {
   await using node = await open('web');
   assert.equal(node.planned.size, 0, 'nothing is asked unless something reads');
   assert.equal((await node.sampler.read()).size, 1);
