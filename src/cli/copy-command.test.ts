@@ -131,18 +131,18 @@ describe('unpackArchive() of an archive without an end', { skip: needsRoot, time
 });
 
 describe('unpackArchive()', () => {
-  it('refuses names that lead up, and makes nothing of them', async () => {
+  it('refuses names that leave the directory, and creates nothing for them', async () => {
     await using it = await unpacked(entry('../outside/x', { content: 'x' }), entry('a/../../outside/y'));
     assert.match(String(it.odd), /Cannot copy the archive/);
     assert.deepEqual(await it.escaped(), []);
   });
 
-  it('keeps absolute names in the directory', async () => {
+  it('extracts absolute names inside the directory', async () => {
     await using it = await unpacked(entry('/outside/x', { content: 'x' }));
     assert.equal(await readFile(join(it.into, 'outside/x'), 'utf8'), 'x');
   });
 
-  it('follows no link of the archive out of the directory', async () => {
+  it('follows no link out of the directory', async () => {
     await using it = await unpacked(
       entry('door', { type: '2', link: '../outside' }),
       entry('door/x', { content: 'x' }),
@@ -155,7 +155,7 @@ describe('unpackArchive()', () => {
     assert.equal(await it.secret(), 'secret');
   });
 
-  it('keeps links as links, and takes set-user bits, devices and FIFOs away', async () => {
+  it('keeps links as links, and removes set-user bits, devices and FIFOs', async () => {
     await using it = await unpacked(
       entry('program', { mode: 0o6755, content: 'x' }),
       entry('folder/', { type: '5', mode: 0o2755 }),
@@ -227,7 +227,7 @@ function execHere(socket: WebSocket, program: string, args: readonly string[], o
 }
 
 describe('copyCommand()', () => {
-  it('copies a directory under a new name, into one that exists, and over what is there', async () => {
+  it('copies a directory under a new name, into an existing one, and over existing files', async () => {
     await using it = await openPod();
     await mkdir(join(it.host, 'tree/below'), { recursive: true });
     await mkdir(it.pod);
@@ -252,7 +252,7 @@ describe('copyCommand()', () => {
     assert.equal(it.said.stderr, '');
   });
 
-  it('copies what is in a directory, large files, and archives', async () => {
+  it('copies the contents of a directory, large files, and archives', async () => {
     await using it = await openPod();
     await mkdir(it.host);
     await mkdir(join(it.pod, 'to'), { recursive: true });
@@ -307,7 +307,7 @@ describe('copyCommand()', () => {
     assert.equal(it.said.stderr, `${clear}podvm: 0 MiB copied${clear}`);
   });
 
-  it('says what it cannot copy, and leaves nothing', async () => {
+  it('reports what it cannot copy, and leaves nothing', async () => {
     await using it = await openPod();
     await mkdir(join(it.host, 'directory'), { recursive: true });
     await mkdir(it.pod);
@@ -341,7 +341,7 @@ describe('copyCommand()', () => {
 });
 
 describe('podvm cp', () => {
-  it('tells pods from paths', () => {
+  it('distinguishes pods and paths', () => {
     assert.deepEqual(parsePlace('web:/etc'), { kind: 'pod', pod: 'web', path: '/etc' });
     assert.deepEqual(parsePlace('shop/web:a:b'), { kind: 'pod', pod: 'shop/web', path: 'a:b' });
     assert.deepEqual(parsePlace('web:'), { kind: 'pod', pod: 'web', path: '.' });
@@ -350,7 +350,7 @@ describe('podvm cp', () => {
     assert.deepEqual(parsePlace('-'), { kind: 'archive' });
   });
 
-  it('renames with any characters in the two names', async () => {
+  it('renames with any characters in both names', async () => {
     const root = await mkdtemp(join(tmpdir(), 'podvm-cp-'));
     for (const [from, to] of [
       ['a.b*[c]^$', 'plain'],

@@ -63,7 +63,7 @@ const described: PodDescription = {
   console: ['Kernel panic'],
 };
 
-test('a description says first what failed and what was slow, then the rest in sections', () => {
+test('a description starts with failures and slow steps, followed by its sections', () => {
   const text = descriptionText(described, Date.parse('2026-01-01T00:01:00.000Z'));
   assert.equal(
     text,

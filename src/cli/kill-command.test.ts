@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { signalNumber } from './kill-command.ts';
 
-test('signalNumber() knows names with and without SIG, in any case, and numbers', () => {
+test('signalNumber() reads names with and without SIG, in any case, and numbers', () => {
   for (const word of ['TERM', 'SIGTERM', 'sigterm', 'term', '15']) assert.equal(signalNumber(word), 15, word);
   assert.equal(signalNumber('HUP'), 1);
   assert.equal(signalNumber('64'), 64);

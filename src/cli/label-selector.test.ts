@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseSelector } from './label-selector.ts';
 
-test('parseSelector() selects as kubectl does', () => {
+test('parseSelector() matches as kubectl does', () => {
   const labels = { app: 'web', 'example.com/tier': 'front', debug: '' };
   const cases: readonly (readonly [string, boolean])[] = [
     ['app=web', true],
@@ -25,7 +25,7 @@ test('parseSelector() selects as kubectl does', () => {
   assert.equal(parseSelector('toString')({}), false);
 });
 
-test('parseSelector() refuses what is no selector', () => {
+test('parseSelector() refuses invalid selectors', () => {
   for (const text of ['', 'a=b=c', 'app>1', 'in (a)', 'app in a', 'a,,b', '=web']) {
     assert.throws(() => parseSelector(text), { kind: 'invalid' }, text);
   }

@@ -10,7 +10,7 @@ const pods = [
   { namespace: 'shop', name: 'new', memoryBytes: -3 * mib, cpuMillis: 2 },
 ];
 
-test('the overhead of a RuntimeClass is the most memory, and the processor time of the middle pod', () => {
+test('the overhead of a RuntimeClass is the maximum memory and the median processor time', () => {
   const parsed: unknown = parse(runtimeClassOf(pods));
   assert.deepEqual(parsed, {
     apiVersion: 'node.k8s.io/v1',
@@ -23,6 +23,6 @@ test('the overhead of a RuntimeClass is the most memory, and the processor time 
   assert.match(overheadText(pods), /memory 91Mi, cpu 5m/);
 });
 
-test('without a pod there is nothing to measure, and that is said', () => {
+test('without a pod there is nothing to measure, which is reported', () => {
   assert.throws(() => runtimeClassOf([]), { kind: 'failedPrecondition', fix: /podvm run/ });
 });

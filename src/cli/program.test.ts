@@ -71,7 +71,7 @@ function openProgram(change: Partial<ProgramParts> = {}) {
 }
 
 describe('podvm version', () => {
-  it('lists what this program is made of, as text and as JSON', async () => {
+  it('lists the parts of this program, as text and as JSON', async () => {
     const { type, said } = openProgram();
     assert.equal(await type('version'), 0);
     assert.equal(said.stdout, 'podvm   1.2.3\nwire    2\nqemu    not set up\n');
@@ -118,7 +118,7 @@ describe('podvm login', () => {
     return { ...program, wishes };
   };
 
-  it('gives skopeo the name of the user, and no password', async () => {
+  it('passes skopeo the user name, and no password', async () => {
     const { type, wishes } = opened();
     assert.equal(await type('login', '-u', 'shop', '--password-stdin', 'r.example/team'), 0);
     assert.equal(await type('login', '-u', 'shop', '--password-stdin', '--insecure', '--authfile', '/a.json'), 0);
@@ -132,7 +132,7 @@ describe('podvm login', () => {
     assert.equal(wishes.length, 2);
   });
 
-  it('asks only on a terminal', async () => {
+  it('prompts only on a terminal', async () => {
     const { type, said } = opened();
     assert.equal(await type('login', 'r.example'), 125);
     assert.match(said.stderr, /^podvm: Cannot ask for the password: .*\n {2}fix: .*--password-stdin/);
@@ -141,7 +141,7 @@ describe('podvm login', () => {
     assert.deepEqual(there.wishes, [{ registry: 'r.example', passwordStdin: false, insecure: false }]);
   });
 
-  it('logs out of one registry, or of all', async () => {
+  it('logs out of one registry, or all', async () => {
     const { type, wishes } = opened();
     assert.equal(await type('logout', 'r.example'), 0);
     assert.equal(await type('logout'), 0);
@@ -187,7 +187,7 @@ describe('podvm run of a user with logins', () => {
     return { code, said, asked, requests };
   }
 
-  it('sends those for its images, and says which cannot be used', async () => {
+  it('sends the logins for its images, and reports unusable ones', async () => {
     const { code, said, asked, requests } = await requestsOf(
       logins,
       ...['--mount', 'type=image,source=r.example/b,target=/b', 'r.example/a', 'sh'],
@@ -198,7 +198,7 @@ describe('podvm run of a user with logins', () => {
     assert.equal(said.stderr, 'podvm: warning: the logins in /a are not used\n');
   });
 
-  it('asks for the images of a file, and sends nothing where there is no login', async () => {
+  it('requests the images of a file, and sends nothing without a login', async () => {
     const { code, asked, requests } = await requestsOf([], 'FILE');
     assert.equal(code, 0);
     assert.deepEqual(asked, ['of as the node reads it']);
@@ -207,7 +207,7 @@ describe('podvm run of a user with logins', () => {
 });
 
 describe('a word of another program', () => {
-  it('gets what to type instead, and nothing that only looks like it', async () => {
+  it('is answered with what to type instead, and similar words are not', async () => {
     for (const [words, fix] of [
       [['docker', 'ps', '-a'], /without it: `podvm ps`/],
       [['rmi', 'nginx'], /podvm image rm/],
@@ -227,7 +227,7 @@ describe('a word of another program', () => {
     for (const word of foreignWords.keys()) assert.doesNotMatch(said.stdout, new RegExp(`^  ${word} `, 'm'));
   });
 
-  it('leaves a misspelt command to the likeness of names', async () => {
+  it('suggests a similar command for a misspelt one', async () => {
     const { type, said } = openProgram();
     assert.equal(await type('stp'), 2);
     assert.match(said.stderr, /^podvm: unknown command 'stp' \(Did you mean stop\?\)\n {2}fix: See `podvm --help`/);
@@ -235,7 +235,7 @@ describe('a word of another program', () => {
 });
 
 describe('podvm ps, where no podvm serves', () => {
-  it('says what one that has ended left running, and what to do about it', async () => {
+  it('reports what an ended podvm left running, with a fix', async () => {
     const { type, said } = openProgram({ orphans: () => Promise.resolve([orphan, { ...orphan, name: '' }]) });
     assert.equal(await type('ps'), 0);
     assert.match(said.stdout, /\nshop +web +- +Orphaned +0 +\d+\w +- +-\n/);
@@ -268,7 +268,7 @@ describe('podvm stop', () => {
     assert.equal(said.stdout, 'shop/web stopped\n');
   });
 
-  it('--all ends what runs where no podvm serves, too, and so does drain', async () => {
+  it('--all and drain also end machines when no podvm serves', async () => {
     for (const words of [['stop', '--all'], ['drain']]) {
       const { type, said } = openProgram({ endOrphans: () => Promise.resolve([orphan]) });
       assert.equal(await type(...words), 0);
@@ -276,7 +276,7 @@ describe('podvm stop', () => {
     }
   });
 
-  it('wants either a pod, --all or --orphaned', async () => {
+  it('requires a pod, --all or --orphaned', async () => {
     for (const words of [['stop'], ['stop', 'web', '--orphaned'], ['stop', '--all', '--orphaned']]) {
       const { type, said } = openProgram();
       assert.equal(await type(...words), 2);
@@ -293,7 +293,7 @@ describe('exec', () => {
     return parseExecWords(exec, { stdin: false, tty: false }, words);
   };
 
-  it('passes the command its own options, with and without --', () => {
+  it('passes options to the command, with and without --', () => {
     const none = { container: undefined, stdin: false, tty: false };
     assert.deepEqual(parse('ls', '-l'), { ...none, command: ['ls', '-l'] });
     assert.deepEqual(parse('--', 'ls', '-l'), { ...none, command: ['ls', '-l'] });
@@ -349,7 +349,7 @@ describe('a command that must clean up', () => {
     });
   }
 
-  it('ends the pull of an image, which the node then gives up', async () => {
+  it('ends the pull of an image, also on the node', async () => {
     await using directory = await mkdtempDisposable(join(tmpdir(), 'podvm-cli-'));
     const socketPath = join(directory.path, 'podvm.sock');
     await using server = createServer().listen(socketPath);
@@ -374,7 +374,7 @@ describe('a command that must clean up', () => {
     }
   });
 
-  it('heeds a signal that nothing heeds while it starts', async () => {
+  it('ends by a signal that nothing handles while it starts', async () => {
     let disposed = 0;
     const program = openProgram({
       ensureServed: async () => {

@@ -31,7 +31,7 @@ function open(answer?: string) {
   return { client, terminal, said, calls };
 }
 
-test('prune asks first, and removes nothing without a yes', async () => {
+test('prune asks for confirmation, and removes nothing without it', async () => {
   for (const [answer, count] of [
     ['', 0],
     ['no', 0],
@@ -48,7 +48,7 @@ test('prune asks first, and removes nothing without a yes', async () => {
   assert.deepEqual(calls, []);
 });
 
-test('system prune removes the pods that have ended, then images, and says what', async () => {
+test('system prune removes ended pods, then images, and lists them', async () => {
   const { client, terminal, said, calls } = open();
   await pruneSystem(client, { all: false, force: true }, terminal);
   assert.deepEqual(calls, ['DELETE /v1/pods/default/old undefined', 'POST /v1/images/prune {"all":false}']);

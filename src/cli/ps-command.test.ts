@@ -43,7 +43,7 @@ async function ps(lists: readonly (readonly PodSummary[])[], options: Partial<Ps
   return stdout;
 }
 
-test('ps has its forms of output, and selects by labels', async () => {
+test('ps has several output formats, and selects by labels', async () => {
   const pods = [pod('web'), pod('dns', { namespace: 'kube-system', owner: 'kubelet' })];
   assert.match(
     await ps([pods]),
@@ -58,7 +58,7 @@ test('ps has its forms of output, and selects by labels', async () => {
   assert.equal(await ps([pods], { output: 'name', namespace: 'default' }), 'default/web\n');
 });
 
-test('ps --watch prints each pod that changes or is new', async () => {
+test('ps --watch prints each new or changed pod', async () => {
   const lists = [[pod('web')], [pod('web')], [pod('web', { restarts: 1 }), pod('db')], []];
   const lines = (await ps(lists, { watch: true })).split('\n').map((line) => line.split(/ +/).slice(1, 5).join(' '));
   assert.deepEqual(lines, [

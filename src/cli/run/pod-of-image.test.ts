@@ -42,7 +42,7 @@ const refusal = (...line: readonly string[]): PodvmError => {
 };
 
 describe('podOfImage()', () => {
-  it('makes the smallest Pod of an image alone: pulled if it is missing, not restarted', () => {
+  it('makes the smallest Pod of an image without flags: pulled if missing, not restarted', () => {
     assert.deepEqual(podOf('nginx').pod, {
       apiVersion: 'v1',
       kind: 'Pod',
@@ -79,12 +79,12 @@ describe('podOfImage()', () => {
     assert.match(refusal('--entrypoint', '', 'busybox').message, /nothing is left to run/);
   });
 
-  it('-i and -t give the container an input that ends, and a terminal', () => {
+  it('-i and -t give the container an input that can end, and a terminal', () => {
     const { container } = podOf('--rm', '-it', 'busybox');
     assert.deepEqual([container['stdin'], container['stdinOnce'], container['tty']], [true, true, true]);
   });
 
-  it('-e sets variables, and wins over --env-file; a name alone takes the value that podvm has', () => {
+  it('-e sets variables, and overrides --env-file; a name alone takes podvm’s value', () => {
     const { container } = podOf('-e', 'RED=1', '-e', 'COST', '-e', 'EMPTY=', '--env-file', 'vars', '-e', 'A=b=c', 'i');
     assert.deepEqual(container['env'], [
       { name: 'RED', value: '1' },
@@ -118,7 +118,7 @@ describe('podOfImage()', () => {
       assert.match(refusal('-p', port, 'i').message, why, port);
   });
 
-  it('-v mounts a path of the host, or a volume that is empty and ends with the pod', () => {
+  it('-v mounts a path of the host, or an empty volume that ends with the pod', () => {
     const { spec, container } = podOf(
       '-v',
       '/srv:/data:ro,z',
@@ -153,7 +153,7 @@ describe('podOfImage()', () => {
       assert.match(refusal('-v', volume, 'i').message, why, volume);
   });
 
-  it('--mount says the same by names, and wants a path of the host to be there', () => {
+  it('--mount does the same by names, and requires the path of the host to exist', () => {
     const { spec, container, mustExist, images } = podOf(
       ...['--mount', 'type=bind,src=/srv,dst=/data,readonly'],
       ...['--mount', 'type=tmpfs,target=/run,tmpfs-size=64m', '--mount', 'target=/v'],
@@ -186,7 +186,7 @@ describe('podOfImage()', () => {
       assert.match(refusal('--mount', mount, 'i').message, why, mount);
   });
 
-  it('limits cores and memory, in the units of Docker', () => {
+  it('limits cores and memory in Docker’s units', () => {
     const limitsOf = (...line: readonly string[]) => podOf(...line, 'i').container['resources'];
     assert.deepEqual(limitsOf('--cpus', '1.5', '-m', '512m'), { limits: { cpu: '1.5', memory: '512Mi' } });
     for (const [written, memory] of [
@@ -204,13 +204,13 @@ describe('podOfImage()', () => {
       assert.match(refusal(`--cpus=${wrong}`, 'i').message, /no number/);
   });
 
-  it('-u takes numbers, as a Pod does', () => {
+  it('-u accepts only numbers, like a Pod', () => {
     assert.deepEqual(podOf('-u', '7:8', 'i').container['securityContext'], { runAsUser: 7, runAsGroup: 8 });
     assert.deepEqual(podOf('-u', '7', 'i').container['securityContext'], { runAsUser: 7 });
     assert.match(refusal('-u', 'www-data', 'i').message, /a Pod names users and groups by number$/);
   });
 
-  it('--restart has the policies of Docker', () => {
+  it('--restart has Docker’s policies', () => {
     const policyOf = (policy: string) => podOf('--restart', policy, 'i').spec['restartPolicy'];
     const policies = ['no', 'on-failure', 'always', 'unless-stopped'].map(policyOf);
     assert.deepEqual(policies, ['Never', 'OnFailure', 'Always', 'Always']);
@@ -218,7 +218,7 @@ describe('podOfImage()', () => {
     assert.match(refusal('--restart', 'sometimes', 'i').message, /no such policy/);
   });
 
-  it('joins all that concerns rights', () => {
+  it('combines all flags for privileges', () => {
     const flags = ['--read-only', '--privileged', '--cap-add', 'net_admin,CAP_SYS_TIME', '--cap-drop', 'all'];
     assert.deepEqual(podOf(...flags, '-u', '7', 'i').container['securityContext'], {
       runAsUser: 7,
@@ -248,7 +248,7 @@ describe('podOfImage()', () => {
     assert.match(refusal('-l', '=x', 'i').message, /the key is missing/);
   });
 
-  it('pulls when it is told to; an image of localhost has nowhere to come from', () => {
+  it('pulls on request; an image of localhost cannot be pulled', () => {
     const policyOf = (...line: readonly string[]) => podOf(...line).container['imagePullPolicy'];
     assert.equal(policyOf('--pull', 'always', 'i'), 'Always');
     assert.equal(policyOf('--pull', 'never', 'i'), 'Never');
@@ -256,13 +256,13 @@ describe('podOfImage()', () => {
     assert.equal(policyOf('localhost:5000/base'), 'IfNotPresent');
   });
 
-  it('writes the workdir as it is', () => {
+  it('writes the workdir unchanged', () => {
     assert.equal(podOf('-w', '/srv', 'i').container['workingDir'], '/srv');
   });
 });
 
 describe('refuseFlags()', () => {
-  it('names what a Pod cannot say, with what to do instead', () => {
+  it('refuses flags that a Pod cannot express, with what to do instead', () => {
     for (const [line, message] of [
       [['--init', 'nginx'], /^Cannot use --init: /],
       [['--platform', 'linux/arm64', 'nginx'], /^Cannot use --platform: /],
@@ -277,7 +277,7 @@ describe('refuseFlags()', () => {
     }
   });
 
-  it('leaves the same words alone in the command of the container', () => {
+  it('accepts the same words in the command of the container', () => {
     assert.deepEqual(podOf('alpine', 'tar', '-d', '--init').container['args'], ['tar', '-d', '--init']);
   });
 });

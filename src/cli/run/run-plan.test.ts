@@ -36,7 +36,7 @@ async function plan(...line: readonly string[]) {
 const textsOf = async (...line: readonly string[]) => (await plan(...line)).files.map(({ text }) => text);
 
 describe('planRun()', () => {
-  it('reads files, between which the options of every run may stand', async () => {
+  it('reads files, with options of every run between them', async () => {
     const { files, network, verbose, input } = await plan(web, '--network', 'none', db, '--verbose', '--rm');
     assert.deepEqual(files, [
       { name: web, text: 'kind: Pod # web\n' },
@@ -50,14 +50,14 @@ describe('planRun()', () => {
     ]);
   });
 
-  it('makes the Pod of an image, whose command keeps its own options', async () => {
+  it('makes the Pod of an image, and leaves options of its command unchanged', async () => {
     const { files, network, input } = await plan('--network', 'none', '-i', 'busybox', 'ls', '--network', '-f', web);
     const pod = parse(files[0]?.text ?? '') as { spec: { containers: { args: string[] }[] } };
     assert.deepEqual(pod.spec.containers[0]?.args, ['ls', '--network', '-f', web]);
     assert.deepEqual([network, input], ['none', { takesInput: true, hasTerminal: false }]);
   });
 
-  it('prints long words on one line, which YAML would fold', async () => {
+  it('prints long words on one line, without YAML’s folding', async () => {
     const word = 'word '.repeat(100);
     const [text = ''] = await textsOf('busybox', 'echo', word, '- : # "', '');
     const pod = parse(text) as { spec: { containers: { args: string[] }[] } };
@@ -69,7 +69,7 @@ describe('planRun()', () => {
     );
   });
 
-  it('reads env files, and looks whether paths of --mount are there', async () => {
+  it('reads env files, and checks that paths of --mount exist', async () => {
     const [text = ''] = await textsOf('--env-file', join(directory, 'vars'), 'busybox');
     assert.match(text, /name: ONE\n +value: "1"\n/);
     await assert.rejects(plan('--env-file', join(directory, 'none'), 'busybox'), {
@@ -83,7 +83,7 @@ describe('planRun()', () => {
     });
   });
 
-  it('refuses what describes a Pod, where a file does, before and after it', async () => {
+  it('refuses flags that describe a Pod before and after a file', async () => {
     for (const line of [
       ['--cpus', '2', web],
       [web, '--cpus', '2'],
@@ -95,7 +95,7 @@ describe('planRun()', () => {
     await assert.rejects(plan(web, '--bogus'), { code: 'commander.unknownOption' });
   });
 
-  it('refuses a command line that names nothing, two things, or a form of nothing', async () => {
+  it('refuses a command line that names nothing, two kinds of things, or an output form without a Pod', async () => {
     for (const [line, message] of [
       [['--rm'], /missing required argument 'image'/],
       [['-f', web, 'busybox'], /-f names what to run, and so does 'busybox'/],
@@ -104,7 +104,7 @@ describe('planRun()', () => {
       await assert.rejects(plan(...line), { name: 'CommanderError', message });
   });
 
-  it('takes what concerns the run before and after a file', async () => {
+  it('accepts options of the run before and after a file', async () => {
     for (const line of [
       ['-d', '--rm', web],
       [web, '-d', '--rm'],
@@ -118,7 +118,7 @@ describe('planRun()', () => {
     await plan('-dit', 'busybox'); // needs no terminal
   });
 
-  it('refuses a terminal that is not there before anything starts', async () => {
+  it('refuses a missing terminal before anything starts', async () => {
     await assert.rejects(plan('-it', 'busybox'), { message: /^Cannot give the container a terminal/, fix: 'Omit -t.' });
     assert.equal((await plan('-it', '--dry-run', 'busybox')).input?.hasTerminal, true);
   });

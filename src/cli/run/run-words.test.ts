@@ -5,7 +5,7 @@ import { isFile, whatIsNamed } from './run-words.ts';
 const nothing = () => false;
 
 describe('whatIsNamed()', () => {
-  it('takes a word for a file when there is one, or it is written like a path', () => {
+  it('treats a word as a file if that exists or the word looks like a path', () => {
     assert.deepEqual(
       whatIsNamed('nginx', ['b'], (word) => word === 'nginx'),
       { kind: 'files', words: ['nginx', 'b'] },
@@ -15,14 +15,14 @@ describe('whatIsNamed()', () => {
     }
   });
 
-  it('takes a directory of the name of an image for the image', () => {
+  it('treats the name of an image as the image even if a directory has it', () => {
     assert.deepEqual(
       [isFile(import.meta.dirname), isFile(import.meta.filename), isFile('/nowhere')],
       [false, true, false],
     );
   });
 
-  it('takes any other reference, and the id of an image, for an image with its command', () => {
+  it('treats any other reference, and an image’s id, as an image with its command', () => {
     for (const image of [
       'nginx',
       'nginx:1.27',
@@ -39,7 +39,7 @@ describe('whatIsNamed()', () => {
     assert.deepEqual(whatIsNamed('nginx', ['--', 'ls'], nothing), { kind: 'image', image: 'nginx', words: ['ls'] });
   });
 
-  it('names both readings of a word that is neither', () => {
+  it('reports both meanings of a word that is neither', () => {
     for (const [word, why] of [
       ['NGINX', /^Cannot run "NGINX": there is no such file, and it is not an image either: .*lower-case/],
       ['web pod', /it is not an image either/],
