@@ -16,7 +16,7 @@ function open() {
   return { clock, activity, watch };
 }
 
-test('idleFor() resolves after a time without anything, which each activity begins again', async () => {
+test('idleFor() resolves after a time without activity, which each activity restarts', async () => {
   const { clock, activity, watch } = open();
   const watched = watch(1000);
   await clock.advance(900);

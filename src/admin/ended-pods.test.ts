@@ -71,7 +71,7 @@ async function logOf(ended: EndedPods, name: string, previous = false): Promise<
   return Buffer.concat(await Array.fromAsync(chunks)).toString();
 }
 
-test('EndedPods keeps outcome, logs and what a pod was made of, also for the next process', async () => {
+test('EndedPods keeps outcome, logs and manifest of a pod, also for the next process', async () => {
   await using it = await open();
   await it.end('web', 1000, 3, { '.log.1': record('older'), '.log': record('newer') });
   await it.end('ok', 500);
@@ -99,7 +99,7 @@ test('EndedPods keeps outcome, logs and what a pod was made of, also for the nex
   assert.equal((await stat(it.directory)).mode & 0o777, 0o700);
 });
 
-test('EndedPods says of a pod whose podvm was killed that it was lost', async () => {
+test('EndedPods lists a pod whose podvm was killed as lost', async () => {
   await using it = await open();
   await it.ended.begin(detailsOf('web'), sourceOf('web'));
   assert.deepEqual(names(it.ended), []);
@@ -107,7 +107,7 @@ test('EndedPods says of a pod whose podvm was killed that it was lost', async ()
   assert.deepEqual([lost?.name, lost?.outcome.exitCode, lost?.outcome.reason], ['web', 137, 'Lost']);
 });
 
-test('EndedPods removes the oldest above its limit of pods, and of bytes', async () => {
+test('EndedPods removes the oldest pods above its limits of pods and bytes', async () => {
   await using few = await open({ pods: 2, bytes: 1_000_000 });
   for (const [at, name] of ['a', 'b', 'c'].entries()) await few.end(name, at);
   assert.deepEqual(names(few.ended), ['b', 'c']);
@@ -132,7 +132,7 @@ test('EndedPods keeps the newest part of logs that exceed the limit alone', asyn
   assert.match(await logOf(it.ended, 'a'), /^newer x*\nnewest\n$/);
 });
 
-test('EndedPods forgets a pod, and takes a new name over', async () => {
+test('EndedPods removes a pod, and follows its renaming', async () => {
   await using it = await open();
   const id = await it.end('web', 0);
   const [web] = it.ended.list();
@@ -148,7 +148,7 @@ test('EndedPods forgets a pod, and takes a new name over', async () => {
   assert.deepEqual(await readdir(it.directory), []);
 });
 
-test('EndedPods leaves damaged records out, and refuses to start from one', async () => {
+test('EndedPods omits damaged records, and refuses to start from one', async () => {
   await using it = await open();
   const broken = await it.end('broken', 0);
   const sourceless = await it.end('sourceless', 1);

@@ -11,7 +11,7 @@ const exitCodeOf = (error: unknown) => {
 };
 
 describe('refusalOf()', () => {
-  it('gives no exit code for failures that the command did not cause', () => {
+  it('returns no exit code for failures that the command did not cause', () => {
     assert.equal(exitCodeOf(crunSays('cannot join the cgroup: No such file or directory')), undefined);
     assert.equal(exitCodeOf(new PodvmError('notFound', 'Cannot find pod nopod')), undefined);
     assert.equal(exitCodeOf(new Error('not executable')), undefined);

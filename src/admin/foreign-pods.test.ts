@@ -31,7 +31,7 @@ const listed = async (served: Served) =>
     .map(({ name, owner, phase, ready }) => [name, owner ?? 'podvm', phase, ready]);
 
 describe('a pod of another program', () => {
-  test('is in the same list, with its owner, and has details and connections', async () => {
+  test('is in the same list with its owner, and can be inspected and connected to', async () => {
     await using served = await openAdmin({ onDial: () => new PassThrough() });
     await foreign(served);
     await foreign(served, { name: 'web-1', keptFor: 'containerd' });
@@ -56,7 +56,7 @@ describe('a pod of another program', () => {
     assert.equal(frames.join(''), 'ping');
   });
 
-  test('is not stopped, removed or run again, with the reason and what to use', async () => {
+  test('is not stopped, removed or run again, with a reason and a fix', async () => {
     await using served = await openAdmin();
     const sandbox = await foreign(served);
     for (const [method, path] of [
@@ -84,7 +84,7 @@ describe('a pod of another program', () => {
     assert.equal(sandbox.status.state, 'ready');
   });
 
-  test('has its console from memory, where no file has it', async () => {
+  test('has its console from memory if there is no file', async () => {
     await using served = await openAdmin();
     const sandbox = await foreign(served);
     const inMemory = { consolePath: '/nonexistent', consoleTail: async () => [guestText('Kernel \u001b panic')] };
@@ -94,7 +94,7 @@ describe('a pod of another program', () => {
     assert.match((await refusalOf(served, 'GET', '/v1/pods/_/dns/console')).message, /it is switched off/);
   });
 
-  test('is the newest of its sandboxes, and one of this process has its name first', async () => {
+  test('is its newest sandbox, and a pod of this process takes precedence for its name', async () => {
     await using served = await openAdmin();
     const first = await foreign(served, { namespace: 'default', name: 'web', attempt: 0 });
     await first.stop(0);

@@ -17,7 +17,7 @@ const imageOf = (id: string, references: readonly string[]): Image => ({
   config: {},
 });
 
-test('pull gives the logins of the client to the store, and never a path of the node', async () => {
+test('pull passes the client’s logins to the store, and never a path of the node', async () => {
   const pulls: unknown[] = [];
   const pull: ImageStore['pull'] = async (reference, { logins, authFile }) => {
     pulls.push([reference, logins, authFile]);
@@ -36,7 +36,7 @@ test('pull gives the logins of the client to the store, and never a path of the 
   assert.deepEqual(pulls, [['r.example/a', logins, undefined]]);
 });
 
-test('prune removes images without a name, or all, but none that a pod uses or that is held', async () => {
+test('prune removes images without a name, or all, except those in use or held', async () => {
   let images = [
     imageOf('sha256:named', ['docker.io/library/nginx:latest']),
     imageOf('sha256:nameless', []),

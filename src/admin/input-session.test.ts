@@ -46,7 +46,7 @@ describe('serveInput()', () => {
     await session;
   });
 
-  it('leaves the input open for the next client where the Pod does not say stdinOnce', async () => {
+  it('leaves the input open for the next client unless the Pod has stdinOnce', async () => {
     const { stdin, converse } = await open();
     const before = listeners(stdin);
     for (const word of ['one ', 'two']) {
@@ -76,7 +76,7 @@ describe('serveInput()', () => {
     await closed;
   });
 
-  it('tells the client why there is no input', async () => {
+  it('tells the client why it has no input', async () => {
     await using pair = await openSocketPair();
     const refuse = () => {
       throw new PodvmError('failedPrecondition', 'Cannot pass input to web/main: it does not run');

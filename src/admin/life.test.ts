@@ -25,7 +25,7 @@ async function runToEnd(served: Served, options: object = {}) {
 }
 
 describe('a pod that has ended', () => {
-  test('stays with its exit code until it is removed', async () => {
+  test('is kept with its exit code until it is removed', async () => {
     await using served = await openAdmin(quick);
     assert.deepEqual((await runToEnd(served)).at(-1), { event: 'finished', exitCode: 3 });
     assert.deepEqual(served.parts.sandboxes.list(), [], 'its machine does not stay');
@@ -46,13 +46,13 @@ describe('a pod that has ended', () => {
     assert.equal((await refusalOf(served, 'GET', '/v1/pods/_/web/wait')).kind, 'notFound');
   });
 
-  test('does not stay with removeAtEnd', async () => {
+  test('is not kept with removeAtEnd', async () => {
     await using served = await openAdmin(quick);
     await runToEnd(served, { removeAtEnd: true });
     assert.deepEqual(await listed(served), []);
   });
 
-  test('says that it has ended to what needs a running one', async () => {
+  test('refuses calls that need a running pod, with the reason', async () => {
     await using served = await openAdmin(quick);
     await runToEnd(served);
     assert.equal((await refusalOf(served, 'GET', '/v1/pods/_/web/console')).kind, 'failedPrecondition');
@@ -62,14 +62,14 @@ describe('a pod that has ended', () => {
     }
   });
 
-  test('gives its place to a new one of its name', async () => {
+  test('is replaced by a new pod of its name', async () => {
     await using served = await openAdmin(quick);
     await runToEnd(served);
     await runToEnd(served);
     assert.deepEqual(await listed(served), [['web', 'Failed', 3]]);
   });
 
-  test('starts again under a new name, from what it was made of', async () => {
+  test('starts again under a new name, from its manifest', async () => {
     await using served = await openAdmin();
     const socket = await run(served);
     assert.match((await refusalOf(served, 'POST', '/v1/pods/_/web/rename', '{"name":"b"}')).message, /the pod runs/);
@@ -106,7 +106,7 @@ describe('a detached pod', () => {
     assert.deepEqual(await listed(served), [['web', 'Failed', 4]]);
   });
 
-  test('that cannot run says why, and ends the client with its code', async () => {
+  test('that cannot run reports the reason, and ends the client with its code', async () => {
     await using served = await openAdmin({ runError: new PodvmError('internal', 'no machine') });
     const events = await detach(served);
     assert.deepEqual(
@@ -119,7 +119,7 @@ describe('a detached pod', () => {
     assert.deepEqual(await listed(served), [['web', 'Failed', 125]]);
   });
 
-  test('ends with a node that is asked to end its pods', async () => {
+  test('ends with a node that ends its pods', async () => {
     await using served = await openAdmin();
     await detach(served);
     const { sandboxes, ended } = served.parts;
@@ -145,7 +145,7 @@ describe('a detached pod', () => {
     assert.equal(served.parts.sandboxes.runs.length, 2);
   });
 
-  test('shows its output and end to clients that attach, and goes on when they leave', async () => {
+  test('shows its output and end to attached clients, and continues when they detach', async () => {
     await using served = await openAdmin();
     await detach(served);
     const leaving = served.talk('/v1/pods/_/web/attach');
@@ -170,14 +170,14 @@ describe('events of a node', () => {
       .map((line) => v.parse(nodeEventSchema, JSON.parse(line)))
       .map(({ name, reason }) => `${name} ${reason}`);
 
-  test('are those of all pods, also of ended ones, or of one', async () => {
+  test('are those of all pods, including ended ones, or of one pod', async () => {
     await using served = await openAdmin(quick);
     await runToEnd(served);
     assert.deepEqual(reasonsOf((await served.call('GET', '/v1/events')).body), ['web Created', 'web Started']);
     assert.equal((await served.call('GET', '/v1/events?name=other')).body, '');
   });
 
-  test('follow with those that happen, also of pods that begin later', async () => {
+  test('continue with new ones, including those of later pods', async () => {
     await using served = await openAdmin();
     const outgoing = request({ socketPath: served.socketPath, path: '/v1/events?follow=true', agent: false }).end();
     await run(served, { detach: true }).catch(() => undefined);
@@ -192,7 +192,7 @@ describe('events of a node', () => {
 });
 
 describe('a signal', () => {
-  test('reaches the containers that run, and the restart policy decides what follows', async () => {
+  test('reaches the running containers, after which the restart policy applies', async () => {
     await using served = await openAdmin();
     await run(served, { detach: true }).catch(() => undefined);
     for (const body of ['{"signal":0}', '{"signal":65}', '{"signal":"HUP"}']) {
@@ -207,7 +207,7 @@ describe('a signal', () => {
   });
 });
 
-test('a node is idle when no pod runs and no client asks', async () => {
+test('a node is idle without running pods and clients', async () => {
   await using served = await openAdmin();
   const { clock } = served.parts;
   let isIdle = false;
@@ -229,7 +229,7 @@ describe('a forwarded port', () => {
     return served.talk(`/v1/pods/_/web/port-forward?port=${port}`);
   };
 
-  test('carries bytes in both directions, and the end of each', async () => {
+  test('carries bytes and the end in both directions', async () => {
     const guest = new PassThrough(); // echoes
     let dialled = 0;
     await using served = await openAdmin({
@@ -247,7 +247,7 @@ describe('a forwarded port', () => {
     assert.ok(guest.destroyed);
   });
 
-  test('tells why it cannot connect', async () => {
+  test('reports why it cannot connect', async () => {
     await using served = await openAdmin();
     for (const [port, kind] of [
       [81, 'unavailable'],

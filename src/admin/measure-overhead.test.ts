@@ -18,7 +18,7 @@ const hostFigures: Sandbox['hostFigures'] = async () => ({
   link: { receivedBytes: 0, sentBytes: 0, stalls: 0, stalledSeconds: 0 },
 });
 
-test('the overhead is what the VMM takes beyond the pod, of pods that are old enough and can be measured', async () => {
+test('the overhead is the VMM’s usage without the pod’s, of measurable pods above a minimum age', async () => {
   const clock = createFakeClock();
   const sandboxes = createFakeSandboxes(clock);
   const web = await sandboxes.run({ ...sandboxSpec, name: 'web' }, soon());

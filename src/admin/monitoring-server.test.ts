@@ -20,7 +20,7 @@ async function get(port: number, path: string, headers: Record<string, string> =
   return { status: response.statusCode, type: response.headers['content-type'], body: await text(response) };
 }
 
-test('the address for metrics serves monitoring in the format that is asked for, and no call on pods', async () => {
+test('the address for metrics serves monitoring in the requested format, and no calls on pods', async () => {
   await using server = await serveMonitoring({ address, port: 0, clients: 'local' }, parts);
   const plain = await get(server.port, '/metrics');
   assert.deepEqual(plain, { status: 200, type: 'text/plain; version=0.0.4; charset=utf-8', body: 'of prometheus\n' });
@@ -32,7 +32,7 @@ test('the address for metrics serves monitoring in the format that is asked for,
   for (const path of ['/v1/pods', '/v1/node', '/']) assert.equal((await get(server.port, path)).status, 404, path);
 });
 
-test('a page of another site cannot read what is served to the node alone', async () => {
+test('a page of another site cannot read what is served only to the node', async () => {
   await using server = await serveMonitoring({ address, port: 0, clients: 'local' }, parts);
   const status = async (host: string) => (await get(server.port, '/metrics', { host })).status;
   assert.equal(await status('evil.example:80'), 403);
@@ -43,7 +43,7 @@ test('a page of another site cannot read what is served to the node alone', asyn
   assert.equal((await get(open.port, '/metrics', { host: 'node7.example' })).status, 200);
 });
 
-test('a port that is taken is refused, with a fix', async () => {
+test('a port in use is refused, with a fix', async () => {
   await using server = await serveMonitoring({ address, port: 0, clients: 'local' }, parts);
   await assert.rejects(serveMonitoring({ address, port: server.port, clients: 'local' }, parts), { kind: 'busy' });
 });

@@ -37,7 +37,7 @@ async function open() {
   };
 }
 
-test('a pod of a kubelet is described with its containers, limits, console and steps, all text harmless', async () => {
+test('a pod of a kubelet is described with its containers, limits, console and steps, with escaped text', async () => {
   await using node = await open();
   const resources = { memoryLimitBytes: 64 << 20, cpuLimitMillis: 500 };
   const sandbox = await node.sandboxes.run({ ...sandboxSpec, isKept: true, resources }, soon());
@@ -57,7 +57,7 @@ test('a pod of a kubelet is described with its containers, limits, console and s
   await assert.rejects(node.describe(sandboxSpec.name, 'other'), { kind: 'notFound' });
 });
 
-test('a guest that does not answer is described without its figures, and with the reason', async () => {
+test('a guest that does not answer is described without figures, with the reason', async () => {
   await using node = await open();
   await node.sandboxes.run(sandboxSpec, soon());
   node.parts.before = async (step, signal) => {
@@ -69,7 +69,7 @@ test('a guest that does not answer is described without its figures, and with th
   assert.notEqual(machine?.unmeasured, undefined);
 });
 
-test('a machine that failed is described with the last words of its guest', async () => {
+test('a failed machine is described with the last lines of its guest', async () => {
   await using node = await open();
   const sandbox = await node.sandboxes.run({ ...sandboxSpec, isKept: true }, soon());
   await writeFile(sandbox.consolePath, 'Kernel panic - not syncing: Attempted to kill init!\n');
@@ -80,7 +80,7 @@ test('a machine that failed is described with the last words of its guest', asyn
   assert.match(machine?.failure ?? '', /the guest panicked; the guest's last lines: Kernel panic - not syncing/);
 });
 
-test('a step is slow beside the median of the starts before', async () => {
+test('a step is slow compared with the median of earlier starts', async () => {
   await using node = await open();
   for (let at = 0; at < 4; at += 1) await node.sandboxes.run({ ...sandboxSpec, name: `quick-${at}` }, soon());
   node.parts.before = async (step) => {

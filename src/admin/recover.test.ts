@@ -47,7 +47,7 @@ const outcome = async (served: Served) =>
   v.parse(podOutcomeSchema, JSON.parse((await served.call('GET', '/v1/pods/_/web/wait')).body));
 
 describe('a pod that the next process takes over', () => {
-  test('goes on in the same container, with its uid, start, events and restarts', async () => {
+  test('continues in the same container, with its uid, start, events and restarts', async () => {
     const first = await openAdmin();
     await detach(first, always);
     first.parts.sandboxes.current('main').exit(1);
@@ -62,7 +62,7 @@ describe('a pod that the next process takes over', () => {
     assert.deepEqual(starts, ['start main/0', 'start main/1']);
   });
 
-  test('is restarted after an exit that happened while no process ran, with the delay that it had come to', async () => {
+  test('is restarted after an exit that happened while no process ran, with the back-off it had reached', async () => {
     const first = await openAdmin();
     await detach(first, always);
     first.parts.sandboxes.current('main').exit(1);
@@ -90,7 +90,7 @@ describe('a pod that the next process takes over', () => {
     assert.deepEqual((await readdir(second.kept)).length, 1);
   });
 
-  test('is forgotten at its end with removeAtEnd', async () => {
+  test('is removed at its end with removeAtEnd', async () => {
     const first = await openAdmin();
     await detach(first, never, { removeAtEnd: true });
     await using second = await first.next();
@@ -101,7 +101,7 @@ describe('a pod that the next process takes over', () => {
     assert.deepEqual(await readdir(second.kept), []);
   });
 
-  test('keeps the node from its idle end, and can be attached to, stopped and removed', async () => {
+  test('keeps the node from ending as idle, and can be attached to, stopped and removed', async () => {
     const first = await openAdmin();
     await detach(first, never);
     await using second = await first.next();
@@ -119,7 +119,7 @@ describe('a pod that the next process takes over', () => {
     assert.deepEqual(await readdir(second.kept), []);
   });
 
-  test('goes on being stopped', async () => {
+  test('continues to be stopped', async () => {
     const stubborn = { behaviours: { main: { onTerm: () => {} } } };
     const first = await openAdmin(stubborn);
     await detach(first, never);
@@ -166,7 +166,7 @@ describe('a pod that the next process takes over', () => {
     });
   });
 
-  test('cannot restart a container that needs a Secret, and says why', async () => {
+  test('cannot restart a container that needs a Secret, and reports why', async () => {
     const secret = 'env: [{ name: A, valueFrom: { secretKeyRef: { name: s, key: k } } }]';
     const text = manifest(
       `{ containers: [{ name: main, image: i, ${secret} }] }`,
@@ -203,7 +203,7 @@ describe('a pod that was started with logins of its user', () => {
     },
   });
 
-  test('gives them to its containers, and to no file', async () => {
+  test('uses them for its containers, and writes them to no file', async () => {
     const first = await openAdmin();
     await detach(first, always, { logins });
     assert.deepEqual(first.parts.sandboxes.current('main').spec.pullLogins, logins);
@@ -220,7 +220,7 @@ describe('a pod that was started with logins of its user', () => {
     assert.equal((await second.call('POST', '/v1/pods/_/web/restart', '{}')).status, 200);
   });
 
-  test('says that they ended with its node, if a registry wants them again', async () => {
+  test('reports that they ended with its node when a registry requires them again', async () => {
     const first = await openAdmin(settings((attempt) => attempt > 0));
     await detach(first, always, { logins });
     await using second = await first.next();
@@ -234,7 +234,7 @@ describe('a pod that was started with logins of its user', () => {
     );
   });
 
-  test('is told the words of the registry while its node has them', async () => {
+  test('reports the registry’s message while its node has them', async () => {
     await using served = await openAdmin(settings((attempt) => attempt > 0));
     await detach(served, always, { logins });
     const waiting = outcome(served);
@@ -243,7 +243,7 @@ describe('a pod that was started with logins of its user', () => {
   });
 });
 
-test('a client of a pod that is left to the next process is told how to go on', async () => {
+test('a client of a pod that is left to the next process is told how to continue', async () => {
   const first = await openAdmin();
   const events = await begin(first, never, {});
   for await (const event of events) if ((event['detail'] as { reason?: string })?.reason === 'Started') break;
@@ -257,7 +257,7 @@ test('a client of a pod that is left to the next process is told how to go on', 
   assert.equal((await details(second)).phase, 'Running');
 });
 
-test('a sandbox without a record, and a record without a sandbox, are not left', async () => {
+test('a sandbox without a record, and a record without a sandbox, are removed', async () => {
   const first = await openAdmin();
   await detach(first, never);
   const { sandboxes } = first.parts;
@@ -275,7 +275,7 @@ describe('after a boot of the host', () => {
   const reboot = (served: Served, options: object) =>
     served.next(options, async () => await served.parts.sandboxes.list()[0]?.remove());
 
-  test('a pod that should always run is started again by a daemon, which does so once', async () => {
+  test('a pod with restartPolicy Always is started again by a daemon, once', async () => {
     const first = await openAdmin();
     await detach(first, always);
     const second = await reboot(first, nextBoot);
@@ -287,7 +287,7 @@ describe('after a boot of the host', () => {
     assert.equal((await outcome(third)).reason, 'Lost', 'its end was not that of the host');
   });
 
-  test('others are lost: of other policies, of a stop, of a node that no one enabled, and those with Secrets', async () => {
+  test('others are lost: of other policies, stopped ones, those of a background node, and those with Secrets', async () => {
     const secret = '---\napiVersion: v1\nkind: Secret\nmetadata: { name: s }\nstringData: { k: hidden }\n';
     const background = { keeping: { bootId: 'the next boot', startsAfterBoot: false } };
     for (const [text, options] of [

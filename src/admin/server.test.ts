@@ -13,7 +13,7 @@ import { errorBodySchema, podSummarySchema } from '#api/pods.ts';
 import { serveAdmin } from './server.ts';
 import { eventsOf, on, openAdmin as open, refusalOf, run, type Served, yaml } from './testing/served-admin.ts';
 
-test('a drain ends every pod that runs, and names them', async () => {
+test('a drain ends and lists all running pods', async () => {
   await using served = await open();
   const socket = await run(served);
   const closed = once(socket, 'close');
@@ -24,7 +24,7 @@ test('a drain ends every pod that runs, and names them', async () => {
   assert.deepEqual(JSON.parse((await served.call('POST', '/v1/drain', '{}')).body), []);
 });
 
-test('monitoring has its calls on the admin socket: metrics in both formats, health, readiness, versions, disk use', async () => {
+test('the admin socket serves monitoring: metrics in both formats, health, readiness, versions, disk use', async () => {
   await using served = await open();
   const get = async (path: string) => await served.call('GET', path);
   assert.deepEqual(await get('/metrics'), { status: 200, body: 'of prometheus\n' });
