@@ -98,7 +98,7 @@ const container = fc.record(
 
 const runs = propertyRuns(150);
 
-test('no config makes messages of the host and the agent reach a client', async () => {
+test('no config makes internal messages of host and agent reach a client', async () => {
   await using node = await openFakeNode();
   const { runtime, parts } = node;
   const made = { pods: 0, containers: 0, execs: 0 };

@@ -209,7 +209,7 @@ for (const sanitize of [false, true]) {
       after(async () => await rm(directory, { recursive: true, force: true }));
 
       for (const [scenario, wanted] of Object.entries(expected)) {
-        it(`${scenario}() sees what it must`, async () => assert.deepEqual(await seen(scenario), wanted));
+        it(`${scenario}() has the expected result`, async () => assert.deepEqual(await seen(scenario), wanted));
       }
 
       it('steady() neither leaks descriptors nor grows, and stays within 4 MiB', async () => {
@@ -219,7 +219,7 @@ for (const sanitize of [false, true]) {
         if (!sanitize) assert.ok(use.residentKiB <= 4096, `${use.residentKiB} KiB resident`);
       });
 
-      it('spawnTimes() are a few ms at most', async () => {
+      it('spawnTimes() are at most a few ms', async () => {
         const medianMs = Number(await seen('spawnTimes'));
         assert.ok(medianMs < 20, `${medianMs} ms from spawn to exit`);
       });

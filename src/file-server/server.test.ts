@@ -272,7 +272,7 @@ describe(
       }, 'propagated'),
     );
 
-    test('refuses a device that it is told to, whose file system has the type of a tmpfs', async () => {
+    test('refuses a named device whose file system has the type of a tmpfs', async () => {
       const [major, minor] = (await run('stat', ['-c', '%Hd %Ld', served])).stdout.trim().split(' ');
       await mkdir(join(served, 'other'));
       await run('mount', ['-t', 'tmpfs', 'podvm-test', join(served, 'other')]);

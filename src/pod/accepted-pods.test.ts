@@ -81,7 +81,7 @@ const spec = fc.record({
 
 const runs = propertyRuns(200);
 
-test('no accepted pod makes messages of the host and the agent reach a user', async () => {
+test('no accepted pod makes internal messages of host and agent reach a user', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-accepted-'));
   const parts = createFakeParts(directory);
   const limits = { ...defaultLimits, killTimeoutMs: 200, lastWordsMs: 50, drainTimeoutMs: 50 };

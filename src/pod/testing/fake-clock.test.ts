@@ -8,7 +8,7 @@ describeClock('for tests', () => {
   return { clock, pass: (ms) => clock.advance(ms) };
 });
 
-test('the clock for tests passes no time by itself, nor by a change of the date', async () => {
+test('the fake clock advances neither by itself nor by a change of the date', async () => {
   const clock = createFakeClock(1000);
   let calls = 0;
   clock.after(10, () => (calls += 1));

@@ -20,12 +20,12 @@ const boots = (bootMs: number): BootOutcome => ({ outcome: 'works', bootMs });
 const slow: BootOutcome = { outcome: 'slow', deadlineMs: probeDeadlines.kvmMs };
 const dead: BootOutcome = { outcome: 'failed', detail: 'unknown MSR', fix: 'Update the host.' };
 
-test('decide() takes KVM that boots in time, and tries nothing else', async () => {
+test('decide() chooses a KVM that boots in time, and tries nothing else', async () => {
   const { boot } = host({ kvm: [boots(400)], tcg: [] });
   assert.equal((await decide(boot, never)).accelerator, 'kvm');
 });
 
-test('decide() emulates where KVM is absent, dead or answers without running a guest, and says which', async () => {
+test('decide() chooses emulation if KVM is absent, fails or runs no guest, and says which', async () => {
   const absent: BootOutcome = { outcome: 'absent', detail: 'no such file' };
   for (const [kvm, reason] of [
     [absent, /^no KVM \(no such file\)/],
@@ -38,7 +38,7 @@ test('decide() emulates where KVM is absent, dead or answers without running a g
   }
 });
 
-test('decide() gives KVM a second chance on a host so busy that emulation was slower than its deadline', async () => {
+test('decide() tries KVM again on a host so busy that emulation was slower than KVM’s deadline', async () => {
   const busy = host({ kvm: [slow, boots(9_000)], tcg: [boots(12_000)] });
   assert.equal((await decide(busy.boot, never)).accelerator, 'kvm');
   assert.equal(busy.boots.at(-1)?.deadlineMs, 12_000);
@@ -46,7 +46,7 @@ test('decide() gives KVM a second chance on a host so busy that emulation was sl
   assert.equal((await decide(useless.boot, never)).accelerator, 'tcg');
 });
 
-test('decide() fails where nothing boots, with what is known to help', async () => {
+test('decide() fails if nothing boots, with a fix', async () => {
   const { boot } = host({ kvm: [slow], tcg: [dead] });
   await assert.rejects(decide(boot, never), {
     kind: 'failedPrecondition',

@@ -3,7 +3,7 @@ import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
 import { ConsoleRing, maxRingBytes } from './console-ring.ts';
 
-test('ConsoleRing keeps the end of what a guest says, within its limit, also after the guest is gone', async () => {
+test('ConsoleRing keeps the end of a guest’s output within its limit, even after the guest has ended', async () => {
   const source = new PassThrough();
   const ring = new ConsoleRing(source);
   assert.equal((await ring.tail(100)).length, 0);
@@ -16,7 +16,7 @@ test('ConsoleRing keeps the end of what a guest says, within its limit, also aft
   assert.equal(String(await ring.tail(6)), 'panic\n');
 });
 
-test('ConsoleRing ends with its source, or when it is disposed, also twice', async () => {
+test('ConsoleRing ends with its source, or when it is disposed, even twice', async () => {
   const source = new PassThrough();
   const ring = new ConsoleRing(source);
   await ring[Symbol.asyncDispose]();

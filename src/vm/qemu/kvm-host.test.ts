@@ -67,7 +67,7 @@ test("readKvmHost() reads the first processor, the fixed settings of KVM's modul
   assert.match((await host.read()).absent ?? '', /ENOENT/);
 });
 
-test('kvmIdentity() changes with all that decides which processor guests see, and survives a reboot', async () => {
+test('kvmIdentity() changes with everything that affects the guests’ processor, and not by a reboot', async () => {
   await using host = await openHost();
   const found = await host.read();
   const same = kvmIdentity(found);

@@ -7,7 +7,7 @@ const v3 = `${v2} avx avx2 bmi1 bmi2 f16c fma abm movbe xsave`;
 const v4 = `${v3} avx512f avx512bw avx512cd avx512dq avx512vl`;
 const cpuInfo = (flags: string) => `processor\t: 0\nflags\t\t: ${flags}\nvmx flags\t: avx512f\nbugs\t\t: none\n`;
 
-test('levelOfFlags() is the highest level whose flags, and those of all lower levels, are present', () => {
+test('levelOfFlags() returns the highest level whose flags, and those of all lower levels, are present', () => {
   for (const [flags, level] of [
     ['fpu sse2', 1],
     [v2, 2],

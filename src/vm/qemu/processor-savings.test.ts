@@ -17,7 +17,7 @@ function run(savings: ProcessorSavings, seconds: readonly Readonly<Record<string
   });
 }
 
-test('machines that flood have used up what they saved, and a quiet one beside them has not', () => {
+test('flooding machines use up their savings, and a quiet one keeps its own', () => {
   const savings = new ProcessorSavings();
   const second = { a: 0.6, b: 0.6, c: 0.6, quiet: 0.05 };
   const rested = run(
@@ -28,7 +28,7 @@ test('machines that flood have used up what they saved, and a quiet one beside t
   assert.equal(rested.at(-1), 'quiet');
 });
 
-test('machines that flood a host have no savings there either if other programs leave them a third of it', () => {
+test('flooding machines have no savings even if other programs leave them only a third of the host', () => {
   const second = { a: 0.2, b: 0.2, c: 0.2, quiet: 0.05 };
   const rested = run(
     new ProcessorSavings(),
@@ -39,7 +39,7 @@ test('machines that flood a host have no savings there either if other programs 
   assert.equal(rested.at(-1), 'quiet');
 });
 
-test('a machine that rested is served before others for no more than it saved', () => {
+test('a machine that rested has priority only for what it saved', () => {
   const savings = new ProcessorSavings();
   const quiet = Array.from({ length: 60 }, () => ({ burns: 0, a: 0.66, b: 0.66, c: 0.66 }));
   const burning = Array.from({ length: 20 }, () => ({ burns: 1, a: 0.33, b: 0.33, c: 0.33 }));
@@ -49,7 +49,7 @@ test('a machine that rested is served before others for no more than it saved', 
   assert.equal(rested.slice(60).filter(Boolean).length, 3);
 });
 
-test('the parts of machines are as their shares, and the shares of a removed machine go to the others', () => {
+test('machines get time in proportion to their shares, and those of a removed machine go to the others', () => {
   const savings = new ProcessorSavings();
   const use = (usedMs: number, cpuShares: number) => ({ usedMs, cpuShares });
   let [asked, plain] = [0, 0]; // all of two cores, so that none idles
