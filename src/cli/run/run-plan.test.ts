@@ -95,7 +95,7 @@ describe('planRun()', () => {
     await assert.rejects(plan(web, '--bogus'), { code: 'commander.unknownOption' });
   });
 
-  it('refuses a command line that names nothing, two kinds of things, or an output form without a Pod', async () => {
+  it('refuses a command line that names nothing, two kinds of things, or -o without --dry-run', async () => {
     for (const [line, message] of [
       [['--rm'], /missing required argument 'image'/],
       [['-f', web, 'busybox'], /-f names what to run, and so does 'busybox'/],
