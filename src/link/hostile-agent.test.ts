@@ -163,7 +163,7 @@ test(`a hostile agent causes no exception and no hang in the host, in ${runs} co
   assert.ok(count >= runs);
 });
 
-/** Resolves once the link reads the channel. A timer leaves it the thread, most of which immediates would take. */
+/** Resolves once the link reads the channel. It looks by timers, since a loop of setImmediate would take the thread. */
 const heard = (agent: FakeAgent) => poll(async () => (agent.channel.isPaused() ? undefined : true), { everyMs: 5 });
 
 const linked = async () => {
