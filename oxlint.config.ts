@@ -33,6 +33,23 @@ type Restriction = [
   },
 ];
 
+/**
+ * Layers of a node's own work, in which each promise that nothing waits for says what its failure means: otherwise one
+ * `EMFILE` is an unhandled rejection, and what waits for the end of that work waits for ever.
+ */
+const explicitLayers: readonly Layer[] = [
+  'base',
+  'host',
+  'vm',
+  'image',
+  'storage',
+  'network',
+  'link',
+  'sandbox',
+  'metrics',
+  'daemon',
+];
+
 const restricted = (layer: Layer): Restriction => [
   'error',
   { patterns: forbiddenImports(layer), paths: [forbiddenSpawns] },
@@ -68,6 +85,10 @@ export default defineConfig({
       excludeFiles: [`src/${layer}/**/*.test.ts`, 'src/host/start-child.ts'],
       rules: { 'no-restricted-imports': restricted(layer) },
     })),
+    {
+      files: explicitLayers.map((layer) => `src/${layer}/**/*.ts`),
+      rules: { 'typescript/no-floating-promises': ['error', { ignoreVoid: false }] },
+    },
     {
       files: ['**/*.test.ts', '**/*.conformance.ts', 'tools/**', 'bench/**'],
       rules: { 'no-console': 'off', 'typescript/no-floating-promises': 'off' },

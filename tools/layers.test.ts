@@ -41,19 +41,28 @@ await writeFile(
   "import { spawn } from 'node:child_process';\n\nexport const seen = spawn;\n",
 );
 
-/** Files that the linter refuses for their imports, as `layer/file.ts`. */
-async function refused(): Promise<ReadonlySet<string>> {
+for (const layer of ['vm', 'cli']) {
+  const whole = 'export function begin(work: Promise<void>): void {\n  ACT;\n}\n';
+  await writeFile(join(planted, 'src', layer, 'unattended.ts'), whole.replace('ACT', 'void work.finally(() => {})'));
+  await writeFile(join(planted, 'src', layer, 'attended.ts'), whole.replace('ACT', 'work.catch(() => {})'));
+}
+
+/** Files that the linter refuses, as `layer/file.ts`, by rule. */
+async function refused(): Promise<(rule: string) => ReadonlySet<string>> {
   const { stdout } = await run(join(repo, 'node_modules/.bin/oxlint'), ['--format=json', 'src'], {
     cwd: planted,
     okCodes: [0, 1],
     env: { PATH: `${join(repo, 'node_modules/.bin')}:/usr/bin:/bin` },
   });
   const report = JSON.parse(stdout) as { diagnostics: { code: string; filename: string }[] };
-  const bad = report.diagnostics.filter(({ code }) => code.includes('no-restricted-imports'));
-  return new Set(bad.map(({ filename }) => filename.replace(/^.*?src\//, '')));
+  return (rule) => {
+    const bad = report.diagnostics.filter(({ code }) => code.includes(rule));
+    return new Set(bad.map(({ filename }) => filename.replace(/^.*?src\//, '')));
+  };
 }
 
-const found = await refused();
+const refusedBy = await refused();
+const found = refusedBy('no-restricted-imports');
 
 test('the table has a row for every folder under src/, and names only such folders', async () => {
   const folders = (await readdir(join(repo, 'src'), { withFileTypes: true })).filter((entry) => entry.isDirectory());
@@ -87,4 +96,8 @@ test('no layer can reach itself through others: the table has no cycle', () => {
 
 test('only one file calls spawn itself', () => {
   assert.ok(found.has('host/spawning.ts'));
+});
+
+test("in a node's own layers, a promise that nothing waits for has a handler of its errors", () => {
+  assert.deepEqual([...refusedBy('no-floating-promises')], ['vm/unattended.ts']);
 });

@@ -99,8 +99,9 @@ export class LiveSandbox implements Sandbox {
       this.#onDiskTrouble(trouble);
     });
     live.guest.onEvent((event) => this.#inbox.tell(() => this.#onGuestEvent(event)));
-    void this.#whyLinkClosed().then((why) => this.#inbox.tell(() => this.#fail(why)));
-    void live.machine.exited.then((exit) => this.#inbox.tell(() => this.#fail(exit.reason)));
+    const onBug = (error: unknown) => this.#onBug(error);
+    this.#whyLinkClosed().then((why) => this.#inbox.tell(() => this.#fail(why)), onBug);
+    live.machine.exited.then((exit) => this.#inbox.tell(() => this.#fail(exit.reason)), onBug);
   }
 
   /** A dying machine tears its channel first: its own report, a moment later, is the better reason. */
@@ -324,7 +325,7 @@ export class LiveSandbox implements Sandbox {
     this.#ending = ending;
     this.#moves.moveTo('stopping', ending.why);
     this.#closing.abort(new PodvmError('cancelled', 'The sandbox is being stopped'));
-    void this.#finish(ending, graceMs);
+    this.#finish(ending, graceMs).catch((error: unknown) => this.#onBug(error));
   }
 
   /** Never throws: logs what could not be undone, and makes the sandbox `failed` so that `remove` tries again. */
@@ -344,7 +345,7 @@ export class LiveSandbox implements Sandbox {
       this.#moves.moveTo(this.#failure === undefined ? 'stopped' : 'failed', this.#failure ?? 'all is undone');
       const failure = this.#failure === undefined ? {} : { failure: this.#failure };
       const state = this.#failure === undefined ? 'stopped' : 'failed';
-      void this.#live.kept?.record.change({ state, ...failure });
+      this.#live.kept?.record.change({ state, ...failure }).catch((error: unknown) => this.#onBug(error));
       this.#settleEnded(this.status);
     });
   }

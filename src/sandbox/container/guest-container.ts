@@ -129,18 +129,21 @@ export class GuestContainer implements Container {
     }
     if (this.#exit !== undefined || this.#hasGuestSaidExit) return;
     this.#hasGuestSaidExit = true;
-    void this.#message.read().then((message) =>
-      this.#home.inbox.tell(() =>
-        this.#end({
-          exitCode: event.exitCode,
-          ...(event.signal === undefined ? {} : { signal: event.signal }),
-          reason: event.oomKilled ? 'OOMKilled' : event.exitCode === 0 ? 'Completed' : 'Error',
-          ...(this.#lostWhy === undefined ? {} : { why: this.#lostWhy }),
-          ...(message === undefined ? {} : { message }),
-          finishedAt: this.#plausible(event.finishedAtMs, this.#startedAt),
-        }),
-      ),
-    );
+    this.#message
+      .read()
+      .then((message) =>
+        this.#home.inbox.tell(() =>
+          this.#end({
+            exitCode: event.exitCode,
+            ...(event.signal === undefined ? {} : { signal: event.signal }),
+            reason: event.oomKilled ? 'OOMKilled' : event.exitCode === 0 ? 'Completed' : 'Error',
+            ...(this.#lostWhy === undefined ? {} : { why: this.#lostWhy }),
+            ...(message === undefined ? {} : { message }),
+            finishedAt: this.#plausible(event.finishedAtMs, this.#startedAt),
+          }),
+        ),
+      )
+      .catch((error: unknown) => this.#log.error('exit of a container not told', error));
   }
 
   /** Sets the reason of its exit, if it has not exited yet. */

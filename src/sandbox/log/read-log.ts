@@ -125,8 +125,9 @@ function watchChanges(path: string | undefined, ended: Promise<unknown> | undefi
     changed();
   };
   stopped.addEventListener('abort', end, { once: true });
-  void ended?.then(end, end);
-  if (path !== undefined) void notify(dirname(path), stopped, changed);
+  ended?.then(end, end);
+  // Rejects when it is aborted, or if the host has no watches left: continues by polling.
+  if (path !== undefined) notify(dirname(path), stopped, changed).catch(() => undefined);
   return {
     hasEnded: () => isEnded,
     async next() {
@@ -144,9 +145,5 @@ function watchChanges(path: string | undefined, ended: Promise<unknown> | undefi
 }
 
 async function notify(directory: string, signal: AbortSignal, changed: () => void): Promise<void> {
-  try {
-    for await (const _ of watch(directory, { signal })) changed();
-  } catch {
-    // aborted, or the host has no watches left: continues by polling
-  }
+  for await (const _ of watch(directory, { signal })) changed();
 }

@@ -179,7 +179,11 @@ class SparePool implements Pool {
     this.#hasTemplate = await this.#isThereTemplate();
     const spare: Spare = { made, holdings: new Holdings().takeFrom(holdings) };
     this.#spares.push(spare);
-    void made.machine.exited.then(() => this.#lose(spare));
+    made.machine.exited
+      .then(() => this.#lose(spare))
+      .catch((error: unknown) =>
+        surroundings.log.error('dead spare machine not removed', error, { sandbox: made.record.id }),
+      );
     surroundings.log.info('spare machine made', { sandbox: made.record.id, ms: this.#nowMs - startedMs });
   }
 
@@ -206,13 +210,11 @@ class SparePool implements Pool {
   }
 
   /** Removes a machine that died while it waited. */
-  #lose(spare: Spare): void {
+  async #lose(spare: Spare): Promise<void> {
     if (!this.#spares.includes(spare)) return;
     this.#spares = this.#spares.filter((other) => other !== spare);
     this.#wake.resolve();
-    throwAway(spare).catch((error: unknown) =>
-      this.#context.surroundings.log.error('dead spare machine not removed', error, { sandbox: spare.made.record.id }),
-    );
+    await throwAway(spare);
   }
 
   async #drain(why: string, keep = 0): Promise<void> {

@@ -84,10 +84,10 @@ export async function runSteps<All extends object, Site>(
     const result = starting instanceof Promise ? await phases.time(name, starting) : starting;
     if (undo !== undefined) holdings.hold(until, () => undo(result));
     made[key] = result;
-    void watch(key);
+    watch(key).catch(fail);
   };
   for (const key of keys) {
-    if (isDone(key)) void watch(key);
+    if (isDone(key)) watch(key).catch(fail);
     else running.set(key, run(key));
   }
   await Promise.all([...running.values()].map((each) => each.catch(fail)));

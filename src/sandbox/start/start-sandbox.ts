@@ -145,8 +145,9 @@ function keep({ record, directory, machine, imageDisks }: StartMade, spec: Sandb
     images: [...imageDisks.plugged],
   };
   const whole = { ...record, ...recordedOwner(spec), version: recordVersionOf(spec), pod } as const;
-  const kept = new KeptRecord(directory.path, whole, (error) => log.error('sandbox not recorded', error));
+  const onTrouble = (error: unknown) => log.error('sandbox not recorded', error);
+  const kept = new KeptRecord(directory.path, whole, onTrouble);
   imageDisks.onPlugged((images) => kept.change({ images: [...images] }));
-  void kept.change({});
+  kept.change({}).catch(onTrouble);
   return { record: kept, containers: new ContainerRecords(directory.path) };
 }

@@ -86,9 +86,8 @@ export function createFakeParts(directory: string, imageConfig: ImageConfig = { 
     },
     killMachine(reason) {
       const machine = newest();
-      void guestOf(machine)
-        .told()
-        .then(() => machine.die(reason));
+      const die = () => machine.die(reason);
+      guestOf(machine).told().then(die, die);
     },
     tearLink: () => newest().hangUp(),
     driver: around(driver, {

@@ -200,7 +200,7 @@ function watchServer(
     isTold = true;
     for (const listener of listeners) listener(why);
   };
-  void server.ended.then(tell);
+  server.ended.then(tell).catch((error: unknown) => log.error('the end of a file server is not told', error, { path }));
   return {
     get isLost() {
       return state === 'lost';

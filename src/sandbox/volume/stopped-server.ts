@@ -31,7 +31,8 @@ export function watchStopped(
     }
     if (sinceMs === undefined) log.warn('a file server is stopped: its volume waits', { path, pid: server.pid });
     sinceMs ??= nowMs;
-    if (nowMs - sinceMs >= endMs) void endIfStopped(server, path, log);
+    const onTrouble = (error: unknown) => log.error('file server not ended', error, { path });
+    if (nowMs - sinceMs >= endMs) endIfStopped(server, path, log).catch(onTrouble);
   };
   const timer = setInterval(look, lookMs).unref();
   return { [Symbol.dispose]: () => clearInterval(timer) };

@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream';
 import * as v from 'valibot';
-import { PodvmError } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
 import { boundLog } from '#host/bound-log.ts';
 import type { Phase } from '#base/phases.ts';
 import { logTail, type ProcessEnd } from '#host/jailed-process.ts';
@@ -90,7 +90,10 @@ export class QemuMachine implements Machine {
     this.#ports = new Ports(vmm.qmp, this.#deletions, vmm.directory);
     this.#life.moveTo('running');
     vmm.subscribe((event) => this.#onEvent(event));
-    void this.#awaitEnd();
+    this.#awaitEnd().catch((error: unknown) => {
+      const reason = `how it ended is unknown: ${messageOf(error)}`;
+      this.#life.end({ state: 'failed', reason, code: 'unknown', tail: [] });
+    });
   }
 
   get state(): MachineState {
@@ -249,7 +252,7 @@ export class QemuMachine implements Machine {
     else this.#channel?.destroy(new PodvmError('unavailable', 'the guest has closed its end of the channel'));
   }
 
-  /** Waits for the end of the process; never rejects. A closed QMP channel alone does not end the machine. */
+  /** Waits for the end of the process. A closed QMP channel alone does not end the machine. */
   async #awaitEnd(): Promise<void> {
     const { ended, directory, qmp, console, cgroup } = this.#vmm;
     using _ = boundLog(directory.vmmLog);
@@ -259,7 +262,7 @@ export class QemuMachine implements Machine {
     await within(console?.finished() ?? Promise.resolve(), { ms: consoleDeadlineMs });
     await console?.[Symbol.asyncDispose]();
     qmp.close();
-    const tail = await logTail(directory.vmmLog).catch(() => []);
+    const tail = await logTail(directory.vmmLog);
     const outOfMemory = (await cgroup?.wasOutOfMemory()) ?? false;
     await cgroup?.remove().catch(() => undefined); // an empty cgroup is harmless; the next start removes it
     await directory.sweep().catch(() => undefined); // the directory's owner removes it and reports errors
