@@ -53,14 +53,14 @@ const rows: readonly Row[] = [
     moment: 'a pod is being stopped',
     fault: 'end of the process',
     promise: 'the next one goes on with the stop, within the same grace time',
-    test: [recover, 'goes on being stopped'],
+    test: [recover, 'continues to be stopped'],
   },
   {
     component: 'host',
     moment: 'pods of `podvm run` run',
     fault: 'reboot',
     promise: 'a daemon starts those with `restartPolicy: Always` again, once',
-    test: [recover, 'a pod that should always run is started again by a daemon, which does so once'],
+    test: [recover, 'a pod with restartPolicy Always is started again by a daemon, once'],
   },
   {
     component: 'daemon',
@@ -144,6 +144,23 @@ const rows: readonly Row[] = [
   },
   {
     component: 'daemon',
+    moment: 'a process is looked up',
+    fault: 'EMFILE',
+    promise: 'the process is not taken for gone',
+    test: [
+      'src/host/process-identity.test.ts',
+      'a process that cannot be looked up for lack of descriptors is not taken',
+    ],
+  },
+  {
+    component: 'daemon',
+    moment: 'a template of newer parts is made',
+    fault: 'TERM',
+    promise: 'nothing is left',
+    test: ['src/sandbox/sandboxes.test.ts', 'an upgrade that is cancelled while a template is made leaves no machine'],
+  },
+  {
+    component: 'daemon',
     moment: 'pods run and write, adopting',
     fault: "the host's date jumps by an hour, forwards and back",
     promise: 'pods continue; logs and ends have the new date, and no duration changes; records may be from the future',
@@ -164,11 +181,18 @@ const rows: readonly Row[] = [
     test: [takeOver, 'a record of a newer podvm and its machine are left alone, which is logged'],
   },
   {
+    component: 'agent',
+    moment: 'adopting',
+    fault: 'it speaks no version that the daemon can take over',
+    promise: 'the machine is left alone, visible and removable',
+    test: [takeOver, 'a machine whose agent speaks only a protocol ${which} is left alone'],
+  },
+  {
     component: 'records',
     moment: 'adopting',
     fault: 'a torn record (power cut)',
     promise: 'its machine is found and ended',
-    test: [takeOver, 'a sandbox whose record is torn, as by a power cut, is swept'],
+    test: [takeOver, 'a sandbox whose record is damaged, as by a power cut, is swept'],
   },
   {
     component: 'VMM',
@@ -350,7 +374,7 @@ const rows: readonly Row[] = [
     moment: 'freezing',
     fault: 'ENOSPC, no answer',
     promise: 'machines boot without a template, which is tried again after a minute',
-    test: ['src/sandbox/template-choice.test.ts', 'boots cold for a while after a template could not be made'],
+    test: ['src/sandbox/template-choice.test.ts', 'boots without a template for a while after making one failed'],
   },
   {
     component: 'maker of the template',
