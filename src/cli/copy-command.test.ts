@@ -123,6 +123,11 @@ describe('unpackArchive() of an archive without an end', { skip: needsRoot, time
     assert.ok(left.ffree > 0);
   });
 
+  it('ends when it is none', async () => {
+    const { error } = await unpackedEndless('size=64m', entry('file'), () => bytes);
+    assert.match(error.message, /^Cannot copy the archive: .*Skipping to next header$/);
+  });
+
   it('takes no more memory than it may, and ends with tar', async () => {
     const name = entry('name', { type: 'x', size: 3 * 1024 ** 3 });
     const { error } = await unpackedEndless('size=64m', name, () => bytes);

@@ -34,7 +34,8 @@ export async function unpackArchive(archive: Archive, directory: string): Promis
       ...[`--data=${maxTarBytes}`, '--'],
       ...['tar', '-x', '--no-same-owner', '--no-same-permissions', '-C', directory, '-f', '-'],
     ],
-    { stdio: ['pipe', 'ignore', 'pipe'] },
+    // `noArchive` matches words in English; names of files are in UTF-8.
+    { stdio: ['pipe', 'ignore', 'pipe'], env: { ...process.env, LC_ALL: 'C.UTF-8' } },
   );
   const { stdin, stderr } = child;
   if (stdin === null || stderr === null) throw new Error('tar without pipes');
@@ -45,7 +46,8 @@ export async function unpackArchive(archive: Archive, directory: string): Promis
   const failed = () => tarFailed('the archive', said, archiveFix);
   try {
     await archive(async (bytes) => {
-      if (hasEnded(child)) await ended.then(() => Promise.reject(failed())); // an endless archive would go on
+      if (hasEnded(child)) await ended;
+      if (hasEnded(child) || noArchive.test(said)) throw failed(); // an endless archive would go on
       await room.check(bytes.length);
       await write(stdin, bytes);
     });
@@ -59,6 +61,9 @@ export async function unpackArchive(archive: Archive, directory: string): Promis
   await refuseLongPaths(directory);
   return await removeOdd(directory);
 }
+
+/** Tar's words about bytes in which it looks for the next header, to their end. */
+const noArchive = /does not look like a tar archive|Skipping to next header/;
 
 const hasEnded = ({ exitCode, signalCode }: ChildProcess): boolean => exitCode !== null || signalCode !== null;
 
