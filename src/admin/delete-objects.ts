@@ -20,7 +20,7 @@ export async function deleteObjects({ manifest, pods, jobs: ofNode, say }: Objec
   });
   const jobs = manifest.jobs.map(async (job) => {
     const { namespace, name } = job.metadata;
-    ofNode.find(namespace, name)?.run.stop('terminate');
+    ofNode.find(namespace, name)?.run?.stop('terminate');
     const live = pods.live().filter(({ pod: { pod } }) => isOfJob(job, pod.metadata));
     const isOld = (pod: {
       readonly namespace: string;

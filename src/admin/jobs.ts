@@ -3,10 +3,10 @@ import type { Job } from '#pod/schema/workloads.ts';
 import type { Activity } from './activity.ts';
 import { type JobParts, JobRun } from './job-run.ts';
 
-/** A Job and its newest run. */
+/** A Job and its newest run; a run that is over is forgotten, with the Secrets that its pods had. */
 export interface KnownJob {
   readonly job: Job;
-  readonly run: JobRun;
+  readonly run?: JobRun;
 }
 
 /** Number of Jobs that are remembered. */
@@ -33,7 +33,10 @@ export class Jobs {
     this.#jobs.set(key, { job, run });
     const [oldest] = this.#jobs.keys();
     if (oldest !== undefined && this.#jobs.size > maxJobs) this.#jobs.delete(oldest);
-    void run.finished.then(() => active[Symbol.dispose]());
+    void run.finished.then(() => {
+      active[Symbol.dispose]();
+      if (this.#jobs.get(key)?.run === run) this.#jobs.set(key, { job });
+    });
     return run;
   }
 
@@ -43,11 +46,11 @@ export class Jobs {
 
   /** Ends all Jobs with their pods. */
   stop(): void {
-    for (const { run } of this.#jobs.values()) run.stop('terminate');
+    for (const { run } of this.#jobs.values()) run?.stop('terminate');
   }
 
   /** Starts no more pods, and leaves those that run. */
   leave(): void {
-    for (const { run } of this.#jobs.values()) run.leave();
+    for (const { run } of this.#jobs.values()) run?.leave();
   }
 }

@@ -88,7 +88,9 @@ export class NamedVolumes {
       }
       await rm(join(this.#directory, namespace, name), { recursive: true });
     }
-    await rmdir(join(this.#directory, namespace)).catch(() => {}); // it has others
+    for (const directory of [join(this.#directory, namespace), this.#directory]) {
+      await rmdir(directory).catch(() => {}); // it has others
+    }
     return volume;
   }
 
