@@ -1,18 +1,19 @@
 import { PodvmError } from '#base/errors.ts';
 import { readLog } from '#sandbox/log/read-log.ts';
+import { linesOf } from './log-lines.ts';
 import type { EndedPod } from './ended-pods.ts';
 import { chooseName, type LogQuery } from './pod-logs.ts';
 
 type Instance = EndedPod['logs'][number];
 
 /**
- * Yields the raw output of a container of a pod that has ended; following ends at once. Errors: `notFound`,
+ * Yields the output of a container of a pod that has ended; following ends at once. Errors: `notFound`,
  * `failedPrecondition` for a container that never ran.
  */
 export async function* endedLogs(
   { name: pod, details: { containers }, logs }: EndedPod,
   pathOf: (instance: Instance) => string,
-  { container, previous, tailLines }: LogQuery,
+  { container, previous, tailLines, lines }: LogQuery,
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
   const names = containers.map(({ name }) => name);
@@ -25,5 +26,5 @@ export async function* endedLogs(
     });
   }
   const options = { follow: false, ...(tailLines === undefined ? {} : { tailLines }) };
-  for await (const record of readLog(pathOf(wanted), options, signal)) yield record.bytes;
+  yield* linesOf(readLog(pathOf(wanted), options, signal), lines);
 }

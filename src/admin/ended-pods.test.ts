@@ -66,7 +66,8 @@ const record = (line: string) => `2026-01-01T00:00:00.000000000Z stdout F ${line
 async function logOf(ended: EndedPods, name: string, previous = false): Promise<string> {
   const pod = ended.list().find((it) => it.name === name);
   assert.ok(pod !== undefined);
-  const query = { container: undefined, follow: true, previous, tailLines: undefined };
+  const lines = { hasTimes: false, sinceMs: undefined, untilMs: undefined };
+  const query = { container: undefined, follow: true, previous, tailLines: undefined, lines };
   const chunks = endedLogs(pod, (log) => ended.logPath(pod, log), query, new AbortController().signal);
   return Buffer.concat(await Array.fromAsync(chunks)).toString();
 }

@@ -1,6 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import { readLog } from '#sandbox/log/read-log.ts';
 import type { ContainerStatus, Sandbox } from '#sandbox/sandbox.ts';
+import { type LineQuery, linesOf } from './log-lines.ts';
 import type { ReachedPod } from './reached-pod.ts';
 
 export interface LogQuery {
@@ -10,6 +11,7 @@ export interface LogQuery {
   readonly tailLines: number | undefined;
   /** Selects the instance before the current one, as after a crash. */
   readonly previous: boolean;
+  readonly lines: LineQuery;
 }
 
 /** Returns the requested container, by default the first main one, as kubectl does. Errors: `notFound`. */
@@ -25,7 +27,7 @@ export function chooseName(pod: string, names: readonly string[], wanted = ''): 
   });
 }
 
-/** Yields a container's raw output. Errors: `failedPrecondition` before its first start, `notFound`. */
+/** Yields a container's output. Errors: `failedPrecondition` before its first start, `notFound`. */
 export async function* podLogs(pod: ReachedPod, query: LogQuery, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   const name = chooseContainer(pod, query.container);
   const { sandbox } = pod;
@@ -43,7 +45,7 @@ export async function* podLogs(pod: ReachedPod, query: LogQuery, signal: AbortSi
     ...(query.tailLines === undefined ? {} : { tailLines: query.tailLines }),
     ended: endOf(sandbox, wanted),
   };
-  for await (const record of readLog(wanted.logPath, options, signal)) yield record.bytes;
+  yield* linesOf(readLog(wanted.logPath, options, signal), query.lines);
 }
 
 function endOf(sandbox: Sandbox, wanted: ContainerStatus): Promise<unknown> {

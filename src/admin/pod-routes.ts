@@ -22,6 +22,7 @@ import { foreignDetails, foreignSummary, notOurs } from './foreign-pods.ts';
 import { type NodePods } from './node-pods.ts';
 import { type KnownPod, type LivePod } from './known-pod.ts';
 import { reached, type ReachedPod } from './reached-pod.ts';
+import { lineQueryOf } from './log-lines.ts';
 import { chooseContainer, podLogs } from './pod-logs.ts';
 import type { Asked, Call, Routes } from './routes.ts';
 
@@ -83,6 +84,7 @@ async function sendLogs(pod: KnownPod, ended: EndedPods, { query, response, sign
     follow: query.get('follow') === 'true',
     previous: query.get('previous') === 'true',
     tailLines: tail === null ? undefined : Number.parseInt(tail, 10),
+    lines: lineQueryOf(query),
   };
   if (pod.kind === 'foreign' && pod.owner === 'containerd') throw notOurs(pod, 'read logs of', 'logs');
   const chunks =

@@ -13,7 +13,7 @@ import * as v from 'valibot';
  *   POST /v1/pods/{namespace}/{name}/rename           RenameRequest -> PodSummary
  *   GET  /v1/pods/{namespace}/{name}/wait             PodOutcome, when it has ended
  *   DELETE /v1/pods/{namespace}/{name}?force=         PodSummary
- *   GET  /v1/pods/{namespace}/{name}/logs?container=&follow=&tail=&attempt=   bytes
+ *   GET  /v1/pods/{namespace}/{name}/logs?container=&follow=&tail=&previous=&timestamps=&since=&until=   bytes
  *   GET  /v1/pods/{namespace}/{name}/console?follow=  bytes
  *   POST /v1/pods/{namespace}/{name}/kill             KillRequest -> PodSummary, when the signal was sent
  *   GET  /v1/events?namespace=&name=&follow=          lines of NodeEvents of pods of `podvm run`

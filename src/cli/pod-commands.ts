@@ -11,6 +11,9 @@ export interface LogsOptions {
   readonly follow: boolean;
   readonly previous: boolean;
   readonly tail?: string;
+  readonly timestamps: boolean;
+  readonly since?: string;
+  readonly until?: string;
 }
 
 export async function logsCommand(
@@ -22,7 +25,32 @@ export async function logsCommand(
   const query = new URLSearchParams({ follow: String(options.follow), previous: String(options.previous) });
   if (options.container !== undefined) query.set('container', options.container);
   if (options.tail !== undefined) query.set('tail', String(wholeNumber('--tail', options.tail)));
+  if (options.timestamps) query.set('timestamps', 'true');
+  for (const name of ['since', 'until'] as const) {
+    const given = options[name];
+    if (given !== undefined) query.set(name, timeOf(name, given, Date.now()));
+  }
   await print(await client.stream('GET', `${podPath(pod)}/logs?${query.toString()}`), stdout);
+}
+
+const unitMs: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** Reads `90s`, `1h30m` as a time before now, or a time as it is. Errors: `invalid`. */
+export function timeOf(option: string, given: string, nowMs: number): string {
+  if (/^(\d+[smhd])+$/.test(given)) {
+    const parts = [...given.matchAll(/(\d+)([smhd])/g)];
+    const agoMs = parts.reduce((sum, [, count, unit = '']) => sum + Number(count) * (unitMs[unit] ?? 0), 0);
+    if (agoMs <= nowMs) return new Date(nowMs - agoMs).toISOString();
+  }
+  const time = new Date(given);
+  if (/^\d{4}-\d\d-\d\d/.test(given) && !Number.isNaN(time.getTime())) return time.toISOString();
+  throw new PodvmError(
+    'invalid',
+    `Cannot use --${option}: must be a duration or a time, got ${JSON.stringify(given)}`,
+    {
+      fix: `Give one such as --${option} 1h30m or --${option} 2026-01-31T12:00:00Z.`,
+    },
+  );
 }
 
 export async function consoleCommand(

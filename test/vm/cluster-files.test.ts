@@ -58,6 +58,9 @@ describe('files of clusters', { skip: await whyNoVm(), timeout: 300_000 }, () =>
     const writer = await cli.type(['run', '-'], pod('writer', writes));
     assert.deepEqual([writer.stdout, writer.code], ['', 1], writer.stderr);
     assert.match(writer.stderr, /No space left on device/);
+    const lines = await cli.type(['logs', '-t', '--since', '1h', 'writer']);
+    assert.match(lines.stdout, /^\d{4}-\d\d-\d\dT[\d:]{8}\.\d{9}Z dd: .*No space left on device$/m);
+    assert.equal((await cli.type(['logs', '--until', '1h', 'writer'])).stdout, '');
     const holder = await cli.type(['run', '-d', '-'], pod('holder', 'rm /notes/big; exec sleep 1000'));
     assert.equal(holder.code, 0, holder.stderr);
     const next = cli.start(['run', '--rm', '-'], pod('next', 'cat /notes/file; df -m /notes | tail -n 1'));
