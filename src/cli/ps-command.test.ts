@@ -49,6 +49,9 @@ test('ps has several output formats, and selects by labels', async () => {
     await ps([pods]),
     /^NAMESPACE .* OWNER +IP\ndefault +web .* podvm .*\nkube-system +dns .* kubelet .*\n$/,
   );
+  const dual = [pod('web', { addresses: ['10.0.0.2', 'fd00::2'] })];
+  assert.match(await ps([dual]), / 10\.0\.0\.2\n$/);
+  assert.match(await ps([dual], { output: 'wide' }), / 10\.0\.0\.2,fd00::2 /);
   assert.match(await ps([pods], { output: 'wide' }), /IP +IMAGES +LABELS\ndefault +web .* nginx +app=web\n/);
   assert.equal(await ps([pods], { output: 'name' }), 'default/web\nkube-system/dns\n');
   assert.deepEqual(parse(await ps([pods], { output: 'yaml' })), pods);

@@ -95,7 +95,7 @@ function cellsOf(pod: PodSummary, output: PsOptions['output']): readonly string[
     ...[pod.namespace, pod.name, pod.ready, statusOf(pod), String(pod.restarts)],
     pod.createdAt === '' ? '' : age(pod.createdAt, Date.now()),
     pod.owner ?? 'podvm',
-    pod.addresses.join(',') || '-',
+    (output === 'wide' ? pod.addresses.join(',') : pod.addresses[0]) || '-', // the table fits 80 columns
   ];
   if (output !== 'wide') return cells;
   const labels = Object.entries(pod.labels ?? {}).map(([name, value]) => `${name}=${value}`);
