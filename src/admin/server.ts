@@ -11,6 +11,7 @@ import { createServer } from '#host/node-http.ts';
 import { within } from '#host/wait.ts';
 import type { ImageStore } from '#image/images.ts';
 import { Activity } from './activity.ts';
+import { diagnosisRoutes } from './diagnosis/diagnosis-routes.ts';
 import type { EndedPods } from './ended-pods.ts';
 import { serveExec } from './exec-session.ts';
 import { sendJson } from './http.ts';
@@ -86,6 +87,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
     ...podRoutes(pods, { ...parts, startNoMore }),
     ...lifeRoutes(pods, parts.ended),
     ...volumeRoutes(parts.volumes, pods),
+    ...diagnosisRoutes(pods, parts.monitoring),
     ...monitoringRoutes(parts.monitoring),
     'GET /v1/disk-usage': async ({ response, signal }) => sendJson(response, 200, await parts.diskUsage(signal)),
   } satisfies Routes;

@@ -17,10 +17,13 @@ import { Cgroups, podCgroup } from './container/cgroups.ts';
 import { Children } from './process/children.ts';
 import { Containers } from './container/containers.ts';
 import { Crun } from './container/crun.ts';
+import { findMounts } from './container/find-mounts.ts';
 import { measureCgroup, withDisk } from './container/measure.ts';
 import { PodUsers } from './container/pod-users.ts';
 import { writeEtcFiles } from './container/rootfs.ts';
 import type { Engine } from '#engine/engine.ts';
+import { examine } from './examine.ts';
+import { ask } from './io/ask.ts';
 import { dial } from './io/dial.ts';
 import { Nic } from './interfaces/configure-network.ts';
 import { Phases } from '#base/phases.ts';
@@ -171,6 +174,9 @@ class Services {
     stats: () => this.#stats(),
     metrics: ({ containerId }) =>
       containerId === undefined ? this.#podMetrics() : this.#containers.metrics(containerId),
+    ask: (params) => ask(this.#engine, params),
+    examine: () => examine(this.#engine, this.#volumes),
+    examineMounts: ({ containerId }) => ({ mounts: findMounts(this.#engine, this.#containers.mountsOf(containerId)) }),
     list: async () => ({
       containers: await this.#containers.list(),
       volumes: this.#volumes.names,

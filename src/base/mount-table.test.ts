@@ -5,8 +5,8 @@ import { mountAt, parseMountInfo } from './mount-table.ts';
 const text = [
   '22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw',
   '80 22 0:40 / /pods/a/volumes/kubernetes.io~secret/s rw,relatime shared:9 master:2 - tmpfs tmpfs rw,size=1k',
-  '81 22 254:0 /pods/a\\040b/x\\134y /mnt/a\\040b rw,relatime - ext4 /dev/vda rw',
-  '82 22 0:41 / /mnt/a\\040b rw - tmpfs none rw',
+  '81 22 254:0 /pods/a\\040b/x\\134y /mnt/a\\040b ro,relatime - ext4 /dev/vda rw',
+  '82 22 0:41 / /mnt/a\\040b rw - tmpfs none ro',
   'no mount at all',
   '',
 ].join('\n');
@@ -19,8 +19,14 @@ test('parseMountInfo() reads devices, roots and points, with or without optional
     root: '/',
     point: '/pods/a/volumes/kubernetes.io~secret/s',
     fileSystem: 'tmpfs',
+    isReadOnly: false,
   });
-  assert.deepEqual(mounts[2], { device: '254:0', root: '/pods/a b/x\\y', point: '/mnt/a b', fileSystem: 'ext4' });
+  assert.equal(mounts[2]?.root, '/pods/a b/x\\y');
+  assert.equal(mounts[2].point, '/mnt/a b');
+  assert.deepEqual(
+    mounts.map(({ isReadOnly }) => isReadOnly),
+    [false, false, true, true], // by the mount, by the file system
+  );
 });
 
 test('mountAt() finds the topmost mount at exactly that path', () => {

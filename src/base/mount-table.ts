@@ -6,6 +6,8 @@ export interface HostMount {
   readonly root: string;
   readonly point: string;
   readonly fileSystem: string;
+  /** The mount or its file system is read-only. */
+  readonly isReadOnly: boolean;
 }
 
 /** Mounts in the order in which they were made. Skips invalid lines: the file is the kernel's. */
@@ -13,11 +15,12 @@ export function parseMountInfo(text: string): readonly HostMount[] {
   return text.split('\n').flatMap((line): HostMount[] => {
     const fields = line.split(' ');
     const separator = fields.indexOf('-', 6); // ends the optional fields
-    const [, , device, root, point] = fields;
+    const [, , device, root, point, options = ''] = fields;
     const fileSystem = fields[separator + 1];
     if (separator < 0 || device === undefined || root === undefined) return [];
     if (point === undefined || fileSystem === undefined) return [];
-    return [{ device, root: unescape(root), point: unescape(point), fileSystem }];
+    const isReadOnly = [options, fields[separator + 3] ?? ''].some((words) => words.split(',').includes('ro'));
+    return [{ device, root: unescape(root), point: unescape(point), fileSystem, isReadOnly }];
   });
 }
 

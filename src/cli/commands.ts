@@ -5,6 +5,7 @@ import { type CommandRow, flag } from './command-row.ts';
 import { completion, shells } from './completion.ts';
 import { dashboardCommand, parsePort } from './dashboard-command.ts';
 import { describeCommand } from './describe-command.ts';
+import { doctorCommand } from './doctor-command.ts';
 import type { EndSignals } from './end-signals.ts';
 import { execCommand } from './exec-command.ts';
 import { type ExecFlags, execOptions, parseExecWords } from './exec-words.ts';
@@ -50,6 +51,13 @@ interface StopOptions {
   readonly grace?: string;
   readonly all: boolean;
   readonly orphaned: boolean;
+}
+
+interface DoctorOptions {
+  readonly output: 'text' | 'json';
+  readonly json: boolean;
+  readonly accelerator?: 'kvm';
+  readonly config?: string;
 }
 
 /** All commands of `podvm`, in the order of its help. */
@@ -286,15 +294,23 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     },
     {
       name: 'doctor',
-      description: 'check this host, with a fix for each problem',
+      description: 'check this host, or a pod of any owner from outside and inside, with a fix for each problem',
+      arguments: [['[pod]', 'NAME or NAMESPACE/NAME; default: the host']],
       options: [
+        new Option('-o, --output <format>', 'form of the output').choices(['text', 'json']).default('text'),
         asJson,
         new Option('--accelerator <name>', 'check only hardware virtualisation, step by step').choices(['kvm']),
         new Option('--config <file>', 'settings file of the daemon, which is checked with them'),
       ],
-      action: (options: { json: boolean; accelerator?: 'kvm'; config?: string }) =>
+      action: (name: string | undefined, { output, ...options }: DoctorOptions, itself: Command) =>
         untilEnded(async (ends) => {
-          const { text, isHealthy } = await parts.doctor({ ...global(), ...options }, ends);
+          const json = options.json || output === 'json';
+          if (name !== undefined) {
+            if (options.accelerator !== undefined || options.config !== undefined)
+              itself.error('error: specify either a pod, or --accelerator and --config');
+            return exit(await doctorCommand(await reach(ends.any), name, json, terminal));
+          }
+          const { text, isHealthy } = await parts.doctor({ ...global(), ...options, json }, ends);
           terminal.stdout.write(text);
           exit(isHealthy ? 0 : 1);
         }),

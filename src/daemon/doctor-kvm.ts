@@ -10,7 +10,7 @@ import { type BootOutcome, probeDeadlines, tryKvm } from '#vm/qemu/accelerator-p
 import { type DeviceNode, kvmDevice, openableNode } from '#vm/qemu/device-nodes.ts';
 import { type KvmHost, kvmIdentity, readKvmHost } from '#vm/qemu/kvm-host.ts';
 import type { Configuration } from './configuration.ts';
-import type { Finding } from './finding.ts';
+import type { Finding } from '#api/finding.ts';
 import { probeUid } from './node.ts';
 
 /** Checks KVM on this host. Boots one guest by it; changes no stored verdict. */

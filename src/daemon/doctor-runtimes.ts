@@ -8,7 +8,7 @@ import { openDeadline } from '#host/deadline.ts';
 import { isThere, readFileIfThere } from '#host/files.ts';
 import { launcherName, launcherOf } from '#shim/launcher.ts';
 import { hasRuntime, runtimeType } from './containerd-config.ts';
-import type { Finding } from './finding.ts';
+import type { Finding } from '#api/finding.ts';
 import { type ContainerdPlaces, mainPath } from './install-containerd.ts';
 
 /** Time for an answer of another runtime, in `ms`. */

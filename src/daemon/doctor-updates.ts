@@ -5,7 +5,7 @@ import { createProgress } from '#setup/progress.ts';
 import { readCurrent } from '#setup/setup.ts';
 import type { UpdateFinding } from '#setup/update-report.ts';
 import { type Configuration, updateRequestOf } from './configuration.ts';
-import type { Finding } from './finding.ts';
+import type { Finding } from '#api/finding.ts';
 
 /**
  * Reports parts that are older than in the archives, and parts that could not be checked. No verdict makes the host

@@ -1,6 +1,7 @@
 import { readFile, statfs } from 'node:fs/promises';
 import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
+import { diagnosisOf, diagnosisText, type Finding } from '#api/finding.ts';
 import { messageOf } from '#base/errors.ts';
 import { isThere } from '#host/files.ts';
 import { printable } from '#base/guest-text.ts';
@@ -19,7 +20,6 @@ import { probeUid } from './node.ts';
 import { podPartsFindings, updateFindings } from './doctor-updates.ts';
 import { checkKvm } from './doctor-kvm.ts';
 import { containerdFindings, delegateFindings } from './doctor-runtimes.ts';
-import type { Finding } from './finding.ts';
 import { containerdPlaces } from './install-containerd.ts';
 import { openNetwork } from './node-network.ts';
 import { tryJail } from './try-jail.ts';
@@ -75,18 +75,8 @@ export async function doctorCommand(
 }
 
 function conclude(findings: readonly Finding[], json: boolean): { text: string; isHealthy: boolean } {
-  const isHealthy = findings.every(({ status }) => status !== 'fail');
-  return { text: json ? `${JSON.stringify({ isHealthy, findings }, null, 2)}\n` : report(findings), isHealthy };
-}
-
-function report(findings: readonly Finding[]): string {
-  const width = Math.max(...findings.map(({ name }) => name.length));
-  return findings
-    .map(
-      ({ name, status, detail, fix }) =>
-        `${status.padEnd(4)}  ${name.padEnd(width)}  ${detail}${fix === undefined ? '' : `\n${' '.repeat(width + 8)}${fix}`}\n`,
-    )
-    .join('');
+  const diagnosis = diagnosisOf(findings);
+  return { text: diagnosisText(diagnosis, json), isHealthy: diagnosis.isHealthy };
 }
 
 function rootFinding(isRoot: boolean): Finding {

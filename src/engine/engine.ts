@@ -300,6 +300,8 @@ export interface Sockets {
    * `socketError`. A connection refused at once throws.
    */
   connectTcp(address: string, port: number): number;
+  /** Makes a non-blocking UDP socket that is connected to an IPv4 or IPv6 address. A network without a route throws. */
+  connectUdp(address: string, port: number): number;
   /** Returns and clears the pending error of a socket (`ECONNREFUSED`), or `undefined`. */
   socketError(fd: number): string | undefined;
   /** Ends the sending half; the peer reads an end. */

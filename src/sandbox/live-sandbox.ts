@@ -11,6 +11,7 @@ import { createInGuest, type ContainerSite } from './container/create-container.
 import { diskTroubleOf } from './volume/disk-trouble.ts';
 import type { AgentEvent } from '#wire/messages.ts';
 import { createInbox, type Inbox } from './inbox.ts';
+import { examine } from './examination/examine.ts';
 import { type HostFigures, measureHost } from './host-figures.ts';
 import { hostTimes } from './container/host-times.ts';
 import type { LiveParts } from './live-parts.ts';
@@ -220,11 +221,8 @@ export class LiveSandbox implements Sandbox {
   }
 
   async metrics(signal: AbortSignal): Promise<SandboxMetrics> {
-    await this.#inbox.ask(() => this.#assertReady('measure'));
-    const [figures, dropped] = await Promise.all([
-      measureGuest(this.#live.guest, this.#containers.all, signal),
-      this.#live.parts.network.dropped(this.id, signal),
-    ]);
+    const measuring = [measureGuest(this.#live.guest, this.#containers.all, signal), this.dropped(signal)] as const;
+    const [figures, dropped] = await Promise.all(measuring);
     return { ...figures, dropped: dropped ?? new Map() };
   }
 
@@ -245,6 +243,11 @@ export class LiveSandbox implements Sandbox {
   async dropped(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined> {
     await this.#inbox.ask(() => this.#assertReady('measure'));
     return await this.#live.parts.network.dropped(this.id, signal);
+  }
+
+  async examine(signal: AbortSignal): ReturnType<Sandbox['examine']> {
+    await this.#inbox.ask(() => this.#assertReady('examine'));
+    return await examine(this.#live, this.#containers.all, signal);
   }
 
   #assertReady(verb: string): void {

@@ -3,6 +3,7 @@ import type { GuestText } from '#base/guest-text.ts';
 import type { PartVersions } from '#host/assets.ts';
 import type { RegistryLogin } from '#image/logins.ts';
 import type { ContainerSecurity } from './container-security.ts';
+import type { Examination } from './examination.ts';
 import type { HostFigures } from './host-figures.ts';
 import type { SandboxCounts } from './node-counts.ts';
 import type { StartPhase } from './phases.ts';
@@ -370,6 +371,8 @@ export interface Sandbox {
   hostFigures(signal: AbortSignal): Promise<HostFigures>;
   /** Counts, by reason, the frames and packets from its guest that its network has dropped; see `Network.dropped`. */
   dropped(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
+  /** Looks at it from outside and inside, within seconds even if its guest hangs. Errors: `failedPrecondition`. */
+  examine(signal: AbortSignal): Promise<Examination>;
   /** Stops what still runs (containers get `graceMs`), then the machine, then everything else. Idempotent. */
   stop(graceMs: number): Promise<SandboxStatus>;
   /** Removes a stopped or failed sandbox with its directory and logs. Stops it first if needed. */

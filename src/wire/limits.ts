@@ -50,6 +50,10 @@ export const limits = {
   /** Processes of a container that `metrics` inspects one by one, and their descriptors. */
   maxCountedProcesses: 256,
   maxCountedDescriptors: 1024,
+  /** Bytes of each file that `examine` reads, of a datagram of `ask`, and mounts that `examineMounts` looks for. */
+  maxExaminedBytes: 16 * 1024,
+  maxDatagramBytes: 4096,
+  maxExaminedMounts: 1024,
   /** Ranges of ids of a user namespace: the kernel's own limit (user_namespaces(7)). */
   maxIdMappings: 340,
 } as const;

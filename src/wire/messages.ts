@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { errorKinds } from '#base/errors.ts';
+import { askParams, askResult, examineMountsResult, examineResult } from './examination.ts';
 import { cgroupFigures, interfaceFigures, metrics, spaceFigures } from './figures.ts';
 import { createContainer, startExec, stdio } from './container-params.ts';
 import {
@@ -115,6 +116,12 @@ export const paramSchemas = {
   stats: empty,
   /** All figures of one container, or of the pod: one at a time, so that an answer fits its message. `notFound`. */
   metrics: v.object({ containerId: v.optional(name) }),
+  /** Sends a datagram from inside the guest, and waits for an answer. */
+  ask: askParams,
+  /** What the guest knows of its network, clock, pressure and volumes. Touches no file system that the host serves. */
+  examine: empty,
+  /** What became of the mounts of a running container. `notFound`. */
+  examineMounts: v.object({ containerId: name }),
   /** Everything in the guest, for a host that continues where another ended. Waits for containers being made. */
   list: empty,
   ping: empty,
@@ -174,6 +181,9 @@ export const resultSchemas = {
     interfaces: v.optional(interfaceFigures, []),
   }),
   metrics,
+  ask: askResult,
+  examine: examineResult,
+  examineMounts: examineMountsResult,
   list: v.object({
     containers: list(
       v.object({

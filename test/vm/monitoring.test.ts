@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
+import { createSocket } from 'node:dgram';
 import { createServer } from 'node:net';
 import { once } from 'node:events';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
@@ -8,6 +9,9 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import * as v from 'valibot';
 import { parseDocument } from 'yaml';
+import { diagnosisSchema } from '#api/finding.ts';
+import { poll } from '#host/wait.ts';
+import { fileServersOf } from '#storage/file-server.ts';
 import { openCliNode, repo, type CliNode, type Typed } from './cli-node.ts';
 import { whyNoVm } from './node.ts';
 
@@ -165,6 +169,57 @@ describe('monitoring', { skip }, () => {
     await pods.ended;
   });
 
+  it('doctor finds what is wrong with a pod from inside and outside, and does not wait for a guest that hangs', async () => {
+    const quiet = node.start(['run', '--name', 'neighbour', 'localhost/podvm/base', 'sleep', '1000000']);
+    const address = await until(async () => (await inspect(node, 'neighbour'))?.addresses[0]);
+    const gateway = address.replace(/\d+$/, '1');
+    await using _dns = await serveDns(gateway);
+    const shared = join(node.root, 'shared');
+    await mkdir(shared);
+    const ill = join(node.root, 'ill.yaml');
+    await writeFile(ill, illPod({ shared, nameservers: [gateway, '127.0.0.1'], hostPort: await freePort() }));
+    const pods = node.start(['run', ill]);
+    await pods.shows(/is ill/, 120_000);
+    const { id, vmmPid } = await until(async () => (await inspect(node, 'ill'))?.sandbox);
+    const [server] = await fileServersOf(id);
+    assert.ok(server !== undefined);
+
+    process.kill(server.pid, 'SIGSTOP');
+    const told = await node.type(['doctor', 'ill', '-o', 'json']);
+    process.kill(server.pid, 'SIGCONT');
+    assert.equal(told.code, 1, told.stderr);
+    const { findings } = v.parse(diagnosisSchema, JSON.parse(told.stdout));
+    const found = findings.map(({ name, status, detail }) => `${status} ${name}: ${detail}`).join('\n');
+    for (const line of [
+      /^ok machine: ready/,
+      /^ok agent: answers in /,
+      /^warn clock: \d+\.\d+ s behind the host's/,
+      /^ok address: 10\./,
+      /^ok gateway: 10\.[\d.]+ answers$/,
+      /^ok dns: 10\.[\d.]+ answers about the root in \d+ ms$/,
+      /^fail dns: 127\.0\.0\.1: nothing listens there \(ECONNREFUSED\)$/,
+      /^ok host ports: 1 held$/,
+      /^fail mounts of main: \/cache is not mounted$/,
+      /^fail mounts of main: \/shared waits: the file server of .* is stopped$/,
+      /^ok volume: cache: [\d.]+ of [\d.]+ MiB free/,
+      /^ok memory: [\d.]+ MiB of 64\.0 MiB/,
+      /^ok out of memory: no process was killed$/,
+      /^ok versions: /,
+    ]) {
+      assert.match(found, new RegExp(line.source, 'm'));
+    }
+    assert.ok(findings.every(({ status, fix }) => status === 'ok' || status === 'skip' || fix !== undefined));
+
+    process.kill(vmmPid, 'SIGSTOP');
+    const hung = await node.type(['doctor', 'ill']);
+    process.kill(vmmPid, 'SIGCONT');
+    assert.equal(hung.code, 1, hung.stderr);
+    assert.match(hung.stdout, /^fail +agent +the guest does not answer: .*in time\n +See its last words with/m);
+    assert.match(hung.stdout, /^skip +mounts of main /m);
+    for (const { child } of [pods, quiet]) child.kill('SIGINT');
+    await Promise.all([pods.ended, quiet.ended]);
+  });
+
   it('a guest that panics tells its last words in the event of its pod, which the daemon kept in memory', async () => {
     const panicking = join(node.root, 'panicking.yaml');
     const yaml = podOf('panicking', 'echo c > /proc/sysrq-trigger; sleep 1000000');
@@ -180,6 +235,46 @@ describe('monitoring', { skip }, () => {
     assert.equal(failures, 'podvm_machine_failures_total 1');
   });
 });
+
+interface Inspected {
+  readonly addresses: readonly string[];
+  readonly sandbox?: { readonly id: string; readonly vmmPid: number };
+}
+
+async function inspect(node: CliNode, pod: string): Promise<Inspected | undefined> {
+  const { code, stdout } = await node.type(['inspect', pod]);
+  return code === 0 ? (JSON.parse(stdout) as Inspected) : undefined;
+}
+
+async function until<T>(look: () => Promise<T | undefined>): Promise<T> {
+  const found = await poll(look, { everyMs: 200, signal: AbortSignal.timeout(120_000) });
+  assert.ok(found !== undefined);
+  return found;
+}
+
+/** A privileged pod that has unmounted a volume and set its clock back. */
+const illPod = (of: { readonly shared: string; readonly nameservers: readonly string[]; readonly hostPort: number }) =>
+  `${podOf('ill', 'date -s @1000000000; umount /cache; echo is ill; sleep 1000000').replace(
+    '      resources',
+    `      securityContext: { privileged: true }
+      ports: [{ containerPort: 80, hostPort: ${of.hostPort} }]
+      volumeMounts: [{ name: shared, mountPath: /shared }, { name: cache, mountPath: /cache }]
+      resources`,
+  )}  dnsPolicy: None
+  dnsConfig: { nameservers: [${of.nameservers.join(', ')}] }
+  volumes: [{ name: shared, hostPath: { path: ${of.shared} } }, { name: cache, emptyDir: {} }]
+`;
+
+/** A name server that answers every question with nothing, and no error. */
+async function serveDns(address: string): Promise<AsyncDisposable> {
+  const socket = createSocket('udp4', (question, from) => {
+    question.writeUInt16BE(0x8180, 2);
+    socket.send(question, from.port, from.address);
+  });
+  socket.bind(53, address);
+  await once(socket, 'listening');
+  return { [Symbol.asyncDispose]: () => new Promise((resolve) => void socket.close(() => resolve())) };
+}
 
 async function expressionsOfRules(): Promise<readonly string[]> {
   const text = await readFile(join(repo, 'deploy/prometheus-rules.yaml'), 'utf8');

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import * as v from 'valibot';
+import { diagnosisSchema } from '#api/finding.ts';
 import { run } from '#host/run.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './node.ts';
@@ -59,6 +61,16 @@ describe('one table of pods', { skip: await whyNoVm(), timeout: 480_000 }, () =>
     assert.equal((await run('curl', ['-fsS', `http://127.0.0.1:${port}/`])).stdout, 'served\n');
     forwarding.child.kill('SIGINT');
     await forwarding.ended;
+  });
+
+  it('doctor examines it from outside and inside, and says what is broken', async () => {
+    const { stdout, code } = await type('doctor', 'dns', '-o', 'json');
+    const { isHealthy, findings } = v.parse(diagnosisSchema, JSON.parse(stdout));
+    const statusOf = (name: string) => findings.find((finding) => finding.name === name)?.status;
+    for (const name of ['machine', 'agent', 'clock', 'address', 'gateway', 'mounts of main', 'memory', 'versions'])
+      assert.equal(statusOf(name), 'ok', `${name} in ${stdout}`);
+    assert.equal(isHealthy, !findings.some(({ status }) => status === 'fail'));
+    assert.equal(code, isHealthy ? 0 : 1);
   });
 
   it('rm, stop and restart are refused with the reason, and the kubelet’s pod runs on', async () => {

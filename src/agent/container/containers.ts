@@ -146,7 +146,8 @@ export class Containers {
       };
       this.#containers.set(id, container);
       if (params.terminationLogPath !== undefined) this.#terminationMessages.watch(id, rootfs.terminationLog);
-      this.#flushEarlyExit(id);
+      const early = this.#earlyExits.get(id);
+      if (early !== undefined) this.#containerExited(id, early);
       const phases = [
         { name: 'prepare', ms: preparedMs - startedMs },
         { name: 'crun', ms: engine.monotonicMs() - preparedMs },
@@ -167,11 +168,6 @@ export class Containers {
 
   /** Exits of containers that ended before `create` had registered them. */
   readonly #earlyExits = new Map<string, ChildExit>();
-
-  #flushEarlyExit(id: string): void {
-    const exit = this.#earlyExits.get(id);
-    if (exit !== undefined) this.#containerExited(id, exit);
-  }
 
   start(id: string): { startedAtMs: number } {
     const container = this.#find(id);
@@ -336,6 +332,12 @@ export class Containers {
       ...(processes === undefined ? {} : { processes }),
       ...(layer === undefined ? {} : { layer }),
     };
+  }
+
+  /** Its first process, and the mounts that it was to get. Errors: `notFound`. */
+  mountsOf(id: string): { readonly pid: number; readonly mounts: ContainerParams['mounts'] } {
+    const { params, first } = this.#find(id);
+    return { pid: first.pid, mounts: params.mounts };
   }
 
   /** Sends SIGTERM to all, and SIGKILL after `graceMs`. */

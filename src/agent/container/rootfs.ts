@@ -22,7 +22,7 @@ import type { PodUsers } from './pod-users.ts';
 type Parts = Files & Mounts & Beneath & Descriptors & Pick<Kernel, 'setCapability'>;
 
 const containersRoot = '/run/podvm/containers';
-const etcRoot = '/run/podvm/etc';
+export const etcRoot = '/run/podvm/etc';
 
 /** A container's directories in the guest: its bundle, and its writable layer on the scratch disk or in memory. */
 export class Rootfs {

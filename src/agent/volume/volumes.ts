@@ -2,7 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
 import type { VolumeParams } from '#wire/pod-params.ts';
 import { mountFlags, unmountFlags } from '#engine/constants.ts';
-import type { Clock, Files, Mounts } from '#engine/engine.ts';
+import type { Clock, Files, FileSystemSpace, Mounts } from '#engine/engine.ts';
 import type { Disks } from './disks.ts';
 import { giveToGroup } from './group.ts';
 import type { MappedViews } from './mapped-views.ts';
@@ -107,6 +107,12 @@ export class Volumes {
       const space = project === undefined ? undefined : this.#projects.use(project);
       return space === undefined ? [] : [{ name, ...space }];
     });
+  }
+
+  /** The file system, or the quota, of each volume that is not served by the host. */
+  spaces(): ({ readonly name: string } & FileSystemSpace)[] {
+    const own = [...this.#volumes].filter(([, { params }]) => params.kind !== 'image');
+    return own.map(([name, { path }]) => ({ name, ...this.#parts.space(path) }));
   }
 
   #make(params: VolumeParams): Volume {

@@ -175,9 +175,8 @@ static bool ip_address(const char *text, uint16_t port, struct sockaddr_storage 
     return true;
 }
 
-static CALL(connect_tcp)
+static JSValue connect_ip(JSContext *ctx, JSValueConst *argv, int type)
 {
-    CALL_START;
     int64_t port;
     const char *text;
     struct sockaddr_storage address;
@@ -189,12 +188,24 @@ static CALL(connect_tcp)
     if (!text) return JS_EXCEPTION;
     bool ok = ip_address(text, (uint16_t)port, &address, &length);
     if (ok) {
-        fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        fd = socket(address.ss_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         ok = fd >= 0 && (connect(fd, (struct sockaddr *)&address, length) == 0 || errno == EINPROGRESS || errno == EINTR);
     }
     JSValue answer = give_socket(ctx, fd, ok, "connect to", text);
     JS_FreeCString(ctx, text);
     return answer;
+}
+
+static CALL(connect_tcp)
+{
+    CALL_START;
+    return connect_ip(ctx, argv, SOCK_STREAM);
+}
+
+static CALL(connect_udp)
+{
+    CALL_START;
+    return connect_ip(ctx, argv, SOCK_DGRAM);
 }
 
 static CALL(socket_error)
@@ -271,6 +282,7 @@ static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("sendDescriptors", 2, send_descriptors),
     JS_CFUNC_DEF("receive", 2, receive),
     JS_CFUNC_DEF("connectTcp", 2, connect_tcp),
+    JS_CFUNC_DEF("connectUdp", 2, connect_udp),
     JS_CFUNC_DEF("socketError", 1, socket_error),
     JS_CFUNC_DEF("shutdownWrite", 1, shutdown_write),
     JS_CFUNC_DEF("openNetlink", 2, open_netlink),

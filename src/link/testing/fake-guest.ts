@@ -199,6 +199,14 @@ export class FakeGuest {
       if (containerId !== undefined) this.#containers.check(containerId);
       return noMetrics;
     },
+    ask: ({ port }) => {
+      throw refusal('unavailable', `Cannot ask port ${port} from the guest: ECONNREFUSED`);
+    },
+    examine: () => ({ realtimeMs: Date.now(), files: {}, volumes: [] }),
+    examineMounts: ({ containerId }) => {
+      this.#containers.check(containerId);
+      return { mounts: [] };
+    },
     list: () => ({
       containers: this.#containers.list(),
       volumes: this.#volumes.names,

@@ -29,6 +29,7 @@ export function describeGuest(name: string, open: () => Promise<GuestHarness>): 
     describe('call()', () => describeCalls(open));
     describe('configure() and connect()', () => describeConfiguring(open));
     describe('streams', () => describeStreams(open));
+    describe('examine() and ask()', () => describeExamining(open));
     describe('push volumes', () => describePushes(open));
   });
 }
@@ -210,6 +211,25 @@ function describeStreams(open: Open): void {
     const again = link.call('dial', { stream: stream.id, address: '127.0.0.1', port }, soon());
     await assert.rejects(again, kind('alreadyExists'));
     stream.destroy();
+  });
+}
+
+function describeExamining(open: Open): void {
+  test('says what the guest knows, and refuses unknown containers', async () => {
+    await using guest = await open();
+    await using link = await guest.connect();
+    await link.call('createVolume', { name: 'v', kind: 'push' }, soon());
+    const beforeMs = Date.now();
+    const { realtimeMs } = await link.call('examine', {}, soon());
+    assert.ok(Math.abs(realtimeMs - beforeMs) < 30_000, `${realtimeMs} instead of ${beforeMs}`);
+    await assert.rejects(link.call('examineMounts', { containerId: 'none' }, soon()), kind('notFound'));
+  });
+
+  test('a question to a port without a listener is refused', async () => {
+    await using guest = await open();
+    await using link = await guest.connect();
+    const question = { address: '127.0.0.1', port: 9, data: 'AAAA', timeoutMs: 10_000 };
+    await assert.rejects(link.call('ask', question, soon()), /: ECONNREFUSED$/);
   });
 }
 

@@ -1,6 +1,6 @@
 import { isIPv6 } from 'node:net';
 import { PodvmError } from '#base/errors.ts';
-import { announce } from '#host/announcement.ts';
+import { announce, heldBy } from '#host/announcement.ts';
 import type { HostPort } from '../network.ts';
 import { addressesOf, type PortAddress, portText } from '../port-address.ts';
 import { announcedName, hasSctpSocket, holderOf } from './port-holder.ts';
@@ -84,4 +84,15 @@ function taken(pod: string, at: PortAddress, who: string): PodvmError {
   return new PodvmError('alreadyExists', `Cannot give pod ${pod} host port ${portText(at)}: ${who}`, {
     fix: 'Give the pod another hostPort or hostIP, or stop the program or pod that has this one.',
   });
+}
+
+/** Returns the ports that no process holds for the pod (`namespace/name`), on any of their addresses. */
+export async function portsNotHeld(ports: readonly HostPort[], pod: string): Promise<readonly string[]> {
+  const states = await Promise.all(
+    ports.map(async (port) => {
+      const holders = await Promise.all(addressesOf(port).map((at) => heldBy(announcedName(at))));
+      return holders.includes(pod) ? [] : [portText({ ...port, address: port.hostIP ?? '', port: port.hostPort })];
+    }),
+  );
+  return states.flat();
 }

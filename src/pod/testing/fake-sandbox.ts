@@ -195,6 +195,11 @@ class FakeSandbox implements Sandbox {
     return new Map();
   }
 
+  async examine(): Promise<never> {
+    this.#assertReady('examine');
+    throw new PodvmError('unsupported', 'Cannot examine: this sandbox is a fake');
+  }
+
   onDiskTrouble(): void {}
 
   async stop(): Promise<SandboxStatus> {

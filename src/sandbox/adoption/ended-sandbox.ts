@@ -94,6 +94,10 @@ export class EndedSandbox implements Sandbox {
     return this.#refuse('measure');
   }
 
+  examine(): Promise<never> {
+    return this.#refuse('examine');
+  }
+
   onDiskTrouble(): void {}
 
   stop(): Promise<SandboxStatus> {

@@ -8,6 +8,7 @@ import { stateOf, type ContainerBefore, type ContainerHome, type ContainerMade }
 import { containerRecordOf, type KeptSpec } from './container-record.ts';
 import { cellsOf, startExec } from './guest-exec.ts';
 import type { ExitedEvent } from '#wire/messages.ts';
+import type { HeldSource } from '../volume/host-mode.ts';
 import { checkCommand } from './process-size.ts';
 import { capResources, type Capped, cgroupResourcesOf, checkResources, mostOfNode } from '../resources.ts';
 import { createMoves, type Moves } from '../moves.ts';
@@ -86,6 +87,11 @@ export class GuestContainer implements Container {
       ...(this.#exit === undefined ? {} : { exit: this.#exit }),
       logPath: this.#logPath,
     };
+  }
+
+  /** Sources of its mounts that only its machine has. */
+  get sources(): readonly HeldSource[] {
+    return this.#made?.mounts.sources ?? [];
   }
 
   // Called by the sandbox, inside the inbox.

@@ -1,0 +1,25 @@
+import { PodvmError } from '#base/errors.ts';
+import { sendJson } from '../http.ts';
+import { findKnown, findReached } from '../life-routes.ts';
+import type { MonitoringParts } from '../monitoring-routes.ts';
+import type { NodePods } from '../node-pods.ts';
+import type { Routes } from '../routes.ts';
+import { diagnose } from './diagnose.ts';
+
+/** Calls that look for the cause of trouble. */
+export function diagnosisRoutes(pods: NodePods, { versions }: Pick<MonitoringParts, 'versions'>): Routes {
+  return {
+    'GET /v1/pods/:namespace/:name/diagnosis': async (call) => {
+      const { name, sandbox } = findReached(pods, call, 'examine');
+      if (sandbox === undefined) {
+        throw new PodvmError('failedPrecondition', `Cannot examine ${name}: it has no machine yet`, {
+          fix: `See what it waits for with \`podvm describe ${name}\`.`,
+        });
+      }
+      const found = findKnown(pods, call);
+      const events = found.kind === 'live' ? found.pod.events : [];
+      const diagnosed = { name, sandbox, events, versions: await versions() };
+      sendJson(call.response, 200, await diagnose(diagnosed, call.signal));
+    },
+  };
+}

@@ -1,0 +1,72 @@
+import type { Finding } from '#api/finding.ts';
+import type { ExaminedContainer, ExaminedMount, Space } from '#sandbox/examination.ts';
+
+/** Least free part of a file system. */
+const worthFree = 0.1;
+
+/** Mounts that are not as asked, and those in order as one line for each container. */
+export function mountFindings({ name: container, mounts }: ExaminedContainer): readonly Finding[] {
+  const name = `mounts of ${container}`;
+  if ('why' in mounts) return [{ name, status: 'skip', detail: mounts.why }];
+  const found = mounts.value.flatMap((mount) => faultsOf(mount).map((fault) => ({ ...fault, name })));
+  if (found.some(({ status }) => status === 'fail')) return found;
+  return [...found, { name, status: 'ok', detail: `${mounts.value.length} as asked` }];
+}
+
+type Fault = Omit<Finding, 'name'>;
+
+function faultsOf({ mountPath, inGuest, isWantedReadOnly, served }: ExaminedMount): readonly Fault[] {
+  const faults: Fault[] = [];
+  const fail = (what: string, fix: string) => faults.push({ status: 'fail', detail: `${mountPath} ${what}`, fix });
+  if (inGuest === 'absent') {
+    fail('is not mounted', 'A privileged container may have unmounted it. Restart the pod.');
+  } else if (!isWantedReadOnly && inGuest === 'readOnly') {
+    fail(
+      'is read-only, and should be writable',
+      'Its file system may have failed: see `podvm console`. Restart the pod.',
+    );
+  } else if (isWantedReadOnly && inGuest === 'writable') {
+    fail('is writable, and should be read-only', 'A privileged container may have mounted it again. Restart the pod.');
+  }
+  if (served === undefined) return faults;
+  const { path, server, space } = served;
+  if (server === 'gone') fail(`is lost: the file server of ${path} has ended`, 'Restart the pod.');
+  if (server === 'stopped') {
+    fail(`waits: the file server of ${path} is stopped`, 'Let it go on with `kill -CONT`, or restart the pod.');
+  }
+  if ('why' in space) {
+    faults.push({
+      status: 'warn',
+      detail: `${mountPath}: the host's ${path} cannot be looked at: ${space.why}`,
+      fix: 'Look at the file system of that path on the node: its server or disk may hang.',
+    });
+  } else faults.push(...spaceFaults(`${mountPath}: ${path} on the node`, space.value));
+  return faults;
+}
+
+/** Volumes that have little room left. */
+export function volumeFinding(volume: string, space: Space): Finding {
+  const name = 'volume';
+  const [fault] = spaceFaults(volume, space);
+  return fault === undefined ? { name, status: 'ok', detail: `${volume}: ${roomOf(space)}` } : { ...fault, name };
+}
+
+function spaceFaults(what: string, space: Space): readonly Fault[] {
+  const { totalBytes, freeBytes, totalInodes, freeInodes } = space;
+  const isShort = (free: number, total: number) => total > 0 && free < worthFree * total;
+  if (!isShort(freeBytes, totalBytes) && !isShort(freeInodes, totalInodes)) return [];
+  const isFull = freeBytes === 0 || (totalInodes > 0 && freeInodes === 0);
+  return [
+    {
+      status: isFull ? 'fail' : 'warn',
+      detail: `${what}: ${roomOf(space)}`,
+      fix: 'Remove files, or give the volume more room.',
+    },
+  ];
+}
+
+function roomOf({ totalBytes, freeBytes, totalInodes, freeInodes }: Space): string {
+  const mib = (bytes: number) => (bytes / 1024 / 1024).toFixed(1);
+  const files = totalInodes === 0 ? '' : `, ${freeInodes} of ${totalInodes} files`;
+  return `${mib(freeBytes)} of ${mib(totalBytes)} MiB free${files}`;
+}
