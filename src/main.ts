@@ -152,6 +152,18 @@ const parts: ProgramParts = {
     const { serveDashboard } = await import('#dashboard/serve-dashboard.ts');
     return await serveDashboard({ socketPath, port });
   },
+  supportBundle: async ({ output, config: path, logs, ofNode, ...options }, { any: signal }) => {
+    const { supportBundle } = await import('#daemon/support/support-bundle.ts');
+    const { readConfigFile } = await import('#daemon/config-file.ts');
+    const config = path === undefined ? configure(options) : await configureDaemon(path, options);
+    const file = path === undefined ? {} : await readConfigFile(path);
+    const write = (line: string) => process.stderr.write(line);
+    const { version } = parts;
+    return await supportBundle(
+      { config, file, env: process.env, version, write, output: resolve(output), logs, ofNode },
+      signal,
+    );
+  },
   diskUsage: async (options, { any: signal }) => {
     const { readDiskUsage } = await import('#daemon/disk-usage.ts');
     const { requireRoot } = await import('#daemon/serve-here.ts');

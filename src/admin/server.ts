@@ -38,6 +38,8 @@ export interface AdminParts extends RunParts {
   readonly monitoring: MonitoringParts;
   /** Measures the state directory. */
   readonly diskUsage: (signal: AbortSignal) => Promise<DiskUsage>;
+  /** The last lines of this process' log. */
+  readonly recentLog: () => string;
   /** Pods that have ended and were not removed. */
   readonly ended: EndedPods;
   readonly volumes: NamedVolumes;
@@ -87,7 +89,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
     ...podRoutes(pods, { ...parts, startNoMore }),
     ...lifeRoutes(pods, parts.ended),
     ...volumeRoutes(parts.volumes, pods),
-    ...diagnosisRoutes(pods, parts.monitoring),
+    ...diagnosisRoutes(pods, parts.monitoring, parts.recentLog),
     ...monitoringRoutes(parts.monitoring),
     'GET /v1/disk-usage': async ({ response, signal }) => sendJson(response, 200, await parts.diskUsage(signal)),
   } satisfies Routes;

@@ -8,6 +8,7 @@ import * as v from 'valibot';
  *   GET  /v1/pods/{namespace}/{name}                  PodDetails
  *   GET  /v1/pods/{namespace}/{name}/description      PodDescription, see description.ts
  *   GET  /v1/pods/{namespace}/{name}/diagnosis        Diagnosis, see finding.ts: asks the guest, within seconds
+ *   GET  /v1/log                                      the last lines of the node's log
  *   POST /v1/pods/{namespace}/{name}/stop             StopRequest -> PodSummary, when it has stopped
  *   POST /v1/pods/{namespace}/{name}/start            PodSummary, when a container runs
  *   POST /v1/pods/{namespace}/{name}/restart          StopRequest -> PodSummary, when a container runs

@@ -25,10 +25,11 @@ import {
   stopCommand,
 } from './pod-commands.ts';
 import { psCommand, type PsOptions } from './ps-command.ts';
-import type { GlobalOptions, ProgramParts, Purpose, SetupWishes } from './program-parts.ts';
+import type { GlobalOptions, ProgramParts, Purpose, SetupWishes, SupportWishes } from './program-parts.ts';
 import { planRun, printPlan } from './run/run-plan.ts';
 import { type RunFlags, runOptions } from './run/run-options.ts';
 import { runCommand } from './run/run-command.ts';
+import { supportFiles } from './support-files.ts';
 import { systemCommands } from './system-commands.ts';
 import { write } from './terminal.ts';
 import { volumeCommands } from './volume-commands.ts';
@@ -52,6 +53,8 @@ interface StopOptions {
   readonly all: boolean;
   readonly orphaned: boolean;
 }
+
+type SupportOptions = Omit<SupportWishes, 'ofNode' | 'output'> & Partial<Pick<SupportWishes, 'output'>>;
 
 interface DoctorOptions {
   readonly output: 'text' | 'json';
@@ -313,6 +316,20 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
           const { text, isHealthy } = await parts.doctor({ ...global(), ...options, json }, ends);
           terminal.stdout.write(text);
           exit(isHealthy ? 0 : 1);
+        }),
+    },
+    {
+      name: 'support-bundle',
+      description: 'write a file for a bug report: versions, settings, state, logs of the node; no secrets',
+      options: [
+        new Option('-o, --output <file>', 'file to write; default: a new one in this directory'),
+        flag('--logs', 'also the last lines of each container, with whatever it wrote'),
+        new Option('--config <file>', 'settings file of the daemon'),
+      ],
+      action: ({ output = `podvm-support-${Date.now()}.tar.gz`, ...options }: SupportOptions) =>
+        untilEnded(async (ends) => {
+          const ofNode = await supportFiles(await reach(ends.any), options);
+          await write(terminal.stdout, await parts.supportBundle({ ...global(), ...options, output, ofNode }, ends));
         }),
     },
     {

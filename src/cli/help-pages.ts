@@ -34,6 +34,7 @@ const parts: ProgramParts = {
   uninstall: never,
   daemon: never,
   doctor: never,
+  supportBundle: never,
   diskUsage: never,
   serveDashboard: never,
   version: '',

@@ -1,6 +1,7 @@
 import type { DiskUsage } from '#api/disk-usage.ts';
 import type { RegistryLogins } from '#api/registry-logins.ts';
 import type { RunRequestInput } from '#api/run.ts';
+import type { SupportFile } from '#api/support-file.ts';
 import type { EndSignals } from './end-signals.ts';
 import type { Orphan } from './orphans.ts';
 import type { Terminal } from './terminal.ts';
@@ -60,11 +61,23 @@ export interface ProgramParts {
     options: GlobalOptions & { readonly json: boolean; readonly accelerator?: 'kvm'; readonly config?: string },
     ends: EndSignals,
   ) => Promise<{ text: string; isHealthy: boolean }>;
+  /** Writes a file for a bug report, with what the node has said, and returns what is in it. */
+  readonly supportBundle: (options: GlobalOptions & SupportWishes, ends: EndSignals) => Promise<string>;
   readonly diskUsage: (options: GlobalOptions, ends: EndSignals) => Promise<DiskUsage>;
   /** Serves the dashboard on a port of loopback (0: any free one), as a client of a node's socket, until it is disposed. */
   readonly serveDashboard: (socketPath: string, port: number) => Promise<AsyncDisposable & { readonly url: string }>;
   readonly version: string;
   readonly versions: (options: GlobalOptions) => Promise<Versions>;
+}
+
+export interface SupportWishes {
+  /** File to write. */
+  readonly output: string;
+  /** Settings file of the daemon. */
+  readonly config?: string;
+  /** Logs of containers are included. */
+  readonly logs: boolean;
+  readonly ofNode: readonly SupportFile[];
 }
 
 export interface UserLogins {

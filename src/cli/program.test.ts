@@ -60,6 +60,7 @@ function openProgram(change: Partial<ProgramParts> = {}) {
     uninstall: never,
     daemon: never,
     doctor: never,
+    supportBundle: never,
     diskUsage: never,
     serveDashboard: never,
     version: '1.2.3',

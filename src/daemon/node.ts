@@ -6,6 +6,7 @@ import type { Assets } from '#host/assets.ts';
 import { systemClock } from '#host/clock.ts';
 import { descriptors } from '#host/descriptors.ts';
 import type { Log } from '#host/log.ts';
+import { keepRecent } from '#host/recent-log.ts';
 import { openImageStore } from '#image/store/image-store.ts';
 import type { ImageStore } from '#image/images.ts';
 import { ociArchitecture } from '#image/oci.ts';
@@ -68,11 +69,13 @@ export interface Node extends AsyncDisposable {
 export async function openNode(
   config: Configuration,
   given: Assets,
-  log: Log,
+  givenLog: Log,
   signal: AbortSignal,
   purpose: Purpose,
   serve: NodeServer = () => Promise.resolve({ [Symbol.asyncDispose]: () => Promise.resolve() }),
 ): Promise<Node> {
+  const recent = keepRecent(givenLog);
+  const { log } = recent;
   const network = openNetwork(config, purpose, log);
   await using undo = new AsyncDisposableStack();
   undo.use(outliveRejections(process, log));
@@ -176,6 +179,7 @@ export async function openNode(
         const { readDiskUsage } = await import('./disk-usage.ts'); // a node that is not asked does without
         return await readDiskUsage(config.root, asking);
       },
+      recentLog: () => recent.text(),
       pods: createPodTable(),
       ended: await openEndedPods(config, log),
       volumes,

@@ -3,13 +3,15 @@ import { spawn, spawnSync } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { createServer } from 'node:net';
 import { once } from 'node:events';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { join, relative } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import * as v from 'valibot';
 import { parseDocument } from 'yaml';
 import { diagnosisSchema } from '#api/finding.ts';
+import { run } from '#host/run.ts';
 import { poll } from '#host/wait.ts';
 import { fileServersOf } from '#storage/file-server.ts';
 import { openCliNode, repo, type CliNode, type Typed } from './cli-node.ts';
@@ -112,11 +114,15 @@ describe('monitoring', { skip }, () => {
   let node: CliNode;
   let daemon: Typed;
   let target: string;
+  let config: string;
   before(async () => {
     assert.equal(skipProm, false, 'needs the packages of test/host-packages.txt');
     node = await openCliNode({ isSetUp: true });
-    const config = join(node.root, 'podvm.yaml');
-    await writeFile(config, 'metricsAddress: 127.0.0.1:0\n');
+    config = join(node.root, 'podvm.yaml');
+    const authFile = join(node.root, 'auth.json');
+    const auth = Buffer.from(`me:${secrets['login']}`).toString('base64');
+    await writeFile(authFile, JSON.stringify({ auths: { 'registry.invalid': { auth } } }));
+    await writeFile(config, `metricsAddress: 127.0.0.1:0\nauthFile: ${authFile}\n`);
     daemon = node.start(['daemon', '--config', config]);
     await daemon.shows(/serving metrics/, 300_000);
     await daemon.shows(/ info serving /, 300_000);
@@ -220,6 +226,41 @@ describe('monitoring', { skip }, () => {
     await Promise.all([pods.ended, quiet.ended]);
   });
 
+  it('a support bundle has what a report needs, results of doctor included, and nothing that is secret', async () => {
+    const file = join(node.root, 'secretive.yaml');
+    await writeFile(file, secretivePod);
+    const pods = node.start(['run', file]);
+    await pods.shows(/says /, 120_000);
+    await until(async () => (/Unhealthy/.test((await node.type(['describe', 'secretive'])).stdout) ? true : undefined));
+    const output = join(node.root, 'support.tar.gz');
+    const told = await node.type(['support-bundle', '-o', output, '--config', config]);
+    assert.equal(told.code, 0, told.stderr);
+    assert.match(told.stdout, /^Logs of containers are not in it; --logs adds/m);
+    assert.equal((await stat(output)).mode & 0o777, 0o600);
+    const bundle = await unpacked(output);
+    for (const [name, wanted] of [
+      ['versions.json', /"qemu": "/],
+      ['settings.json', /"authFile": "/],
+      ['doctor.json', /"isHealthy"/],
+      ['disk.json', /"totalBytes"/],
+      ['host.txt', /MemAvailable/],
+      ['node/metrics.txt', /^podvm_/m],
+      ['node/log.txt', / info sandbox /],
+      ['node/pods.json', /"name": "secretive"/],
+      ['pods/default_secretive/description.json', /"reason": "Unhealthy"/],
+      ['pods/default_secretive/machine.json', /"jail"/],
+      ['pods/default_secretive/doctor.json', /"agent"/],
+    ] as const) {
+      assert.match(bundle.get(name) ?? '', wanted, name);
+    }
+    assert.deepEqual(secretsIn(bundle), []);
+
+    const { stdout: log } = await node.type(['logs', 'secretive', '-c', 'main']);
+    assert.deepEqual(secretsIn(new Map([['its log', log]])), ['log in its log']); // finds what is there
+    pods.child.kill('SIGINT');
+    await pods.ended;
+  });
+
   it('a guest that panics tells its last words in the event of its pod, which the daemon kept in memory', async () => {
     const panicking = join(node.root, 'panicking.yaml');
     const yaml = podOf('panicking', 'echo c > /proc/sysrq-trigger; sleep 1000000');
@@ -235,6 +276,79 @@ describe('monitoring', { skip }, () => {
     assert.equal(failures, 'podvm_machine_failures_total 1');
   });
 });
+
+/** A secret for each place in which a pod or a node may have one. */
+const secrets = Object.fromEntries(
+  ['env', 'file', 'login', 'pull', 'argument', 'annotation', 'probe', 'message', 'log'].map((place) => [
+    place,
+    `${place}-${randomBytes(12).toString('hex')}`,
+  ]),
+);
+
+const pullSecret = JSON.stringify({ auths: { 'registry.invalid': { username: 'me', password: secrets['pull'] } } });
+
+const secretivePod = `apiVersion: v1
+kind: Secret
+metadata: { name: given }
+stringData: { file: ${secrets['file']} }
+---
+apiVersion: v1
+kind: Secret
+metadata: { name: pull }
+type: kubernetes.io/dockerconfigjson
+stringData: { .dockerconfigjson: '${pullSecret}' }
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: secretive
+  annotations:
+    kubectl.kubernetes.io/last-applied-configuration: '{"value": "${secrets['annotation']}"}'
+spec:
+  terminationGracePeriodSeconds: 1
+  restartPolicy: Never
+  imagePullSecrets: [{ name: pull }]
+  volumes: [{ name: given, secret: { secretName: given } }]
+  containers:
+    - name: main
+      image: localhost/podvm/base:latest
+      command: [sh, -c, 'echo says ${secrets['log']}; exec sleep 1000000', '${secrets['argument']}']
+      env:
+        - { name: PLAIN, value: ${secrets['env']} }
+        - { name: REFERRED, valueFrom: { secretKeyRef: { name: given, key: file } } }
+      volumeMounts: [{ name: given, mountPath: /given }]
+      readinessProbe: { periodSeconds: 1, exec: { command: [sh, -c, 'echo ${secrets['probe']}; exit 1'] } }
+    - name: ended
+      image: localhost/podvm/base:latest
+      command: [sh, -c, 'echo ${secrets['message']} >/dev/termination-log; exit 3']
+`;
+
+/** The files of a bundle by their names. */
+async function unpacked(bundle: string): Promise<ReadonlyMap<string, string>> {
+  const directory = `${bundle}.unpacked`;
+  await mkdir(directory);
+  await run('tar', ['--extract', `--file=${bundle}`, `--directory=${directory}`]);
+  const root = join(directory, 'podvm-support');
+  const entries = await readdir(root, { recursive: true, withFileTypes: true });
+  const names = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+  return new Map(
+    await Promise.all(names.map(async (name) => [relative(root, name), await readFile(name, 'utf8')] as const)),
+  );
+}
+
+/** Secrets in texts, as they are or in base64, wherever they begin in it. */
+function secretsIn(files: ReadonlyMap<string, string>): readonly string[] {
+  return Object.entries(secrets).flatMap(([place, secret]) => {
+    const encoded = [0, 1, 2].map((offset) =>
+      Buffer.from('x'.repeat(offset) + secret)
+        .toString('base64')
+        .slice(offset === 0 ? 0 : 4, -4),
+    );
+    return [...files].flatMap(([name, text]) =>
+      [secret, ...encoded].some((form) => text.includes(form)) ? [`${place} in ${name}`] : [],
+    );
+  });
+}
 
 interface Inspected {
   readonly addresses: readonly string[];

@@ -7,8 +7,14 @@ import type { Routes } from '../routes.ts';
 import { diagnose } from './diagnose.ts';
 
 /** Calls that look for the cause of trouble. */
-export function diagnosisRoutes(pods: NodePods, { versions }: Pick<MonitoringParts, 'versions'>): Routes {
+export function diagnosisRoutes(
+  pods: NodePods,
+  { versions }: Pick<MonitoringParts, 'versions'>,
+  recentLog: () => string,
+): Routes {
   return {
+    'GET /v1/log': ({ response }) =>
+      void response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' }).end(recentLog()),
     'GET /v1/pods/:namespace/:name/diagnosis': async (call) => {
       const { name, sandbox } = findReached(pods, call, 'examine');
       if (sandbox === undefined) {

@@ -81,6 +81,7 @@ export async function openAdmin(
       totalBytes: 5,
       uses: [{ kind: 'images' as const, bytes: 5, isOld: false }],
     }),
+    recentLog: () => 'a line\n',
     pods: createPodTable(),
     ended: await EndedPods.open({ directory: join(kept, 'ended'), limits, log: silentLog }),
     volumes,

@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { Readable } from 'node:stream';
+import { test } from 'node:test';
+import type { IncomingMessage } from 'node:http';
+import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
+import type { Client } from './client.ts';
+import { supportFiles } from './support-files.ts';
+
+const limits = {};
+const container = { name: 'main', image: 'nginx', state: 'terminated', limits, mounts: [], message: 'hunter2' };
+const answers: Readonly<Record<string, unknown>> = {
+  '/v1/pods?ended=true': [
+    {
+      ...{ namespace: 'a b', name: 'web', phase: 'Running', ready: '1/1', restarts: 0, createdAt: '', addresses: [] },
+      labels: { key: 'hunter2' },
+    },
+  ],
+  '/v1/pods/a%20b/web/description': {
+    ...{ namespace: 'a b', name: 'web', madeBy: 'podvm', phase: 'Failed', reason: 'Error: hunter2', createdAt: '' },
+    ...{ addresses: [], containers: [container], console: ['Linux'] },
+    events: [{ at: '', type: 'Warning', reason: 'Unhealthy', message: 'hunter2' }],
+  },
+  '/v1/pods/a%20b/web/diagnosis': {
+    isHealthy: false,
+    findings: [
+      { name: 'agent', status: 'ok', detail: 'answers' },
+      { name: 'event', status: 'warn', detail: 'hunter2' },
+      { name: 'end of main', status: 'warn', detail: 'hunter2' },
+    ],
+  },
+};
+
+function clientOf(given: typeof answers, asked: string[] = []): Client {
+  const find = (path: string): unknown => {
+    asked.push(path);
+    if (path in given) return given[path];
+    throw new PodvmError('notFound', 'nothing here');
+  };
+  return {
+    get: async (path, schema) => v.parse(schema, find(path)),
+    send: () => assert.fail('changes nothing'),
+    stream: async (_, path) => Readable.from([`text of ${find(path) as string}`]) as IncomingMessage,
+    open: () => assert.fail('opens nothing'),
+  };
+}
+
+test('takes what is known to hold no secret, and says what is not there', async () => {
+  const files = await supportFiles(clientOf({ ...answers, '/v1/log': 'log' }), { logs: false });
+  const texts = new Map(files.map(({ name, text }) => [name, text]));
+  assert.equal(texts.get('node/log.txt'), 'text of log');
+  assert.equal(texts.get('node/metrics.txt'), 'not there: nothing here\n');
+  assert.match(texts.get('pods/a b_web/description.json') ?? '', /"Linux"[^]*"reason": "Unhealthy"/);
+  assert.match(texts.get('pods/a b_web/doctor.json') ?? '', /"answers"/);
+  assert.match(texts.get('pods/a b_web/machine.json') ?? '', /^not there: /);
+  for (const { name, text } of files) assert.ok(!text.includes('hunter2'), `${name}: ${text}`);
+});
+
+test('asks for logs of containers only when they are wanted', async () => {
+  const asked: string[] = [];
+  const details = {
+    ...{ namespace: 'a b', name: 'web', phase: 'Running', ready: '1/1', restarts: 0, createdAt: '', addresses: [] },
+    ...{ uid: '', labels: {}, events: [], containers: [{ ...container, kind: 'main', ready: true, restartCount: 0 }] },
+  };
+  const path = '/v1/pods/a%20b/web';
+  const given = { ...answers, [path]: details, [`${path}/logs?container=main&tail=500`]: 'main' };
+  await supportFiles(clientOf(given, asked), { logs: false });
+  assert.ok(!asked.some((each) => each.includes('/logs')));
+  const files = await supportFiles(clientOf(given), { logs: true });
+  assert.equal(files.find(({ name }) => name === 'pods/a b_web/logs/main.log')?.text, 'text of main');
+});
+
+test('has nothing of a node that does not serve', async () => {
+  assert.deepEqual(await supportFiles(clientOf({}), { logs: true }), []);
+});

@@ -1,0 +1,84 @@
+import { text } from 'node:stream/consumers';
+import * as v from 'valibot';
+import { podDescriptionSchema } from '#api/description.ts';
+import { diagnosisSchema } from '#api/finding.ts';
+import { podDetailsSchema, podSummarySchema, type PodSummary } from '#api/pods.ts';
+import type { SupportFile } from '#api/support-file.ts';
+import { messageOf } from '#base/errors.ts';
+import type { Client } from './client.ts';
+
+/** The most pods that are described, and at a time. */
+const maxPods = 100;
+const atATime = 4;
+const logLines = 500;
+
+/**
+ * Asks the node, if one serves, for what a bug report needs. Only known fields are taken, none of which holds what a pod was given or what
+ * its programs wrote: no variables, arguments, labels, annotations and files of Secrets, and no messages.
+ */
+export async function supportFiles(client: Client, { logs }: { readonly logs: boolean }): Promise<SupportFile[]> {
+  const pods = await client.get('/v1/pods?ended=true', v.array(podSummarySchema)).catch(() => undefined);
+  if (pods === undefined) return []; // no podvm serves
+  const files: SupportFile[] = [];
+  const add = async (name: string, read: () => Promise<string>) => {
+    files.push({ name, text: await read().catch((error: unknown) => `not there: ${messageOf(error)}\n`) });
+  };
+  const stream = async (path: string) => await text(await client.stream('GET', path));
+  await add('node/metrics.txt', () => stream('/metrics'));
+  await add('node/log.txt', () => stream('/v1/log'));
+  await add('node/pods.json', async () => json(pods.map(withoutLabels)));
+  const rest = pods.slice(0, maxPods);
+  const work = async () => {
+    for (let pod = rest.shift(); pod !== undefined; pod = rest.shift()) await addPod(pod);
+  };
+  const addPod = async ({ namespace, name, endedAt }: PodSummary) => {
+    const path = `/v1/pods/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`;
+    const of = `pods/${namespace}_${name}`;
+    await add(`${of}/description.json`, async () =>
+      json(withoutMessages(await client.get(`${path}/description`, podDescriptionSchema))),
+    );
+    await add(`${of}/machine.json`, async () => json((await client.get(path, podDetailsSchema)).sandbox));
+    if (endedAt === undefined) {
+      await add(`${of}/doctor.json`, async () => {
+        const { isHealthy, findings } = await client.get(`${path}/diagnosis`, diagnosisSchema);
+        return json({ isHealthy, findings: findings.filter(({ name: of }) => !hasMessage(of)) });
+      });
+    }
+    if (!logs) return;
+    const { containers } = await client.get(path, podDetailsSchema).catch(() => ({ containers: [] }));
+    for (const container of containers) {
+      const query = `container=${encodeURIComponent(container.name)}&tail=${logLines}`;
+      await add(`${of}/logs/${container.name}.log`, () => stream(`${path}/logs?${query}`));
+    }
+  };
+  await Promise.all(Array.from({ length: atATime }, work));
+  return files;
+}
+
+const json = (value: unknown): string => `${JSON.stringify(value ?? null, null, 2)}\n`;
+
+type Described = v.InferOutput<typeof podDescriptionSchema>;
+
+/** Messages may quote commands, probes and what a container wrote as its last words. */
+function withoutMessages({ containers, events, reason, machine, ...pod }: Described) {
+  return {
+    ...pod,
+    ...(reason === undefined ? {} : { reason: reason.split(':')[0] }),
+    ...(machine === undefined ? {} : { machine }),
+    containers: containers.map(withoutMessage),
+    events: events.map(withoutMessage),
+  };
+}
+
+function withoutMessage<T extends { readonly message?: string | undefined }>(told: T): Omit<T, 'message'> {
+  const { message: _, ...rest } = told;
+  return rest;
+}
+
+function withoutLabels(pod: PodSummary): Omit<PodSummary, 'labels'> {
+  const { labels: _, ...rest } = pod;
+  return rest;
+}
+
+/** Findings of a diagnosis whose detail is such a message. */
+const hasMessage = (finding: string): boolean => finding === 'event' || finding.startsWith('end of ');
