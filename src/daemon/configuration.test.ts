@@ -64,6 +64,7 @@ test('an invalid value is refused with the name of its setting or variable', () 
     ['pool', '-1'],
     ['machineMemoryMiB', '1'],
     ['template', 'shared'],
+    ['memoryReserveMiB', '-1'],
     ['delegate', '/run/containerd/containerd.sock'],
     ['delegate', 'unix://containerd.sock'],
     ['delegate', 'unix:///run/podvm/cri.sock'],

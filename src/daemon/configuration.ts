@@ -56,6 +56,8 @@ export interface Configuration {
   readonly template: TemplateChoice;
   /** Nominal memory of machines in `MiB`, the limit for one pod; undefined: half of the node's, at most 16 GiB. */
   readonly machineMemoryMiB: number | undefined;
+  /** Memory that the node keeps available, in `MiB`; undefined: a part of the node's. */
+  readonly memoryReserveMiB: number | undefined;
   /** The first command that needs a node starts one in the background. */
   readonly startsNode: boolean;
   /** Idle time after which such a node ends, in `ms`. */
@@ -113,6 +115,7 @@ export function readConfiguration(
   }
   const mirror = given('mirror');
   const memory = given('machineMemoryMiB');
+  const reserve = given('memoryReserveMiB');
   const authFile = given('authFile');
   const accelerator = word('accelerator');
   const pool = given('pool') ?? settings.pool.default;
@@ -158,6 +161,7 @@ export function readConfiguration(
     poolSize,
     template,
     machineMemoryMiB: memory === undefined ? undefined : number('machineMemoryMiB', memory),
+    memoryReserveMiB: reserve === undefined ? undefined : number('memoryReserveMiB', reserve),
     startsNode: word('background') === 'on',
     idleMs: 1000 * number('idleSeconds', given('idleSeconds') ?? settings.idleSeconds.default),
     endedPods: {

@@ -224,8 +224,11 @@ async function whyNotReady(network: { readiness(): Promise<NetworkReadiness> }):
   ];
 }
 
-function limitsOf({ machineMemoryMiB }: Configuration): SandboxLimits {
-  const { size } = defaultLimits;
-  if (machineMemoryMiB === undefined) return defaultLimits;
-  return { ...defaultLimits, size: { ...size, nominalMemoryMiB: machineMemoryMiB } };
+function limitsOf({ machineMemoryMiB, memoryReserveMiB }: Configuration): SandboxLimits {
+  const { size, memoryReserveBytes } = defaultLimits;
+  return {
+    ...defaultLimits,
+    size: { ...size, nominalMemoryMiB: machineMemoryMiB ?? size.nominalMemoryMiB },
+    memoryReserveBytes: memoryReserveMiB === undefined ? memoryReserveBytes : memoryReserveMiB * 1024 * 1024,
+  };
 }

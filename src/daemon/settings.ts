@@ -197,6 +197,14 @@ export const settings = {
     otherwise: "half of the node's memory, at most 16384",
     about: 'Memory in MiB that one pod may have without booting its own machine.',
   },
+  memoryReserveMiB: {
+    env: 'PODVM_MEMORY_RESERVE_MIB',
+    type: number(0, 1024 * 1024),
+    otherwise: "2 % of the node's memory, at most 512",
+    about:
+      'Memory in MiB that the node keeps available: a pod whose start would leave less is refused, after waiting machines ' +
+      'were given back. 0: pods are never refused for it.',
+  },
   background: {
     env: 'PODVM_BACKGROUND',
     type: word('on', 'off'),

@@ -4,6 +4,8 @@ import { PodvmError } from '#base/errors.ts';
 export interface Gate {
   /** Waits for admission, which lasts until disposal. Errors: `cancelled`. */
   enter(signal: AbortSignal): Promise<Disposable>;
+  /** Callers that are admitted. */
+  readonly inside: number;
 }
 
 export function createGate(limit: number): Gate {
@@ -15,6 +17,9 @@ export function createGate(limit: number): Gate {
     else next(); // takes over the place
   };
   return {
+    get inside() {
+      return inside;
+    },
     async enter(signal) {
       if (inside < limit) inside += 1;
       else await turn(waiting, signal);

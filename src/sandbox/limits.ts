@@ -31,8 +31,12 @@ export interface SandboxLimits {
   readonly maxTerminationBytes: number;
   /** Free bytes that the state directory must have before a sandbox is made. */
   readonly minFreeBytes: number;
-  /** Memory that the node must have available, in bytes; with less, no machine waits in the pool. */
+  /** Memory that the node must have available, in bytes, besides the reserve; with less, no machine waits in the pool. */
   readonly minAvailableBytes: number;
+  /** Memory that the node must have available after a start, in bytes; a pod that would leave less is refused. 0: never. */
+  readonly memoryReserveBytes: number;
+  /** Memory that a machine takes to start, in bytes. */
+  readonly startBytes: number;
   /** Time from the VMM's start to the agent's first answer. An emulated cold boot takes 2 to 4 s, on a busy node 20. */
   readonly bootTimeoutMs: number;
   /** Timeout for making a template, until which pods wait for it: a cold boot on a busy node and some 100 MB written. */
@@ -92,6 +96,8 @@ export const defaultLimits: SandboxLimits = {
   maxTerminationBytes: 4096,
   minFreeBytes: 64 * 1024 * 1024,
   minAvailableBytes: totalmem() / 10,
+  memoryReserveBytes: Math.min(totalmem() / 50, 512 * 1024 * 1024),
+  startBytes: spareMiB * 1024 * 1024,
   bootTimeoutMs: 60_000,
   templateTimeoutMs: 180_000,
   callTimeoutMs: 600_000,

@@ -261,6 +261,22 @@ describe('monitoring', { skip }, () => {
     await pods.ended;
   });
 
+  it('a node whose memory is short refuses a pod with the reason', async () => {
+    process.env['PODVM_MEMORY_RESERVE_MIB'] = '1000000'; // more than it has
+    try {
+      await using short = await openCliNode({ isSetUp: true, pool: '1' });
+      const { code, stdout, stderr } = await short.type(['run', '--name', 'late', 'localhost/podvm/base', 'true']);
+      assert.equal(code, 125);
+      assert.match(`${stdout}${stderr}`, /the node has \d+ MiB of memory available, of which it keeps 1000000 MiB/);
+      assert.match(
+        `${stdout}${stderr}`,
+        /fix: Stop a pod or another program of the node, or lower the setting memoryReserveMiB/,
+      );
+    } finally {
+      delete process.env['PODVM_MEMORY_RESERVE_MIB'];
+    }
+  });
+
   it('a guest that panics tells its last words in the event of its pod, which the daemon kept in memory', async () => {
     const panicking = join(node.root, 'panicking.yaml');
     const yaml = podOf('panicking', 'echo c > /proc/sysrq-trigger; sleep 1000000');

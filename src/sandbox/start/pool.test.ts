@@ -8,6 +8,7 @@ import { silentLog } from '#host/log.ts';
 import { untilAborted } from '#host/until-aborted.ts';
 import { containerSpec, sandboxSpec } from '../testing/examples.ts';
 import { createFakeParts, type FakeParts } from '../testing/fake-parts.ts';
+import { defaultLimits } from '../limits.ts';
 import type { Sandbox, SandboxSpec } from '../sandbox.ts';
 import { openSandboxes } from '../sandboxes.ts';
 
@@ -157,9 +158,25 @@ test('a machine that dies while it waits is replaced', async () => {
 test('spares are discarded when memory is scarce', async () => {
   await using node = await openWithPool(2);
   await node.untilDirectories(2);
-  node.memory.availableBytes = 0;
+  node.memory.availableBytes = defaultLimits.minAvailableBytes - 1;
   await node.sandboxes.run(named('web'), never); // the pool replaces a machine that is taken
   await node.untilDirectories(1);
+});
+
+test('when memory is short, spares are thrown away at once, and then a pod is refused with a fix', async () => {
+  await using node = await openWithPool(2);
+  await node.untilDirectories(2);
+  node.memory.availableBytes = 1024 * 1024;
+  await assert.rejects(node.sandboxes.run(named('web'), never), (error) => {
+    assert.ok(error instanceof PodvmError && error.kind === 'exhausted');
+    assert.match(error.message, /^Cannot make a sandbox: the node has 1 MiB of memory available/);
+    assert.match(error.fix ?? '', /memoryReserveMiB/);
+    return true;
+  });
+  assert.deepEqual(await node.directories(), []);
+  assert.deepEqual(node.sandboxes.counts.failedStarts.find(([kind]) => kind === 'exhausted')?.[1], 1);
+  node.memory.availableBytes = Number.MAX_SAFE_INTEGER;
+  await node.sandboxes.run(named('web'), never);
 });
 
 test('spare machines are ended when descriptors are scarce, and a pod is refused with a fix', async () => {

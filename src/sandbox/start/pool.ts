@@ -21,6 +21,8 @@ export interface Pool extends AsyncDisposable {
   readonly waiting: number;
   /** A spare that fits the order, then owned by the caller; undefined if none waits or fits. */
   take(order: MachineOrder): Spare | undefined;
+  /** Throws all waiting machines away; while memory is scarce, no others are made. */
+  giveBack(why: string): Promise<void>;
   /** Settles when the wanted number waits, or when that is currently not possible. */
   filled(): Promise<void>;
 }
@@ -50,6 +52,7 @@ export function createPool(options: PoolOptions, context: MachineContext): Pool 
 const noPool: Pool = {
   waiting: 0,
   take: () => undefined,
+  giveBack: () => Promise.resolve(),
   filled: () => Promise.resolve(),
   [Symbol.asyncDispose]: () => Promise.resolve(),
 };
@@ -99,6 +102,10 @@ class SparePool implements Pool {
     return spare;
   }
 
+  async giveBack(why: string): Promise<void> {
+    await this.#drain(why);
+  }
+
   filled(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#waiters.push(resolve);
@@ -114,7 +121,7 @@ class SparePool implements Pool {
     this.#tellWaiters();
   }
 
-  /** The only place where spares are made and discarded. A failed round delays the next one. */
+  /** The only place where spares are made. A failed round delays the next one. */
   async #tend(): Promise<void> {
     const closed = this.#closing.signal;
     while (!closed.aborted) {
@@ -150,7 +157,9 @@ class SparePool implements Pool {
 
   async #scarcity(): Promise<string | undefined> {
     const { limits, surroundings } = this.#context;
-    if ((await surroundings.availableBytes()) < limits.minAvailableBytes) return 'memory is scarce';
+    const { minAvailableBytes, memoryReserveBytes, startBytes } = limits;
+    const least = Math.max(minAvailableBytes, memoryReserveBytes + startBytes); // a pod must not be refused for a spare
+    if ((await surroundings.availableBytes()) < least) return 'memory is scarce';
     if (!surroundings.hasDescriptors(limits.maxStartDescriptors)) return 'file descriptors are scarce';
     return undefined;
   }

@@ -14,6 +14,7 @@ import { stricterOf, type TemplateChoice } from '../template-choice.ts';
 import { checkUserNamespace } from '../user-namespace.ts';
 import { blockPathsOf } from '../volume/block-volumes.ts';
 import { checkPushed } from '../volume/push-volume.ts';
+import { makeRoom } from './memory-room.ts';
 import {
   admissionSteps,
   madeForPod,
@@ -48,6 +49,7 @@ export async function startSandbox(
   const site = siteOf(spec, context);
   const run = { site, phases: site.phases, holdings };
   const admitted = await runSteps(admissionSteps, run, signal);
+  await makeRoom(context, context.gate.inside);
   const spare = context.pool.take(site.order);
   if (spare !== undefined) holdings.takeFrom(spare.holdings);
   const done = { ...admitted, ...(spare?.made ?? madeForPod) };
