@@ -27,6 +27,8 @@ export interface Configuration {
   readonly streaming: { readonly address: string; readonly port: number; readonly idleMs: number };
   /** Address of metrics over TCP; undefined: none. */
   readonly metrics: { readonly address: string; readonly port: number; readonly clients: 'local' | 'any' } | undefined;
+  /** Base URL of a collector of traces; undefined: none. */
+  readonly traces: string | undefined;
   /** Directory that skopeo uses as /etc/containers: registries.conf (mirrors), certs.d, policy.json. */
   readonly containersDirectory: string;
   /** Credentials file for pulls without their own; undefined: none. */
@@ -143,6 +145,7 @@ export function readConfiguration(
         60_000 * number('streamingIdleMinutes', given('streamingIdleMinutes') ?? settings.streamingIdleMinutes.default),
     },
     metrics: metricsOf(nameOf('metricsAddress'), given('metricsAddress'), word('metricsClients')),
+    traces: collectorOf(nameOf('traces'), given('traces')),
     containersDirectory: resolve(given('containers') ?? settings.containers.default),
     authFile: authFile === undefined ? undefined : absolute(nameOf('authFile'), authFile),
     cniConfig: cniConfigOf(nameOf('cniConfig'), given('cniConfig')),
@@ -200,6 +203,16 @@ function delegateOf(
   const wanted = isSocket ? 'another socket than criSocket' : 'unix:// and the absolute path of a socket';
   throw new PodvmError('invalid', `Cannot use ${name}: it must be ${wanted}, got ${value}`, {
     fix: 'Write it as unix:///run/containerd/containerd.sock.',
+  });
+}
+
+function collectorOf(name: string, value: string | undefined): string | undefined {
+  if (value === undefined) return undefined;
+  const url = URL.parse(value);
+  const isPlain = url !== null && /^https?:$/.test(url.protocol) && url.username === '' && url.search === '';
+  if (isPlain && url.hash === '') return url.href.replace(/\/+$/, '');
+  throw new PodvmError('invalid', `Cannot use ${name}: it must be an http or https URL without a user, got ${value}`, {
+    fix: 'Write it as http://127.0.0.1:4318, without /v1/traces.',
   });
 }
 

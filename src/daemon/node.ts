@@ -85,6 +85,11 @@ export async function openNode(
       else log.info('there are enough file descriptors again', { ...counts });
     }),
   );
+  const version = await programVersion(config.repo);
+  if (config.traces !== undefined) {
+    const { openTracing } = await import('./tracing.ts');
+    undo.use(await openTracing(config.traces, version, log));
+  }
   await mkdir(config.root, { recursive: true, mode: 0o755 });
   const held = await holdAssets(config, given);
   undo.use(held);
@@ -156,7 +161,6 @@ export async function openNode(
     }),
   );
   undo.use(startScrub(images, { clock: systemClock, log }));
-  const version = await programVersion(config.repo);
   const metrics = undo.use(new MetricsPage({ sandboxes, images, version, clock: systemClock, log }));
   const monitoring = {
     metrics,

@@ -124,6 +124,14 @@ export const settings = {
     default: 'local',
     about: 'Whether `metricsAddress` must be an address of loopback (`local`).',
   },
+  traces: {
+    env: 'PODVM_TRACES',
+    type: { kind: 'url' },
+    otherwise: 'none: nothing is traced',
+    about:
+      'Collector of OpenTelemetry, such as `http://127.0.0.1:4318`, that gets the starts of pods and containers as traces, over ' +
+      'OTLP with HTTP and JSON.',
+  },
   log: {
     env: 'PODVM_LOG',
     type: word(...logLevels),

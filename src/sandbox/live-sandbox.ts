@@ -4,6 +4,7 @@ import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { within } from '#host/wait.ts';
 import { type GuestText, printable } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
+import { traced } from '#host/tracing.ts';
 import { oomScores } from '#host/oom-score.ts';
 import { checkDial } from './check-dial.ts';
 import { consoleTail, withConsole } from './log/console-tail.ts';
@@ -159,7 +160,9 @@ export class LiveSandbox implements Sandbox {
     });
     try {
       await this.#protect(spec);
-      await createInGuest(container, spec, this.#site, AbortSignal.any([signal, this.#closing.signal]));
+      const creating = AbortSignal.any([signal, this.#closing.signal]);
+      const traceName = { name: 'create container', attributes: { 'k8s.container.name': printable(spec.name) } };
+      await traced(traceName, () => createInGuest(container, spec, this.#site, creating));
     } catch (error) {
       await this.#inbox.ask(() => this.#containers.forget(container));
       if (this.#failure === undefined) throw error;

@@ -1,5 +1,6 @@
 import { type GuestText, printable } from '#base/guest-text.ts';
 import type { Phase } from '#base/phases.ts';
+import { stepRecorder } from '#host/tracing.ts';
 
 /** A step of a start. */
 export interface StartPhase extends Phase {
@@ -7,7 +8,7 @@ export interface StartPhase extends Phase {
   readonly startMs?: number | undefined;
 }
 
-/** Times the steps of a start; concurrent steps are timed separately. */
+/** Times the steps of a start; concurrent steps are timed separately. In a traced work, each step is a span. */
 export interface PhaseClock {
   time<T>(name: string, step: Promise<T>): Promise<T>;
   /** Adds steps that were timed elsewhere: they followed each other, and the last has just ended. */
@@ -23,8 +24,11 @@ export function createPhases(monotonicNs: () => bigint): PhaseClock {
   const start = nowMs();
   const rounded = (ms: number) => Math.round(ms * 100) / 100;
   const done: StartPhase[] = [];
-  const add = (name: string, fromMs: number, ms: number) =>
-    void done.push({ name, ms: rounded(ms), startMs: rounded(Math.max(0, fromMs - start)) });
+  const record = stepRecorder();
+  const add = (name: string, fromMs: number, ms: number) => {
+    done.push({ name, ms: rounded(ms), startMs: rounded(Math.max(0, fromMs - start)) });
+    record?.(name, ms, nowMs() - fromMs - ms);
+  };
   const timeline = () => [...done, { name: 'total', ms: rounded(nowMs() - start), startMs: 0 }];
   return {
     async time(name, step) {

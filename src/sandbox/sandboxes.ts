@@ -2,8 +2,10 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import { descriptors, shortOfDescriptors } from '#host/descriptors.ts';
 import type { Log } from '#host/log.ts';
+import { traced } from '#host/tracing.ts';
 import { createGate } from '#host/gate.ts';
 import { memoryOf } from '#host/meminfo.ts';
 import { Generation } from './generation.ts';
@@ -107,6 +109,13 @@ const systemSurroundings: Omit<Surroundings, 'log'> = {
   hasDescriptors: (count) => descriptors.hasRoomFor(count),
 };
 
+/** Attributes of a pod in a trace, by the names of OpenTelemetry's conventions. */
+const attributesOf = ({ namespace, name, uid }: SandboxSpec) => ({
+  'k8s.namespace.name': printable(namespace),
+  'k8s.pod.name': printable(name),
+  'k8s.pod.uid': printable(uid),
+});
+
 class SandboxTable implements OpenSandboxes {
   readonly #options: TableOptions;
   readonly #lock: AsyncDisposableStack;
@@ -154,7 +163,10 @@ class SandboxTable implements OpenSandboxes {
     if (!surroundings.hasDescriptors(starts * maxStartDescriptors)) throw shortOfDescriptors('Cannot make a sandbox');
     const generation = this.#generation;
     const leave = generation.enter();
-    const start = startSandbox(spec, generation.context, AbortSignal.any([signal, this.#closing.signal]));
+    const starting = AbortSignal.any([signal, this.#closing.signal]);
+    const start = traced({ name: 'start sandbox', attributes: attributesOf(spec) }, () =>
+      startSandbox(spec, generation.context, starting),
+    );
     this.#starting.add(start);
     try {
       const sandbox = await start;

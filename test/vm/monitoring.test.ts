@@ -10,10 +10,13 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import * as v from 'valibot';
 import { parseDocument } from 'yaml';
+import { RuntimeService } from '#cri/schema/api_pb.ts';
+import { connectTestClient } from '#cri/testing/grpc-client.ts';
 import { diagnosisSchema } from '#api/finding.ts';
 import { run } from '#host/run.ts';
 import { poll } from '#host/wait.ts';
 import { fileServersOf } from '#storage/file-server.ts';
+import { openCollector } from '../trace-collector.ts';
 import { openCliNode, repo, type CliNode, type Typed } from './cli-node.ts';
 import { whyNoVm } from './node.ts';
 
@@ -115,14 +118,16 @@ describe('monitoring', { skip }, () => {
   let daemon: Typed;
   let target: string;
   let config: string;
+  let collector: Awaited<ReturnType<typeof openCollector>>;
   before(async () => {
     assert.equal(skipProm, false, 'needs the packages of test/host-packages.txt');
+    collector = await openCollector();
     node = await openCliNode({ isSetUp: true });
     config = join(node.root, 'podvm.yaml');
     const authFile = join(node.root, 'auth.json');
     const auth = Buffer.from(`me:${secrets['login']}`).toString('base64');
     await writeFile(authFile, JSON.stringify({ auths: { 'registry.invalid': { auth } } }));
-    await writeFile(config, `metricsAddress: 127.0.0.1:0\nauthFile: ${authFile}\n`);
+    await writeFile(config, `metricsAddress: 127.0.0.1:0\nauthFile: ${authFile}\ntraces: ${collector.url}\n`);
     daemon = node.start(['daemon', '--config', config]);
     await daemon.shows(/serving metrics/, 300_000);
     await daemon.shows(/ info serving /, 300_000);
@@ -131,6 +136,7 @@ describe('monitoring', { skip }, () => {
   });
   after(async () => {
     await node[Symbol.asyncDispose]();
+    await collector[Symbol.asyncDispose]();
   });
 
   it('a real Prometheus scrapes pods and node; no panel of the dashboard is empty; the overhead is that of /proc', async () => {
@@ -224,6 +230,49 @@ describe('monitoring', { skip }, () => {
     assert.match(hung.stdout, /^skip +mounts of main /m);
     for (const { child } of [pods, quiet]) child.kill('SIGINT');
     await Promise.all([pods.ended, quiet.ended]);
+  });
+
+  it('the start of a pod is one trace, from the call of a client that traces to the steps of machine, network, guest and container', async () => {
+    const [trace, parent] = [randomBytes(16).toString('hex'), randomBytes(8).toString('hex')];
+    using client = connectTestClient(join(node.root, 'cri.sock'));
+    const runtime = client.of(RuntimeService);
+    const traced = { headers: { traceparent: `00-${trace}-${parent}-01` } };
+    const metadata = { name: 'traced', namespace: 'default', uid: 'uid-of-traced', attempt: 0 };
+    const sandboxConfig = { metadata, logDirectory: join(node.root, 'traced-logs') };
+    const { podSandboxId } = await runtime.runPodSandbox({ config: sandboxConfig }, traced);
+    const main = { metadata: { name: 'main', attempt: 0 }, image: { image: 'localhost/podvm/base:latest' } };
+    const config = { ...main, command: ['sleep', '1000000'], logPath: 'main.log' };
+    const { containerId } = await runtime.createContainer({ podSandboxId, sandboxConfig, config }, traced);
+    await runtime.startContainer({ containerId }, traced);
+
+    const ofTrace = () => collector.spans.filter(({ traceId }) => traceId === trace);
+    const spanOf = (name: string) => ofTrace().find((span) => span.name === name);
+    await until(async () => spanOf('StartContainer'));
+    for (const name of ['RunPodSandbox', 'CreateContainer', 'StartContainer']) {
+      assert.deepEqual([spanOf(name)?.parentSpanId, spanOf(name)?.kind], [parent, 2], name);
+    }
+    const isWithin = (name: string, around: string) => {
+      const [span, outer] = [spanOf(name), spanOf(around)];
+      assert.ok(
+        span !== undefined && outer !== undefined,
+        `${name} of ${ofTrace()
+          .map((each) => each.name)
+          .join()}`,
+      );
+      assert.equal(span.parentSpanId, outer.spanId, name);
+      assert.ok(span.endTimeUnixNano > span.startTimeUnixNano, name);
+      const slackNs = 5e6; // the clocks of steps and calls are two
+      assert.ok(span.startTimeUnixNano >= outer.startTimeUnixNano - slackNs, name);
+      assert.ok(span.endTimeUnixNano <= outer.endTimeUnixNano + slackNs, name);
+    };
+    isWithin('start sandbox', 'RunPodSandbox');
+    const steps = ['machine started', 'agent answered', 'network connected', 'guest configured', 'guest connected'];
+    for (const step of steps) isWithin(step, 'start sandbox');
+    isWithin('create container', 'CreateContainer');
+    for (const step of ['image held', 'container made']) isWithin(step, 'create container');
+    assert.ok(ofTrace().every(({ status }) => (status.code ?? 0) !== 2));
+    assert.equal(collector.spans.filter(({ name }) => name === 'ListPodSandbox').length, 0);
+    await runtime.removePodSandbox({ podSandboxId });
   });
 
   it('a support bundle has what a report needs, results of doctor included, and nothing that is secret', async () => {

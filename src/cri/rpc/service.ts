@@ -20,6 +20,7 @@ import {
 import { kindOf, PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
 import { asRequest, requestIdOf } from '#host/request.ts';
+import { spanContextOf, traced } from '#host/tracing.ts';
 import { statusOf } from '#base/status-codes.ts';
 
 /** A message of a handler. Omitted fields have proto3's defaults. */
@@ -103,6 +104,9 @@ function decodeRequest(input: DescMessage, bytes: Uint8Array, verb: string): unk
 /** W3C's Trace Context, which a kubelet sends when it traces. */
 const traceHeader = 'traceparent';
 
+/** Calls that are traced: those that change something. A kubelet asks for lists and runs exec probes all the time. */
+const changes = /^(Run|Stop|Remove|Create|Start|Update|Pull)/;
+
 type Encode = (answer: AnyAnswer) => Buffer;
 
 function unaryHandler(
@@ -113,8 +117,15 @@ function unaryHandler(
 ): handleUnaryCall<Buffer, Buffer> {
   return (call, answer) => {
     const signal = signalOf(call);
-    const request = requestIdOf(call.metadata.get(traceHeader)[0]);
-    const run = () => asRequest(request, async () => encode(await handle(call.request, signal)));
+    const [header] = call.metadata.get(traceHeader);
+    const request = requestIdOf(header);
+    const answered = async () => encode(await handle(call.request, signal));
+    const run = () =>
+      asRequest(request, () =>
+        changes.test(verb)
+          ? traced({ name: verb, caller: spanContextOf(header), isServer: true }, answered)
+          : answered(),
+      );
     const startedAt = performance.now();
     run().then(
       (bytes) => {

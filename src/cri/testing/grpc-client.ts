@@ -37,6 +37,14 @@ export type ClientOf<Service extends DescService> = {
 
 export interface TestCallOptions extends CallOptions {
   readonly signal?: AbortSignal;
+  /** Metadata of the call. */
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+function metadataOf(headers: TestCallOptions['headers'] = {}): Metadata {
+  const metadata = new Metadata();
+  for (const [name, value] of Object.entries(headers)) metadata.set(name, value);
+  return metadata;
 }
 
 export interface StreamingClient extends Disposable {
@@ -50,7 +58,7 @@ export function connectTestClient(socketPath: string): StreamingClient {
     'grpc.default_authority': 'localhost', // a server in Go refuses the path of its socket
     'grpc.max_receive_message_length': maxMessageBytes, // the limit of kubelet and crictl
   });
-  const raw = (path: string, bytes: Uint8Array, { signal, ...options }: TestCallOptions = {}) =>
+  const raw = (path: string, bytes: Uint8Array, { signal, headers, ...options }: TestCallOptions = {}) =>
     new Promise<Buffer>((resolve, reject) => {
       const asItIs = (sent: Buffer) => sent;
       const call = client.makeUnaryRequest(
@@ -58,7 +66,7 @@ export function connectTestClient(socketPath: string): StreamingClient {
         asItIs,
         asItIs,
         Buffer.from(bytes),
-        new Metadata(),
+        metadataOf(headers),
         options,
         (error, answer) => (error === null ? resolve(answer ?? Buffer.alloc(0)) : reject(error)),
       );

@@ -1,0 +1,44 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createLog } from '#host/log.ts';
+import { spanContextOf, stepRecorder, traced } from '#host/tracing.ts';
+import { openCollector } from '../../test/trace-collector.ts';
+import { openTracing } from './tracing.ts';
+
+const log = createLog('silent', () => {});
+const caller = (flags: string) => spanContextOf(`00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-${flags}`);
+
+test('spans reach a collector with their parents, kinds, times and errors, unless the caller samples none', async () => {
+  await using collector = await openCollector();
+  {
+    await using _tracing = await openTracing(collector.url, '1.2.3', log);
+    const failing = traced({ name: 'call', caller: caller('01'), isServer: true }, async () => {
+      stepRecorder()?.('step', 5);
+      throw new Error('why');
+    });
+    await assert.rejects(failing, /why/);
+    await traced({ name: 'not sampled', caller: caller('00') }, async () => stepRecorder()?.('nor this', 1));
+  }
+  const [step, call] = collector.spans;
+  assert.deepEqual(
+    collector.spans.map(({ name }) => name),
+    ['step', 'call'],
+  );
+  assert.ok(step && call);
+  assert.equal(call.traceId, '0af7651916cd43dd8448eb211c80319c');
+  assert.equal(call.parentSpanId, 'b7ad6b7169203331');
+  assert.deepEqual([call.kind, call.status], [2, { code: 2, message: 'why' }]);
+  assert.deepEqual([step.traceId, step.parentSpanId, step.kind], [call.traceId, call.spanId, 1]);
+  assert.equal(Math.round((step.endTimeUnixNano - step.startTimeUnixNano) / 1e6), 5);
+});
+
+test('a collector that cannot be reached costs nothing but the spans', async () => {
+  const tracing = await openTracing('http://127.0.0.1:9', '1.2.3', log);
+  const spans = 20_000; // ten times what may wait
+  const before = process.memoryUsage().heapUsed;
+  for (let n = 0; n < spans; n += 1) await traced({ name: 'call' }, async () => {});
+  assert.ok(process.memoryUsage().heapUsed - before < 40 * 1024 * 1024);
+  const endingMs = performance.now();
+  await tracing[Symbol.asyncDispose]();
+  assert.ok(performance.now() - endingMs < 5_000);
+});
