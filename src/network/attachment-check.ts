@@ -2,7 +2,7 @@ import { messageOf } from '#base/errors.ts';
 import type { AttachmentRecord } from './attachment-record.ts';
 import { checkChain, whyNoCheck, type ChainCall } from './cni/cni-chain.ts';
 import type { Conflist } from './cni/cni-schema.ts';
-import { droppedFrames } from './netns.ts';
+import type { DroppedFrames } from './dropped-frames.ts';
 import type { AttachmentCheck } from './network.ts';
 
 /**
@@ -37,9 +37,9 @@ export async function checkAttachment(
 /** The count of frames that the filter of the built-in network dropped, as part of a check. */
 export async function framesOf(
   { sandboxId, isFiltered }: AttachmentRecord,
-  signal: AbortSignal,
+  frames: DroppedFrames,
 ): Promise<Pick<AttachmentCheck, 'droppedFrames'>> {
   if (isFiltered !== true) return { droppedFrames: 'unfiltered' };
-  const count = await droppedFrames(sandboxId, signal).catch(() => undefined); // gone by now, or aborted
+  const count = await frames.of(sandboxId).catch(() => undefined); // gone by now
   return count === undefined ? {} : { droppedFrames: count };
 }

@@ -4,6 +4,7 @@ import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { isThere } from '#host/files.ts';
 import type { Log } from '#host/log.ts';
+import { untilAborted } from '#host/until-aborted.ts';
 import { framesOf } from './attachment-check.ts';
 import { AttachmentRecords, sandboxIdSchema, type AttachmentRecord } from './attachment-record.ts';
 import { checkClash, checkOwner, checkRequest, type PodPorts } from './attachment-request.ts';
@@ -19,12 +20,13 @@ import {
   openDefaultNetwork,
   uncheckedPlugins,
 } from './default-network.ts';
+import { DroppedFrames } from './dropped-frames.ts';
 import { HostAttachment, type AttachmentParts, type Chain } from './host-attachment.ts';
 import { interfaceName } from './lost-links.ts';
 import { NetworkMender } from './mend-network.ts';
 import { randomMac } from './ip/mac.ts';
 import { droppedPackets, droppedPacketsOfPods } from './guard/node-guard.ts';
-import { checkTunDevice, droppedFrames, netnsPath } from './netns.ts';
+import { checkTunDevice, netnsPath } from './netns.ts';
 import { asksForMetadata, type NetworkPolicy } from './guard/network-policy.ts';
 import { releaseAddresses } from './unused-addresses.ts';
 import type {
@@ -73,6 +75,7 @@ export function createHostNetwork(options: HostNetworkOptions): Network {
 
 class HostNetwork implements Network {
   readonly #options: HostNetworkOptions;
+  readonly #frames = new DroppedFrames();
   #refused: ReturnType<typeof droppedPacketsOfPods> | undefined;
   readonly #records: AttachmentRecords;
   /** Attachments of this process, by sandbox id. */
@@ -172,7 +175,7 @@ class HostNetwork implements Network {
       const check = await new HostAttachment(record, this.#parts()).check(unreliable, signal);
       const wasRemoved = check?.verdict === 'wrong' && (await this.#records.read(sandboxId)) === undefined;
       if (check === undefined || wasRemoved) continue;
-      checks.push(isOurs ? { ...check, ...(await framesOf(record, signal)) } : check);
+      checks.push(isOurs ? { ...check, ...(await framesOf(record, this.#frames)) } : check);
     }
     return checks;
   }
@@ -180,11 +183,12 @@ class HostNetwork implements Network {
   async dropped(sandboxId: string, signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined> {
     const record = v.is(sandboxIdSchema, sandboxId) ? await this.#records.read(sandboxId) : undefined;
     const bridge = await bridgeOf(this.#options.stateDir);
-    if (record?.dropsLoopback === true) return new Map([['loopback', await droppedFrames(sandboxId, signal)]]);
+    if (record?.dropsLoopback === true)
+      return new Map([['loopback', await untilAborted(this.#frames.of(sandboxId), signal)]]);
     if (record === undefined || bridge === undefined || !this.#isOurs(record)) return undefined;
     const mac = record.guest?.interfaces[0]?.mac ?? record.mac;
     const [frames, packets] = await Promise.all([
-      record.isFiltered === true ? droppedFrames(sandboxId, signal) : undefined,
+      record.isFiltered === true ? untilAborted(this.#frames.of(sandboxId), signal) : undefined,
       this.#refusedOfPods(bridge),
     ]);
     const refused = [...packets].map(([reason, ofPods]) => [reason, ofPods.get(mac) ?? 0] as const);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hasQueues, QueueWatch } from './lost-queues.ts';
-import { filtersById } from './netns.ts';
+import { partsById } from './netns.ts';
 
 /** A `net/dev` file with these frames, of proc_pid_net(5). */
 function devices(tap: readonly [received: number, sent: number], pair: readonly [received: number, sent: number]) {
@@ -43,12 +43,12 @@ test('QueueWatch raises alarms less often after false ones, until one is justifi
   assert.equal(untilAlarm(), 1);
 });
 
-test('filtersById() separates tc’s lists of several netns, and skips unreadable ones', () => {
+test('partsById() separates tc’s lists of several netns, and skips unreadable ones', () => {
   const redirect = (name: string) => `\taction order 1: mirred (Egress Redirect to device ${name}) stolen\n`;
   const filter = 'filter protocol all pref 1 bpf chain 0 handle 0x1 bytecode direct-action not_in_hw\n';
   const whole = filter + redirect('tap0') + filter + redirect('eth0');
   const listed = `netns sb-1\n${whole}netns sb-2\nnetns sb-3\n${redirect('tap0')}unknown\nnetns sb-4\n${redirect('tap0')}`;
-  const texts = filtersById(listed);
+  const texts = partsById(listed);
   assert.deepEqual([...texts.keys()], ['sb-1', 'sb-2', 'sb-4']);
   const areThere = [...texts.values()].map((text) => hasQueues({ isFiltered: true }, text));
   assert.deepEqual(areThere, [true, false, false]);

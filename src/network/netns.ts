@@ -1,6 +1,5 @@
 import { mkdir, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { isThere } from '#host/files.ts';
 import { printable } from '#base/guest-text.ts';
@@ -14,7 +13,7 @@ import { bytecodeOf, type Instruction } from './guard/packet-program.ts';
 /** The machine's NIC, inside the netns. */
 export const tapName = 'tap0';
 
-const netnsName = (sandboxId: string) => `podvm-${sandboxId}`;
+export const netnsName = (sandboxId: string) => `podvm-${sandboxId}`;
 export const netnsPath = (sandboxId: string) => `/run/netns/${netnsName(sandboxId)}`;
 
 /**
@@ -165,15 +164,6 @@ export async function refilterTap(
   await tc(sandboxId, ['-batch', '-'], signal, { input: `filter replace ${filterOf(tapName, fromGuest)}` });
 }
 
-const ingressSchema = v.array(v.looseObject({ kind: v.string(), drops: v.optional(v.number()) }));
-
-/** Counts frames of the guest that its filter has dropped. */
-export async function droppedFrames(sandboxId: string, signal: AbortSignal): Promise<number> {
-  const { stdout } = await tc(sandboxId, ['-s', '-json', 'qdisc', 'show', 'dev', tapName], signal);
-  const queues = v.parse(ingressSchema, JSON.parse(stdout));
-  return queues.find(({ kind }) => kind === 'ingress')?.drops ?? 0;
-}
-
 const tc = async (sandboxId: string, args: readonly string[], signal: AbortSignal, more: RunOptions = {}) =>
   await run('tc', ['-netns', netnsName(sandboxId), ...args], { signal, timeoutMs: 10_000, ...more });
 
@@ -200,11 +190,11 @@ export async function listFilters(
 ): Promise<ReadonlyMap<string, string>> {
   const commands = names.map((name) => `filter show dev ${name} parent ffff:\n`).join('');
   const { stdout } = await run('sh', ['-c', listEach, 'sh', commands, ...sandboxIds], { signal, timeoutMs: 30_000 });
-  return filtersById(stdout);
+  return partsById(stdout);
 }
 
 /** Splits the text at the lines `netns ID`. */
-export function filtersById(listed: string): ReadonlyMap<string, string> {
+export function partsById(listed: string): ReadonlyMap<string, string> {
   const parts = listed.split(/^netns /m).slice(1);
   return new Map(
     parts.flatMap((part) => {

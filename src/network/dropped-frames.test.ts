@@ -1,0 +1,36 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { DroppedFrames, dropsIn } from './dropped-frames.ts';
+
+test('requests of the same moment share one count, and later ones get another', async () => {
+  const counted: (readonly string[])[] = [];
+  const frames = new DroppedFrames(async (ids) => {
+    counted.push(ids);
+    return new Map(ids.filter((id) => id !== 'gone').map((id) => [id, counted.length]));
+  });
+  const gone = assert.rejects(frames.of('gone'), { kind: 'notFound' });
+  assert.deepEqual(await Promise.all([frames.of('a'), frames.of('b'), frames.of('a')]), [1, 1, 1]);
+  await gone;
+  assert.equal(await frames.of('a'), 2);
+  assert.deepEqual(counted, [['gone', 'a', 'b'], ['a']]);
+});
+
+test('a count that fails fails only the requests that shared it', async () => {
+  let calls = 0;
+  const frames = new DroppedFrames(async (ids) => {
+    calls += 1;
+    if (calls === 1) throw new Error('no tc');
+    return new Map(ids.map((id) => [id, 0]));
+  });
+  const both = await Promise.allSettled([frames.of('a'), frames.of('b')]);
+  assert.deepEqual(
+    both.map(({ status }) => status),
+    ['rejected', 'rejected'],
+  );
+  assert.equal(await frames.of('a'), 0);
+});
+
+test('dropsIn() reads the drops of the incoming queue', () => {
+  assert.equal(dropsIn('[{"kind":"fq_codel","drops":7},{"kind":"ingress","handle":"ffff:","drops":3}]'), 3);
+  assert.equal(dropsIn('[{"kind":"noqueue"}]'), 0);
+});

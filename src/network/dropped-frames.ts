@@ -1,0 +1,74 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
+import { run } from '#host/run.ts';
+import { netnsName, partsById, tapName } from './netns.ts';
+
+/** Time in which requests come together, in `ms`. */
+const gatherMs = 10;
+const timeoutMs = 10_000;
+
+const qdiscSchema = v.array(v.looseObject({ kind: v.string(), drops: v.optional(v.number()) }));
+
+/** Script that starts one tc for each netns. */
+const countEach =
+  'tap=$1; shift; for name; do printf "netns %s\\n" "$name"; ' +
+  'tc -netns "$name" -s -json qdisc show dev "$tap" || printf "unknown\\n"; done';
+
+type Counts = ReadonlyMap<string, number>;
+
+interface Gathering {
+  readonly ids: Set<string>;
+  readonly counts: Promise<Counts>;
+}
+
+/**
+ * Counts frames of guests that the filters of their taps have dropped. Requests of the same moment share one process,
+ * because to start one takes this process longer than everything else that it does to measure a pod.
+ */
+export class DroppedFrames {
+  readonly #count: (sandboxIds: readonly string[]) => Promise<Counts>;
+  #next: Gathering | undefined;
+
+  constructor(count = countDropped) {
+    this.#count = count;
+  }
+
+  /** Errors: `notFound` when the sandbox has no filter to ask; those of running a program. */
+  async of(sandboxId: string): Promise<number> {
+    this.#next ??= this.#gather();
+    const { ids, counts } = this.#next;
+    ids.add(sandboxId);
+    const found = (await counts).get(sandboxId);
+    if (found !== undefined) return found;
+    throw new PodvmError('notFound', `Cannot count dropped frames of ${sandboxId}: its network is gone`, {
+      fix: 'Start the pod again, unless it is ending.',
+    });
+  }
+
+  #gather(): Gathering {
+    const ids = new Set<string>();
+    const counts = delay(gatherMs).then(() => {
+      this.#next = undefined;
+      return this.#count([...ids]);
+    });
+    return { ids, counts };
+  }
+}
+
+async function countDropped(sandboxIds: readonly string[]): Promise<Counts> {
+  const names = sandboxIds.map(netnsName);
+  const { stdout } = await run('sh', ['-c', countEach, 'sh', tapName, ...names], { timeoutMs });
+  const texts = partsById(stdout);
+  return new Map(
+    sandboxIds.flatMap((id) => {
+      const text = texts.get(netnsName(id));
+      return text === undefined ? [] : [[id, dropsIn(text)] as const];
+    }),
+  );
+}
+
+/** Reads `tc -s -json qdisc show`: the drops of the queue that filters what comes in; 0 without one. */
+export function dropsIn(text: string): number {
+  return v.parse(qdiscSchema, JSON.parse(text)).find(({ kind }) => kind === 'ingress')?.drops ?? 0;
+}
