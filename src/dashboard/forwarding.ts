@@ -18,6 +18,7 @@ export const forwardedCalls = [
   'GET /v1/pods/:namespace/:name/console',
   'GET /v1/events',
   'GET /v1/images',
+  'GET /v1/volumes',
   'POST /v1/pods/:namespace/:name/stop',
   'POST /v1/pods/:namespace/:name/start',
   'POST /v1/pods/:namespace/:name/restart',

@@ -40,4 +40,4 @@ export const page = `<!doctype html>
 
 /** Paths of pages; all have the same document. */
 export const isPage = (path: string): boolean =>
-  path === '/' || path === '/pods' || path === '/images' || /^\/pods\/[^/]+\/[^/]+$/.test(path);
+  ['/', '/pods', '/images', '/volumes'].includes(path) || /^\/pods\/[^/]+\/[^/]+$/.test(path);

@@ -108,7 +108,15 @@ describe('the dashboard', () => {
   });
 
   it('sends pages and their files with headers that allow nothing of other origins', async () => {
-    for (const path of ['/', '/pods', '/pods/default/web', '/images', '/assets/main.js', '/assets/main.css']) {
+    for (const path of [
+      '/',
+      '/pods',
+      '/pods/default/web',
+      '/images',
+      '/volumes',
+      '/assets/main.js',
+      '/assets/main.css',
+    ]) {
       const { status, headers } = await ask(path);
       assert.equal(status, 200, path);
       const policy = headers['content-security-policy'];

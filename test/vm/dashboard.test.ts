@@ -158,11 +158,11 @@ describe('the dashboard, in a real browser', { skip, timeout: 600_000 }, () => {
 
   it('can be used by keyboard and screen reader, in dark and light, and on a small screen', async () => {
     const { page } = browser;
-    const pages = ['/', '/pods?ended=true', '/images', '/pods/default/web'];
+    const pages = ['/', '/pods?ended=true', '/images', '/volumes', '/pods/default/web'];
     for (const path of [...pages, '/pods/default/web?tab=logs', '/pods/default/web?tab=terminal']) {
       await page.goto(origin + path);
       await page.getByRole('heading', { level: 1 }).waitFor();
-      await page.locator('.card, .list, .stream').first().waitFor();
+      await page.locator('.card, .list, .stream, .empty').first().waitFor();
       for (const look of looks) {
         await browser.look(look);
         await assertAccessible(page, `${path} ${JSON.stringify(look)}`);

@@ -1,16 +1,19 @@
 import { render } from 'preact';
 import { useEffect } from 'preact/hooks';
 import { takeToken } from './api.ts';
-import { ImagesPage } from './images-page.tsx';
+import { images } from './images-page.tsx';
+import { ListPage } from './list-page.tsx';
 import { NodePage } from './node-page.tsx';
 import { PodPage } from './pod-page.tsx';
 import { PodsPage } from './pods-page.tsx';
 import { type Route, useRoute } from './route.ts';
+import { volumes } from './volumes-page.tsx';
 
 const links = [
   ['/', 'Node'],
   ['/pods', 'Pods'],
   ['/images', 'Images'],
+  ['/volumes', 'Volumes'],
 ] as const;
 
 function App() {
@@ -54,7 +57,9 @@ function Page({ route }: { readonly route: Route }) {
     case '/pods':
       return <PodsPage route={route} />;
     case '/images':
-      return <ImagesPage route={route} />;
+      return <ListPage list={images} route={route} key={route.path} />;
+    case '/volumes':
+      return <ListPage list={volumes} route={route} key={route.path} />;
     default:
       return <PodPage route={route} key={route.path} />;
   }

@@ -100,18 +100,21 @@ function Machines({ metrics }: { readonly metrics: Metrics }) {
   );
 }
 
-const Images = ({ metrics }: { readonly metrics: Metrics }) => (
-  <Card title="Images">
-    <Facts
-      rows={[
-        ['Stored', `${metrics.one('podvm_images') ?? 0}, ${bytesText(metrics.one('podvm_images_bytes'))}`],
-        ['Pulls in progress', metrics.one('podvm_image_pulls_in_progress')],
-        ['Median of pulls', secondsText(metrics.quantile('podvm_image_pull_seconds', {}, 0.5))],
-        ['Imports', metrics.one('podvm_image_imports_total')],
-      ]}
-    />
-  </Card>
-);
+function Images({ metrics }: { readonly metrics: Metrics }) {
+  const pull = metrics.quantile('podvm_image_pull_seconds', {}, 0.5);
+  return (
+    <Card title="Images">
+      <Facts
+        rows={[
+          ['Stored', `${metrics.one('podvm_images') ?? 0}, ${bytesText(metrics.one('podvm_images_bytes'))}`],
+          ['Pulls in progress', metrics.one('podvm_image_pulls_in_progress')],
+          ['Median of pulls', pull === undefined ? undefined : secondsText(pull)],
+          ['Imports', metrics.one('podvm_image_imports_total')],
+        ]}
+      />
+    </Card>
+  );
+}
 
 const kindNames: Readonly<Record<string, string>> = {
   part: 'Parts of set-up',

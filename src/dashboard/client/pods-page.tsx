@@ -21,7 +21,7 @@ interface Column {
   readonly cell: (row: Row) => ComponentChildren;
   /** Value by which rows are sorted. */
   readonly by: (row: Row) => string | number;
-  /** `number`: aligned to the right; `mid`, `wide`: shown where there is room. */
+  /** `number`: aligned to the right; `most`, `mid`, `wide`: shown where there is room. */
   readonly class?: string;
 }
 
@@ -74,7 +74,7 @@ const columns: readonly Column[] = [
     title: 'Memory',
     cell: ({ used }) => bytesText(used?.memoryBytes),
     by: ({ used }) => used?.memoryBytes ?? -1,
-    class: 'number',
+    class: 'number most',
   },
   {
     key: 'machine',
