@@ -15,7 +15,7 @@ const skip = await whyNoVm();
 
 describeFileServers('real', openServers, skip);
 
-test('a file server goes on when its bubblewrap is killed alone', { skip, timeout: 60_000 }, async () => {
+test('a file server continues when its bubblewrap is killed alone', { skip, timeout: 60_000 }, async () => {
   await using place = await openServers();
   await using shared = await mkdtempDisposable(join(tmpdir(), 'podvm-served-'));
   const { channel, client } = await place.connect();

@@ -276,7 +276,7 @@ const rows: readonly Row[] = [
     moment: 'running',
     fault: 'KILL',
     promise: 'the server goes on',
-    test: ['test/vm/file-servers.test.ts', 'a file server goes on when its bubblewrap is killed alone'],
+    test: ['test/vm/file-servers.test.ts', 'a file server continues when its bubblewrap is killed alone'],
   },
   {
     component: 'file server',
