@@ -245,7 +245,7 @@ spec:
     await poll(async () => isRunning() || undefined, { everyMs: 5, signal: AbortSignal.timeout(5000) });
     await using second = await first.next();
     await told;
-    assert.match(JSON.stringify(events.at(-1)), /its node ends, and the pod runs on/);
+    assert.match(JSON.stringify(events.at(-1)), /its node ends, and the pod keeps running/);
     assert.equal((await pods(second)).length, 1);
   });
 });

@@ -39,6 +39,6 @@ export function onlyOf(started: readonly LivePod[]): LivePod {
 }
 
 export const leftTo = (name: string) =>
-  new PodvmError('unavailable', `Cannot follow ${name} any longer: its node ends, and the pod runs on`, {
+  new PodvmError('unavailable', `Cannot follow ${name} any longer: its node ends, and the pod keeps running`, {
     fix: `Continue with \`podvm attach ${name}\`, which starts a node if none runs.`,
   });

@@ -331,7 +331,7 @@ export class NodePods implements AsyncDisposable {
             return await ended.keep(id, await detailsOf(pod, signal), { at, ...finish }, logs);
           });
     await tried('ended pod not removed from its machine', () => pod.remove());
-    if (id !== undefined && isForgotten) await tried('pod not forgotten', () => ended.remove(id));
+    if (id !== undefined && isForgotten) await tried('record of a pod not removed', () => ended.remove(id));
     await tried('ended pod not listed', async () => await kept?.list());
     return finish;
   }

@@ -252,8 +252,8 @@ test('a client of a pod that is left to the next process is told how to continue
   assert.equal((await attaching.next()).value?.['event'], 'source');
   const attached = Array.fromAsync(attaching);
   await using second = await first.next();
-  assert.match(JSON.stringify((await attached).at(-1)), /"failed".*the pod runs on.*podvm attach web/);
-  assert.match((await waiting).body, /the pod runs on/);
+  assert.match(JSON.stringify((await attached).at(-1)), /"failed".*the pod keeps running.*podvm attach web/);
+  assert.match((await waiting).body, /the pod keeps running/);
   assert.equal((await details(second)).phase, 'Running');
 });
 

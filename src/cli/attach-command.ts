@@ -52,7 +52,7 @@ export async function attachCommand(
   const session = new RunSession(printer, { verbose: false, isOfImage: true }, terminal, input);
   const ended = await Promise.race([session.follow(socket), detached]);
   if (ended !== 'detached') return ended;
-  await write(terminal.stderr, input.lines(`podvm: detached from ${name}, which runs on\n`));
+  await write(terminal.stderr, input.lines(`podvm: detached from ${name}, which keeps running\n`));
   return 0;
 }
 

@@ -125,7 +125,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
         new Option('-l, --selector <labels>', 'list those with these labels: app=web,tier!=db'),
         outputOption('table', 'wide'),
         ...namespaceOptions,
-        flag('-w, --watch', 'go on with pods that change, until Ctrl-C'),
+        flag('-w, --watch', 'continue with pods that change, until Ctrl-C'),
         asJson,
       ],
       isClient: true,

@@ -15,8 +15,8 @@ export function parseSelector(text: string): Selector {
 function testOf(part: string, text: string): Selector {
   const [found, absent, key = '', operator, value = '', set, members = ''] = requirement.exec(part) ?? [];
   if (found === undefined) {
-    throw new PodvmError('invalid', `Cannot select by labels: ${JSON.stringify(text)} is no selector`, {
-      fix: 'Write it as kubectl takes it: app=web,tier!=db,env in (a,b),debug,!old.',
+    throw new PodvmError('invalid', `Cannot select by labels: ${JSON.stringify(text)} is not a selector`, {
+      fix: "Write it in kubectl's syntax: app=web,tier!=db,env in (a,b),debug,!old.",
     });
   }
   if (absent !== undefined) return (labels) => !Object.hasOwn(labels, absent);

@@ -102,7 +102,7 @@ export function lifeCommands({
       description: 'print the events of pods, the oldest first',
       arguments: [['[pod]', 'NAME or NAMESPACE/NAME; default: all']],
       options: [
-        flag('-f, --follow', 'go on with those that happen'),
+        flag('-f, --follow', 'continue with new events'),
         ...namespaceOptions,
         flag('--json', 'print JSON, one line for each'),
       ],

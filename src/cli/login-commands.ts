@@ -34,7 +34,7 @@ export function loginCommands(
         ['[registry]', `for example registry.example, or a part: registry.example/team (default: ${dockerHub})`],
       ],
       options: [
-        new Option('-u, --username <name>', 'name of the user; default: it is asked for'),
+        new Option('-u, --username <name>', 'user name; default: a prompt'),
         flag('--password-stdin', 'read the password from standard input'),
         authfileOption(),
         flag('--insecure', 'allow plain HTTP and any certificate'),

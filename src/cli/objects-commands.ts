@@ -22,8 +22,8 @@ interface ObjectsSetting {
 
 const verbs = {
   apply: 'make what files describe, and replace pods that they describe otherwise; changes nothing the second time',
-  delete: 'end the pods that files describe; volumes stay',
-  diff: 'show what apply would change; ends with 1 if that is something',
+  delete: 'end the pods that files describe; volumes are kept',
+  diff: 'show what apply would change; exit code 1 if there are changes',
 } as const;
 type Verb = keyof typeof verbs;
 

@@ -44,7 +44,7 @@ test('prune asks for confirmation, and removes nothing without it', async () => 
     assert.equal(calls.length, count, answer);
   }
   const { client, terminal, calls } = open();
-  await assert.rejects(pruneImages(client, { all: false, force: false }, terminal), /no terminal/);
+  await assert.rejects(pruneImages(client, { all: false, force: false }, terminal), /not a terminal/);
   assert.deepEqual(calls, []);
 });
 

@@ -49,8 +49,8 @@ function told(removed: readonly ImageSummary[]): string {
 /** Asks for confirmation on a terminal. Errors: `invalid` if there is none. */
 async function isConfirmed(question: string, { stdin, stderr }: Terminal): Promise<boolean> {
   if (!stdin.isTTY) {
-    throw new PodvmError('invalid', 'Cannot ask whether to remove: standard input is no terminal', {
-      fix: 'Add --force to remove without a question.',
+    throw new PodvmError('invalid', 'Cannot ask for confirmation: standard input is not a terminal', {
+      fix: 'Add --force to remove without confirmation.',
     });
   }
   using asking = createInterface({ input: stdin, output: stderr });

@@ -112,7 +112,7 @@ async function refuseUnread(config: string, tried: string, containerd: string, s
     throw new PodvmError('failedPrecondition', `Cannot add podvm to ${config}: ${why}`, { cause, fix });
   });
   if (has) return;
-  throw new PodvmError('failedPrecondition', `Cannot add podvm to ${config}: containerd does not take the section`, {
+  throw new PodvmError('failedPrecondition', `Cannot add podvm to ${config}: containerd does not accept the section`, {
     fix,
   });
 }

@@ -18,7 +18,7 @@ test('doctor lists the pods that run on older parts, and those parts', () => {
     [
       'default/old runs on older ones: qemu 1:10.0.9, now 1:10.0.13; kernel 6.12.57, now 6.12.118',
       'default/libraries runs on older ones: the same versions of QEMU, kernel, crun and agent, with other libraries',
-      'default/unknown runs on older ones: a podvm from before this was written down made it',
+      'default/unknown runs on older ones: an older podvm made it, which recorded no versions',
     ],
   );
   assert.deepEqual(describePodParts(pods.slice(0, 1), newest), [

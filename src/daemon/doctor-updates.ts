@@ -53,7 +53,7 @@ export function describePodParts(pods: readonly RunningPod[], newest: PartVersio
 }
 
 function differences(parts: PartVersions | undefined, newest: PartVersions): string {
-  if (parts === undefined) return 'a podvm from before this was written down made it';
+  if (parts === undefined) return 'an older podvm made it, which recorded no versions';
   const told = (['qemu', 'kernel', 'crun', 'agent'] as const)
     .filter((part) => parts[part] !== newest[part])
     .map((part) => `${part} ${parts[part]}, now ${newest[part]}`);

@@ -29,7 +29,7 @@ export function followParts(options: FollowOptions): AsyncDisposable {
   const watch = watchPath({
     path: join(config.root, 'assets', 'current.json'),
     onChange: (signal) => follower.look(signal),
-    onTrouble: (error) => log.error('cannot see whether there are newer parts', error),
+    onTrouble: (error) => log.error('cannot check for newer parts', error),
   });
   return {
     async [Symbol.asyncDispose]() {
@@ -78,8 +78,8 @@ class PartsFollower {
     } catch (error) {
       if (signal.aborted) return;
       this.#refused = current.key;
-      const fix = "Set-up's next upgrade is tried again; so is this one when podvm is restarted.";
-      log.error('newer parts not taken: new pods go on with those before', error, { fix });
+      const fix = 'podvm tries again after the next upgrade, or when it is restarted.';
+      log.error('newer parts not used: new pods get the previous ones', error, { fix });
     }
   }
 
@@ -104,7 +104,7 @@ class PartsFollower {
     const { config, log } = this.#options;
     try {
       const removed = await collectUnused({ ...config, progress: silentProgress, signal: this.#ending.signal });
-      if (removed.length > 0) log.info('parts that no pod uses any more removed', { parts: removed.join(' ') });
+      if (removed.length > 0) log.info('unused parts removed', { parts: removed.join(' ') });
     } catch (error) {
       if (!this.#ending.signal.aborted) log.error('old parts not removed', error); // the next set-up removes them
     }

@@ -131,7 +131,7 @@ test('installContainerd() writes nothing in a dry run, over a foreign file, or w
   assert.deepEqual(await readdir(node.root), ['containerd', 'systemctl']);
   await mkdir(node.places.programs);
   await writeFile(join(node.places.programs, 'containerd-shim-podvm-v2'), 'of another program');
-  await assert.rejects(install(node.places), { kind: 'failedPrecondition', message: /podvm has not made it/ });
+  await assert.rejects(install(node.places), { kind: 'failedPrecondition', message: /podvm did not make it/ });
   assert.deepEqual(await uninstallContainerd(node.places), []);
   const none = { ...node.places, containerd: join(node.root, 'none') };
   await assert.rejects(install(none), { kind: 'failedPrecondition', message: /this node has none/ });

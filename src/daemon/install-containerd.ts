@@ -145,7 +145,7 @@ async function versionOf({ containerd }: ContainerdPlaces, signal: AbortSignal):
   if (found !== null) return { text: found[1] ?? '', major: Number(found[2]), minor: Number(found[3]) };
   throw new PodvmError(
     'failedPrecondition',
-    `Cannot install podvm in containerd: it does not tell its version, got ${printable(stdout, 100)}`,
+    `Cannot install podvm in containerd: it does not report its version, got ${printable(stdout, 100)}`,
     { fix },
   );
 }
@@ -153,7 +153,7 @@ async function versionOf({ containerd }: ContainerdPlaces, signal: AbortSignal):
 async function refuseForeign(path: string): Promise<void> {
   const before = await readFileIfThere(path);
   if (before === undefined || before.includes(mark)) return;
-  throw new PodvmError('failedPrecondition', `Cannot write ${path}: it is there, and podvm has not made it`, {
+  throw new PodvmError('failedPrecondition', `Cannot write ${path}: it exists, and podvm did not make it`, {
     fix: 'Move it away, and try again.',
   });
 }

@@ -25,8 +25,9 @@ export function machinePartsOf(
       requiresCgroup: config.requiresCgroup,
       maySwap: config.maySwap,
       diskBytesPerSecond: config.diskBytesPerSecond,
-      onUnprotected: (why) => log.warn('the host does not let pods of higher classes be killed last', { why }),
-      onUnconfined: (why) => log.warn('the host bounds no machine', { why }),
+      onUnprotected: (why) =>
+        log.warn('the host does not allow negative OOM scores: pods of higher classes are not killed last', { why }),
+      onUnconfined: (why) => log.warn('the host does not limit machines', { why }),
     }),
     files: createFileServers(assets),
     modulesDisk: assets.modules,

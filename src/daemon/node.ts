@@ -200,7 +200,7 @@ export async function openNode(
   const take = async (newer: Assets, taking: AbortSignal) => {
     const found = await probe(newer, taking);
     if (found.accelerator !== accelerator) {
-      throw new PodvmError('failedPrecondition', `Cannot go over to other parts: with them, ${found.reason}`, {
+      throw new PodvmError('failedPrecondition', `Cannot switch to other parts: with them, ${found.reason}`, {
         fix: 'Run `podvm doctor`; running pods keep their parts.',
       });
     }

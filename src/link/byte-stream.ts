@@ -83,9 +83,7 @@ export class ByteStream extends Duplex implements LinkStream {
   received(bytes: Uint8Array): void {
     if (this.destroyed || this.#hasPeerEnded) return;
     if (!this.#receiveCredit.receive(bytes.length)) {
-      this.destroy(
-        new PodvmError('exhausted', 'Cannot continue reading from the guest: it sent more than it was granted'),
-      );
+      this.destroy(new PodvmError('exhausted', 'Cannot continue reading from the guest: it sent more than its credit'));
       return;
     }
     this.#arrived.push(bytes);

@@ -24,12 +24,12 @@ export async function checkAttachment(
   try {
     await checkChain(callOf({ ...conflist, plugins }), added, signal);
   } catch (error) {
-    if (signal.aborted) return { ...whose, verdict: 'unasked', detail: 'there was no time left for it' };
+    if (signal.aborted) return { ...whose, verdict: 'unasked', detail: 'not checked: no time was left' };
     return { ...whose, verdict: 'wrong', detail: messageOf(error) };
   }
   const detail = [
     `found well by ${plugins.map(({ type }) => type).join(', ')}`,
-    ...unasked.map(({ type }) => `${type} was not asked: ${unreliable.get(type)}`),
+    ...unasked.map(({ type }) => `${type} was not called: ${unreliable.get(type)}`),
   ].join('; ');
   return { ...whose, verdict: 'well', detail };
 }

@@ -169,7 +169,7 @@ function choose(
   const bridge = pick(Array.from({ length: maxBridges }, (_, n) => `podvm${n}`).filter(isFree));
   const subnet = bridge && pick(candidates().filter((candidate) => isClear(candidate, bridge, routes)));
   if (!bridge || !subnet) {
-    throw new PodvmError('exhausted', 'Cannot make the default network: no private subnet that the node does not use', {
+    throw new PodvmError('exhausted', 'Cannot make the default network: the node uses every private subnet', {
       fix: 'Configure a CNI directory with a *.conflist of your own.',
     });
   }

@@ -47,7 +47,7 @@ export async function enterNetns(
   signal: AbortSignal,
 ): Promise<void> {
   const name = netnsPath(sandboxId);
-  if (await isThere(name)) throw new PodvmError('alreadyExists', `Cannot make netns ${name}: it is there`);
+  if (await isThere(name)) throw new PodvmError('alreadyExists', `Cannot make netns ${name}: it exists already`);
   await mkdir(dirname(name), { recursive: true, mode: 0o755 });
   await writeFile(name, '', { mode: 0o444 });
   const script = [`tuntap add dev ${tapName} mode tap user ${tapOwnerUid} vnet_hdr`, `link set dev ${tapName} up`];
@@ -97,7 +97,7 @@ function explain(sandboxId: string, cause: unknown): unknown {
   if (!(cause instanceof PodvmError)) return cause;
   const text = `${cause.message} ${cause.tail.map((line) => printable(line)).join(' ')}`;
   if (/File exists/.test(text)) {
-    return new PodvmError('alreadyExists', `Cannot make netns ${netnsName(sandboxId)}: it is there`, { cause });
+    return new PodvmError('alreadyExists', `Cannot make netns ${netnsName(sandboxId)}: it exists already`, { cause });
   }
   if (/Operation not permitted|Permission denied/.test(text)) {
     return new PodvmError('failedPrecondition', `Cannot make netns ${netnsName(sandboxId)}: not permitted`, {

@@ -133,7 +133,7 @@ export interface AttachmentCheck {
   readonly podNamespace: string;
   /** Name of the network. */
   readonly network: string;
-  /** `unasked`: the network has no CHECK, or there was no time left for it. */
+  /** `unasked`: the network has no CHECK, or not checked: no time was left. */
   readonly verdict: 'well' | 'wrong' | 'unasked';
   /** Names of the plugins that ran, the first error that one reports, or the reason why none ran. */
   readonly detail: string;

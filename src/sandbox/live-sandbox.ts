@@ -343,7 +343,7 @@ export class LiveSandbox implements Sandbox {
     try {
       await this.#live.holdings.end('ended');
     } catch (error) {
-      this.#log.error('sandbox not wholly undone', error);
+      this.#log.error('sandbox not completely cleaned up', error);
       this.#failure ??= messageOf(error);
     }
     this.#inbox.tell(() => {

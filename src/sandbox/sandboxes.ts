@@ -196,7 +196,7 @@ class SandboxTable implements OpenSandboxes {
   /** The first failure goes to the caller; failures of undoing it are logged for the operator. */
   #asCause(error: unknown): unknown {
     if (!(error instanceof SuppressedError)) return error;
-    this.#context.surroundings.log.error('start not wholly undone', error.error);
+    this.#context.surroundings.log.error('start not completely undone', error.error);
     return this.#asCause(error.suppressed);
   }
 

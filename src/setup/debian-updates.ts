@@ -147,8 +147,7 @@ export async function checkHostPackages(signal: AbortSignal): Promise<UpdateFind
     ),
     signal,
   );
-  if (found.length === 0)
-    return { subject, verdict: 'newest', detail: "as new as in the lists that the host's apt has fetched" };
+  if (found.length === 0) return { subject, verdict: 'newest', detail: "as new as in the host's apt lists" };
   const fix = `Run \`apt-get update && apt-get install --only-upgrade ${found.map(({ name }) => name).join(' ')}\`.`;
   return { subject, verdict: 'older', detail: describeOutdated(found), fix };
 }

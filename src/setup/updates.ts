@@ -54,7 +54,7 @@ async function checkParts(
   const unknown = (why: string, fix: string) =>
     ofParts.map((subject) => ({ subject, verdict: 'unknown' as const, detail: `could not be checked: ${why}`, fix }));
   const current = await readCurrent(root);
-  if (current === undefined) return unknown('there is nothing that set-up made', 'Run `podvm setup`.');
+  if (current === undefined) return unknown('set-up has made no parts', 'Run `podvm setup`.');
   const installed = await readInstalled(current.parts);
   if (installed.sysroot.length === 0)
     return unknown('set-up has no record of its packages', 'Run `podvm setup --upgrade`.');

@@ -44,7 +44,7 @@ export async function createTask(
       case 'container':
         return await createContainer(parts, request, signal);
       case 'single':
-        throw new PodvmError('unsupported', `Cannot create container ${id}: it is no part of a pod`, {
+        throw new PodvmError('unsupported', `Cannot create container ${id}: it is not part of a pod`, {
           fix: 'Create it through CRI, with a kubelet or crictl.',
         });
     }

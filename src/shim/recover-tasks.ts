@@ -76,7 +76,7 @@ async function bundleOf({ log }: ShimParts, id: string, record: TaskRecord): Pro
     const bundle = await readBundle(record.bundle, id);
     return { ...bundle, eventsSocket: record.eventsSocket ?? bundle.eventsSocket };
   } catch (error) {
-    log.warn('containerd has given a task up', { task: id, why: messageOf(error) });
+    log.warn('containerd no longer has a task', { task: id, why: messageOf(error) });
     return undefined;
   }
 }

@@ -145,7 +145,7 @@ test('what a machine does not support is refused, with a message for the user', 
   await assert.rejects(create('box-1', containerSpec, { stdout: 'binary:///log' }), { kind: 'unsupported' });
   await assert.rejects(create('box-1', containerSpec, { stdout: '/etc/passwd' }), {
     kind: 'invalid',
-    message: /no FIFO/,
+    message: /not a FIFO/,
   });
   await assert.rejects(client.call(verbs.create, { id: 'box-1', bundle: '/tmp/other' }, soon), { kind: 'invalid' });
   await assert.rejects(client.call(verbs.pause, { id: 'pod-1' }, soon), { kind: 'unsupported' });

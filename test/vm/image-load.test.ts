@@ -271,7 +271,7 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     const cut = await damage('cut', async ({ layout, layerDigests }) => {
       await truncate(blob(layout, layerDigests[1] ?? ''), 20);
     });
-    await assertRefused(cut, 'corrupt', /Cannot use layer 2 of the image: it is damaged or cut short/);
+    await assertRefused(cut, 'corrupt', /Cannot use layer 2 of the image: it is damaged or truncated/);
     const pipe = await damage('pipe', async ({ layout, layerDigests }) => {
       await rm(blob(layout, layerDigests[1] ?? ''));
       await run('mkfifo', [blob(layout, layerDigests[1] ?? '')]);

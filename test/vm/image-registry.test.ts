@@ -361,7 +361,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
       await writeFile(path, JSON.stringify({ auths: { [registry.name]: { auth } } }), { mode: 0o600 });
       return path;
     };
-    await assertRefused(node, reference, 'denied', /the registry does not accept the credentials, or wants some/);
+    await assertRefused(node, reference, 'denied', /the registry does not accept the credentials, or requires some/);
     await assertRefused(node, reference, 'denied', /does not accept/, { authFile: await authFile('wrong') });
     assert.equal((await node.store.pull(reference, { authFile: await authFile(password) }, minute())).id, image.id);
   });
@@ -374,7 +374,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     const credentials = JSON.stringify({ auths: { [registry.name]: { auth } } });
     await using node = await openStore();
     await using _login = await rootsLogin(credentials);
-    await assertRefused(node, reference, 'denied', /the registry does not accept the credentials, or wants some/);
+    await assertRefused(node, reference, 'denied', /the registry does not accept the credentials, or requires some/);
     const authFile = join(node.directory, 'node.json');
     await writeFile(authFile, credentials, { mode: 0o600 });
     await using configured = await openStore({ authFile });
@@ -405,7 +405,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     const conf = join(node.containers, 'registries.conf');
     const target = `location = "${registry.name}/team"\ninsecure = true\n`;
     await writeFile(conf, `[[registry]]\nprefix = "registry.invalid/a"\n${target}`);
-    await assertRefused(node, reference, 'denied', /does not accept the credentials, or wants some/);
+    await assertRefused(node, reference, 'denied', /does not accept the credentials, or requires some/);
     assert.equal((await node.store.pull(reference, { logins }, minute())).id, image.id);
     await node.store.remove(reference);
     await writeFile(conf, `[[registry]]\nlocation = "registry.invalid/a"\n[[registry.mirror]]\n${target}`);

@@ -95,7 +95,7 @@ describe('podvm login', { skip, timeout: 600_000 }, () => {
     ]) {
       const { code, stderr } = await as('bob', args);
       assert.equal(code, 125, stderr);
-      assert.match(stderr, /the registry does not accept the credentials, or wants some/);
+      assert.match(stderr, /the registry does not accept the credentials, or requires some/);
     }
     const file = join(work, 'alice/containers/auth.json');
     const given = await as('bob', ['image', 'pull', '--authfile', file, image]);
@@ -151,7 +151,7 @@ describe('podvm login', { skip, timeout: 600_000 }, () => {
     assert.ok(!(await readFile(join(work, 'alice/containers/auth.json'), 'utf8')).includes(auth));
     const ran = await as('alice', [...run, image, 'true']);
     assert.equal(ran.code, 125);
-    assert.match(ran.stderr, /the registry does not accept the credentials, or wants some/);
+    assert.match(ran.stderr, /the registry does not accept the credentials, or requires some/);
     const again = await as('alice', ['logout', registry.name]);
     assert.equal(again.code, 125);
     assert.match(again.stderr, /^podvm: Cannot log out of localhost:\d+: there is no login\n {2}fix: /);

@@ -115,7 +115,7 @@ describe('check() of the default network', { skip, timeout: 60_000 }, () => {
     assert.match(before.get(limited.sandboxId)?.detail ?? '', /, bandwidth$/);
     assert.match(
       before.get(ported.sandboxId)?.detail ?? '',
-      /by bridge.*; portmap was not asked: versions before 1\.3\.0/,
+      /by bridge.*; portmap was not called: versions before 1\.3\.0/,
     );
 
     await run('nsenter', [`--net=${plain.netns}`, 'ip', 'route', 'delete', 'default']);

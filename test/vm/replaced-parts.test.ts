@@ -184,13 +184,15 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
     const bystander = await runContainer(pod, 'bystander', 'exec sleep 1000', { mounts: elsewhere });
     assert.equal((await exec(bystander, 'echo here > /other/file && cat /other/file')).text, 'here');
     const counted = async () => await readFile(join(shared, 'count'), 'utf8');
-    await until('it is told', 10_000, async () => node.log().includes(`a file server is stopped: its volume waits`));
+    await until('it is told', 10_000, async () =>
+      node.log().includes(`a file server is stopped: its volume is blocked`),
+    );
     const before = await counted();
     await delay(1_000);
     assert.equal(await counted(), before);
     process.kill(pid, 'SIGCONT');
     await until('it goes on', 20_000, async () => (await counted()) !== before);
-    await until('that is told', 10_000, async () => node.log().includes('a file server goes on'));
+    await until('that is told', 10_000, async () => node.log().includes('a file server continues'));
     const stateNow = async () => (await node.runtime.containerStatus({ containerId: main })).status?.state;
     assert.equal(await stateNow(), ContainerState.CONTAINER_RUNNING);
 

@@ -97,7 +97,7 @@ describe('an upgrade under a running daemon', { skip: await whyNoVm(), timeout: 
     await cli.type(['stop', 'older', '--grace', '0']);
     await older.ended;
     const sysroot = olds.find((name) => name.startsWith('sysroot-')) ?? assert.fail('no sysroot');
-    await daemon.shows(new RegExp(` info parts that no pod uses any more removed parts=.*${sysroot}`), 120_000);
+    await daemon.shows(new RegExp(` info unused parts removed parts=.*${sysroot}`), 120_000);
     const last = await readdir(join(cli.root, 'parts'));
     assert.deepEqual(
       olds.filter((name) => last.includes(name)),

@@ -52,7 +52,7 @@ export function mountedByVolume(flag: string, value: string, name: string): Moun
 /** Makes a volume of a path of the host. Volumes by name, as in Docker, are refused. */
 function bind(name: string, source: string, refuse: (why: string) => Error): Mounted['volume'] {
   if (!/^\.{0,2}\/|^\.{1,2}$/.test(source)) {
-    throw refuse(`${source || 'an empty word'} is no path, and podvm has no volumes by name`);
+    throw refuse(`${source || 'an empty word'} is not a path, and -v takes no volumes by name`);
   }
   return { name, hostPath: { path: resolve(source) } };
 }
@@ -104,7 +104,7 @@ function volumeSource(
     case 'image':
       return { image: { reference: needed() } };
     case 'volume':
-      if (source !== undefined) throw refuse('podvm has no volumes by name');
+      if (source !== undefined) throw refuse('--mount takes no volumes by name');
       return { emptyDir: {} };
     case 'tmpfs': {
       const limit = size === undefined ? undefined : memoryQuantity(size);

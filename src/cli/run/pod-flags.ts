@@ -95,12 +95,12 @@ export const podFlags: readonly PodFlag[] = [
   }),
   single('--cpus <number>', 'cores at most, such as 1.5', (text, _, flag) => {
     const cpu = cpuQuantity(text);
-    if (cpu === undefined) throw wrongFlag(flag, text, 'it is no number of cores', 'Give a number such as 1.5.');
+    if (cpu === undefined) throw wrongFlag(flag, text, 'it is not a number of cores', 'Give a number such as 1.5.');
     return container({ resources: { limits: { cpu } } });
   }),
   single('-m, --memory <size>', 'memory at most, such as 512m or 2g', (text, _, flag) => {
     const memory = memoryQuantity(text);
-    if (memory === undefined) throw wrongFlag(flag, text, 'it is no size', 'Give a size such as 512m or 2g.');
+    if (memory === undefined) throw wrongFlag(flag, text, 'it is not a size', 'Give a size such as 512m or 2g.');
     return container({ resources: { limits: { memory } } });
   }),
   row<string>(
@@ -172,7 +172,7 @@ function hostAliasesOf(values: readonly string[], flag: string) {
   const aliases = new Map<string, string[]>();
   for (const value of values) {
     const [, name = '', ip = ''] = /^([^:=]+)[:=]\[?(.+?)\]?$/.exec(value) ?? [];
-    if (name === '') throw wrongFlag(flag, value, 'it is no name and address', 'Write it as NAME:IP.');
+    if (name === '') throw wrongFlag(flag, value, 'it is not a name and an address', 'Write it as NAME:IP.');
     if (ip === 'host-gateway') {
       const fix = "Give the host's address in the pod's network: `ip route` in the container prints it.";
       throw wrongFlag(flag, value, 'a Pod names the address', fix);

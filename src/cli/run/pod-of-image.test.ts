@@ -106,7 +106,7 @@ describe('podOfImage()', () => {
       { containerPort: 18, hostPort: 8, hostIP: '::1' },
     ]);
     for (const [port, why] of [
-      ['80', /a Pod names the port of the host/],
+      ['80', /a Pod names its port of the host/],
       ['127.0.0.1::80', /not a published port/],
       ['0:80', /from 1 to 65535/],
       ['80:70000', /from 1 to 65535/],
@@ -143,8 +143,8 @@ describe('podOfImage()', () => {
       { name: 'volume-3', mountPath: '/b', mountPropagation: 'HostToContainer' },
     ]);
     for (const [volume, why] of [
-      ['data:/data', /data is no path, and podvm has no volumes by name/],
-      [':/data', /an empty word is no path/],
+      ['data:/data', /data is not a path, and -v takes no volumes by name/],
+      [':/data', /an empty word is not a path/],
       ['/a:b', /must be absolute/],
       ['cache', /must be absolute/],
       ['/a:/b:U', /the option U has no meaning/],
@@ -199,9 +199,10 @@ describe('podOfImage()', () => {
       ['4096b', '4096'],
     ] as const)
       assert.deepEqual(limitsOf('-m', written), { limits: { memory } }, written);
-    for (const wrong of ['much', '0', '-1', '5x']) assert.match(refusal(`--memory=${wrong}`, 'i').message, /no size/);
+    for (const wrong of ['much', '0', '-1', '5x'])
+      assert.match(refusal(`--memory=${wrong}`, 'i').message, /not a size/);
     for (const wrong of ['all', '0', '-1', '1.2345'])
-      assert.match(refusal(`--cpus=${wrong}`, 'i').message, /no number/);
+      assert.match(refusal(`--cpus=${wrong}`, 'i').message, /not a number/);
   });
 
   it('-u accepts only numbers, like a Pod', () => {
@@ -238,7 +239,7 @@ describe('podOfImage()', () => {
     ]);
     assert.deepEqual([spec['dnsPolicy'], spec['dnsConfig']], ['None', { nameservers: ['192.0.2.53', '2001:db8::53'] }]);
     assert.match(refusal('--add-host', 'me:host-gateway', 'i').message, /a Pod names the address/);
-    assert.match(refusal('--add-host', 'me', 'i').message, /no name and address/);
+    assert.match(refusal('--add-host', 'me', 'i').message, /not a name and an address/);
   });
 
   it('sets labels and annotations', () => {

@@ -23,7 +23,7 @@ export function portsOf(flag: string, values: readonly string[]): PublishedPort[
     const refuse = (why: string) => wrongFlag(flag, value, why, shape);
     const [, ip, hosts, containers, protocol = 'tcp'] = form.exec(value) ?? [];
     if (containers === undefined) throw refuse('it is not a published port');
-    if (hosts === undefined) throw refuse('a Pod names the port of the host, and none is chosen for it');
+    if (hosts === undefined) throw refuse('a Pod names its port of the host; podvm chooses none');
     const hostIP = ip?.replaceAll(/[[\]]/g, '');
     if (hostIP !== undefined && isIP(hostIP) === 0) throw refuse(`${hostIP} is not an IP address`);
     const from = portsIn(hosts, refuse);

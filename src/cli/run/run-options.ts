@@ -7,8 +7,8 @@ import { refusedOptions } from './refused-flags.ts';
 
 /** Options of the run, not of the Pod, for files and images alike. */
 const runFlags: readonly Option[] = [
-  flag('-d, --detach', 'leave the pods to the node, and print their names when they run'),
-  flag('--rm', 'keep nothing of the pods when they end'),
+  flag('-d, --detach', 'run the pods in the background, and print their names'),
+  flag('--rm', 'remove the pods when they end'),
   new Option('--no-daemon', 'start no node in the background: the pods end with this command').conflicts('detach'),
   new Option('-f, --file <file>', 'run the Pods of a YAML file; - reads standard input; can be repeated').argParser(
     collect,

@@ -61,7 +61,7 @@ export async function servePortForward(
   for (const name of [...pairs.keys()]) abandon(pairs, name);
   await Promise.all(forwards);
   if (session.failure !== undefined)
-    parts.log.warn('a forwarding client broke the rules', { err: session.failure.message });
+    parts.log.warn('a port-forward client violated the protocol', { err: session.failure.message });
 }
 
 /** Drops a pair whose other stream did not arrive, or whose stream has ended. */

@@ -76,7 +76,7 @@ export async function serveSpdyChannels(
   await session.closed;
   resize?.destroy();
   if (session.failure !== undefined)
-    parts.log.warn('a streaming client broke the rules', { err: session.failure.message });
+    parts.log.warn('a streaming client violated the protocol', { err: session.failure.message });
 }
 
 function roleOf(text: string | undefined): Role | undefined {

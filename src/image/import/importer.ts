@@ -146,7 +146,7 @@ async function limitOf(
   const exhausted = (reason: string) =>
     new PodvmError('exhausted', `Cannot ${doing}: ${reason}`, { fix: 'Use a smaller image, with fewer files.' });
   if (stopped === 'cancelled') return new PodvmError('cancelled', `Cannot ${doing}: cancelled`);
-  if (stopped === 'large') return exhausted('it takes more disk space than an image may');
+  if (stopped === 'large') return exhausted('it takes more disk space than the limit for an image');
   if (stopped === 'late' || code === cpuTimeCode) return exhausted(`it takes more than ${limits.maxImportMs / 1000} s`);
   if ((await cgroup?.wasOutOfMemory()) === true || (code !== 0 && /out of memory|heap limit/i.test(words)))
     return exhausted(`it needs more memory than reading an image may use, ${memoryBytes / 1024 ** 2} MiB`);

@@ -43,7 +43,7 @@ export async function* layerBytes(
     }
   } catch (error) {
     if (error instanceof PodvmError) throw error;
-    throw fault('it is damaged or cut short', error);
+    throw fault('it is damaged or truncated', error);
   }
   const found = `sha256:${hash.digest('hex')}`;
   if (found !== diffId) throw fault(`digest mismatch: expected ${diffId}, got ${found}`);
@@ -52,7 +52,7 @@ export async function* layerBytes(
 function bomb(limits: ImageLimits): PodvmError {
   return new PodvmError(
     'exhausted',
-    `Cannot flatten the image: a layer is more than ${limits.maxRatio} times as large as what was sent of it`,
+    `Cannot flatten the image: a layer is more than ${limits.maxRatio} times as large as its compressed data`,
     { fix: 'Build the image without such a layer: it looks like a decompression bomb.' },
   );
 }

@@ -100,7 +100,7 @@ export class LayerTree {
     if (parts.includes('..')) throw fault(`it names ${printable(name)}, which leads outside of the image`);
     if (parts.some((part) => part.length > this.#limits.maxNameBytes))
       throw fault(`the name ${printable(name, 60)} is too long`);
-    if (name.includes('\0')) throw fault(`it names ${printable(name)}, which no file system can hold`);
+    if (name.includes('\0')) throw fault(`it names ${printable(name)}, which is not a valid file name`);
     return parts;
   }
 

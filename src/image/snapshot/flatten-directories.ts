@@ -123,7 +123,7 @@ async function failureOf(
 ): Promise<PodvmError> {
   const details = { tail: tailOf(said) };
   if ((await cgroup?.wasOutOfMemory()) === true) {
-    return new PodvmError('exhausted', `${failing}: it needs more memory than that may use`, {
+    return new PodvmError('exhausted', `${failing}: it needs more memory than its limit`, {
       ...details,
       fix: 'Use an image with fewer files.',
     });

@@ -173,7 +173,7 @@ async function keyOf(directories: readonly string[]): Promise<string> {
   const hash = createHash('sha256');
   for (const path of directories) {
     const found = await stat(path, { bigint: true }).catch((cause: unknown) => {
-      throw new PodvmError('notFound', `Cannot use the snapshot at ${printable(path)}: it is not there`, { cause });
+      throw new PodvmError('notFound', `Cannot use the snapshot at ${printable(path)}: it does not exist`, { cause });
     });
     hash.update(`${path}\0${found.dev}:${found.ino}:${found.birthtimeNs}\0`);
   }

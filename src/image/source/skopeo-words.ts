@@ -11,7 +11,7 @@ interface Meaning {
 
 const maxCauseChars = 200;
 const maxLineChars = 8192;
-const credentialsFix = 'give some: `podvm login`, imagePullSecrets, or the setting authFile (PODVM_AUTH_FILE).';
+const credentialsFix = 'provide them: `podvm login`, imagePullSecrets, or the setting authFile (PODVM_AUTH_FILE).';
 const roomFix = 'Free some space or remove images with `podvm image rm`.';
 
 /** Meanings of skopeo's messages; the first match applies. */
@@ -37,13 +37,13 @@ const meanings: readonly Meaning[] = [
   {
     words: /requested access to the resource is denied/i,
     kind: 'denied',
-    reason: 'there is no such image, or it wants credentials',
+    reason: 'there is no such image, or it requires credentials',
     fix: `Check the name, or ${credentialsFix}`,
   },
   {
     words: /unauthorized|authentication required|access denied|denied: |invalid username\/password/i,
     kind: 'denied',
-    reason: 'the registry does not accept the credentials, or wants some',
+    reason: 'the registry does not accept the credentials, or requires some',
     fix: `Check the credentials, or ${credentialsFix}`,
   },
   {
@@ -74,7 +74,7 @@ const meanings: readonly Meaning[] = [
     words: /unexpected EOF|: EOF$|connection reset by peer|broken pipe|http2: |stream error/,
     kind: 'unavailable',
     reason: 'the registry ended the connection in the middle of an answer',
-    fix: 'Try again; if it happens again, check the registry and what is between.',
+    fix: 'Try again; if it happens again, check the registry and the network to it.',
   },
   {
     words: /invalid status code from registry 5\d\d|received unexpected HTTP status: 5\d\d/,
@@ -85,8 +85,8 @@ const meanings: readonly Meaning[] = [
   {
     words: /too many requests|toomanyrequests/i,
     kind: 'unavailable',
-    reason: 'the registry takes no more requests for now',
-    fix: 'Try again later, or give credentials: many registries allow more then.',
+    reason: 'the registry limits requests, and refused this one',
+    fix: 'Try again later, or provide credentials: many registries then allow more.',
   },
   {
     words: /digest|did not match|checksum|short read|corrupt/i,

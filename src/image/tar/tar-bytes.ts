@@ -43,7 +43,7 @@ export class TarBytes {
   /** Yields this many bytes, in the pieces in which they arrive. */
   async *run(count: number): AsyncGenerator<Buffer> {
     for (let left = count; left > 0;) {
-      if (this.#held.length === 0 && !(await this.#more())) throw this.#fault('it is cut short');
+      if (this.#held.length === 0 && !(await this.#more())) throw this.#fault('it is truncated');
       const piece = this.#take(Math.min(left, this.#held.length));
       left -= piece.length;
       yield piece;

@@ -223,7 +223,7 @@ function device(header: Buffer, fault: Fault): readonly [number, number] {
   const major = readNumber(header, 329, 8, fault);
   const minor = readNumber(header, 337, 8, fault);
   // The range of the kernel's 32-bit device numbers.
-  if (major < 0 || major > 0xfff || minor < 0 || minor > 0xf_ffff) throw fault('a device has an impossible number');
+  if (major < 0 || major > 0xfff || minor < 0 || minor > 0xf_ffff) throw fault('a device has an invalid number');
   return [major, minor];
 }
 

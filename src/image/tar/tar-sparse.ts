@@ -50,7 +50,7 @@ export async function readPaxSparse(
   const numbers: number[] = [];
   let wanted = 1;
   while (numbers.length < wanted) {
-    if (used + blockBytes > dataBytes) throw fault('the map of a sparse file is cut short');
+    if (used + blockBytes > dataBytes) throw fault('the map of a sparse file is truncated');
     text += (await bytes.exactly(blockBytes)).toString('latin1');
     used += blockBytes;
     const lines = text.split('\n');

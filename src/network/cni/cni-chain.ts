@@ -77,7 +77,7 @@ const deleteAttempts = 2;
 /** Returns why the network's plugins do not support CHECK (spec, "Section 1" and "CHECK"); undefined if they do. */
 export function whyNoCheck({ cniVersion, disableCheck }: Conflist): string | undefined {
   if (cniVersion.startsWith('0.3.')) return `CNI ${cniVersion} has no CHECK`;
-  return String(disableCheck) === 'true' ? 'the network does not want CHECK (disableCheck)' : undefined;
+  return String(disableCheck) === 'true' ? 'the network disables CHECK (disableCheck)' : undefined;
 }
 
 /**

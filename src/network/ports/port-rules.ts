@@ -71,7 +71,6 @@ export function clashingRule(
 /** Describes the holder of the port. The rule and its machine stay when the podvm that made it was killed. */
 export function ruleText({ network, containerId }: PortRule): string {
   const whose = `${printable(containerId, 80)} on CNI network ${printable(network, 80)}`;
-  const hint =
-    network === defaultNetworkName ? '; should its podvm have been killed, `podvm stop --orphaned` ends it' : '';
-  return `a rule of iptables leads it to ${whose}${hint}`;
+  const hint = network === defaultNetworkName ? '; if its podvm was killed, `podvm stop --orphaned` ends it' : '';
+  return `a rule of iptables forwards it to ${whose}${hint}`;
 }

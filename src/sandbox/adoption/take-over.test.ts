@@ -306,7 +306,7 @@ test('a sandbox whose record is damaged, as by a power cut, is swept', async () 
   await mkdir(join(node.root, 'sb-torn', 'machine'), { recursive: true });
   await writeFile(join(node.root, 'sb-torn', 'sandbox.json'), '{"version":2,"id":"sb-');
   assert.equal(await node.next(), undefined);
-  assert.match(node.said.join(''), /record of a sandbox is torn/);
+  assert.match(node.said.join(''), /record of a sandbox is damaged/);
   assert.deepEqual(await readdir(node.root), []);
 });
 

@@ -80,8 +80,8 @@ async function fateOf(
   } catch (error) {
     const torn = await readTornRecord(path);
     if (torn !== undefined) {
-      log.warn('the record of a sandbox is torn, probably by a power cut', { sandbox: basename(path) });
-      return { kind: 'sweep', path, why: 'its record is torn' };
+      log.warn('the record of a sandbox is damaged, probably by a power cut', { sandbox: basename(path) });
+      return { kind: 'sweep', path, why: 'its record is damaged' };
     }
     log.error('sandbox left alone', error, { sandbox: basename(path) });
     const any = await readAnyRecord(path).catch(() => undefined);
@@ -156,14 +156,14 @@ async function undone(holdings: Holdings, { surroundings: { log } }: TakingConte
   try {
     await (isLeft ? holdings.leave() : holdings[Symbol.asyncDispose]());
   } catch (error) {
-    log.error('sandbox not wholly undone', error);
+    log.error('sandbox not completely cleaned up', error);
   }
 }
 
 async function endedOf(record: AdoptableRecord, path: string, context: TakingContext): Promise<EndedSandbox> {
   const { names, parts, surroundings } = context;
   await endRemains(path, parts.driver, surroundings.log).catch((error: unknown) => {
-    surroundings.log.error('sandbox not wholly ended', error, { sandbox: record.id });
+    surroundings.log.error('sandbox not completely ended', error, { sandbox: record.id });
   });
   const records = new ContainerRecords(path);
   const why = record.pod.failure ?? 'the sandbox was stopped';

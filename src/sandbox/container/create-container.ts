@@ -107,7 +107,7 @@ async function removeHalf(container: GuestContainer, site: ContainerSite): Promi
     const deadline = AbortSignal.timeout(site.limits.cleanUpTimeoutMs);
     await site.guest.call('removeContainer', { id: container.id }, deadline);
   } catch (error) {
-    site.log.debug('half-made container not removed', { container: container.spec.name, why: kindOf(error) });
+    site.log.debug('incomplete container not removed', { container: container.spec.name, why: kindOf(error) });
   }
 }
 

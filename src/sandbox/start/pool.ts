@@ -229,7 +229,7 @@ class SparePool implements Pool {
   async #drain(why: string, keep = 0): Promise<void> {
     const spares = this.#spares.splice(keep);
     if (spares.length === 0) return;
-    this.#context.surroundings.log.info('spare machines thrown away', { count: spares.length, why });
+    this.#context.surroundings.log.info('spare machines discarded', { count: spares.length, why });
     for (const result of await Promise.allSettled(spares.map(throwAway))) {
       if (result.status === 'rejected') {
         this.#context.surroundings.log.error('spare machine not removed', result.reason);

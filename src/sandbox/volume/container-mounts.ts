@@ -71,7 +71,7 @@ export interface ContainerMountsParts {
 }
 
 export function createContainerMounts(parts: ContainerMountsParts): ContainerMounts {
-  const onStuck = (key: string, error: unknown) => parts.log.error('volume not given back', error, { volume: key });
+  const onStuck = (key: string, error: unknown) => parts.log.error('volume not released', error, { volume: key });
   const sources = createSharedSources<AttachedSource>(onStuck, ({ loss }) => loss?.isLost !== true);
   const devices = createSharedSources<AttachedDevice>(onStuck);
   let next = 0;

@@ -105,7 +105,7 @@ export function createSharedSources<T extends AsyncDisposable>(
       );
       stuck.push(...failed); // tried again by the next call
       const errors = results.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []));
-      if (errors.length > 0) throw new AggregateError(errors, 'volumes not given back');
+      if (errors.length > 0) throw new AggregateError(errors, 'volumes not released');
     },
   };
 }

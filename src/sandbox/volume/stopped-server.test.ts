@@ -19,10 +19,10 @@ test('watchStopped() reports that a server is stopped or continues, and ends one
   const says = (pattern: RegExp) => new Promise<void>((resolve) => void said.set(pattern, resolve));
   {
     using _watch = watchStopped(server, '/data', log, { lookMs: 5, endMs: 60_000 });
-    const isTold = says(/warn a file server is stopped: its volume waits .*path=\/data/);
+    const isTold = says(/warn a file server is stopped: its volume is blocked .*path=\/data/);
     child.kill('SIGSTOP');
     await isTold;
-    const goesOn = says(/info a file server goes on .*path=\/data/);
+    const goesOn = says(/info a file server continues .*path=\/data/);
     child.kill('SIGCONT');
     await goesOn;
   }

@@ -25,11 +25,11 @@ export function watchStopped(
   const look = () => {
     const nowMs = performance.now();
     if (!isStopped(server)) {
-      if (sinceMs !== undefined) log.info('a file server goes on', { path, stoppedMs: Math.round(nowMs - sinceMs) });
+      if (sinceMs !== undefined) log.info('a file server continues', { path, stoppedMs: Math.round(nowMs - sinceMs) });
       sinceMs = undefined;
       return;
     }
-    if (sinceMs === undefined) log.warn('a file server is stopped: its volume waits', { path, pid: server.pid });
+    if (sinceMs === undefined) log.warn('a file server is stopped: its volume is blocked', { path, pid: server.pid });
     sinceMs ??= nowMs;
     const onTrouble = (error: unknown) => log.error('file server not ended', error, { path });
     if (nowMs - sinceMs >= endMs) endIfStopped(server, path, log).catch(onTrouble);

@@ -6,11 +6,11 @@ import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 
 const noPath = (path: string) =>
-  new PodvmError('unsupported', `Cannot use ${printable(path, 100)} as an input or output: it is no path`, {
+  new PodvmError('unsupported', `Cannot use ${printable(path, 100)} as an input or output: it is not a path`, {
     fix: 'Let containerd write the log: leave the log driver out.',
   });
 const noFifo = (path: string) =>
-  new PodvmError('invalid', `Cannot use ${printable(path)} as an input or output: it is no FIFO`);
+  new PodvmError('invalid', `Cannot use ${printable(path)} as an input or output: it is not a FIFO`);
 const notOpen = (path: string, cause: unknown) =>
   new PodvmError('invalid', `Cannot open the FIFO ${printable(path)}`, { cause });
 

@@ -57,7 +57,7 @@ test('a path that is not a FIFO is refused', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-keeper-'));
   const socketPath = join(directory, 'shim.sock');
   using keeper = new Keeper({ socketPath, directory, clock: systemClock, log: silentLog });
-  await assert.rejects(keeper.openFifos({ stdout: '/etc/passwd' }), { kind: 'invalid', message: /no FIFO/ });
+  await assert.rejects(keeper.openFifos({ stdout: '/etc/passwd' }), { kind: 'invalid', message: /not a FIFO/ });
   await keeper.end('/nowhere');
   keeper[Symbol.dispose]();
   await endKeeper(directory, socketPath);

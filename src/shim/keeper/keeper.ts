@@ -69,7 +69,7 @@ export class Keeper implements FifoKeeper, Disposable {
       const { signal } = this.#closing;
       if (signal.aborted) return;
       const { clock, log } = this.#options;
-      log.warn('the keeper has ended: containerd takes its pods for dead', { socket: this.sockets.shim });
+      log.warn('the keeper has ended: containerd considers its pods dead', { socket: this.sockets.shim });
       pause(clock, restartMs, signal)
         .then(() => this.start())
         .catch((error: unknown) => (signal.aborted ? undefined : log.error('keeper not started', error)));

@@ -12,7 +12,7 @@ export async function devicesOf(what: string, { linux }: OciSpec): Promise<Conta
       if (hostPath === undefined) {
         throw new PodvmError(
           'unsupported',
-          `Cannot create ${what}: the device ${printable(path)} is no block device of the node`,
+          `Cannot create ${what}: the device ${printable(path)} is not a block device of the node`,
           { fix: 'Remove it: a machine can only use block volumes of the host.' },
         );
       }
