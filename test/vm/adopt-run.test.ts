@@ -105,7 +105,7 @@ describe('pods of podvm run outlive their node', { skip: await whyNoVm(), timeou
   });
 
   for (const [at, how] of (['SIGKILL', 'SIGTERM'] as const).entries()) {
-    it(`go on after ${how} of it: in the same machine, with logs, port, volume, probes and restarts`, async () => {
+    it(`continue after ${how} of it: in the same machine, with logs, port, volume, probes and restarts`, async () => {
       const name = `front-${at}`;
       const typed = cli.start(['run', '--rm', '--name', name, image, 'sh', '-c', talking]);
       await typed.shows(/began\n/);
@@ -128,7 +128,7 @@ describe('pods of podvm run outlive their node', { skip: await whyNoVm(), timeou
     });
   }
 
-  it('go on in a node of another build, and back', async () => {
+  it('continue in a node of another build, and back', async () => {
     await endNode('SIGTERM');
     const { stdout } = await cli.start(['ps'], '', another.program).ended;
     assert.match(stdout, /\ndefault +store +1\/1 +Running /);

@@ -56,7 +56,7 @@ describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root
   });
   after(async () => await leave(cli));
 
-  it('a flag, a command or a word too few: 2, and where help is', async () => {
+  it('a missing or unknown flag, command or argument: exit code 2 and where help is', async () => {
     for (const line of [['run'], ['run', '--nope', 'x'], ['nope'], ['exec', 'pod']]) {
       const { code, stdout, stderr } = await cli.type(line);
       assert.equal(code, 2, line.join(' '));
@@ -65,19 +65,19 @@ describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root
     }
   });
 
-  it('no pod runs: what and what to do, and ps is empty', async () => {
+  it('no pod runs: a message with a fix, and ps is empty', async () => {
     const ended = await cli.type(['logs', 'hello']);
     assertRefused(ended, /^podvm: Cannot find pod hello\n {2}fix: .*podvm ps -a/);
     await assertNoPods(cli);
   });
 
-  it('a file that cannot be read is told before anything is set up for it', async () => {
+  it('an unreadable file is reported before anything is set up', async () => {
     assertRefused(await cli.type(['run', '/nope.yaml']), /^podvm: Cannot read \/nope\.yaml: no such file\n/);
     assertRefused(await cli.type(['run', '/tmp']), /^podvm: Cannot read \/tmp: it is a directory\n {2}fix: /);
     assert.deepEqual(await readdir(cli.root), []);
   });
 
-  it('a user who is not root is told so before anything is made', async () => {
+  it('a user other than root is refused before anything is made', async () => {
     // Mounted at another path: other users may not enter /root, in which a repository may be.
     const script =
       'mount --bind "$0" /mnt && exec setpriv --reuid=65534 --regid=65534 --clear-groups /mnt/podvm run "$1"';
@@ -88,7 +88,7 @@ describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root
     assert.match(stderr, /needs root[^]*fix: Run the command as root/);
   });
 
-  it('a socket whose process was killed is as good as none', async () => {
+  it('a socket whose process was killed is ignored', async () => {
     const path = join(cli.root, 'podvm.sock');
     const listen = `require('node:net').createServer().listen(${JSON.stringify(path)}, () => console.log('up'))`;
     const server = spawn(process.execPath, ['-e', listen], { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -128,11 +128,11 @@ describe('podvm run, given a manifest it cannot use', { skip: await whyNoVm() },
     assertRefused(await running(''), /^podvm: Cannot run <stdin>: it contains no Pod\n {2}fix: /);
   });
 
-  it('no YAML: file, line and column', async () => {
+  it('invalid YAML: file, line and column', async () => {
     assertRefused(await running('kind: Pod\nspec:\n\tcontainers: []\n'), /\n<stdin>:3:1: Tabs are not allowed/);
   });
 
-  it('a wrong type, an unsupported volume, a name given twice: file, line and field', async () => {
+  it('a wrong type, an unsupported volume, a duplicate name: file, line and field', async () => {
     const wrong = await running(pod('bad', '      env: {A: b}\n'));
     assertRefused(wrong, /\n<stdin>:11: spec\.containers\[0\]\.env: must be a list, got a mapping\n$/);
     const nfs = await running(pod('bad', '  volumes: [{name: v, nfs: {server: s, path: /}}]\n'));
@@ -141,7 +141,7 @@ describe('podvm run, given a manifest it cannot use', { skip: await whyNoVm() },
     assertRefused(twice, /\n<stdin>:14: metadata\.name: Pod default\/bad is given twice\n$/);
   });
 
-  it('more memory than the node has: it runs with what there is, and is told so', async () => {
+  it('more memory than the node has: it runs with less, and a warning says so', async () => {
     const { code, stdout, stderr } = await running(pod('huge', '      resources: {limits: {memory: 900Gi}}\n'));
     assert.deepEqual({ code, stdout }, { code: 0, stdout: 'ran\n' });
     assert.match(
@@ -150,7 +150,7 @@ describe('podvm run, given a manifest it cannot use', { skip: await whyNoVm() },
     );
   });
 
-  it('more variables than a process can have: which, before a machine is made', async () => {
+  it('more variables than a process can have: the variable, before a machine is made', async () => {
     const value = `      env: [{name: BIG, value: ${'x'.repeat(140_000)}}]\n`;
     assertRefused(
       await running(pod('bad', value)),
@@ -158,12 +158,12 @@ describe('podvm run, given a manifest it cannot use', { skip: await whyNoVm() },
     );
   });
 
-  it('less memory than anything runs in: the least there may be', async () => {
+  it('too little memory for any program: the minimum', async () => {
     const tiny = await running(pod('bad', '      resources: {limits: {memory: 100Ki}}\n'));
     assertRefused(tiny, /a memory limit must be at least \d+ bytes \(1Mi\)/);
   });
 
-  it('an image that is not there: once, and what to do', async () => {
+  it('a missing image: one message with a fix', async () => {
     const missing = await running(pod('bad', '', 'localhost/nope:1'));
     assertRefused(
       missing,
@@ -172,7 +172,7 @@ describe('podvm run, given a manifest it cannot use', { skip: await whyNoVm() },
     assert.match(missing.stderr, /\npodvm: pod bad ended with code 125\n$/);
   });
 
-  it('no image at all: a broken digest, a name of control characters', async () => {
+  it('an invalid image: a malformed digest, control characters in the name', async () => {
     for (const name of ['localhost/nope@sha256:abc', '"\\e[31m;rm -rf / ../..%00"']) {
       const ended = await running(pod('bad', '', name));
       assertRefused(ended, /image/);
@@ -180,7 +180,7 @@ describe('podvm run, given a manifest it cannot use', { skip: await whyNoVm() },
     }
   });
 
-  it('a misspelt field is told, with what was meant, and the pod runs', async () => {
+  it('a misspelt field is reported with a suggestion, and the pod runs', async () => {
     const { code, stdout, stderr } = await running(pod('typo', '      workingdir: /tmp\n'));
     assert.match(
       stderr,
@@ -214,7 +214,7 @@ describe('podvm run, on a node that is not as it should be', { skip: await whyNo
     assert.equal((await readdir(cli.root)).includes('podvm.sock'), false);
   }
 
-  it('a state directory that jailed machines cannot reach: which, and how to open it', async () => {
+  it('a state directory that jailed machines cannot reach: the directory and a fix', async () => {
     await runSpoiled(
       (root) => chmod(root, 0o700),
       async (ended, { root }) => {
@@ -238,7 +238,7 @@ describe('podvm run, on a node that is not as it should be', { skip: await whyNo
     });
   });
 
-  it('a full disk: how much is missing, and what takes it', async () => {
+  it('a full disk: how much is missing, and what uses it', async () => {
     const fill = async (root: string) => {
       const kept = `${root}.kept`;
       await rename(root, kept);
@@ -253,7 +253,7 @@ describe('podvm run, on a node that is not as it should be', { skip: await whyNo
     });
   });
 
-  it('QEMU missing: where it was looked for, and that set-up brings it', async () => {
+  it('missing QEMU: its expected path, and that set-up installs it', async () => {
     const takeAway = async (root: string) => {
       const file = join(root, 'assets/current.json');
       const sysroot = join(root, 'empty');
@@ -268,7 +268,7 @@ describe('podvm run, on a node that is not as it should be', { skip: await whyNo
     });
   });
 
-  it('an index of images that makes no sense is put aside and told, and the pod runs', async () => {
+  it('an invalid index of images is put aside and reported, and the pod runs', async () => {
     const garble = async (root: string) => {
       await mkdir(join(root, 'images'));
       await writeFile(join(root, 'images/index.json'), 'xx');
@@ -280,7 +280,7 @@ describe('podvm run, on a node that is not as it should be', { skip: await whyNo
     });
   });
 
-  it('notes of set-up that make no sense are made again, out of what is there', async () => {
+  it('invalid records of set-up are made again from the existing parts', async () => {
     await runSpoiled(
       (root) => writeFile(join(root, 'assets/current.json'), 'xx'),
       async ({ code, stdout, stderr }) => {
@@ -314,7 +314,7 @@ describe('podvm, beside a pod that runs', { skip: await whyNoVm() }, () => {
   });
   after(async () => await leave(cli));
 
-  it('a pod of the same name is refused; the first one goes on', async () => {
+  it('a pod of the same name is refused; the first one continues', async () => {
     const second = await cli.type(['run', '-'], pod('steady'));
     assertRefused(
       second,
@@ -323,17 +323,17 @@ describe('podvm, beside a pod that runs', { skip: await whyNoVm() }, () => {
     assert.match((await cli.type(['ps'])).stdout, /steady +1\/1 +Running/);
   });
 
-  it('a pod that is not there: which one may be meant', async () => {
+  it('a missing pod: a suggestion', async () => {
     const ended = await cli.type(['logs', 'stedy']);
     assertRefused(ended, /^podvm: Cannot find pod stedy\n {2}fix: Did you mean steady\? See `podvm ps -a`/);
   });
 
-  it('a container that is not there: which there are', async () => {
+  it('a missing container: the existing ones', async () => {
     const ended = await cli.type(['exec', 'steady', '-c', 'zz', '--', 'true']);
     assertRefused(ended, /^podvm: Cannot find container zz in pod steady: it has it\n/);
   });
 
-  it('a second engine on the same state directory: which process holds it', async () => {
+  it('a second node on the same state directory: the process that holds it', async () => {
     const ended = await cli.type(['daemon']);
     assertRefused(
       ended,

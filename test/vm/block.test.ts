@@ -111,7 +111,7 @@ describe('block volumes', { skip, timeout: 600_000 }, () => {
     });
   });
 
-  test('a volume goes with the last container that mounts it, and can be had again at once', async () => {
+  test('a volume is released with the last container that mounts it, and can be used again at once', async () => {
     const path = await ext4Image();
     await withSandbox([path], async (one) => {
       await say(one, 'echo one >/data/file', { mounts: [mountOf(path)] });
@@ -124,7 +124,7 @@ describe('block volumes', { skip, timeout: 600_000 }, () => {
     });
   });
 
-  test('a source that is missing, no disk or no ext4 is refused in a sentence, and not attached', async () => {
+  test('a source that is missing, not a disk or not ext4 is refused with a message, and not attached', async () => {
     const [empty, path] = [await emptyImage(), await ext4Image()];
     await withSandbox([empty, `${directory}/none`, directory, path], async (sandbox) => {
       for (const [bad, message] of [
@@ -139,7 +139,7 @@ describe('block volumes', { skip, timeout: 600_000 }, () => {
     });
   });
 
-  test("fsGroup owns the volume's files, and what is made in it", async () => {
+  test("fsGroup owns the volume's files, and new ones", async () => {
     const path = await ext4Image();
     const mounts = [mountOf(path)];
     await withSandbox([path], async (sandbox) => {
@@ -161,7 +161,7 @@ describe('block volumes', { skip, timeout: 600_000 }, () => {
     );
   });
 
-  test('a device is given as it is, with the access that was asked for, and nothing else', async () => {
+  test('a device is passed unchanged, with the requested access only', async () => {
     const path = await emptyImage();
     const { stdout } = await run('losetup', ['--find', '--show', path]);
     const device = stdout.trim();
@@ -215,7 +215,7 @@ describe('block volumes', { skip, timeout: 600_000 }, () => {
     await run('e2fsck', ['-n', '-f', path]);
   });
 
-  test('a machine that dies leaves the volume to the next one, with all that was synced', async () => {
+  test('a machine that dies leaves the volume to the next one, with all synced data', async () => {
     const path = await ext4Image();
     const mounts = [mountOf(path)];
     await withSandbox([path], async (sandbox) => {

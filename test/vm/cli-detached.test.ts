@@ -41,7 +41,7 @@ describe('podvm with a node in the background', { skip, timeout: 480_000 }, () =
     assert.deepEqual(await tracesOf({ directory: cli.root, ids: [] }), []);
   });
 
-  it('is one node for two commands at a time, whose pods outlive the terminal', async () => {
+  it('is one node for two concurrent commands, whose pods outlive the terminal', async () => {
     assert.match((await cli.type(['ps', '-a'])).stdout, /^NAMESPACE.*\n$/);
     await assert.rejects(readFile(join(cli.root, 'node.ready')), 'a command that reads starts no node');
     // Its end closes the terminal, as that of a window does.
@@ -141,7 +141,7 @@ describe('podvm with a node in the background', { skip, timeout: 480_000 }, () =
     assert.match(absent.stderr, /there is no such file\n {2}fix: /);
   });
 
-  it('cp leaves room on the disk, whatever the pod sends', async () => {
+  it('cp leaves free disk space, whatever the pod sends', async () => {
     const disk = join(cli.root, 'disk');
     await mkdir(disk);
     await run('mount', ['-t', 'tmpfs', '-o', 'size=32m', 'tmpfs', disk]);
@@ -173,7 +173,7 @@ describe('podvm with a node in the background', { skip, timeout: 480_000 }, () =
     assert.doesNotMatch((await cli.type(['ps', '-a'])).stdout, /site|other|reader/);
   });
 
-  it('what has ended is there without a node, and after its end with its pods', async () => {
+  it('ended pods are listed without a node, and after the node’s end', async () => {
     await cli.type(['run', '-d', '--name', 'last', '--network', 'none', image, 'sh', '-c', script]);
     await cli.start(['logs', '-f', 'last']).shows(/up\n/); // from then on it handles SIGTERM
     const node = await nodeOf(cli);
@@ -188,7 +188,7 @@ describe('podvm with a node in the background', { skip, timeout: 480_000 }, () =
     assert.match((await cli.type(['ps', '-a'])).stdout, /^NAMESPACE.*\n$/);
   });
 
-  it('ends when it had nothing to do', async () => {
+  it('ends when it is idle', async () => {
     const typed = spawn(join(repo, 'podvm'), ['run', '--rm', '--network', 'none', image, 'true'], {
       env: { ...process.env, PODVM_ROOT: cli.root, PODVM_POOL: '0', PODVM_IDLE_SECONDS: '3' },
       stdio: 'ignore',

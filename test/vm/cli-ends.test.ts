@@ -49,7 +49,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
       assert.ok(!deadline.aborted, (await processes()).join('\n'));
   };
 
-  it('SIGHUP ends the pods as SIGTERM does, also when it comes twice', async () => {
+  it('SIGHUP ends the pods like SIGTERM, even when sent twice', async () => {
     const typed = await run('hung');
     typed.child.kill('SIGHUP');
     await typed.shows(/stopping/);
@@ -60,7 +60,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
     await untilAllEnded();
   });
 
-  it('output without a reader ends the pods, and nothing is left of them', async () => {
+  it('output without a reader ends the pods, and leaves nothing', async () => {
     const typed = await run('piped');
     typed.child.stdout.destroy();
     assert.equal((await typed.ended).code, 3);
@@ -95,7 +95,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
     }
   });
 
-  it('a pod of another terminal goes on when the one that serves it is closed, until its own is', async () => {
+  it('a pod of another terminal continues when the serving terminal is closed, until its own is', async () => {
     const first = await run('first');
     const second = await run('second');
     first.child.kill('SIGHUP');
@@ -108,7 +108,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
     await untilAllEnded();
   });
 
-  it('a podvm that is killed leaves its machine: ps and doctor say so, and stop --orphaned ends it', async () => {
+  it('a killed podvm leaves its machine: ps and doctor report it, and stop --orphaned ends it', async () => {
     const typed = await run('left');
     typed.child.kill('SIGKILL');
     await typed.ended;
@@ -127,7 +127,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
     assert.equal((await cli.type(['stop', '--orphaned'])).stdout, 'no machine is orphaned\n');
   });
 
-  it('SIGHUP ends the daemon as SIGTERM does, but not one that nohup started', async () => {
+  it('SIGHUP ends the daemon like SIGTERM, but not one started by nohup', async () => {
     const typed = cli.start(['daemon']);
     await typed.shows(/ info serving /);
     typed.child.kill('SIGHUP');

@@ -144,7 +144,7 @@ describe('Ctrl-C of podvm run', { skip, timeout: 900_000 }, () => {
     await interruptAt('a boot', look, boots);
   });
 
-  it('leaves nothing at any other moment, from the first to a container that runs, whose record is not wanted', async () => {
+  it('leaves nothing at any other moment, up to a running container with --rm', async () => {
     for (let ms = 0; ms < 4000; ms = Math.ceil(ms * 1.15) + 40) {
       const startedMs = Date.now();
       await interruptAt(`${ms} ms`, async () => Date.now() - startedMs >= ms, pod(), ['--rm']);

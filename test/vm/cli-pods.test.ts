@@ -56,7 +56,7 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     assert.equal((await running.ended).code, 0);
   });
 
-  it('a pod has users of its own, and an image as a volume, when its file says so', async () => {
+  it('a pod has a user namespace and an image volume if its file says so', async () => {
     const mounts = ', volumeMounts: [{name: tools, mountPath: /tools, subPath: bin}]';
     const script = 'cat /proc/self/uid_map; ls /tools/sh; touch /tools/x';
     const volumes = `, hostUsers: false, volumes: [{name: tools, image: {reference: ${image}}}]`;
@@ -66,7 +66,7 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     assert.equal(code, 1);
   });
 
-  it('stop ends a pod as it wants to end, and the command that ran it returns its exit code', async () => {
+  it('stop ends a pod gracefully, and the command that ran it returns its exit code', async () => {
     const running = start(pod('polite', container('main', `trap 'echo bye; exit 5' TERM; echo up; ${forever}`)));
     await running.shows(/up/);
     const stopped = await cli.type(['stop', 'polite']);
@@ -91,7 +91,7 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     assert.deepEqual(said, ['sidecar is here', 'main is here', 'main leaves', 'sidecar leaves']);
   });
 
-  it('a container that fails again and again is in CrashLoopBackOff, and says why', async () => {
+  it('a container that fails repeatedly is in CrashLoopBackOff, with the reason', async () => {
     const running = start(pod('loop', container('main', 'echo failing; exit 3')).replace('Never', 'Always'));
     const deadline = AbortSignal.timeout(60_000);
     for (let seen = ''; !seen.includes('CrashLoopBackOff');) {
@@ -103,7 +103,7 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     await running.ended;
   });
 
-  it('inspect shows the jail of the VMM as the kernel has it, and nothing that it lacks', async () => {
+  it('inspect shows the VMM’s jail as the kernel reports it, with no weakness', async () => {
     const { stdout } = await cli.type(['inspect', 'keeper']);
     const { sandbox } = v.parse(podDetailsSchema, JSON.parse(stdout));
     assert.deepEqual(sandbox?.jail?.weaknesses, []);
@@ -111,7 +111,7 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     assert.ok(sandbox.jail.uid > 0);
   });
 
-  it('doctor has the plugins look at the networks of the pods that run', async () => {
+  it('doctor has the plugins check the networks of running pods', async () => {
     const { stdout } = await cli.type(['doctor', '--json']);
     const { findings } = v.parse(findingsSchema, JSON.parse(stdout));
     const [attachment, ...more] = findings.filter(({ name }) => name === 'attachments');
@@ -126,7 +126,7 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     assert.deepEqual(sandbox?.stats?.dropped, { forged: 0, loopback: 0, connections: 0, services: 0 });
   });
 
-  it('the guest has the processor that images are chosen for', async () => {
+  it('the guest has the processor for which images are chosen', async () => {
     const { stdout } = await cli.type(['exec', 'keeper', '--', 'cat', '/proc/cpuinfo']);
     const { sandbox } = v.parse(podDetailsSchema, JSON.parse((await cli.type(['inspect', 'keeper'])).stdout));
     const accelerator = sandbox?.accelerator === 'kvm' ? 'kvm' : 'tcg';
@@ -138,7 +138,7 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     assert.equal(levelOfFlags(stdout), chosenFor);
   });
 
-  it('images have names, and lose them one by one', async () => {
+  it('names of images can be added and removed one by one', async () => {
     await using registry = await startRegistry();
     const layers = [[{ name: 'hello', content: 'hello' }]];
     const [written] = await writeLayout(join(cli.root, 'hello-layout'), [
@@ -180,13 +180,13 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
     assert.match(missing.stderr, /Cannot inspect image hello: no such image on this node/);
   });
 
-  it("console shows what the guest's kernel says", async () => {
+  it("console shows the output of the guest's kernel", async () => {
     const command = ['sh', '-c', "echo '<0>a word from the kernel' >/dev/kmsg"];
     assert.equal((await cli.type(['exec', 'keeper', '--', ...command])).code, 0);
     assert.match((await cli.type(['console', 'keeper'])).stdout, /a word from the kernel/);
   });
 
-  it('exec -it tells the command when our terminal changes its size', async () => {
+  it('exec -it passes changes of our terminal’s size to the command', async () => {
     const inside = `trap 'stty size; exit 0' WINCH; echo ready; ${forever}`;
     const line = `tty; exec ./podvm --root ${cli.root} exec -it keeper -- sh -c "${inside}"`;
     const terminal = spawn('script', ['-qec', line, '/dev/null'], { stdio: ['pipe', 'pipe', 'inherit'] });

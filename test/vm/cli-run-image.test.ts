@@ -65,13 +65,13 @@ describe('podvm run with an image', { skip, timeout: 300_000 }, () => {
     assert.deepEqual(await tracesOf({ directory: cli.root, ids: [] }), []);
   });
 
-  it("passes a command's words on as they are, and ends with its exit code", async () => {
+  it("passes a command's arguments unchanged, and ends with its exit code", async () => {
     const { code, stdout } = await cli.type(['run', '--rm', image, 'sh', '-c', 'echo $(echo $0) $PATH; exit 3', '-v']);
     assert.equal(code, 3);
     assert.match(stdout, /^-v \/.*bin/);
   });
 
-  it('gives the container what its flags say', async () => {
+  it('applies its flags to the container', async () => {
     const data = join(cli.root, 'data');
     await writeFile(join(cli.root, 'env'), '# a comment\nONE=1\nTWO=2\n');
     const flags = [
@@ -88,7 +88,7 @@ describe('podvm run with an image', { skip, timeout: 300_000 }, () => {
     assert.equal(code, 0);
   });
 
-  it('publishes ports, and has the name that it is given', async () => {
+  it('publishes ports, and uses the given name', async () => {
     const { stdout } = await run('curl', [
       '-fsS',
       '--retry',
@@ -110,25 +110,25 @@ describe('podvm run with an image', { skip, timeout: 300_000 }, () => {
     });
   });
 
-  it('-i passes standard input on, to its end', async () => {
+  it('-i passes standard input to its end', async () => {
     const many = 'x'.repeat(1024 * 1024);
     const counted = await cli.type(['run', '-i', '--network', 'none', image, 'wc', '-c'], many);
     assert.deepEqual(counted, { code: 0, stdout: `${many.length}\n`, stderr: '' });
   });
 
-  it('without -i nothing reads the input', async () => {
+  it('does not read standard input without -i', async () => {
     const { code, stdout } = await cli.type(['run', '--network', 'none', image, 'cat'], 'unread');
     assert.deepEqual({ code, stdout }, { code: 0, stdout: '' });
   });
 
-  it('-t without a terminal is refused only where it takes input', async () => {
+  it('-t without a terminal is refused only with -i', async () => {
     const refused = await cli.type(['run', '-it', image, 'true'], 'x');
     assert.equal(refused.code, 125);
     assert.match(refused.stderr, /^podvm: Cannot give the container a terminal: .*\n {2}fix: Omit -t/);
     assert.equal((await cli.type(['run', '-t', '--network', 'none', image, 'sh', '-c', 'test -t 1'])).code, 0);
   });
 
-  it('-it lends the terminal: its size, its keys and its changes; and gives it back', async () => {
+  it('-it passes the terminal’s size, keys and changes, and restores it', async () => {
     const podvm = `./podvm --root ${cli.root} run --rm -it --network none ${image}`;
     const states = `stty -g | sed "s/^/state /"`;
     await using window = openWindow(
@@ -152,7 +152,7 @@ describe('podvm run with an image', { skip, timeout: 300_000 }, () => {
     assert.equal(second, first);
   });
 
-  it('-it gives the terminal back when podvm is ended by a signal', async () => {
+  it('-it restores the terminal when a signal ends podvm', async () => {
     const script = "trap 'exit 4' TERM; echo up; while :; do sleep 0.1; done";
     const podvm = `./podvm --root ${cli.root} run -it --network none ${image} sh -c "${script}"`;
     const states = `stty -g | sed "s/^/state /"`;
@@ -165,7 +165,7 @@ describe('podvm run with an image', { skip, timeout: 300_000 }, () => {
     assert.equal(second, first);
   });
 
-  it('-it lends the terminal again when the container is restarted', async () => {
+  it('-it passes the terminal to the container again after its restart', async () => {
     const script = 'echo ask; read word; echo got $word; test $word = b';
     const flags = `run -it --restart on-failure --network none ${image}`;
     await using window = openWindow(`./podvm --root ${cli.root} ${flags} sh -c '${script}'; echo code $?`);
@@ -176,7 +176,7 @@ describe('podvm run with an image', { skip, timeout: 300_000 }, () => {
     await window.shows(/got b\r\n[^]*code 0\r\n/);
   });
 
-  it('ends with the codes of a shell for a program that is missing or cannot run', async () => {
+  it('ends with the shell’s exit codes for a program that is missing or cannot run', async () => {
     assert.equal((await cli.type(['run', '--network', 'none', image, 'nosuch'])).code, 127);
     assert.equal((await cli.type(['run', '--network', 'none', image, '/etc/passwd'])).code, 126);
   });

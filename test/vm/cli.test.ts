@@ -68,7 +68,7 @@ describe('podvm, as it is typed', { skip }, () => {
     assert.match(stdout, /^NAMESPACE +NAME +READY[^]*\ndefault +talk +2\/2 +Running +0 /);
   });
 
-  it('logs prints what one container said, and nothing of others', async () => {
+  it('logs prints the output of one container only', async () => {
     assert.equal((await cli.type(['logs', 'talk'])).stdout, 'good morning sesame\n');
     assert.equal((await cli.type(['logs', 'talk', '-c', 'first'])).stdout, 'init\n');
   });
@@ -77,7 +77,7 @@ describe('podvm, as it is typed', { skip }, () => {
     assert.equal((await cli.type(['exec', 'talk', '--', 'sh', '-c', 'exit 9'])).code, 9);
   });
 
-  it('exec says 127 for a program that is not there and 126 for one that cannot run', async () => {
+  it('exec ends with 127 for a missing program and 126 for one that cannot run', async () => {
     const missing = await cli.type(['exec', 'talk', '--', 'nosuch']);
     assert.equal(missing.code, 127);
     assert.match(missing.stderr, /^podvm: Cannot run nosuch: no such program\n {2}fix: /);
@@ -85,17 +85,17 @@ describe('podvm, as it is typed', { skip }, () => {
     assert.equal((await cli.type(['exec', 'talk', '--', '/etc/passwd'])).code, 126);
   });
 
-  it('exec takes a command with its options without --, and its own before it', async () => {
+  it('exec accepts a command with options without --, and its own options before it', async () => {
     const { code, stdout } = await cli.type(['exec', 'talk', 'sh', '-c', 'echo $0', '-i']);
     assert.deepEqual([code, stdout], [0, '-i\n']);
     assert.equal((await cli.type(['exec', 'talk', '-c', 'b', 'sh', '-c', 'exit 5'])).code, 5);
   });
 
-  it('exec -i passes standard input on', async () => {
+  it('exec -i passes standard input to the command', async () => {
     assert.equal((await cli.type(['exec', '-i', 'talk', '--', 'cat'], 'through\n')).stdout, 'through\n');
   });
 
-  it('exec -i says nothing of its own, whatever becomes of its input', async () => {
+  it('exec -i prints nothing itself, whatever happens to its input', async () => {
     const many = 'x'.repeat(4 * 1024 * 1024);
     const counted = await cli.type(['exec', '-i', 'talk', 'sh', '-c', 'sleep 0.5; wc -c'], many);
     assert.deepEqual(counted, { code: 0, stdout: `${many.length}\n`, stderr: '' });
@@ -109,7 +109,7 @@ describe('podvm, as it is typed', { skip }, () => {
     assert.doesNotMatch(talking.stderr(), /Warning|node:/);
   });
 
-  it('exec -it gives the command a terminal of the size of ours', async () => {
+  it('exec -it gives the command a terminal of our size', async () => {
     const line = `stty rows 33 cols 77; exec ./podvm --root ${cli.root} exec -it talk -- sh -c 'tty; stty size'`;
     const { stdout } = await run('script', ['-qec', line, '/dev/null'], {
       env: { ...process.env } as Record<string, string>,
@@ -118,13 +118,13 @@ describe('podvm, as it is typed', { skip }, () => {
     assert.match(stdout, /33 77\r/);
   });
 
-  it('inspect shows the machine, console what its kernel said', async () => {
+  it('inspect shows the machine, and console its kernel’s output', async () => {
     const details = JSON.parse((await cli.type(['inspect', 'talk'])).stdout) as { sandbox: { state: string } };
     assert.equal(details.sandbox.state, 'ready');
     assert.equal((await cli.type(['console', 'talk'])).code, 0);
   });
 
-  it('a pod or container that is not there fails with 125, and says what is', async () => {
+  it('a missing pod or container fails with 125, and lists the existing ones', async () => {
     const pod = await cli.type(['exec', 'tal', '--', 'true']);
     assert.equal(pod.code, 125);
     assert.match(pod.stderr, /^podvm: Cannot find pod tal\n {2}fix: .*podvm ps/);

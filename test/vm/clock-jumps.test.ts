@@ -54,7 +54,7 @@ describe('a host whose date is set', { skip: await whyNoVm(), timeout: 300_000 }
     await rm(directory, { recursive: true });
   });
 
-  it('pods go on, and what happens is dated, also when records are from the future', async () => {
+  it('pods continue, and events have dates, even if records are from the future', async () => {
     const logDirectory = join(node.cli.root, 'pod-logs');
     const metadata = { name: 'dated', namespace: 'default', uid: 'uid-of-dated', attempt: 0 };
     const sandboxConfig = { metadata, logDirectory };

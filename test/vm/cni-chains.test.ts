@@ -37,7 +37,7 @@ const hostPorts = (['TCP', 'UDP', 'SCTP'] as const).map((protocol) => ({
 }));
 
 describe('a CNI chain', { skip, timeout: 240_000 }, () => {
-  test('of bridge, tuning, portmap, bandwidth and firewall does all that it says, and takes all of it away', async () => {
+  test('of bridge, tuning, portmap, bandwidth and firewall applies its configuration, and removes it', async () => {
     await using harness = await openCniHarness();
     await using _bridge = await makeBridge('pvmtest0');
     const portmap = { type: 'portmap', snat: true, capabilities: { portMappings: true } };
@@ -76,7 +76,7 @@ describe('a CNI chain', { skip, timeout: 240_000 }, () => {
     assert.equal(await ifbs(), ifbsBefore);
   });
 
-  test('gives its own DNS', async () => {
+  test('sets its own DNS', async () => {
     await using harness = await openCniHarness();
     await harness.writePlugin(
       'names',
@@ -92,7 +92,7 @@ describe('a CNI chain', { skip, timeout: 240_000 }, () => {
     ['ptp', { ipMasq: true }],
     ['macvlan', { master: 'pvmtest1', mode: 'bridge' }],
   ] as const) {
-    test(`of ${type} is joined with the tap as it is`, async () => {
+    test(`of ${type} is joined with the tap unchanged`, async () => {
       await using harness = await openCniHarness();
       await using _master = await makeBridge('pvmtest1');
       await harness.configure('10.conflist', [{ type, ...more, ipam: ipam(harness) }]);
@@ -106,7 +106,7 @@ describe('a CNI chain', { skip, timeout: 240_000 }, () => {
     });
   }
 
-  test('without a free address says so, leaves nothing, and serves the next pod once there is one', async () => {
+  test('without a free address fails with a message, leaves nothing, and serves the next pod once there is one', async () => {
     await using harness = await openCniHarness();
     const tiny = { ...ipam(harness), ranges: [[{ subnet: '10.219.16.0/30' }]], routes: [] };
     await harness.configure('10.conflist', [{ type: 'ptp', ipam: tiny }]);
@@ -123,7 +123,7 @@ describe('a CNI chain', { skip, timeout: 240_000 }, () => {
     await harness.assertNothingLeft();
   });
 
-  test('asks for a bandwidth that is none: refused by name before anything is made', async () => {
+  test('with an invalid bandwidth is refused by name before anything is made', async () => {
     await using harness = await openCniHarness();
     const annotations = { 'kubernetes.io/egress-bandwidth': 'fast' };
     await assert.rejects(harness.attach(harness.open(), { annotations }), {
@@ -142,7 +142,7 @@ describe('check() of a CNI chain', { skip, timeout: 120_000 }, () => {
     return check;
   };
 
-  test('finds it well as it was made, and then says which plugin misses what', async () => {
+  test('finds no fault in a new one, and later says what is missing, by plugin', async () => {
     await using harness = await openCniHarness();
     await using _bridge = await makeBridge('pvmtest2');
     const tuning = { type: 'tuning', sysctl: { 'net.ipv4.conf.eth0.arp_notify': '1' } };
@@ -182,7 +182,7 @@ describe('check() of a CNI chain', { skip, timeout: 120_000 }, () => {
     await harness.assertNothingLeft();
   });
 
-  test('does not wait for a plugin that hangs, nor longer than it may', async () => {
+  test('does not wait for a hanging plugin beyond its time limit', async () => {
     await using harness = await openCniHarness();
     await harness.writePlugin('hangs', `[ $CNI_COMMAND = CHECK ] && exec sleep 600\n${answering({})}`);
     await harness.configure('10.conflist', [{ type: 'ptp', ipam: ipam(harness) }, { type: 'hangs' }]);
@@ -201,7 +201,7 @@ describe('check() of a CNI chain', { skip, timeout: 120_000 }, () => {
     [{ disableCheck: true }, /disableCheck/],
     [{ cniVersion: '0.3.1' }, /CNI 0\.3\.1 has no CHECK/],
   ] as const) {
-    test(`asks no plugin of a network with ${JSON.stringify(more)}`, async () => {
+    test(`calls no plugin of a network with ${JSON.stringify(more)}`, async () => {
       await using harness = await openCniHarness();
       await harness.writePlugin('sad', `[ $CNI_COMMAND = CHECK ] && exit 1\n${answering({})}`);
       await harness.configure('10.conflist', [{ type: 'ptp', ipam: ipam(harness) }, { type: 'sad' }], more);
@@ -217,7 +217,7 @@ describe('check() of a CNI chain', { skip, timeout: 120_000 }, () => {
 });
 
 describe('the CNI directory', { skip, timeout: 120_000 }, () => {
-  test('is followed: what is missing is told until it is there, and again when it is gone', async () => {
+  test('is watched: a missing configuration is reported until it appears, and again when it is removed', async () => {
     await using harness = await openCniHarness();
     const network = harness.open();
     const messageNow = async () => {
@@ -238,7 +238,7 @@ describe('the CNI directory', { skip, timeout: 120_000 }, () => {
     await harness.assertNothingLeft();
   });
 
-  test('that fills takes over what had been connected ahead to the built-in network', async () => {
+  test('replaces the built-in network for machines that were connected ahead', async () => {
     await using harness = await openCniHarness();
     const network = harness.open('builtIn');
     assert.deepEqual(await network.readiness(), { isReady: true, name: 'podvm', path: undefined });
@@ -256,7 +256,7 @@ describe('the CNI directory', { skip, timeout: 120_000 }, () => {
     await removeDefaultNetwork(join(harness.directory, 'state'), soon());
   });
 
-  test('of version 1.1 has plugins collect what no attachment of ours holds', async () => {
+  test('of version 1.1 makes plugins collect what no attachment holds', async () => {
     await using harness = await openCniHarness();
     await harness.writePlugin('collects', `[ $CNI_COMMAND = GC ] && exec cat >collected\n${answering({})}`);
     const plugins = [{ type: 'ptp', ipam: ipam(harness) }, { type: 'collects' }];

@@ -59,7 +59,7 @@ describe('containers of a real machine', { skip: await whyNoVm(), timeout: 300_0
     assert.deepEqual(await node.leftovers(), []);
   });
 
-  test('a process has as many arguments and variables as its kernel takes, and more is refused in words', async () => {
+  test('a process has as many arguments and variables as its kernel accepts, and more are refused with a message', async () => {
     const variables = Array.from({ length: 15 }, (_, at) => ({ name: `V${at}`, value: 'ü'.repeat(65_000) }));
     // Each takes a NUL and a pointer more than it has bytes; 8 KiB are kept for what the kernel puts beside them.
     const left = 2 * 1024 * 1024 - 8 * 1024 - variables.reduce((sum, { name }) => sum + name.length + 130_000 + 10, 0);
@@ -94,7 +94,7 @@ describe('containers of a real machine', { skip: await whyNoVm(), timeout: 300_0
     await assert.rejects(runScript(sandbox, 'true', more), { kind: 'invalid', message: /too long \(E2BIG\)/ });
   });
 
-  test('mounts are made parents first, ours too, in whatever order they were asked for', async () => {
+  test('mounts are made parents first, including our own, in any requested order', async () => {
     const hosts = join(node.directory, 'hosts');
     await writeFile(hosts, '10.9.9.9 given\n');
     const mount = (name: string, mountPath: string): ContainerMount => ({
@@ -129,7 +129,7 @@ describe('containers of a real machine', { skip: await whyNoVm(), timeout: 300_0
     );
   });
 
-  test('a container ends after it started, whatever it does to the clock', async () => {
+  test('a container’s end is after its start, even if it sets the clock', async () => {
     const clock = { security: { ...security, addCapabilities: ['SYS_TIME'] } };
     const { lines, exit, status } = await runScript(
       sandbox,

@@ -84,7 +84,7 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     }
   };
 
-  it('waits for a network to be configured, says so, and connects pods to it by both families once it is', async () => {
+  it('waits for a network’s configuration, reports that, and then connects pods by both families', async () => {
     const condition = async () =>
       (await runtime.status()).status?.conditions.find(({ type }) => type === 'NetworkReady');
     const { status: isReady, message } = (await condition()) ?? {};
@@ -145,7 +145,7 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     assert.deepEqual((await runtime.listPodSandbox()).items, []);
   });
 
-  it('gives a retry the sandbox of the call that ran out of time, and undoes one that was cancelled', async () => {
+  it('returns the sandbox of a timed-out call to its retry, and undoes a cancelled one', async () => {
     const config = podOf('retried');
     const late = runtime.runPodSandbox({ config }, { deadline: Date.now() + 100 });
     await assert.rejects(late, is(status.DEADLINE_EXCEEDED));
@@ -167,7 +167,7 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     assert.deepEqual(await readdir(join(cli.root, 'sandboxes')), []);
   });
 
-  it('tells of a command that cannot run, of one that is out of memory, and of a machine that died', async () => {
+  it('reports a command that cannot run, one that ran out of memory, and a machine that died', async () => {
     const { podSandboxId, config } = await runPod('bad');
     const create = (container: object, name: string) =>
       runtime.createContainer({
@@ -218,7 +218,7 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     await runtime.removePodSandbox({ podSandboxId });
   });
 
-  it('gives a container its block volume, and no other podvm while its machine has it', async () => {
+  it('gives a container its block volume, which no other podvm gets meanwhile', async () => {
     const disk = join(cli.root, 'disk.img');
     await writeFile(disk, '');
     await truncate(disk, 2 ** 20);
@@ -251,7 +251,7 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     assert.equal((await readFile(disk, 'latin1')).slice(0, 4), 'kept');
   });
 
-  it('refuses what a pod would have of the host’s kernel, each with what to do', async () => {
+  it('refuses what a pod requests of the host’s kernel, each with a fix', async () => {
     for (const [kind, words] of [
       ['network', /hostNetwork is not supported[^]*use hostPort/],
       ['pid', /hostPID is not supported[^]*use shareProcessNamespace/],
@@ -284,7 +284,7 @@ describe('podvm daemon, as a kubelet speaks to it', { skip }, () => {
     await runtime.removePodSandbox({ podSandboxId });
   });
 
-  it('lets a privileged container make links by a command, and no other of its pod', async () => {
+  it('lets a privileged container make links by a command, and no other container', async () => {
     const { podSandboxId, config } = await runPod('links');
     const start = async (name: string, privileged: boolean) => {
       const metadata = { name, attempt: 0 };

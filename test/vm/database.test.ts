@@ -9,7 +9,7 @@ const written = databases.filter(({ name }) =>
 );
 
 describe('databases that write', { skip: await whyNoVm(), timeout: 600_000 }, () => {
-  test('lose no committed row when their daemon is killed and replaced, and then the power of the host is cut', async () => {
+  test('lose no committed row when their daemon is killed and replaced, and then the host loses power', async () => {
     await using node = await DatabaseNode.open();
     await node.loseNothing({ databases: written, isAdopted: true, end: 'the power is cut', rows: 20 });
   });

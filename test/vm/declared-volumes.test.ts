@@ -57,7 +57,7 @@ describe('what an image declares as VOLUME', { skip, timeout: 600_000 }, () => {
   });
   after(async () => await node[Symbol.asyncDispose]());
 
-  it('is there and writable, read-only root or not, and yields to what the pod mounts there or above', async () => {
+  it('is writable even with a read-only root, and replaced by mounts of the pod there or above', async () => {
     const yaml = JSON.stringify({
       apiVersion: 'v1',
       kind: 'Pod',
@@ -121,7 +121,7 @@ describe('what an image declares as VOLUME', { skip, timeout: 600_000 }, () => {
     ]);
   });
 
-  it("is each container's own, by CRI too, and the root's of a pod with its own users", async () => {
+  it('is separate for each container, also by CRI, and owned by root in a pod with a user namespace', async () => {
     const mapping = [{ containerId: 0, hostId: 100_000, length: 65_536 }];
     const usernsOptions = { mode: NamespaceMode.POD, uids: mapping, gids: mapping };
     for (const [pod, linux] of [
@@ -158,7 +158,7 @@ describe('what an image declares as VOLUME', { skip, timeout: 600_000 }, () => {
     }
   });
 
-  it('is refused where the image has a file', async () => {
+  it('is refused if the image has a file there', async () => {
     const { code, stdout, stderr } = await node.cli.type(
       ['run', '-'],
       'apiVersion: v1\nkind: Pod\nmetadata: {name: file}\nspec:\n  restartPolicy: Never\n' +

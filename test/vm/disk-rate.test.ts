@@ -47,7 +47,7 @@ await suite('the rate of disks', { skip: await whyNoVm() }, () => {
     return tookMs;
   };
 
-  test('that the node gives a pod holds it, and one without is not held', async (t) => {
+  test('of the node limits a pod, and a pod without one is not limited', async (t) => {
     const [free, limited] = [await readMs(undefined), await readMs(diskBytesPerSecond)];
     t.diagnostic(`${Math.round(free)} ms without, ${Math.round(limited)} with`);
     const leastMs = (bytes / diskBytesPerSecond) * 1000;

@@ -112,7 +112,7 @@ describe('a VMM that its guest has taken over', { skip, timeout: 300_000 }, () =
     return said;
   };
 
-  test('cannot read, change, reach, signal, trace or become anything beside itself: each attack fails', async (t) => {
+  test('cannot read, change, reach, signal, trace or become anything else: each attack fails', async (t) => {
     const adminSocket = join(node.directory, 'admin.sock');
     const abstractSocket = `podvm-attack-${process.pid}`;
     await using undo = new AsyncDisposableStack();
@@ -145,7 +145,7 @@ describe('a VMM that its guest has taken over', { skip, timeout: 300_000 }, () =
     t.diagnostic(`${inside.size} attacks failed`);
   });
 
-  test('both sandboxes live on as if nothing had been', async () => {
+  test('both sandboxes continue unaffected', async () => {
     for (const sandbox of [victim, attacker]) {
       assert.equal(sandbox.status.state, 'ready');
       assert.ok((await sandbox.stats(minute())).pids > 0);

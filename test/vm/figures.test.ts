@@ -79,7 +79,7 @@ describe('figures, as a kubelet asks for them', { skip }, () => {
     return { podSandboxId, containerId, run };
   };
 
-  it('each counter moves with what a container does, and every label is as its descriptor says', async () => {
+  it('each counter follows the container’s activity, and every label matches its descriptor', async () => {
     const { podSandboxId, containerId, run } = await start('busy');
     const metricsNow = async () => {
       const { podMetrics } = await runtime.listPodSandboxMetrics();

@@ -80,13 +80,13 @@ describe('a full disk', { skip, timeout: 600_000 }, () => {
     await rm(directory, { recursive: true });
   });
 
-  test('in the machine: the container is told, and goes on when there is room again', async () => {
+  test('in the machine: the container gets ENOSPC, and continues when there is space', async () => {
     const container = await idle(neighbour);
     assert.match(await said(container, fill), /No space left on device/);
     assert.match(await said(container, 'rm /data/fill && echo x >/data/file && sync && cat /data/file'), /^x$/m);
   });
 
-  test('on the host: the container is told, the pod too, its neighbours go on, and so does it', async () => {
+  test('on the host: container and pod get the error, and it and its neighbours continue', async () => {
     const container = await idle(full);
     const { bavail, bsize } = await statfs(mountPoint);
     assert.ok(bavail * bsize < 400 * mebibyte);

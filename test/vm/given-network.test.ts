@@ -46,7 +46,7 @@ await suite('a netns that another program has connected', { skip: await whyNoVm(
     await inside('route', 'add', 'default', 'via', '10.99.0.1');
   };
 
-  test('connect() gives the guest its addresses, and dispose leaves it as it was', async () => {
+  test('connect() gives the guest its addresses, and dispose restores the namespace', async () => {
     await connectAs('eth0');
     const before = await inside('-brief', 'link', 'show');
     const network = open();
@@ -67,7 +67,7 @@ await suite('a netns that another program has connected', { skip: await whyNoVm(
     assert.equal(await isThere(netnsPath(sandboxId)), false);
   });
 
-  test('a tap that was made ahead moves into it, and dispose leaves it as it was', async () => {
+  test('a tap made ahead moves into it, and dispose restores it', async () => {
     await connectAs('eth0');
     const before = await inside('-brief', 'link', 'show');
     const network = open();
@@ -90,7 +90,7 @@ await suite('a netns that another program has connected', { skip: await whyNoVm(
     assert.equal(await isThere(netnsPath(sandboxId)), false);
   });
 
-  test('prepare() and connect() refuse what is no such netns', async () => {
+  test('prepare() and connect() refuse paths that are not a netns', async () => {
     const network = open();
     await assert.rejects(network.prepare({ ...request, netns: 'relative' }, soon()), { kind: 'invalid' });
     const missing = { ...request, netns: join(directory, 'missing') };

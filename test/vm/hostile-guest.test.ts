@@ -42,7 +42,7 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
   /** Asserts that the neighbour works: an exec in it answers. */
   const assertNeighbourLives = async () => assert.equal((await execute(neighbour, ['true'])).exitCode, 0);
 
-  test('that forks without end stops itself alone', async () => {
+  test('that forks endlessly stops only itself', async () => {
     await using pod = await attacker('forks', { memoryLimitBytes: 128 * mebibyte, pidsLimit: 200 });
     const bomb = await startScript(pod, 'f() { f | f & }; f; while :; do f; done');
     await until(async () => (await pod.stats(minute())).pids > 100);
@@ -51,7 +51,7 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
     await bomb.stop(0, minute());
   });
 
-  test('that fills its disk fills no other: neither the node’s nor the neighbour’s', async () => {
+  test('that fills its disk fills neither the node’s nor its neighbour’s', async () => {
     await using pod = await attacker('fills', { ephemeralStorageBytes: 64 * mebibyte });
     const { output } = await runScript(pod, 'dd if=/dev/zero of=/file bs=1M count=300 2>&1; df -m / | tail -1');
     assert.match(output, /No space left/);
@@ -61,7 +61,7 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
     assert.equal((await execute(neighbour, ['sh', '-c', 'echo x > /y'])).exitCode, 0);
   });
 
-  test('that talks to its console without end fills a mebibyte, and no more', async () => {
+  test('that writes to its console endlessly fills one mebibyte', async () => {
     await using pod = await attacker('talks');
     const script = 'mknod /tmp/tty c 4 64; yes this is what a console is for > /tmp/tty';
     await startScript(pod, script, { security: privileged });
@@ -71,7 +71,7 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
     await assertNeighbourLives();
   });
 
-  test('that holds every stream open is refused one more, and its neighbour is not', async () => {
+  test('that holds every stream open is refused another, unlike its neighbour', async () => {
     await using pod = await attacker('holds', { memoryLimitBytes: 512 * mebibyte });
     const container = await startScript(pod, 'sleep 100000');
     const held = [];
@@ -87,7 +87,7 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
     }
   });
 
-  test('with every capability that there is for it and all that is privileged has its own kernel, devices and names, never the host’s', async () => {
+  test('with all capabilities and privileges has its own kernel, devices and names, never the host’s', async () => {
     await using pod = await attacker('privileged');
     const { output } = await runScript(pod, whoAmI, { security: privileged });
     const seen = Object.fromEntries(
@@ -108,7 +108,7 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
     assert.match(seen['links'] ?? '', /^(lo|eth0)( (lo|eth0))*$/);
   });
 
-  test('cannot make us read another file as its last words, nor more than its last words may be', async () => {
+  test('cannot make us read another file as its termination message, or more than the limit', async () => {
     await using pod = await attacker('last-words');
     const ends = async (script: string) => {
       const { message } = await runScript(pod, script, { security: privileged });
@@ -124,7 +124,7 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
     await assertNeighbourLives();
   });
 
-  test('whose VMM hangs delays no other, and is gone when it is removed', async () => {
+  test('whose VMM hangs delays no other, and can be removed', async () => {
     const pod = await node.sandboxes.run({ ...sandboxSpec, name: 'stands-still' }, minute());
     await startScript(pod, 'sleep 100000');
     process.kill(pod.status.vmmPid ?? 0, 'SIGSTOP');

@@ -86,7 +86,7 @@ await suite('images that attack the process that serves pods', { skip: await why
     await assertRefused('links', 'exhausted', /its paths and links take more than 50000000 steps to follow/);
   });
 
-  test('stops whiteouts that go over the same files again and again', async () => {
+  test('stops whiteouts that visit the same files repeatedly', async () => {
     await assertRefused('whiteouts', 'exhausted', /its paths and links take more than 50000000 steps to follow/);
   });
 
@@ -102,14 +102,14 @@ await suite('images that attack the process that serves pods', { skip: await why
     assert.ok(registry.sentBytes() < 40 * MiB, `${registry.sentBytes()} bytes were fetched`);
   });
 
-  test('fetches nothing of an image that says it is larger than one may be', async () => {
+  test('fetches nothing of an image whose declared size exceeds the limit', async () => {
     await using registry = await startEndlessRegistry(imageLimits.maxImageBytes);
     const pull = () => store.pull(`${registry.name}/endless:1`, {}, minutes());
     await assertHarmless(pull, 'exhausted', /its layers have more than 34359738368 bytes, got 3435973/);
     assert.equal(registry.sentBytes(), 0);
   });
 
-  test('says that reading an image took more memory or time than it may', async () => {
+  test('reports that reading an image exceeded its memory or time', async () => {
     const limits = { ...imageLimits, maxMetadataBytes: 1e12, maxPathSteps: 1e12 };
     const small = await openStore('small', { ...limits, maxImportMemoryBytes: 200 * MiB });
     const load = small.load(archive('xattrs'), undefined, {}, minutes());

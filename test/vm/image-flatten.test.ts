@@ -72,7 +72,7 @@ await suite('flatten()', { skip: await whyNoVm() }, () => {
     );
   });
 
-  test('takes absolute names as names below the root', async () => {
+  test('treats absolute names as names below the root', async () => {
     assert.deepEqual(await flat([{ name: '/etc//./motd', content: 'hi' }]), {
       ...root,
       etc: 'dir 0755',

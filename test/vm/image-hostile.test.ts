@@ -30,7 +30,7 @@ await suite('flatten() of damaged, hostile and unusual layers', { skip: await wh
   });
   after(async () => assert.deepEqual(await traces(), before));
 
-  test('refuses a layer that is cut short, wherever the cut is', async () => {
+  test('refuses a layer that is truncated at any place', async () => {
     const file = entryBytes({ name: 'big', content: 'x'.repeat(5000) });
     for (const cut of [100, 512 + 100, 512 * 3]) {
       await assert.rejects(flattenedTree([{ tar: file.subarray(0, cut) }]), fails('corrupt', /layer 1 .*truncated/));
@@ -111,7 +111,7 @@ await suite('flatten() of damaged, hostile and unusual layers', { skip: await wh
     assert.match(tree[deep] ?? '', /^file 0644 "deep" \{user\.long=0x(?:76){4000}\}$/);
   });
 
-  test('takes no layers, empty layers, a tar without its end, and 127 layers', async () => {
+  test('accepts no layers, empty layers, a tar without its end, and 127 layers', async () => {
     assert.deepEqual(await flattenedTree([]), root);
     const empty = { tar: tarOf([]), compression: 'gzip' } as const;
     assert.deepEqual(await flattenedTree([empty, { tar: Buffer.alloc(0) }, empty]), root);
@@ -135,7 +135,7 @@ await suite('flatten() of damaged, hostile and unusual layers', { skip: await wh
     );
   });
 
-  test('knows a compression by how the bytes begin, whatever a copying tool put around them', async () => {
+  test('recognises the compression by the first bytes, whatever a copying tool added', async () => {
     const skippable = Buffer.from('502a4d180500000068656c6c6f', 'hex'); // pzstd begins with one
     const zstd = Buffer.concat([skippable, compress(hello, 'zstd'), skippable]);
     const blobs = [zstd, compress(zstd, 'gzip'), compress(compress(hello, 'gzip'), 'zstd')];
@@ -157,7 +157,7 @@ await suite('flatten() of damaged, hostile and unusual layers', { skip: await wh
     });
   }
 
-  test('reads what GNU tar writes of a real tree in every format', async () => {
+  test('reads GNU tar’s archives of a real tree in every format', async () => {
     const expected = await flattenedTree([{ tar: await tarOfTree('gnu') }]);
     assert.ok(Object.keys(expected).length > 20);
     for (const format of ['posix', 'ustar', 'v7', 'oldgnu']) {
@@ -165,7 +165,7 @@ await suite('flatten() of damaged, hostile and unusual layers', { skip: await wh
     }
   });
 
-  test('gives the same bytes for the same content, however often and however compressed', async () => {
+  test('makes the same bytes for the same content, however compressed', async () => {
     const tars = [hello, tarOf([{ name: 'a/b/c' }, { name: 'a/z', type: 'fifo' }])];
     const plain = await flattenedDigest(tars.map((tar) => ({ tar })));
     const gzipped = await flattenedDigest(tars.map((tar) => ({ tar, compression: 'gzip' as const })));

@@ -90,7 +90,7 @@ await suite('a fallen program in the jails of images', { skip: await whyNoVm() }
     });
   });
 
-  test('skopeo has a cgroup of its own while a registry does not answer, which goes with it', async () => {
+  test('skopeo has its own cgroup while a registry does not answer, which is removed with it', async () => {
     const registry = createServer();
     registry.listen(0, '127.0.0.1');
     await once(registry, 'listening');

@@ -59,7 +59,7 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     assert.deepEqual(await readdir(join(directory, 'images/rootfs')), []);
   };
 
-  test('says what is no archive', async () => {
+  test('refuses what is not an archive', async () => {
     await assertRefused('/no/such.tar', 'notFound', /there is no such file/);
     await assertRefused('/etc', 'invalid', /not a docker-archive, OCI archive or OCI layout/);
     await assertRefused('/etc/passwd', 'invalid', /not a docker-archive, OCI archive or OCI layout/);
@@ -75,12 +75,12 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     await assertRefused(broken, 'invalid', /not a docker-archive/);
   });
 
-  test('takes a directory with an OCI layout', async () => {
+  test('loads a directory with an OCI layout', async () => {
     await assertLoaded(image.layout, ['docker.io/shop/hello:1']);
     await assertLoaded(image.layout, ['docker.io/other/name:2'], 'other/name:2');
   });
 
-  test('lets no user of this machine read an image, but who is given a link to it', async () => {
+  test('lets no user of this machine read an image, except those given a link to it', async () => {
     await store.load(image.layout, undefined, {}, minute());
     await using held = await store.hold('shop/hello:1', 'Never', minute());
     const asNobody = ['--reuid=65534', '--regid=65534', '--clear-groups', 'head', '-c1'];
@@ -94,7 +94,7 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     await store.remove(image.id);
   });
 
-  test('takes an OCI archive', async () => {
+  test('loads an OCI archive', async () => {
     const path = join(directory, 'oci.tar');
     await run('tar', ['-cf', path, '-C', image.layout, '.']);
     await assertLoaded(path, ['docker.io/shop/hello:1']);
@@ -103,7 +103,7 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     await assertLoaded(bySkopeo, ['docker.io/shop/hello:3']);
   });
 
-  test('takes a docker-archive with several tags', async () => {
+  test('loads a docker-archive with several tags', async () => {
     const path = join(directory, 'docker.tar');
     const tags = ['--additional-tag', 'docker.io/shop/hello:stable', '--additional-tag', 'registry.example/hello:1.2'];
     await skopeo(...tags, `oci:${image.layout}`, `docker-archive:${path}:docker.io/shop/hello:1`);
@@ -119,7 +119,7 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     await store.remove('registry.example/hello:1.2');
   });
 
-  test('takes all images of an archive, each by the name it brings, and none without a proper name', async () => {
+  test('loads all images of an archive, each by its name, and none without a valid one', async () => {
     const several = join(directory, 'several');
     const second = { layers: [[{ name: 'second' }]], name: 'second:1', compression: 'zstd' as const };
     const [, written] = await writeLayout(several, [{ ...hello, name: 'first:1' }, second]);
@@ -139,7 +139,7 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     await assertRefused(join(directory, 'misnamed'), 'invalid', /Cannot use image reference/);
   });
 
-  test('takes of several platforms the one that fits, from a layout and from a docker-archive', async () => {
+  test('chooses the matching platform in a layout and in a docker-archive', async () => {
     const layout = join(directory, 'platforms');
     const arm = { layers: [[{ name: 'arm' }]], architecture: 'arm64' };
     for (const named of [{ name: 'shop/both:1' }, {}]) {
@@ -170,14 +170,14 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     await assertLoaded(path, ['docker.io/shop/hello:1']);
   });
 
-  test('takes no mere tag for a name, and asks for one', async () => {
+  test('refuses a mere tag as a name, and asks for a name', async () => {
     const path = join(directory, 'tagged.tar');
     await skopeo(`oci:${image.layout}`, `oci-archive:${path}:2.1`);
     await assertRefused(path, 'invalid', /an image in it has only the tag 2\.1, and no name$/);
     await assertLoaded(path, ['docker.io/shop/hello:2.1'], 'shop/hello:2.1');
   });
 
-  test('gives names, takes them away one by one, and removes the image with the last or by id', async () => {
+  test('adds names, removes them one by one, and removes the image with the last or by id', async () => {
     await store.load(image.layout, 'shop/hello:1', {}, minute());
     await store.tag('shop/hello:1', 'other');
     assert.deepEqual((await store.tag(image.id, 'shop/hello:2')).references, [
@@ -219,7 +219,7 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     assert.deepEqual(store.list(), []);
   });
 
-  test('reads an archive in which layers are links, as docker save wrote them of old', async () => {
+  test('reads an archive with links as layers, as older versions of docker save wrote them', async () => {
     const path = join(directory, 'old.tar');
     const layer = tarOf([{ name: 'hello', content: 'hello' }]);
     const config = JSON.stringify({
@@ -311,7 +311,7 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     await rm(index, { recursive: true });
   });
 
-  test('makes the base image when a pod wants it, under every policy, and no other without being told', async () => {
+  test('makes the base image on demand under every policy, and no other image', async () => {
     for (const policy of ['Never', 'Always', 'IfNotPresent'] as const) {
       const held = await store.hold('localhost/podvm/base', policy, minute());
       assert.equal((await readErofs(held.rootfsPath))['bin/sh'], '-> /bin/busybox');
@@ -322,7 +322,7 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     await assert.rejects(store.hold('localhost/podvm/other', 'Never', minute()), { kind: 'notFound' });
   });
 
-  test('opens again after a crash: removes work that was half done, and what no record names', async () => {
+  test('opens after a crash: removes unfinished work, and files without a record', async () => {
     await store.load(image.layout, undefined, {}, minute());
     const images = join(directory, 'images');
     await mkdir(join(images, 'work/image-left'), { recursive: true });
@@ -337,7 +337,7 @@ await suite('load() of archives', { skip: await whyNoVm() }, () => {
     assert.deepEqual(await readdir(join(images, 'rootfs')), [`${image.id.replace('sha256:', '')}.erofs`]);
   });
 
-  test('says that a loaded image is damaged and has to be loaded once more, keeps its names, and takes it then', async () => {
+  test('reports that a damaged loaded image must be loaded again, keeps its names, and accepts it then', async () => {
     const images = join(directory, 'images');
     const large = [{ name: 'large', content: Buffer.alloc(50_000, 'x') }];
     const [written] = await writeLayout(join(directory, 'large'), [{ layers: [large] }]);

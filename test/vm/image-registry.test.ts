@@ -118,7 +118,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.deepEqual(await traces(), earlier);
   });
 
-  test('says in a sentence that a tag, a repository or a registry is not there', async () => {
+  test('reports a missing tag, repository or registry in one sentence', async () => {
     await using node = await openStore();
     const name = `${plain.name}/team/hello`;
     await assertRefused(
@@ -152,7 +152,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.deepEqual(await rootfsOf(node.store, digest), tree);
   });
 
-  test('fetches a damaged image once more, as it was, or says why it cannot', async () => {
+  test('fetches a damaged image again unchanged, or reports why it cannot', async () => {
     await using registry = await startRegistry();
     await using node = await openStore();
     await registry.push(image.layout, 'team/hello:1');
@@ -186,7 +186,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.equal(node.store.get(reference)?.id, image.id, 'it stays known');
   });
 
-  test('picks the image for this machine from an index, and says what there is when none fits', async () => {
+  test('chooses the image for this machine from an index, or lists what it has', async () => {
     await using node = await openStore();
     for (const [name, architectures] of [
       ['both', ['arm64', 'amd64']],
@@ -254,7 +254,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     await assertRefused(node, `${name}:deep`, 'exhausted', /its indexes are nested more than 8 deep/);
   });
 
-  test('has no image of a better processor than it is on now, but pulls the one that fits', async () => {
+  test('replaces an image for a better processor than this one by one that fits', async () => {
     const amd64 = { os: 'linux', architecture: 'amd64' };
     const images = await Promise.all(
       ['plain', 'better'].map(async (word) => {
@@ -287,7 +287,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.equal(slower.get(reference)?.id, images[0]?.id);
   });
 
-  test('moves a tag when it is asked for, and never because of a digest beside it', async () => {
+  test('moves a tag when it is pulled, and never because of a digest', async () => {
     await using node = await openStore();
     const [other] = await writeLayout(join(work, 'next'), [{ layers: [[{ name: 'next' }]] }]);
     assert.ok(other);
@@ -312,7 +312,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.equal(node.store.get(`${name}:stable`)?.id, other.id);
   });
 
-  test("knows Docker's manifests by the id that Docker knows them by, and copies them once", async () => {
+  test("gives Docker's manifests the id that Docker gives them, and copies them once", async () => {
     await using node = await openStore();
     await plain.push(image.layout, 'docker:1', 'v2s2');
     const reference = `${plain.name}/docker:1`;
@@ -325,7 +325,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.deepEqual(await rootfsOf(node.store, reference), { '.': 'dir 0755', hello: 'file 0644 "hello"' });
   });
 
-  test('shares the work of pulls of one image, and each can be given up alone', async () => {
+  test('shares the work of concurrent pulls of one image, each of which can be cancelled', async () => {
     await using node = await openStore();
     const said: string[] = [];
     const onProgress = (message: string) => void said.push(message);
@@ -339,7 +339,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.equal(said.filter((message) => message.startsWith('flattening')).length, 8, 'all who wait are told once');
   });
 
-  test('leaves nothing when the last who waits gives up', async () => {
+  test('leaves nothing when the last caller cancels', async () => {
     await using node = await openStore();
     const abort = new AbortController();
     const onProgress = () => abort.abort();
@@ -350,7 +350,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     await node.assertEmpty();
   });
 
-  test('wants the right user and password where the registry does', async () => {
+  test('requires the right user and password if the registry does', async () => {
     await using registry = await startRegistry({ auth: true });
     await using node = await openStore();
     await registry.push(image.layout, 'closed:1');
@@ -366,7 +366,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.equal((await node.store.pull(reference, { authFile: await authFile(password) }, minute())).id, image.id);
   });
 
-  test("takes the credentials of the node's configuration, and never root's own", async () => {
+  test("uses the credentials of the node's configuration, and never root's own", async () => {
     await using registry = await startRegistry({ auth: true });
     await registry.push(image.layout, 'closed:1');
     const reference = `${registry.name}/closed:1`;
@@ -381,7 +381,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.equal((await configured.store.pull(reference, {}, minute())).id, image.id);
   });
 
-  test('trusts a certificate by the CA in certs.d, or any when told to', async () => {
+  test('trusts a certificate by the CA in certs.d, or any with insecure', async () => {
     await using registry = await startRegistry({ tls: true });
     await using node = await openStore();
     await registry.push(image.layout, 'safe:1');
@@ -396,7 +396,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.equal((await node.store.pull(reference, { insecure: false }, minute())).id, image.id);
   });
 
-  test('takes the credentials for a name to the location that registries.conf has for it, and not to a mirror', async () => {
+  test('uses the credentials of a name for its location in registries.conf, and not for a mirror', async () => {
     await using registry = await startRegistry({ auth: true });
     await using node = await openStore();
     await registry.push(image.layout, 'team/closed:1');
@@ -475,7 +475,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     }
   });
 
-  test('gives up on a registry that accepts and says nothing, in time or when told, and leaves no process', async () => {
+  test('gives up on a silent registry at its time limit or when cancelled, and leaves no process', async () => {
     await using silent = await startSilentServer();
     await using node = await openStore({ answerTimeoutMs: 1000 });
     await assertRefused(node, `${silent.name}/a:1`, 'unavailable', /the registry does not answer in time/);
@@ -497,7 +497,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.ok(torn.sentBytes() > 0, 'it did not come to the layer');
   });
 
-  test('says that a registry died in the middle of a layer, which another try may mend', async () => {
+  test('reports that a registry died in the middle of a layer, and that a retry may help', async () => {
     for (const then of ['closes', 'resets'] as const) {
       await using torn = await startTornRegistry(image, then);
       await using node = await openStore();
@@ -507,7 +507,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     }
   });
 
-  test('says that skopeo was killed, itself or with its jail', async () => {
+  test('reports that skopeo was killed, alone or with its jail', async () => {
     await using silent = await startSilentServer();
     for (const victim of ['skopeo', 'bwrap'] as const) {
       await using node = await openStore();
@@ -517,7 +517,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     }
   });
 
-  test('says that mkfs.erofs was killed, or that it found no room, which it takes for a damaged tar', async () => {
+  test('reports that mkfs.erofs was killed, or had no disk space, which it reports as a damaged tar', async () => {
     await using node = await openStore({ tmpfsBytes: 2 * 1024 * 1024 });
     const content = Buffer.alloc(3 * 1024 * 1024, 'abc');
     const [large] = await writeLayout(join(work, 'large'), [{ layers: [[{ name: 'large', content }]], name: 'l:1' }]);
@@ -563,7 +563,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     await untilEmpty(join(node.directory, 'images/work'));
   });
 
-  test('says that the disk is full, and takes nothing of it', async () => {
+  test('reports a full disk, and leaves nothing on it', async () => {
     const big = Buffer.from(Array.from({ length: 3 * 1024 * 1024 }, (_, at) => (at * at) >> 7));
     await writeLayout(join(work, 'big'), [{ layers: [[{ name: 'big', content: big }]], compression: 'none' }]);
     await plain.push(join(work, 'big'), 'big:1');

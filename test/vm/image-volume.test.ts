@@ -83,7 +83,7 @@ describe('an image as a volume, as a kubelet asks for it', { skip, timeout: 600_
     assert.equal((await node.cli.type(['image', 'load', join(node.cli.root, 'models')])).code, 0);
   });
 
-  it('is refused where it, or the path in it, is not there, and leads out of nothing', async () => {
+  it('is refused if it or the path in it is missing, and never leads outside', async () => {
     const podSandboxId = await runPod('refused');
     const missing = mount('/m', { image: { image: 'docker.io/shop/nothing:1' } });
     await assert.rejects(
@@ -103,7 +103,7 @@ describe('an image as a volume, as a kubelet asks for it', { skip, timeout: 600_
     await runtime.removePodSandbox({ podSandboxId });
   });
 
-  it("belongs to the pod's own users, where it has some, as a kubelet's other volumes do", async () => {
+  it("belongs to the users of the pod's user namespace, like a kubelet's other volumes", async () => {
     await using kubelet = await KubeletDirectory.open('uid-of-mapped');
     const mountOf = (hostPath: string, containerPath: string) => ({ hostPath, containerPath, image: undefined });
     const mounts = [

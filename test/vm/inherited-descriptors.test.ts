@@ -91,7 +91,7 @@ await suite('a podvm that was started with descriptors', { skip: await whyNoVm()
     connections.close();
   });
 
-  test('passes none of them to any program, and has none of its own that it could', async () => {
+  test('passes none of them to any program, and has no inheritable ones', async () => {
     const { root } = node;
     const { port } = connections.address() as AddressInfo; // SAFE: it listens on an address
     for (const [file, text] of [

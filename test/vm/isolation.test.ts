@@ -31,7 +31,7 @@ describe('docs/isolation.md', { skip, timeout: 120_000 }, () => {
     assert.deepEqual(await node.leftovers(), []);
   });
 
-  test('tells of the VMM what the host’s kernel says of it', async () => {
+  test('describes the VMM as the host’s kernel does', async () => {
     const ours = await columnOf('## The process that a guest breaks out into');
     const cells = {
       'user and group': 'one of its own per pod, no other groups',
@@ -71,7 +71,7 @@ describe('docs/isolation.md', { skip, timeout: 120_000 }, () => {
     assert.deepEqual(weaknesses(jail), []);
   });
 
-  test('keeps the guest’s memory from being merged, dumped and swapped, and says whom the kernel may kill first', async () => {
+  test('says that the guest’s memory is not merged, dumped or swapped, and what the kernel kills first', async () => {
     const pid = pod.status.vmmPid ?? 0;
     const areas = (await readFile(`/proc/${pid}/smaps`, 'latin1')).split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m);
     const flagsOf = (area: string) => /^VmFlags: (.*)$/m.exec(area)?.[1]?.trim().split(' ') ?? [];
@@ -112,7 +112,7 @@ describe('docs/isolation.md', { skip, timeout: 120_000 }, () => {
     }
   });
 
-  test('tells of a container what its guest’s kernel says of it', async () => {
+  test('describes a container as its guest’s kernel does', async () => {
     const ours = await columnOf('## A container without special requests');
     const container = await pod.createContainer(
       {

@@ -152,7 +152,7 @@ describe('volumes of a kubelet', { skip }, () => {
     assert.equal(await sh(whole, 'cat /disk/a/b/file'), 'x\n');
   });
 
-  it('are refused by name when they are too large, and the pod lives on', async () => {
+  it('are refused by name when they are too large, and the pod continues', async () => {
     const hostPath = await pod.write('secret', 'huge', { key: '' });
     await truncate(join(hostPath, '..data/key'), 2 * 1024 ** 3);
     await assert.rejects(
@@ -162,7 +162,7 @@ describe('volumes of a kubelet', { skip }, () => {
     await start('main', [{ hostPath: await pod.emptyDir('small'), containerPath: '/small' }]);
   });
 
-  it('bring the last words of a container back, also when it was killed for lack of memory', async () => {
+  it('return a container’s termination message, even if it was killed for lack of memory', async () => {
     const hostPath = join(pod.path, 'termination-log');
     await writeFile(hostPath, '');
     const containerPath = '/dev/termination-log';
@@ -180,7 +180,7 @@ describe('volumes of a kubelet', { skip }, () => {
     assert.equal(await readFile(hostPath, 'utf8'), 'starving\n');
   });
 
-  it('take 16 MiB of files, which is all there may be', async () => {
+  it('hold 16 MiB of files, the maximum', async () => {
     const files = Object.fromEntries(Array.from({ length: 16 }, (_, index) => [`f${index}`, 'x'.repeat(mebibyte)]));
     const hostPath = await pod.write('secret', 'large', files);
     const id = await start('main', [{ hostPath, containerPath: '/large' }]);

@@ -16,7 +16,7 @@ const pods = 500;
 const width = 6;
 
 describe('the network of a node', { skip, timeout: 400_000 }, () => {
-  test(`connects ${pods} pods at once, every tenth with a host port, and has nothing of them left at the end`, async () => {
+  test(`connects ${pods} pods at once, every tenth with a host port, and has nothing left at the end`, async () => {
     const directory = await mkdtemp('/var/tmp/podvm-many-');
     const network = createHostNetwork({ stateDir: join(directory, 'network'), log: silentLog });
     const mark = directory.slice(-6).toLowerCase();

@@ -105,7 +105,7 @@ describe('a CNI plugin that', { skip, timeout: 120_000 }, () => {
     },
   ];
   for (const { does, script, error } of failures) {
-    test(`${does} is told, and leaves nothing`, async () => {
+    test(`${does} is reported, and leaves nothing`, async () => {
       await using harness = await openHarness(script);
       const attachment = await harness.prepare();
       await assert.rejects(attachment.connect(soon()), kind(error));
@@ -114,7 +114,7 @@ describe('a CNI plugin that', { skip, timeout: 120_000 }, () => {
     });
   }
 
-  test('fails once at DEL is asked again at once', async () => {
+  test('fails once at DEL is called again at once', async () => {
     await using harness = await openHarness(failingDel(1));
     const attachment = await harness.prepare();
     await assert.rejects(attachment.connect(soon()), kind('internal'));
@@ -122,7 +122,7 @@ describe('a CNI plugin that', { skip, timeout: 120_000 }, () => {
     await harness.assertNothingLeft();
   });
 
-  test('fails at DEL keeps its record, and is asked again by dispose', async () => {
+  test('fails at DEL keeps its record, and is called again by dispose', async () => {
     await using harness = await openHarness(failingDel(2));
     const attachment = await harness.prepare();
     await assert.rejects(attachment.connect(soon()), kind('internal'));
@@ -131,7 +131,7 @@ describe('a CNI plugin that', { skip, timeout: 120_000 }, () => {
     await harness.assertNothingLeft();
   });
 
-  test('fails at DEL is asked again by the next process', async () => {
+  test('fails at DEL is called again by the next process', async () => {
     await using harness = await openHarness(failingDel(2));
     const attachment = await harness.prepare();
     await assert.rejects(attachment.connect(soon()), kind('internal'));

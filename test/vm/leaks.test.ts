@@ -136,7 +136,7 @@ describe('a start that fails', { skip, timeout: 600_000 }, () => {
     }
   });
 
-  test('because its agent is late leaves nothing, and says what the guest said', async () => {
+  test('because its agent is late leaves nothing, and reports the guest’s last lines', async () => {
     await using slow = await openNode({ limits: { bootTimeoutMs: 600 } });
     await failing(slow, 'timeout', () => slow.sandboxes.run(spec({ template: 'off', network: 'none' }), soon()));
   });
@@ -190,12 +190,12 @@ describe('a full disk', { skip, timeout: 120_000 }, () => {
     return await openNode({ ...options, earlier });
   };
 
-  test('is told before anything is made', async () => {
+  test('is reported before anything is made', async () => {
     await using node = await open({});
     await failing(node, 'exhausted', () => node.sandboxes.run(spec(), soon()));
   });
 
-  test('is told when it is found out by the scratch disk, and nothing is left', async () => {
+  test('is reported when making the scratch disk detects it, and leaves nothing', async () => {
     const size = { ...defaultLimits.size, defaultScratchBytes: 900 * 1024 ** 3 }; // its tables alone do not fit
     await using node = await open({ limits: { minFreeBytes: 0, size } });
     const { bavail, bsize } = await statfs(mountPoint);

@@ -62,7 +62,7 @@ describe('podvm login', { skip, timeout: 600_000 }, () => {
     await rm(work, { recursive: true });
   });
 
-  it('says that a password is wrong, and writes nothing', async () => {
+  it('reports a wrong password, and writes nothing', async () => {
     const { code, stdout, stderr } = await login('alice', 'wrong');
     assert.deepEqual([code, stdout], [125, '']);
     assert.match(
@@ -88,7 +88,7 @@ describe('podvm login', { skip, timeout: 600_000 }, () => {
     assert.deepEqual([pulled.code, pulled.stdout], [0, `${image}\n`], pulled.stderr);
   });
 
-  it('lends it to no other user of the node', async () => {
+  it('is not used for other users of the node', async () => {
     for (const args of [
       [...run, image, 'true'],
       ['image', 'pull', image],

@@ -15,7 +15,7 @@ const podCount = Number(process.env['PODVM_QUEUE_PODS'] ?? 12);
 const soon = () => AbortSignal.timeout(120_000);
 
 describe('queues and filters in the netns of pods without traffic', { skip: await whyNoVm() }, () => {
-  test('that were removed are all put back by one check', async (t) => {
+  test('that were removed are all restored by one check', async (t) => {
     await using undo = new AsyncDisposableStack();
     const directory = await mkdtemp('/var/tmp/podvm-queues-');
     undo.defer(() => rm(directory, { recursive: true }));

@@ -111,7 +111,7 @@ test(
   },
 );
 
-test('a machine has no descriptor that its starter was given', { skip, timeout: 60_000 }, async () => {
+test('a machine has no descriptor that its starter inherited', { skip, timeout: 60_000 }, async () => {
   await using harness = await openHarness();
   const spec = await harness.makeSpec();
   const path = join(spec.directory, '..', 'secret');
@@ -127,7 +127,7 @@ test('a machine has no descriptor that its starter was given', { skip, timeout: 
   );
 });
 
-test('a machine that is to be killed last is, or we are told, once, that the host forbids it', { skip }, async () => {
+test('a machine gets a negative OOM score, or one warning says that the host forbids it', { skip }, async () => {
   const said: string[] = [];
   await using harness = await openHarness({ onUnprotected: (why) => said.push(why) });
   const hostLimits = { memoryBytes: 1024 ** 3, cpuMillis: undefined, cpuShares: 1024, oomScoreAdj: -997 };

@@ -326,7 +326,7 @@ describe('monitoring', { skip }, () => {
     }
   });
 
-  it('a guest that panics tells its last words in the event of its pod, which the daemon kept in memory', async () => {
+  it('the event of a pod whose guest panics has its last lines, which the daemon kept in memory', async () => {
     const panicking = join(node.root, 'panicking.yaml');
     const yaml = podOf('panicking', 'echo c > /proc/sysrq-trigger; sleep 1000000');
     await writeFile(

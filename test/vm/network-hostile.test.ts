@@ -74,7 +74,7 @@ describe('a pod that lies on the network', { skip, timeout: 240_000 }, () => {
     bridge: (await run('bridge', ['fdb', 'show', 'br', bridge])).stdout.split('\n').sort(),
   });
 
-  test('does its victim, the bridge and the node no harm: each of its frames ends at its port, and no honest one', async () => {
+  test('does not affect its victim, the bridge or the node: its forged frames are dropped at its port, and no others', async () => {
     for (const { address } of [attacker, victim])
       for (const from of [attacker, victim]) assert.equal(await fetches(from, `http://${address}:8080/`), 'page\n');
     await says(victim, `ping -c 1 -W 5 ${gateway}`);
@@ -126,7 +126,7 @@ describe('a pod that lies on the network', { skip, timeout: 240_000 }, () => {
     assert.equal(inner.connections, 0);
   });
 
-  test("reaches what listens on the node's address, and metadata if it asks for them alone", async () => {
+  test("reaches services at the node's address, and metadata services only if it asks for them", async () => {
     await using open = await serve('0.0.0.0');
     await using metadata = await serve(metadataHost);
     const [service, secret] = [`http://${gateway}:${open.port}/`, `http://${metadataHost}:${metadata.port}/`];
@@ -170,7 +170,7 @@ describe('what the node refuses of pods', { skip, timeout: 120_000 }, () => {
     assert.ok((await tracked()) - before < 19_000);
   });
 
-  test('is not what a pod asks for, also one whose place was ready before', async () => {
+  test('depends on the annotation of a pod, also of one whose network was connected ahead', async () => {
     await using way = await openWay({});
     const knowsMetadata = async (netns: string) => {
       const show = ['tc', '-d', 'filter', 'show', 'dev', 'tap0', 'parent', 'ffff:'];
@@ -189,7 +189,7 @@ describe('what the node refuses of pods', { skip, timeout: 120_000 }, () => {
     }
   });
 
-  test('is all of its own where networkPolicy is outside, and no pod gets metadata for the asking', async () => {
+  test('includes all services of its own with networkPolicy outside, and metadata services for every pod', async () => {
     await using way = await openWay({ policy: 'outside' });
     await using inner = await listen();
     await way.say(way.gateway, inner.port);

@@ -67,7 +67,7 @@ async function filesNaming(id: string, directory: string): Promise<readonly stri
 describeNetwork('host', openHarness, { skip, abortsAtMs: [0, 10, 20, 30, 40, 60, 80, 100, 150, 220] });
 
 describe('the default network', { skip, timeout: 60_000 }, () => {
-  test('of several state directories that begin at once shares neither bridge nor subnet', async () => {
+  test('of several concurrently created state directories shares neither bridge nor subnet', async () => {
     const directory = await mkdtemp('/var/tmp/podvm-networks-');
     const stateDirs = Array.from({ length: 8 }, (_, at) => join(directory, String(at)));
     try {
@@ -85,7 +85,7 @@ describe('the default network', { skip, timeout: 60_000 }, () => {
 });
 
 describe('check() of the default network', { skip, timeout: 60_000 }, () => {
-  test('finds every pod well, also one with a host port, and reports what was removed', async () => {
+  test('finds no fault in new pods, also with a host port, and reports what was removed', async () => {
     await using harness = await openHarness();
     const network = harness.open();
     const attach = async (more: Partial<AttachmentRequest>) => {
@@ -160,7 +160,7 @@ describe('the default network of a netns with the /sys of another', { skip, time
 
 describe('the gateway of the default network', { skip, timeout: 60_000 }, () => {
   for (const isOld of [false, true]) {
-    test(`has one MAC, whichever pods come and go${isOld ? ', also on a bridge made without one' : ''}`, async () => {
+    test(`has a constant MAC${isOld ? ', also on a bridge made without one' : ''}`, async () => {
       const stateDir = await mkdtemp('/var/tmp/podvm-networks-');
       try {
         const bridge = String((await openDefaultNetwork(stateDir, soon())).plugins[0]?.['bridge']);
@@ -207,7 +207,7 @@ describe('the way out of the default network', { skip, timeout: 60_000 }, () => 
     }
   };
 
-  test('is two rules for each subnet, out and back from a host port, comes back when it was flushed, and goes with the network', async () => {
+  test('is two rules per subnet, for traffic out and for host ports, which are restored after a flush, and removed with the network', async () => {
     const stateDir = await mkdtemp('/var/tmp/podvm-networks-');
     try {
       const { routes, rules6 } = await readNodeFacts(soon());
@@ -230,7 +230,7 @@ describe('the way out of the default network', { skip, timeout: 60_000 }, () => 
     assert.deepEqual(await rulesFor(stateDir), []);
   });
 
-  test('is looked after while a node runs, behind the pods that come', async () => {
+  test('is checked in the background while a node runs', async () => {
     const stateDir = await mkdtemp('/var/tmp/podvm-networks-');
     const network = createHostNetwork({ stateDir, log: silentLog, lookAgainMs: 0 });
     const attach = async (at: number) => {
@@ -275,7 +275,7 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     assert.deepEqual(await node.leftovers(), []);
   });
 
-  test('two pods talk to each other by address, of each family that the node has', async () => {
+  test('two pods reach each other by address, of each family that the node has', async () => {
     const [address = '', address6, ...more] = server.status.addresses;
     assert.match(address, /^10\./);
     assert.deepEqual(more, []);
@@ -298,7 +298,7 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     await client.remove();
   });
 
-  test('a pod with bandwidths is held to them, in and out, and one without is not', async () => {
+  test('a pod with bandwidths is limited to them in both directions, and one without is not', async () => {
     const bytes = 2 * 1024 * 1024;
     await using page = await servePage(Buffer.alloc(bytes));
     const limits = { 'kubernetes.io/ingress-bandwidth': '8M', 'kubernetes.io/egress-bandwidth': '8M' };
@@ -348,7 +348,7 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     await client.remove();
   });
 
-  test('a host port is no way for pods to the 127.0.0.1 of the node', async () => {
+  test('pods do not reach the node’s 127.0.0.1 through a host port', async () => {
     const { plugins } = await openDefaultNetwork(join(node.directory, 'network'), soon());
     const setting = `/proc/sys/net/ipv4/conf/${String(plugins[0]?.['bridge'])}/route_localnet`;
     assert.equal(await readFile(setting, 'utf8'), '0\n');
@@ -369,7 +369,7 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     assert.deepEqual(await other.leftovers(), []);
   });
 
-  test('a host port on 127.0.0.1 leads to the pod, from there alone, and is gone with it', async () => {
+  test('a host port on 127.0.0.1 leads to the pod only from there, and ends with it', async () => {
     assert.equal(await untilFetched(`http://127.0.0.1:${port.hostPort}/`), 'page\n');
     for (const host of ['[::1]', ...addressesOfNode().map(urlHost)])
       await assert.rejects(fetch(`http://${host}:${port.hostPort}/`, { signal: AbortSignal.timeout(2000) }), host);

@@ -126,14 +126,14 @@ describe('three nodes', { skip, timeout: 240_000 }, () => {
     }
   });
 
-  test('pods on different nodes talk, each by its own address', async () => {
+  test('pods on different nodes reach each other by their own addresses', async () => {
     const [address = '', ...others] = addresses;
     for (const node of [2, 3]) assert.equal(await fetchFrom(node, `http://${address}:8080/`), server);
     const back = await nodeOf(1).ask({ verb: 'fetch', pod: server ?? '', url: `http://${others[0]}:8080/` });
     assert.equal(back, clients[0]);
   });
 
-  test('a policy of the node, by addresses and ports, holds for a machine, and follows what it is changed to', async () => {
+  test('a network policy by addresses and ports applies to a machine, and so do its changes', async () => {
     const [address = '', front = '', stranger = ''] = addresses;
     await rules(
       1,

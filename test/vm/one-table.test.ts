@@ -73,7 +73,7 @@ describe('one table of pods', { skip: await whyNoVm(), timeout: 480_000 }, () =>
     assert.equal(code, isHealthy ? 0 : 1);
   });
 
-  it('rm, stop and restart are refused with the reason, and the kubelet’s pod runs on', async () => {
+  it('rm, stop and restart are refused with the reason, and the kubelet’s pod keeps running', async () => {
     for (const words of [['rm', '-f'], ['stop'], ['restart']]) {
       const { code, stderr } = await type(...words, 'dns');
       assert.equal(code, 125);

@@ -112,7 +112,7 @@ describe('the cgroup that a kubelet makes for a pod', { skip }, () => {
     assert.equal(await isIn(`${parent}/${podSandboxId}`), false);
   });
 
-  it('must be there: a pod without it is refused, and other pods are limited as before', async () => {
+  it('must exist: a pod without it is refused, and other pods are limited as before', async () => {
     await assert.rejects(
       runPod('nowhere', '/podvm-test-kubepods/none'),
       is(status.FAILED_PRECONDITION, /there is no .*podvm-test-kubepods\/none[^]*leave out cgroup_parent/),

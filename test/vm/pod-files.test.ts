@@ -129,7 +129,7 @@ spec:
     assert.match(stderr, /the registry does not accept/);
   });
 
-  it('asks a gRPC server for its health, of the service that the probe names', async () => {
+  it('checks the health of a gRPC server for the service of the probe', async () => {
     const node = await realpath(process.execPath);
     const container = JSON.stringify({
       name: 'server',

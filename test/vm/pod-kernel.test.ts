@@ -96,7 +96,7 @@ spec:
   const netAdmin = '{capabilities: {add: [NET_ADMIN, NET_RAW]}}';
   const nobody = '{runAsUser: 1000, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}';
 
-  test("a mesh's init container redirects what containers without rights send, and what comes from outside", async () => {
+  test("a mesh's init container redirects traffic of unprivileged containers, and from outside", async () => {
     const hostPort = await freePort();
     const proxy = 'exec busybox nc -ll -p 15001 -e echo by the proxy';
     const app = `
@@ -128,12 +128,12 @@ spec:
       assert.match(said.stdout, new RegExp(`${kind} works$`, 'm'), said.stdout);
   });
 
-  test('has them for a pod with users of its own as well', async () => {
+  test('has them in a pod with a user namespace, too', async () => {
     const said = await cli.type(['run', '-'], pod('users', 'hostUsers: false', container('main', netAdmin, tools)));
     for (const kind of kinds.split(' ')) assert.match(said.stdout, new RegExp(`${kind} works$`, 'm'), said.stdout);
   });
 
-  test('loads nothing for a container itself, privileged or not, nor what is not signed', async () => {
+  test('loads no module by a container itself, privileged or not, and none that is not signed', async () => {
     const look = `
       /sbin/ip link add dummy1 type dummy && echo made
       busybox grep CapEff /proc/self/status
@@ -147,7 +147,7 @@ spec:
     assert.match(said.stdout, /refused\ntun\n/);
   });
 
-  test('a user without rights binds low ports, pings by either family, and opens as many files as elsewhere', async () => {
+  test('an unprivileged user binds low ports, pings by both families, and opens as many files as elsewhere', async () => {
     const look = `
       busybox cp /usr/bin/ping /tmp/ping
       /tmp/ping -c 1 -W 5 127.0.0.1 >/dev/null && /tmp/ping -c 1 -W 5 ::1 >/dev/null && echo pinged

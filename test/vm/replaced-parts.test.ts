@@ -66,7 +66,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
     return { text: Buffer.from(stdout).toString().trim(), exitCode };
   };
 
-  it('a machine that is stopped is found within 30 s, its containers end, and the next attempt runs', async (t) => {
+  it('a stopped machine is detected within 30 s, its containers end, and the next attempt runs', async (t) => {
     const pod = await runPod('stopped');
     const main = await runContainer(pod, 'main', 'trap "" TERM; while :; do sleep 1; done');
     const neighbour = await runPod('neighbour');
@@ -92,7 +92,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
     }
   });
 
-  it('a guest that hangs is found, as soon as its machine has had the time to answer', async (t) => {
+  it('a hanging guest is detected as soon as its machine has had the time to answer', async (t) => {
     const pod = await runPod('hung');
     const main = await runContainer(pod, 'main', 'exec sleep 1000', {
       linux: { securityContext: { privileged: true } },
@@ -116,7 +116,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
     await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
   });
 
-  it('a file server that is killed: containers that mount its volume end, and their next attempts have it', async () => {
+  it('a killed file server: containers that mount its volume end, and their next attempts have it', async () => {
     const pod = await runPod('shares');
     const [shared, other] = ['shared', 'other'].map((name) => join(node.cli.root, name)) as [string, string]; // SAFE: two names
     for (const directory of [shared, other]) await mkdir(directory);
@@ -145,7 +145,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
     await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
   });
 
-  it('the jails of a machine and of its file server that are killed alone: the pod goes on', async () => {
+  it('killed jails of a machine and its file server: the pod continues', async () => {
     const pod = await runPod('unjailed');
     const shared = join(node.cli.root, 'unjailed');
     await mkdir(shared);
@@ -166,7 +166,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
     await node.runtime.removePodSandbox({ podSandboxId: pod.podSandboxId });
   });
 
-  it('a file server that is stopped: accesses wait and go on, and its containers and pod can be ended', async (t) => {
+  it('a stopped file server: accesses wait and continue, and its containers and pod can be ended', async (t) => {
     const pod = await runPod('stopped-server');
     const [shared, other] = ['waits', 'goes-on'].map((name) => join(node.cli.root, name)) as [string, string]; // SAFE: two names
     for (const directory of [shared, other]) await mkdir(directory);
@@ -212,7 +212,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
     t.diagnostic(`pod removed after ${Math.round(performance.now() - removeMs)} ms`);
   });
 
-  it('a loss while no daemon ran is noticed by the next one', async () => {
+  it('a loss while no daemon ran is detected by the next one', async () => {
     const pod = await runPod('adopted');
     const shared = join(node.cli.root, 'adopted');
     await mkdir(shared);
@@ -291,7 +291,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
       ['a pair of links that was deleted', () => run('ip', ['link', 'delete', hostLink])],
       ['a link that was taken from its bridge', () => run('ip', ['link', 'set', 'dev', hostLink, 'nomaster'])],
     ] as const) {
-      it(`${what} is put back within 10 s`, async (t) => {
+      it(`${what} is restored within 10 s`, async (t) => {
         const open = await until('an echo', 5_000, echoes(ip, 7)).then(() => connected(ip, 7));
         assert.equal(await open.echo('before'), 'before');
         await remove();
@@ -304,7 +304,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
       });
     }
 
-    it('rules that were flushed are put back within 10 s', async (t) => {
+    it('flushed rules are restored within 10 s', async (t) => {
       const gateway = await nodeAddress();
       const rules = async () => {
         const nat = await run('iptables', ['-w', '5', '-t', 'nat', '-S', 'POSTROUTING']);
@@ -328,7 +328,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
       t.diagnostic(`put back after ${Math.round(ms)} ms`);
     });
 
-    it('queues and filters in its netns that were removed are put back', async (t) => {
+    it('removed queues and filters in its netns are restored', async (t) => {
       const tc = async (...args: string[]) => (await run('tc', ['-netns', netns(), ...args])).stdout;
       const filters = async () =>
         (await tc('filter', 'show', 'dev', 'tap0', 'parent', 'ffff:')) +
@@ -348,7 +348,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
       assert.ok(filterMs < 10_000 + 3_000, `${filterMs} ms`);
     });
 
-    it('the name of its netns that was removed is put back, and the pod can be removed', async () => {
+    it('the removed name of its netns is restored, and the pod can be removed', async () => {
       await run('ip', ['netns', 'delete', netns()]);
       await putBack(
         'the name',
@@ -358,7 +358,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
       assert.equal((await exec(main, 'echo here')).text, 'here');
     });
 
-    it('a tap that was deleted makes the pod not ready, with the reason', async () => {
+    it('a deleted tap makes the pod not ready, with the reason', async () => {
       await run('ip', ['-netns', netns(), 'link', 'delete', 'tap0']);
       await until(
         'the pod is not ready',
@@ -405,7 +405,7 @@ describe('a node whose whole ruleset is flushed', { skip, timeout: 300_000 }, ()
     await rm(directory, { recursive: true });
   });
 
-  it('every rule is put back within 10 s, and the pod stays ready', async (t) => {
+  it('every rule is restored within 10 s, and the pod stays ready', async (t) => {
     const metadata = { name: 'flushed', namespace: 'default', uid: 'uid-of-flushed', attempt: 0 };
     const portMappings = [{ hostPort, containerPort: 7, protocol: Protocol.TCP }];
     const sandboxConfig = { metadata, logDirectory: join(node.cli.root, 'pod-logs'), portMappings };

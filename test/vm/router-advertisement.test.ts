@@ -65,7 +65,7 @@ describe('a router advertisement of a neighbour', { skip, timeout: 180_000 }, ()
     });
   }
 
-  test('makes itself the router of a pod whose sysctls say that it may', async () => {
+  test('is accepted by a pod whose sysctls allow it', async () => {
     const { before, after } = await attack('asks', { sysctls: { 'net.ipv6.conf.eth0.accept_ra': '1' } });
     assert.doesNotMatch(before, /default via fe80::bad/);
     assert.match(after, /default via fe80::bad/);

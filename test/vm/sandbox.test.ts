@@ -116,7 +116,7 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     assert.deepEqual(await node.leftovers(), []);
   });
 
-  test('a command that is not there is a StartError with the runtime message', async () => {
+  test('a missing command is a StartError with the runtime’s message', async () => {
     const container = await sandbox.createContainer({ ...specOf(''), command: ['/no/such/program'] }, minute());
     const exit = await container.exited;
     assert.deepEqual([exit.reason, exit.exitCode], ['StartError', 127]);
@@ -140,14 +140,14 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     assert.deepEqual(output.trim().split('\n'), ['real', '1234', 'real', 'hello', '33554432', '/tmp']);
   });
 
-  test('ambient capabilities are kept by a user who is not root, and by what it runs', async () => {
+  test('ambient capabilities are kept by a user other than root, and by its children', async () => {
     const some = { ...security, runAsUser: 1000, ambientCapabilities: ['NET_ADMIN'] };
     const { output } = await runScript(sandbox, 'grep -E "Cap(Inh|Eff|Amb)" /proc/self/status', { security: some });
     const bit = '0000000000001000'; // 1 << CAP_NET_ADMIN
     assert.deepEqual(output.trim().split(/\s+/), ['CapInh:', bit, 'CapEff:', bit, 'CapAmb:', bit]);
   });
 
-  test('a volume is mounted by sub-path too, directory or file, made where it is not there', async () => {
+  test('a volume is also mounted by sub-path, a directory or file, which is made if missing', async () => {
     const mount = (name: string, mountPath: string, subPath: string) => ({
       source: { kind: 'volume' as const, name },
       mountPath,
@@ -180,7 +180,7 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     assert.equal(output, 'kept\n');
   });
 
-  test('an update of a push volume is seen whole', async () => {
+  test('an update of a push volume appears in one step', async () => {
     const mounts = [{ source: { kind: 'volume', name: 'page' } as const, mountPath: '/page', readOnly: true }];
     const container = await sandbox.createContainer(specOf('sleep 1000', { mounts }), minute());
     await container.start(minute());
@@ -194,7 +194,7 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     assert.deepEqual([exit.reason, exit.exitCode], ['OOMKilled', 137]);
   });
 
-  test('exec gives output and exit code, reads standard input, and has a terminal when asked', async () => {
+  test('exec returns output and exit code, reads standard input, and has a terminal on request', async () => {
     const container = await sandbox.createContainer(
       specOf('trap "exit 3" TERM; while :; do sleep 0.1; done'),
       minute(),
@@ -215,7 +215,7 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     assert.equal((await container.stop(10_000, minute())).exitCode, 3);
   });
 
-  test('a termination message is told', async () => {
+  test('a termination message is reported', async () => {
     const { exit } = await runScript(sandbox, 'echo -n because > /dev/termination-log; exit 1');
     assert.equal(String(exit.message), 'because');
   });
@@ -291,7 +291,7 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     assert.equal(text, 'one\ntwo');
   });
 
-  test('stats tell of agent, machine and containers', async () => {
+  test('stats have figures of agent, machine and containers', async () => {
     const container = await sandbox.createContainer(specOf('sleep 1000'), minute());
     await container.start(minute());
     const stats = await sandbox.stats(minute());
@@ -325,7 +325,7 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     assert.ok(((await pod.stats(minute())).memoryLimitBytes ?? 0) > 96 * mebibyte);
   });
 
-  test('a VMM that uses more than pod and overhead is killed by the host, and that is said', async (t) => {
+  test('a VMM that uses more than pod and overhead is killed by the host, which is reported', async (t) => {
     const limit = await hostMemoryLimit(sandbox.id);
     if (limit === undefined) return t.skip('this host gives us no cgroup');
     await using pod = await disposable(node.sandboxes.run({ ...sandboxSpec, name: 'greedy' }, minute()));
@@ -338,7 +338,7 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
     assert.match(failure ?? '', /the host killed QEMU: it exceeded the memory limit/);
   });
 
-  test('a machine whose containers idle, after one was killed for its memory, idles too', async () => {
+  test('a machine is idle when its containers are, even after an OOM kill', async () => {
     await runScript(sandbox, 'tail /dev/zero', { resources: { memoryLimitBytes: 16 * 1024 * 1024 } });
     const container = await sandbox.createContainer(specOf('sleep 1000'), minute());
     await container.start(minute());
@@ -383,7 +383,7 @@ describe('a sandbox in a real machine', { skip, timeout: 600_000 }, () => {
 });
 
 describe('a process that is killed', { skip, timeout: 300_000 }, () => {
-  test('leaves nothing that the next one does not sweep', async () => {
+  test('leaves only what the next one sweeps', async () => {
     const child = spawn(process.execPath, [join(import.meta.dirname, 'run-until-killed.ts')], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });

@@ -75,7 +75,7 @@ describe('SCTP between pods', { skip, timeout: 240_000 }, () => {
       assert.equal(await ask(client, address, port.hostPort), 'echoed\n', address);
   });
 
-  test('a stream leaves a network of other pods, and comes in by the host port as from anywhere', async () => {
+  test('a stream leaves another network of pods, and enters by the host port as from outside', async () => {
     await using other = await openNode();
     const caller = await run('caller', { sctp: true }, other);
     for (const address of addressesOfNode(server))

@@ -56,7 +56,7 @@ describe('a Secret', { skip, timeout: 300_000 }, () => {
     assert.deepEqual([code, stdout], [0, `${secrets.file}\n${secrets.environment}\n`]);
   });
 
-  it('is in no file of the state directory, the disk of its pod included, however the guest has synced', async () => {
+  it('is in no file of the state directory, including its pod’s disk, even after a sync in the guest', async () => {
     // Finds a text that is no secret, which shows that the search works.
     const known = secret();
     assert.equal((await cli.type(['exec', 'keeper', '--', 'sh', '-c', `echo ${known} > /file; sync`])).code, 0);
@@ -71,7 +71,7 @@ describe('a Secret', { skip, timeout: 300_000 }, () => {
     assert.deepEqual(await filesWith(forms, files), []);
   });
 
-  it('is in no template, which was not written to since the secret was chosen', async () => {
+  it('is in no template, which was not written since the secret was made', async () => {
     const templates = await filesOf(join(cli.root, 'templates'), true);
     assert.ok(templates.length > 0);
     for (const file of templates) assert.ok((await stat(file)).mtimeMs < madeAtMs, file);
@@ -81,7 +81,7 @@ describe('a Secret', { skip, timeout: 300_000 }, () => {
     assert.deepEqual(await processesWith(forms), []);
   });
 
-  it('is shown by no command, nor said on standard error', async () => {
+  it('is not in the output of a command, nor on standard error', async () => {
     for (const command of [['inspect', 'keeper'], ['ps'], ['logs', 'keeper'], ['console', 'keeper'], ['doctor']]) {
       const { stdout, stderr } = await cli.type(command);
       for (const form of forms) assert.ok(!`${stdout}${stderr}`.includes(form), command.join(' '));
@@ -93,7 +93,7 @@ describe('a Secret', { skip, timeout: 300_000 }, () => {
     for (const form of forms) assert.ok(!keeper.stderr().includes(form));
   });
 
-  it('is gone with its pod', async () => {
+  it('is removed with its pod', async () => {
     keeper.child.kill('SIGINT');
     await keeper.ended;
     assert.deepEqual(await filesWith(forms, await filesOf(cli.root)), []);

@@ -72,7 +72,7 @@ describe('a set-up that is ended', { skip, timeout: 900_000 }, () => {
     });
   }
 
-  it('is done by the next one, which makes the same programs byte for byte, whatever the umask', async () => {
+  it('is completed by the next one, which makes the same programs byte for byte with any umask', async () => {
     const sums = [];
     for (const umask of [0o022, 0o077]) {
       await using cli = await openWithout('initramfs', 'file-server', 'modules');

@@ -83,7 +83,7 @@ describe('a share of the host, attacked', { skip, timeout: 600_000 }, () => {
     return said.replace(/^ready\n/, '');
   }
 
-  test('opens no switch of the host’s kernel by its root directory, read-only or not, and shows the rest', async () => {
+  test('gives no access to the host’s kernel by its root directory, read-only or not, and shows the rest', async () => {
     const go = join(directory, 'go');
     const script = `echo ready; until test -e /host${go}; do sleep 0.1; done
       for root in /host /written; do
@@ -108,7 +108,7 @@ describe('a share of the host, attacked', { skip, timeout: 600_000 }, () => {
     assert.equal(said, `${harmless}${harmless}made\n`);
   });
 
-  test('serves no kernel’s file system that is mounted below a share, wherever, then or later', async () => {
+  test('serves no kernel file system that is mounted anywhere below a share, then or later', async () => {
     const host = join(directory, 'below');
     for (const name of ['kernel', 'data', 'later', 'later-data']) await mkdir(join(host, name), { recursive: true });
     await writeFile(join(host, 'switch'), '');
@@ -146,7 +146,7 @@ describe('a share of the host, attacked', { skip, timeout: 600_000 }, () => {
     }
   });
 
-  test('keeps a kernel’s file system covered or refused when guest and host move, uncover and replace its mounts', async () => {
+  test('keeps a kernel file system covered or refused when guest and host move, uncover and replace its mounts', async () => {
     const host = join(directory, 'moved');
     for (const name of ['above/kernel', 'below', 'bound', 'gone']) await mkdir(join(host, name), { recursive: true });
     await run('mount', ['--bind', host, host]);

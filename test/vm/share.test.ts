@@ -140,7 +140,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     assert.deepEqual([uid, gid], [1500, 2000]);
   });
 
-  test('shows what the host changes at once, mapped, synced and large files as well', async () => {
+  test('shows the host’s changes at once, also of mapped, synced and large files', async () => {
     const host = await place('changes');
     await writeFile(join(host, 'mapped'), Buffer.alloc(8192));
     await run('dd', ['if=/dev/urandom', `of=${join(host, 'large')}`, 'bs=1M', 'count=6']);
@@ -161,7 +161,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     assert.equal((await run('sha256sum', [join(host, 'copy')])).stdout.split(' ')[0], sum);
   });
 
-  test('takes many small files', async () => {
+  test('holds many small files', async () => {
     const host = await place('many');
     await run('cp', [join(root, 'probe'), host]);
     const { output } = await runScript(sandbox, 'mkdir /mnt/d; /mnt/probe create /mnt/d 150; ls /mnt/d | wc -l', {
@@ -203,7 +203,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     assert.deepEqual(await serversOf(sandbox.id), []);
   });
 
-  test('waits for a lock of the host, and has flock as the host has it', async () => {
+  test('waits for a lock of the host, and supports flock like the host', async () => {
     const host = await place('host-locks');
     await run('cp', [join(root, 'probe'), host]);
     await writeFile(join(host, 'file'), '');
@@ -227,7 +227,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     await holder.remove(minute());
   });
 
-  test('that is read-only keeps no program of the host from its files: its locks are the own of the pod', async () => {
+  test('that is read-only blocks no program of the host: its locks are local to the pod', async () => {
     const [host, signs] = [await place('locks-of-a-reader'), await place('signs')];
     await run('cp', [join(root, 'probe'), host]);
     await writeFile(join(host, 'file'), '');
@@ -246,7 +246,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     }
   });
 
-  test('may be a single file, a symbolic link, and the same in a pod that has it with other rights', async () => {
+  test('may be a single file, a symbolic link, and one that another mount has with other access', async () => {
     const host = await place('single');
     await writeFile(join(host, 'one'), 'one\n');
     await writeFile(join(host, 'other'), 'hidden\n');
@@ -265,7 +265,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     assert.equal(await readFile(join(host, 'one'), 'utf8'), 'one\ntwo\n');
   });
 
-  test('keeps a sub-path inside, whatever links lie in it', async () => {
+  test('keeps a sub-path inside, whatever links it has', async () => {
     const host = await place('sub-paths');
     await mkdir(join(host, 'in/side'), { recursive: true });
     await writeFile(join(host, 'in/side/file'), 'inside\n');
@@ -279,7 +279,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     assert.equal(await readFile(join(host, 'not/yet/new'), 'utf8'), 'made\n');
   });
 
-  test('shows what is mounted below it, read-only as the share is unless that was to stay writable', async () => {
+  test('shows mounts below it, read-only like the share unless they should stay writable', async () => {
     const host = await place('submounts');
     const below = join(host, 'below');
     await mkdir(below);
@@ -298,7 +298,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     }
   });
 
-  test('shows what the host mounts below it later, if that is to propagate', async () => {
+  test('shows later mounts of the host below it, with propagation', async () => {
     const host = await place('propagating');
     await mkdir(join(host, 'here'));
     await run('mount', ['--bind', host, host]);
@@ -353,7 +353,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     }
   });
 
-  test('is what it was when the container was made, and another path is the next one’s', async () => {
+  test('keeps its identity from the container’s creation, and a replaced path is the next container’s', async () => {
     const host = await place('swapped');
     await mkdir(join(host, 'volume'));
     await writeFile(join(host, 'volume/file'), 'first\n');
@@ -374,7 +374,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     assert.equal(output, 'first\n');
   });
 
-  test('refuses what cannot be shared, says why, and leaves nothing', async () => {
+  test('refuses what cannot be shared with a reason, and leaves nothing', async () => {
     const host = await place('refused');
     await run('mkfifo', [join(host, 'fifo')]);
     const refused = (path: string, kind: string, message: RegExp) =>
@@ -390,7 +390,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     assert.deepEqual(await serversOf(sandbox.id), []);
   });
 
-  test('comes from a server that sees the volume alone, and can do little as root', async () => {
+  test('is served by a process that sees only the volume, with few rights as root', async () => {
     const host = await place('jail');
     await runScript(
       sandbox,
@@ -424,7 +424,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     );
   });
 
-  test('has a server that a sweep finds by its sandbox, should both its starter and its client never end it', async () => {
+  test('has a server that a sweep finds by its sandbox if neither starter nor client ended it', async () => {
     const host = await place('swept');
     const listener = createServer((client) => void client.unref())
       .listen(join(root, 'socket'))
@@ -463,7 +463,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     assert.deepEqual(await serversOf('sb-swept'), []);
   });
 
-  test('gives errors, and the sandbox lives on, when its server is killed', async () => {
+  test('returns errors when its server is killed, and the sandbox continues', async () => {
     const host = await place('killed');
     await writeFile(join(host, 'file'), 'x');
     const script =
@@ -479,7 +479,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     assert.equal((await runScript(sandbox, 'cat /mnt/file', { mounts: [ofHost(host)] })).output, 'x');
   });
 
-  test(`comes ${maxPorts} times, and once more is refused`, async () => {
+  test(`can be mounted ${maxPorts} times, and another is refused`, async () => {
     const host = await place('ports');
     const paths = Array.from({ length: maxPorts + 1 }, (_, at) => join(host, String(at)));
     for (const path of paths) await mkdir(path);
@@ -496,7 +496,7 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     assert.equal(await readFile(join(host, '29', 'file'), 'utf8'), 'x\n');
   });
 
-  test('goes with its sandbox, with what was mapped and not synced, and when the VMM is killed', async () => {
+  test('ends with its sandbox, with all data that was mapped and not synced, and when the VMM is killed', async () => {
     const host = await place('ends');
     await run('cp', [join(root, 'probe'), host]);
     const spec = { ...sandboxSpec, name: 'ends', network: 'none' } as const;

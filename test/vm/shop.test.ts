@@ -48,12 +48,12 @@ describe('the shop', { skip, timeout: 900_000 }, () => {
     await registry[Symbol.asyncDispose]();
   });
 
-  test('its init container has waited, its sidecar reports', () => {
+  test('its init container has waited, and its sidecar reports', () => {
     assert.match(shop.stdout(), /shop\/wait-for-volumes \| ready/);
     assert.match(shop.stdout(), /shop\/reporter +\| 80 (answers|is silent)/);
   });
 
-  test('the page of the configMap comes through the host port, on 127.0.0.1', async () => {
+  test('the configMap’s page is served at the host port, on 127.0.0.1', async () => {
     const response = await fetch(`http://127.0.0.1:${hostPort}/`);
     assert.equal(response.status, 200);
     assert.match(await response.text(), /The shop is open/);

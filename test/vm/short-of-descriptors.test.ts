@@ -83,7 +83,7 @@ describe('a daemon that is short of file descriptors', { skip, timeout: 600_000 
     });
   };
 
-  it('goes on without one: pods are stopped and removed, new ones refused, and all works again afterwards', async () => {
+  it('continues: pods are stopped and removed, new ones are refused, and everything works again afterwards', async () => {
     const [first, second, third] = [await runPod('first'), await runPod('second'), await runPod('third')];
     const taken = new Set(await descriptorsOf());
     const lowestFree = Array.from({ length: taken.size + 1 }, (_, at) => at).find((at) => !taken.has(at)) ?? 0;
@@ -132,7 +132,7 @@ describe('a daemon that is short of file descriptors', { skip, timeout: 600_000 
     await answers(await runPod('free-again'));
   });
 
-  it('refuses pods before the table is full, and takes one again when another is gone', async () => {
+  it('refuses pods before the table is full, and accepts one again when another has ended', async () => {
     await limitTo((await descriptorsOf()).length + 75);
     const pods: Awaited<ReturnType<typeof runPod>>[] = [];
     const refusals: unknown[] = [];

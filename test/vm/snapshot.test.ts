@@ -68,7 +68,7 @@ await suite('images of snapshots', { skip: await whyNoVm() }, () => {
     await cleanUp();
   });
 
-  test('a file goes with its layers, unless it is held, and is made again for others at the same path', async () => {
+  test('a file is removed with its layers unless it is held, and made again for others at the same path', async () => {
     const images = await open();
     const held = await images.hold(layers, soon());
     await rename(join(work, '2'), join(work, 'old'));
@@ -83,7 +83,7 @@ await suite('images of snapshots', { skip: await whyNoVm() }, () => {
     await cleanUp();
   });
 
-  test('hold() refuses what cannot be a snapshot, and leaves nothing', async () => {
+  test('hold() refuses invalid snapshots, and leaves nothing', async () => {
     const images = await open();
     await assert.rejects(images.hold([], soon()), { kind: 'invalid' });
     await assert.rejects(images.hold([join(work, 'missing')], soon()), { kind: 'notFound' });

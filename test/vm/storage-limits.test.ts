@@ -53,7 +53,7 @@ describe('limits of storage in a real machine', { skip, timeout: 300_000 }, () =
     return { output: Buffer.concat(chunks).toString(), stats };
   };
 
-  it('an emptyDir holds its sizeLimit and, but for its directories, no byte more, while others have room', async () => {
+  it('an emptyDir holds its sizeLimit and, except for its directories, no more, while others have space', async () => {
     const { output, stats } = await run(
       'dd if=/dev/zero of=/small/file bs=64k count=128; du -k /small/file; df -k /small | tail -1; ' +
         'dd if=/dev/zero of=/free/file bs=1M count=8 && echo fine',
@@ -68,12 +68,12 @@ describe('limits of storage in a real machine', { skip, timeout: 300_000 }, () =
     assert.ok(bytesOf('free') >= 8 * mebibyte, `${bytesOf('free')} bytes`);
   });
 
-  it('gives back what is removed', async () => {
+  it('frees what is removed', async () => {
     const { output } = await run('rm /small/file && dd if=/dev/zero of=/small/again bs=1M count=3 && echo fine');
     assert.match(output, /fine\n$/);
   });
 
-  it('a writable layer holds its limit, also for what is copied up into it', async () => {
+  it('a writable layer is bounded by its limit, including files copied up into it', async () => {
     const { output, stats } = await run(
       'dd if=/dev/zero of=/file bs=1M count=20; touch /bin/busybox; rm /file; dd if=/dev/zero of=/file bs=1M count=8 && echo fine',
       { resources: { ephemeralStorageBytes: 16 * mebibyte } },
@@ -86,14 +86,14 @@ describe('limits of storage in a real machine', { skip, timeout: 300_000 }, () =
     assert.ok((container?.layer?.bytes ?? 0) <= 16 * mebibyte, `${container?.layer?.bytes} bytes`);
   });
 
-  it('a container that is privileged in its machine is held by it as well', async () => {
+  it('the limit also binds a container that is privileged in its machine', async () => {
     const { output } = await run('rm -f /small/*; dd if=/dev/zero of=/small/file bs=1M count=6; ls /small', {
       security: { ...security, privileged: true },
     });
     assert.match(output, /writing '\/small\/file': No space left on device/);
   });
 
-  it('and by the limit of its layer', async () => {
+  it('and so does the limit of its layer', async () => {
     const { output } = await run('dd if=/dev/zero of=/file bs=1M count=20', {
       resources: { ephemeralStorageBytes: 16 * mebibyte },
       security: { ...security, privileged: true },
@@ -103,7 +103,7 @@ describe('limits of storage in a real machine', { skip, timeout: 300_000 }, () =
 });
 
 describe('limits of storage in a pod that has one of all its storage', { skip, timeout: 300_000 }, () => {
-  it('an emptyDir is a directory of the one disk, and told of its quota', async () => {
+  it('an emptyDir is a directory of the one disk, and shows its quota', async () => {
     await using node = await openNode();
     const volumes = [{ name: 'small', kind: 'scratch', sizeLimitBytes: 4 * mebibyte }] as const;
     const resources = { ephemeralStorageBytes: 64 * mebibyte };

@@ -82,7 +82,7 @@ describe('templates', { skip, timeout: 600_000 }, () => {
   });
   const mountsOf = ({ status }: Sandbox) => readFile(`/proc/${status.vmmPid}/mountinfo`, 'utf8');
 
-  test('are made on first need; two clones differ in all that must be their own, and know the time', async () => {
+  test('are made when first needed; two clones differ in everything that must be unique, and have the right time', async () => {
     await using node = await open();
     const [one, other] = await Promise.all([
       node.sandboxes.run(spec('one'), soon()),
@@ -102,7 +102,7 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     assert.notEqual((await ask(again)).bootId, first.bootId);
   });
 
-  test('machines wait in a pool, exercised; two pods from it differ in all that must be their own', async () => {
+  test('exercised machines wait in a pool; two pods from it differ in everything that must be unique', async () => {
     await using node = await open({ poolSize: 2 });
     await node.sandboxes.warmUp('pool', soon());
     const spares = (await readdir(join(node.directory, 'sandboxes'))).filter((name) => name.startsWith('sb-'));
@@ -123,7 +123,7 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     }
   });
 
-  test('a VMM sees its template alone, and cannot write to it', async () => {
+  test('a VMM sees only its template, and cannot write to it', async () => {
     await using node = await open();
     const sandbox = await node.sandboxes.run(spec('one'), soon());
     const mount = (await mountsOf(sandbox)).split('\n').find((line) => line.includes(' /template '));
@@ -138,7 +138,7 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     assert.ok(Math.abs(seconds - (Date.now() + dayMs) / 1000) < 10, `${seconds}`);
   });
 
-  test('one that is cut short ends the machines that run from it, which say why; it is made again and never run', async () => {
+  test('a truncated one ends the machines that run from it, with the reason; it is never used, and made again', async () => {
     const [key = ''] = await readdir(join(templates, 't'));
     const recordOf = () => readFile(join(templates, 't', key, 'template.json'), 'utf8');
     const record = await recordOf();
@@ -155,7 +155,7 @@ describe('templates', { skip, timeout: 600_000 }, () => {
   });
 
   for (const how of ['SIGKILL', 'SIGSTOP'] as const) {
-    test(`one whose machine gets ${how} while it boots is given up at its deadline at the latest, and pods boot cold`, async () => {
+    test(`one whose machine gets ${how} during its boot fails by its deadline, and pods boot without it`, async () => {
       const own = join(templates, how);
       await using node = await open({ templates: own, limits: { ...limits, templateTimeoutMs: 30_000 } });
       const starting = node.sandboxes.run(spec('one'), soon());
@@ -183,7 +183,7 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     });
   }
 
-  test('a pod may do without, and so does one that needs more than templates have', async () => {
+  test('a pod may boot without one, as one does that needs more memory than templates have', async () => {
     await using node = await open();
     const [off, large] = await Promise.all([
       node.sandboxes.run(spec('off', { template: 'off' }), soon()),
@@ -192,7 +192,7 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     for (const sandbox of [off, large]) assert.doesNotMatch(await mountsOf(sandbox), / \/template /);
   });
 
-  test('pods of a namespace share one only with each other', async () => {
+  test('pods of a namespace share one only among themselves', async () => {
     await using node = await open();
     const of = (namespace: string, name: string) =>
       node.sandboxes.run(spec(name, { namespace, template: 'namespace' }), soon());
@@ -217,7 +217,7 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     for (const key of made) await rm(join(templates, 't', key), { recursive: true });
   });
 
-  test('a pod without a network is restored too, from one without a NIC', async () => {
+  test('a pod without a network is restored from one without a NIC', async () => {
     await using node = await open();
     const sandbox = await node.sandboxes.run(spec('alone', { network: 'none' }), soon());
     assert.match(await mountsOf(sandbox), / \/template /);

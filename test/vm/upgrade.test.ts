@@ -56,7 +56,7 @@ async function ownParts({ root }: CliNode): Promise<void> {
 }
 
 describe('an upgrade under a running daemon', { skip: await whyNoVm(), timeout: 900_000 }, () => {
-  it('leaves old pods running on their parts, gives new pods the new ones, and the old parts go after the last old pod', async () => {
+  it('keeps old pods on their parts, gives new pods the new ones, and removes old parts after the last old pod', async () => {
     await using cli = await openCliNode({ isSetUp: true });
     await ownParts(cli);
     const daemon = cli.start(['daemon']);

@@ -123,7 +123,7 @@ describe('a pod with a user namespace in a real machine', { skip, timeout: 600_0
     );
   });
 
-  test('a directory of the node has the owners that it has there, both ways, also by a sub-path', async () => {
+  test('a directory of the node has the same owners on both sides, also by a sub-path', async () => {
     const host = await mkdtemp('/var/tmp/podvm-users-');
     const source = { kind: 'host', path: host, propagation: 'private' } as const;
     const ownerOf = async (name: string) => {
@@ -167,7 +167,7 @@ describe('a pod with a user namespace in a real machine', { skip, timeout: 600_0
     }
   });
 
-  test('its root has a network, IPC and a host name of its own: port 80, ping, sysctls', async () => {
+  test('its root has its own network, IPC and host name: port 80, ping, sysctls', async () => {
     const script =
       'hostname; cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_unprivileged_port_start;' +
       'ls /sys/class/net; ping -c 1 -W 5 127.0.0.1 >/dev/null && echo pong;' +
@@ -203,7 +203,7 @@ describe('a pod with a user namespace in a real machine', { skip, timeout: 600_0
     assert.doesNotMatch(lines.join('\n'), /\/dev\/(sda|vport)/);
   });
 
-  test('a user that the pod has not is refused with the ids that it has', async () => {
+  test('a user outside of the pod’s ids is refused, and the message has the ids', async () => {
     const spec = specOf('true', { security: { ...security, runAsUser: 65_536 } });
     const container = await sandbox.createContainer(spec, minute());
     const exit = await container.exited;
@@ -211,7 +211,7 @@ describe('a pod with a user namespace in a real machine', { skip, timeout: 600_0
     assert.match(exit.why ?? '', /user 65536 is not in the pod's user namespace, which maps 0 to 65535/);
   });
 
-  test('its containers see each other when they share processes, in a machine that had another identity', async () => {
+  test('its containers see each other’s processes when these are shared, in a machine that had another identity', async () => {
     for (const deadline = minute(); node.sandboxes.waitingMachines === 0; await delay(20)) deadline.throwIfAborted();
     const shared = await node.sandboxes.run(
       { ...sandboxSpec, name: 'shared', sharePidNamespace: true, userNamespace: { uids: [ids], gids: [ids] } },

@@ -133,7 +133,7 @@ async function outputOf(
 
 /** Needs loop devices and crun on the host (test/host-packages.txt). */
 describe('each volume mode, against plain containers', { skip, timeout: 300_000 }, () => {
-  test('does what a plain container sees done, but for what docs/limitations.md says', async () => {
+  test('behaves as for a plain container, except for what docs/limitations.md says', async () => {
     await using undo = new AsyncDisposableStack();
     const root = await mkdtemp('/var/tmp/podvm-matrix-');
     undo.defer(() => rm(root, { recursive: true }));

@@ -8,7 +8,7 @@ import { whyNoVm } from './node.ts';
 const skip = await whyNoVm();
 
 describe('podvm daemon with its default settings', { skip }, () => {
-  it('has a machine waiting for the next pod, and more after a burst; none outlives it', async () => {
+  it('keeps a machine waiting for the next pod, and more after a burst; none outlives it', async () => {
     await using node = await openCriNode({ pool: 'auto' });
     const spares = () => [...node.log().matchAll(/info spare machine made sandbox=(\S+)/g)].map(([, id = '']) => id);
     const untilMade = async (count: number) => {
