@@ -1,14 +1,16 @@
 import assert from 'node:assert/strict';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { poll } from '#host/wait.ts';
+import { tracesOf } from '../leaks.ts';
 import { openCriNode } from './cri-node.ts';
 import { whyNoVm } from './node.ts';
 
 const skip = await whyNoVm();
 
 describe('podvm daemon with its default settings', { skip }, () => {
-  it('keeps a machine waiting for the next pod, and more after a burst; none outlives it', async () => {
+  it('keeps a machine waiting for the next pod, and more after a burst; none outlives it, whenever it ends', async () => {
     await using node = await openCriNode({ pool: 'auto' });
     const spares = () => [...node.log().matchAll(/info spare machine made sandbox=(\S+)/g)].map(([, id = '']) => id);
     const untilMade = async (count: number) => {
@@ -36,5 +38,25 @@ describe('podvm daemon with its default settings', { skip }, () => {
     await node.end('SIGKILL');
     await node.start();
     for (const id of waiting) assert.match(node.log(), new RegExp(`swept a sandbox sandbox=${id}`));
+    for (const podSandboxId of [first ?? '', ...burst]) await node.runtime.removePodSandbox({ podSandboxId });
+
+    const isBeingMade = {
+      recorded: () => true,
+      started: async (id: string) => (await tracesOf({ ids: [id] })).some((trace) => trace.startsWith('process ')),
+    };
+    for (const [moment, hasCome] of Object.entries(isBeingMade)) {
+      for (const how of ['SIGTERM', 'SIGKILL'] as const) {
+        const look = async () => {
+          const [id] = await readdir(join(node.cli.root, 'sandboxes'));
+          return id !== undefined && (await hasCome(id)) ? id : undefined;
+        };
+        const id = (await poll(look, { everyMs: 5, signal: AbortSignal.timeout(60_000) })) ?? assert.fail(node.log());
+        node.ids.push(id);
+        await node.end(how);
+        if (how === 'SIGKILL') await node.start(); // which ends what that one has left
+        assert.deepEqual(await tracesOf({ ids: [id] }), [], `${how} when ${moment}`);
+        if (how === 'SIGTERM') await node.start();
+      }
+    }
   });
 });

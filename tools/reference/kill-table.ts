@@ -157,6 +157,13 @@ const rows: readonly Row[] = [
   },
   {
     component: 'daemon',
+    moment: 'a machine of the pool is made',
+    fault: 'KILL, TERM',
+    promise: 'nothing is left after TERM, nor after the start of the next daemon',
+    test: ['test/vm/warm-node.test.ts', 'none outlives it, whenever it ends'],
+  },
+  {
+    component: 'daemon',
     moment: 'a template of newer parts is made',
     fault: 'TERM',
     promise: 'nothing is left',
