@@ -35,7 +35,10 @@ export function replaceFailed({ pods, activity, clock, log }: ReplaceParts): Rep
   const startAgain = (live: LivePod) => {
     const isNamed = ({ namespace, name }: { namespace: string; name: string }) =>
       namespace === live.namespace && name === live.name;
-    if (pods.live().some(isNamed) || !pods.ended().some(isNamed)) return;
+    if (pods.live().some(isNamed) || !pods.ended().some(isNamed)) {
+      failures.delete(`${live.namespace}/${live.name}`); // a user has decided otherwise
+      return;
+    }
     log.info('starting a pod again whose machine has failed', { pod: `${live.namespace}/${live.name}` });
     pods.start([live.source], live.options);
   };

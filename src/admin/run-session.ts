@@ -65,6 +65,7 @@ export async function serveRun(
     const manifest = await tellManifest(request, say, leaving.signal);
     if (manifest === undefined) return await say({ event: 'finished', exitCode: 0 });
     await ensureVolumes(manifest, volumes, leaving.signal);
+    if (leaving.signal.aborted) return await say({ event: 'finished', exitCode: 0 });
     let sources = 0;
     const followed = (live: LivePod) => {
       const name = hasSeveral(manifest) || live.namespace === 'default' ? live.name : nameOf(live);
