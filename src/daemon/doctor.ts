@@ -26,6 +26,14 @@ import { tryJail } from './try-jail.ts';
 
 const minFreeBytes = 2 * 1024 ** 3;
 
+interface DoctorWishes {
+  readonly json: boolean;
+  /** Checks only this. */
+  readonly accelerator?: 'kvm' | undefined;
+  /** Looks for newer versions over the network, which takes a while; default: true. */
+  readonly asksArchives?: boolean;
+}
+
 /**
  * Runs `podvm doctor`: checks this host, or only its KVM. Changes only the stored verdict on the accelerator. Without
  * root it reports that and checks only what it can.
@@ -36,7 +44,7 @@ export async function doctorCommand(
     version,
     write,
   }: { readonly config: Configuration; readonly version: string; readonly write: (line: string) => void },
-  { json, accelerator: only }: { readonly json: boolean; readonly accelerator?: 'kvm' | undefined },
+  { json, accelerator: only, asksArchives = true }: DoctorWishes,
   signal: AbortSignal,
 ): Promise<{ text: string; isHealthy: boolean }> {
   const isRoot = process.getuid?.() === 0;
@@ -61,7 +69,7 @@ export async function doctorCommand(
     ...(await delegateFindings(config.delegate, signal)),
     await cgroups(),
     ...(await asRoot('parts of pods', async () => await podPartsFindings(config))),
-    ...(await asRoot('updates', async () => await updateFindings(config, write, signal))),
+    ...(asksArchives ? await asRoot('updates', async () => await updateFindings(config, write, signal)) : []),
     ...(await asRoot('capabilities', async () => [await capabilities()])),
     ...(await asRoot('user namespaces', async () => [await userNamespaces()])),
     await disk(config.root),

@@ -40,7 +40,7 @@ export async function supportBundle(request: SupportRequest, signal: AbortSignal
   const ofHost = await Promise.all([
     read('versions.json', async () => json(await readVersions(config, version))),
     read('settings.json', () => Promise.resolve(json(settingsOf(request)))),
-    read('doctor.json', async () => (await doctorCommand({ config, version, write }, { json: true }, signal)).text),
+    read('doctor.json', async () => (await doctorCommand({ config, version, write }, doctorWishes, signal)).text),
     read('disk.json', async () => json(await readDiskUsage(config.root, signal))),
     read('host.txt', hostFacts),
     read('background-node.log', () => readFile(backgroundLogPath(config), 'utf8')),
@@ -56,6 +56,9 @@ export async function supportBundle(request: SupportRequest, signal: AbortSignal
   const contents = await writeBundle(output, [...ofHost, ...ofNode], notes, signal);
   return `${contents}\nwritten: ${output}\n`;
 }
+
+/** A bug report asks nothing of the network. */
+const doctorWishes = { json: true, asksArchives: false };
 
 const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
 
