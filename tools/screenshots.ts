@@ -50,12 +50,15 @@ export async function makeScreenshots(repo: string): Promise<void> {
     const url = address.toString().trim();
     const { origin } = new URL(url);
     const picture = (name: string) => page.screenshot({ path: join(repo, `docs/dashboard-${name}.png`) });
+    await browser.look({ height: 740 });
     await page.goto(url);
     await delay(plotMs);
     await picture('node');
+    await browser.look({ height: 320 });
     await page.goto(`${origin}/pods`);
     await delay(plotMs / 2); // processor use needs two measurements
     await picture('pods');
+    await browser.look({ height: 800 });
     await page.goto(`${origin}/pods/shop/web`);
     await delay(plotMs);
     await picture('pod');

@@ -44,7 +44,7 @@ describe('the dashboard, in a real browser', { skip, timeout: 600_000 }, () => {
     // A node that a command serves ends with its last pod.
     const all = `${pod('keeper', 'sleep 1000000')}${pod('web', ticking)}${pod('hostile', hostile)}`;
     const pods = cli.start(['run', '--network', 'none', '-'], all);
-    await pods.shows(/tick 1$/m, 120_000);
+    await pods.shows(/tick 1$/m, 300_000);
     await pods.shows(/end/, 120_000);
     dashboard = cli.start(['dashboard']);
     await dashboard.shows(/#token=\w+\n/, 120_000);

@@ -129,7 +129,7 @@ function Disk() {
   const disk = usePoll('disk', 60_000, (signal) => call('GET', '/v1/disk-usage', diskUsageSchema, { signal }));
   const kinds = Object.entries(Object.groupBy(disk.data?.uses ?? [], ({ kind }) => kind));
   return (
-    <Card title="Disk" aside={<span class="faint">{disk.data?.root}</span>}>
+    <Card title="Disk">
       <Problem error={disk.error} />
       <Facts
         rows={[

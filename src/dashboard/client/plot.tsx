@@ -86,7 +86,7 @@ function optionsOf(
     height,
     cursor: { show: false },
     legend: { show: false },
-    padding: [8, 8, 0, 0],
+    padding: [8, 28, 0, 0],
     scales: {
       x: { time: true, range: (_, first, last) => [Math.min(first, last - leastSeconds), last] },
       y: { range: (_, __, max) => [0, max > 0 ? max * 1.1 : 1] },
