@@ -99,7 +99,7 @@ export function Actions({ pod, onDone }: { readonly pod: PodSummary; readonly on
   );
 }
 
-/** A question before an action. */
+/** A question before an action. Its end gives the focus back to the button. */
 function Ask(props: {
   readonly title: string;
   readonly text: string;
@@ -110,16 +110,24 @@ function Ask(props: {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => dialog.current?.showModal(), []);
   return (
-    <dialog ref={dialog} aria-labelledby="ask-title" onClose={() => props.onAnswer(false)}>
+    <dialog
+      ref={dialog}
+      aria-labelledby="ask-title"
+      onClose={(event) => props.onAnswer(event.currentTarget.returnValue === 'yes')}
+    >
       <h2 id="ask-title">{props.title}</h2>
       <p>
         <Words text={props.text} />
       </p>
       <div class="buttons">
-        <button type="button" onClick={() => props.onAnswer(false)}>
+        <button type="button" onClick={() => dialog.current?.close()}>
           Cancel
         </button>
-        <button type="button" class={props.isDanger ? 'danger solid' : 'solid'} onClick={() => props.onAnswer(true)}>
+        <button
+          type="button"
+          class={props.isDanger ? 'danger solid' : 'solid'}
+          onClick={() => dialog.current?.close('yes')}
+        >
           {props.verb}
         </button>
       </div>

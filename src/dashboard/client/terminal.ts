@@ -81,6 +81,7 @@ export async function openTerminal(
     }
   });
   await new Promise((resolve) => socket.addEventListener('close', resolve, { once: true }));
+  if (signal.aborted) return end;
   terminal.options.disableStdin = true;
   terminal.options.cursorBlink = false;
   return end;
