@@ -20,6 +20,8 @@ export interface ImageSources {
   readonly debian: DebianFiles;
   readonly kubernetes: string;
   readonly coredns: string;
+  /** OCI layout of the node image. */
+  readonly nodeImage: string;
 }
 
 /** The images of the cluster by their names. */
@@ -91,13 +93,13 @@ export async function serveImages(
   for (const each of nodes) await write(each, '/etc/containers/policy.json', policy);
   await until('the registry answers', () => node.run('curl', ['-sf', `http://127.0.0.1:${port}/v2/`]));
 
-  const hosts = new Set<string>();
   for (const [at, [name, image]] of [...(await makeImages(sources))].entries()) {
-    hosts.add(name.slice(0, name.indexOf('/')));
     const layout = join(node.work, 'images', String(at));
     await writeLayout(layout, [{ ...image, compression: 'none' }]);
     await push(node, layout, name);
   }
+  await push(node, sources.nodeImage, images.node);
+  const hosts = new Set(Object.values(images).map((name) => name.slice(0, name.indexOf('/'))));
   await sendToRegistry(nodes, `${node.address}:${port}`, [...hosts]);
 }
 

@@ -9,9 +9,11 @@ import { packages, serveImages } from './cluster-images.ts';
 import { startControlPlane } from './control-plane.ts';
 import { Kubectl } from './kubectl.ts';
 import { ClusterNode, type Service } from './node-namespaces.ts';
+import { makeNodeImage } from './node-image.ts';
 import { NodeCgroups } from './node-cgroups.ts';
 import {
   containerdSocket,
+  installedPodvm,
   podvm,
   podvmSocket,
   startContainerd,
@@ -73,7 +75,11 @@ const setUpRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
 const manifests = join(import.meta.dirname, 'manifests');
 const setUpTimeoutMs = 600_000;
 
-export const manifest = async (name: string): Promise<string> => await readFile(join(manifests, name), 'utf8');
+/** Text of a manifest, with these words in place of `$NAME`. */
+export async function manifest(name: string, words: Readonly<Record<string, string>> = {}): Promise<string> {
+  const text = await readFile(join(manifests, name), 'utf8');
+  return text.replaceAll(/\$([A-Z]+)\b/g, (found, word: string) => words[word] ?? found);
+}
 
 /** Nodes, images and control plane; gone after disposal. */
 export async function startCluster(built: Built): Promise<Cluster> {
@@ -90,7 +96,8 @@ export async function startCluster(built: Built): Promise<Cluster> {
     await write(node, '/etc/resolv.conf', '');
     await writeNetwork(node, podSubnet(node));
   }
-  await serveImages(nodes[0], nodes, built);
+  const nodeImage = await makeNodeImage(join(work, 'release'), setUpRoot);
+  await serveImages(nodes[0], nodes, { ...built, nodeImage });
   await startControlPlane(nodes[0], nodes, join(work, 'kubernetes'));
   const owned = undo.move();
   return { kubectl: new Kubectl(nodes[0]), nodes, work, [Symbol.asyncDispose]: () => owned.disposeAsync() };
@@ -123,6 +130,12 @@ export async function startPodvmWorker(node: ClusterNode): Promise<Worker> {
   return await joinCluster(node, podvmSocket, { containerd, podvm: daemon });
 }
 
+/** A worker whose kubelet uses a containerd with runc. Podvm does not run until it is installed and begun. */
+export async function startContainerdWorker(node: ClusterNode): Promise<Worker> {
+  const containerd = await startContainerd(node);
+  return await joinCluster(node, containerdSocket, { containerd, podvm: installedPodvm(node) });
+}
+
 /** Set-up finds the parts that the checkout has already. */
 async function setUp(node: ClusterNode): Promise<void> {
   for (const part of ['parts', 'templates', 'probe']) {
@@ -144,8 +157,10 @@ async function joinCluster(
     await kubelet.end('SIGTERM');
     const argv = ['--config', '/dev/null', '-t', '60s', '-r', `unix://${socket}`, 'rmp', '--force', '--all'];
     await node.run('crictl', argv, { okCodes: 'any', timeoutMs: 300_000 });
-    await node.run(podvm, ['drain', '--grace', '0'], { okCodes: 'any', timeoutMs: 120_000 });
-    await daemon.end('SIGTERM');
+    if (daemon.isRunning()) {
+      await node.run(podvm, ['drain', '--grace', '0'], { okCodes: 'any', timeoutMs: 120_000 });
+      await daemon.end('SIGTERM');
+    }
     await node.run(podvm, ['uninstall'], { timeoutMs: 120_000 });
     await containerd.end('SIGTERM');
     await cgroups.remove();

@@ -92,7 +92,7 @@ export class Kubectl {
     return (await this.json(list, 'get', 'pods', '-n', namespace, '-l', selector)).items;
   }
 
-  /** Waits for a rollout of `deploy/NAME` or `ds/NAME`. */
+  /** Waits for a rollout of `deploy/NAME`, `sts/NAME` or `ds/NAME`. */
   async rolledOut(what: string, namespace = 'default'): Promise<void> {
     await this.run('rollout', 'status', what, '-n', namespace, `--timeout=${patienceMs / 1000}s`);
   }

@@ -1,26 +1,24 @@
 import assert from 'node:assert/strict';
 import type { Steps } from '../containerd/walk-steps.ts';
 import type { Worker } from './cluster.ts';
+import { removeFromNode } from './deploy-steps.ts';
 import { until } from './kubectl.ts';
-import type { FirstTour } from './tour.ts';
-
-interface LeavingTour extends FirstTour {
-  readonly workers: readonly Worker[];
-}
+import type { Tour } from './tour.ts';
 
 /** The end of the cluster, after which nothing of podvm is left. */
-export const leaveSteps: Steps<LeavingTour> = [
+export const leaveSteps: Steps<Tour> = [
   ['all pods are removed, and the kubelets have nothing left of them', removesPods],
+  ['action uninstall of the DaemonSet leaves the containerd node as it was', removeFromNode],
   ['podvm is uninstalled from the nodes, and leaves nothing', leavesNothing],
 ];
 
-async function removesPods({ kubectl, workers }: LeavingTour): Promise<void> {
+async function removesPods({ kubectl, first, second }: Tour): Promise<void> {
   await kubectl.run('delete', 'deploy,sts,ds,job', '--all', '--all-namespaces', '--wait=false');
   await kubectl.run('delete', 'pod', '--all', '--all-namespaces', '--grace-period=1', '--wait=false');
   await until('no pod is left', async () => {
     assert.equal(await kubectl.run('get', 'pod', '--all-namespaces', '-o', 'name'), '');
   });
-  for (const worker of workers) {
+  for (const worker of [first, second]) {
     await until(`the kubelet of ${worker.node.name} has nothing left`, async () => {
       assert.equal((await worker.node.run('ls', ['/var/lib/kubelet/pods'])).stdout, '');
       assert.deepEqual(await worker.cgroups.ofPods(), []);
@@ -28,8 +26,8 @@ async function removesPods({ kubectl, workers }: LeavingTour): Promise<void> {
   }
 }
 
-async function leavesNothing({ workers }: LeavingTour): Promise<void> {
-  for (const worker of workers) {
+async function leavesNothing({ first, second }: Tour): Promise<void> {
+  for (const worker of [first, second]) {
     await worker[Symbol.asyncDispose]();
     assert.deepEqual(await leftOn(worker), [], worker.node.name);
   }

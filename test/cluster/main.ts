@@ -4,12 +4,18 @@ import { messageOf } from '#base/errors.ts';
 import { goVersion } from '../conformance/go-module.ts';
 import { type Steps, walkSteps } from '../containerd/walk-steps.ts';
 import { version } from '../kubelet/build-kubelet.ts';
-import { buildAll, startCluster, startPodvmWorker } from './cluster.ts';
+import { appSteps } from './app-steps.ts';
+import { buildAll, startCluster, startContainerdWorker, startPodvmWorker } from './cluster.ts';
+import { installSteps, upgradeSteps } from './deploy-steps.ts';
+import { drainSteps } from './drain-steps.ts';
 import { kubectlSteps } from './kubectl-steps.ts';
 import { leaveSteps } from './leave-steps.ts';
+import { networkSteps } from './network-steps.ts';
 import { adminConfig } from './places.ts';
+import { policySteps } from './policy-steps.ts';
+import { restartSteps } from './restart-steps.ts';
 import { systemSteps } from './system-steps.ts';
-import type { FirstTour } from './tour.ts';
+import type { Tour } from './tour.ts';
 import { workloadSteps } from './workload-steps.ts';
 
 /*
@@ -37,19 +43,30 @@ async function main(): Promise<void> {
   const cluster = undo.use(
     await timed('etcd, API server, controller manager and scheduler run', () => startCluster(built)),
   );
-  const [node1] = cluster.nodes;
+  const [node1, node2] = cluster.nodes;
   const failures: unknown[] = [];
   const walk = async <T>(steps: Steps<T>, tour: T) => {
     signal.throwIfAborted();
     await walkSteps(steps, tour, say).catch((error: unknown) => failures.push(error));
   };
   const first = undo.use(await timed('a node whose kubelet uses podvm runs', () => startPodvmWorker(node1)));
-  const tour: FirstTour = { ...cluster, first, say };
+  const second = undo.use(
+    await timed('a node whose kubelet uses containerd with runc runs', () => startContainerdWorker(node2)),
+  );
+  const tour: Tour = { ...cluster, first, second, say };
+  await walk(installSteps, tour);
   await walk(systemSteps, tour);
-  await walk(workloadSteps, tour);
-  await walk(kubectlSteps, tour);
+  await walk(networkSteps, tour);
+  await walk(appSteps, tour);
+  await walk(policySteps, tour);
+  for (const at of [first, second]) {
+    say(`at ${at.node.name}:`);
+    await walk([...workloadSteps, ...kubectlSteps, ...restartSteps], { ...tour, at });
+  }
+  await walk(upgradeSteps, tour);
+  await walk(drainSteps, tour);
   if (values.stay) await stay(tour, signal);
-  await walk(leaveSteps, { ...tour, workers: [first] });
+  await walk(leaveSteps, tour);
   if (failures.length > 0) throw new AggregateError(failures, `${failures.length} parts of the tour failed`);
   say('passed');
 }
@@ -62,7 +79,7 @@ async function timed<T>(what: string, make: () => Promise<T>): Promise<T> {
 }
 
 /** Leaves the cluster to the user until Ctrl-C. */
-async function stay({ nodes, work }: FirstTour, signal: AbortSignal): Promise<void> {
+async function stay({ nodes, work }: Tour, signal: AbortSignal): Promise<void> {
   say(`the cluster stays until Ctrl-C; its files are in ${work}`);
   for (const { name, pid } of nodes)
     say(`${name}: nsenter --target ${pid} --all kubectl --kubeconfig ${adminConfig} get pod -A`);

@@ -27,6 +27,12 @@ export interface Service extends AsyncDisposable {
   begin(): Promise<void>;
 }
 
+/** Ends a program of a node, and starts it again. */
+export async function restart(service: Service, signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
+  await service.end(signal);
+  await service.begin();
+}
+
 /** Directories of the node that are on disk, below its own directory. */
 const onDisk = ['lib/podvm', 'lib/containerd', 'lib/kubelet', 'lib/etcd', 'lib/cni', 'log'];
 const startTimeoutMs = 20_000;
@@ -99,13 +105,21 @@ export class ClusterNode implements AsyncDisposable {
     return await run('nsenter', this.#enter(program, args), { env: this.#env(), ...options });
   }
 
-  /** Starts an interactive program. */
+  /** Starts an interactive program, which ends with the `nsenter` that starts it. */
   speak(program: string, ...args: readonly string[]): Conversation {
-    return new Conversation(spawn('nsenter', this.#enter(program, args), { env: this.#env() }));
+    const words = this.#enter('setpriv', ['--pdeathsig', 'KILL', program, ...args]);
+    return new Conversation(spawn('nsenter', words, { env: this.#env() }));
   }
 
   /** Starts a program whose output goes to a file of its name. It ends with the node at the latest. */
-  async serve(name: string, program: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Service> {
+  async serve(name: string, program: string, args: readonly string[]): Promise<Service> {
+    const service = this.service(name, program, args);
+    await service.begin();
+    return service;
+  }
+
+  /** A program as `serve` starts it, which does not run yet. */
+  service(name: string, program: string, args: readonly string[]): Service {
     const logFile = join(this.work, `${name}.log`);
     let child: ChildProcess | undefined;
     const isRunning = () => child?.exitCode === null && child.signalCode === null;
@@ -119,7 +133,7 @@ export class ClusterNode implements AsyncDisposable {
       begin: async () => {
         await using output = await open(logFile, 'a');
         const stdio = ['ignore', output.fd, output.fd] as const;
-        child = spawn('nsenter', this.#enter(program, args), { stdio: [...stdio], env: { ...this.#env(), ...env } });
+        child = spawn('nsenter', this.#enter(program, args), { stdio: [...stdio], env: this.#env() });
       },
       end: async (signal) => {
         if (child === undefined || !isRunning()) return;
@@ -132,7 +146,6 @@ export class ClusterNode implements AsyncDisposable {
       },
       [Symbol.asyncDispose]: () => service.end('SIGTERM'),
     };
-    await service.begin();
     return service;
   }
 

@@ -1,46 +1,48 @@
 import assert from 'node:assert/strict';
 import type { Steps } from '../containerd/walk-steps.ts';
 import { manifest } from './cluster.ts';
-import { isReady, until } from './kubectl.ts';
-import { dnsAddress, images } from './places.ts';
-import type { FirstTour } from './tour.ts';
+import { until } from './kubectl.ts';
+import { dnsAddress, images, kernel } from './places.ts';
+import type { Tour } from './tour.ts';
 import { containerdSocket } from './worker.ts';
 
-/** A cluster's own pods, as ordinary manifests, on a node whose kubelet uses podvm with a delegate. */
-export const systemSteps: Steps<FirstTour> = [
-  ['kubectl get node shows a node of podvm that is ready', isANode],
-  ['kube-proxy is a DaemonSet of the network of the host, and the delegate runs it', runsProxy],
+/** A cluster's own pods, as ordinary manifests, on both workers. */
+export const systemSteps: Steps<Tour> = [
+  ['kubectl get node shows a node of podvm and one of containerd, both ready', areNodes],
+  ['kube-proxy is a DaemonSet of the network of the host, and the delegate or containerd run it', runsProxy],
   ['CoreDNS is a Deployment in a machine', runsDns],
   ['an exporter of node metrics shares processes and network of the host', runsExporter],
 ];
 
-async function isANode({ kubectl, first, say }: FirstTour): Promise<void> {
-  const ready = ['wait', '--for=condition=Ready', `node/${first.node.name}`, '--timeout=10s'];
-  await until('the node has registered and is ready', () => kubectl.run(...ready));
+async function areNodes({ kubectl, first, second, say }: Tour): Promise<void> {
+  await kubectl.apply(await manifest('runtime-class.yaml'));
+  const names = [first, second].map(({ node }) => `node/${node.name}`);
+  const ready = ['wait', '--for=condition=Ready', ...names, '--timeout=10s'];
+  await until('the nodes have registered and are ready', () => kubectl.run(...ready));
   const nodes = await kubectl.run('get', 'node', '-o', 'wide');
   say(nodes.trimEnd());
   assert.match(nodes, new RegExp(`${first.node.name} +Ready .*podvm://`));
+  assert.match(nodes, new RegExp(`${second.node.name} +Ready .*containerd://`));
 }
 
-async function runsProxy({ kubectl, first }: FirstTour): Promise<void> {
+async function runsProxy({ kubectl, first, second }: Tour): Promise<void> {
   await kubectl.apply(await manifest('kube-proxy.yaml'));
-  await until('a pod of kube-proxy is ready', async () => {
-    assert.ok((await kubectl.pods('k8s-app=kube-proxy', 'kube-system')).some(isReady));
-  });
-  const pods = ['--config', '/dev/null', '-r', `unix://${containerdSocket}`, 'pods', '-o', 'json'];
-  assert.match((await first.node.run('crictl', pods)).stdout, /"kube-proxy-/);
-  const rules = async () => {
-    const { stdout } = await first.node.run('iptables-save', ['-t', 'nat']);
-    assert.match(stdout, /KUBE-SERVICES .*default\/kubernetes:https cluster IP/);
-  };
-  await until('kube-proxy writes rules', rules);
+  await kubectl.rolledOut('ds/kube-proxy', 'kube-system');
+  for (const { node } of [first, second]) {
+    const pods = ['--config', '/dev/null', '-r', `unix://${containerdSocket}`, 'pods', '-o', 'json'];
+    assert.match((await node.run('crictl', pods)).stdout, /"kube-proxy-/);
+    const rules = async () => {
+      const { stdout } = await node.run('iptables-save', ['-t', 'nat']);
+      assert.match(stdout, /KUBE-SERVICES .*default\/kubernetes:https cluster IP/);
+    };
+    await until('kube-proxy writes rules', rules);
+  }
 }
 
-async function runsDns({ kubectl, first }: FirstTour): Promise<void> {
+async function runsDns({ kubectl }: Tour): Promise<void> {
   await kubectl.apply(await manifest('coredns.yaml'));
   await kubectl.rolledOut('deploy/coredns', 'kube-system');
-  const pods = ['--config', '/dev/null', '-r', `unix://${containerdSocket}`, 'pods', '-o', 'json'];
-  assert.doesNotMatch((await first.node.run('crictl', pods)).stdout, /"coredns-/);
+  assert.notEqual(await kubectl.sh('deploy/coredns', 'uname -r', '-n', 'kube-system'), kernel);
   await kubectl.run(
     'run',
     'asks',
@@ -58,12 +60,20 @@ async function runsDns({ kubectl, first }: FirstTour): Promise<void> {
   });
 }
 
-async function runsExporter({ kubectl, first }: FirstTour): Promise<void> {
+async function runsExporter({ kubectl, first, second }: Tour): Promise<void> {
   await kubectl.apply(await manifest('node-exporter.yaml'));
   await kubectl.rolledOut('ds/node-exporter', 'kube-system');
-  const { stdout } = await first.node.run('curl', ['-sf', `http://${first.node.address}:9100/metrics`]);
-  assert.ok(/^node_network_receive_bytes_total\{device="uplink"\} [1-9]/m.test(stdout), 'it has the links of the node');
-  const [pod] = await kubectl.pods('app=node-exporter', 'kube-system');
-  const processes = await kubectl.sh(pod?.metadata.name ?? '', 'cat /proc/*/comm', '-n', 'kube-system');
-  assert.match(processes, /^kubelet$/m);
+  const pods = await kubectl.pods('app=node-exporter', 'kube-system');
+  assert.deepEqual(pods.map(({ spec }) => spec.nodeName).sort(), [first.node.name, second.node.name]);
+  for (const { node } of [first, second]) {
+    const { stdout } = await node.run('curl', ['-sf', `http://${node.address}:9100/metrics`]);
+    assert.ok(
+      /^node_network_receive_bytes_total\{device="uplink"\} [1-9]/m.test(stdout),
+      'it has the links of the node',
+    );
+  }
+  for (const { metadata } of pods) {
+    const processes = await kubectl.sh(metadata.name, 'cat /proc/*/comm', '-n', 'kube-system');
+    assert.match(processes, /^kubelet$/m);
+  }
 }

@@ -1,8 +1,15 @@
 import type { Cluster, Worker } from './cluster.ts';
 
-/** Cluster and node that steps use while there is one node. */
-export interface FirstTour extends Cluster {
+/** Cluster with its workers, through which all steps go. */
+export interface Tour extends Cluster {
   /** Its kubelet uses podvm, with a delegate. */
   readonly first: Worker;
+  /** Its kubelet uses containerd, with the runtimes podvm and runc. */
+  readonly second: Worker;
   readonly say: (text: string) => void;
+}
+
+/** Tour of steps that are walked once for each worker. */
+export interface WorkerTour extends Tour {
+  readonly at: Worker;
 }

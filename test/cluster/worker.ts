@@ -54,6 +54,12 @@ export async function startPodvm(node: ClusterNode, settings: object): Promise<S
   return daemon;
 }
 
+/** The daemon that the node image has installed, as its unit starts it: the nodes have no systemd. */
+export function installedPodvm(node: ClusterNode): Service {
+  const command = "sed -n 's/^ExecStart=//p' /etc/systemd/system/podvm.service";
+  return node.service('podvm', 'sh', ['-c', `exec $(${command})`]);
+}
+
 /** Waits until a runtime answers. */
 export async function serves(node: ClusterNode, socket: string): Promise<void> {
   const argv = ['--config', '/dev/null', '-r', `unix://${socket}`, 'version'];

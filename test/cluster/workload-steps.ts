@@ -3,21 +3,23 @@ import * as v from 'valibot';
 import type { Steps } from '../containerd/walk-steps.ts';
 import { manifest } from './cluster.ts';
 import { isReady, type Kubectl, until } from './kubectl.ts';
-import type { FirstTour } from './tour.ts';
+import type { WorkerTour } from './tour.ts';
 import { write } from './worker.ts';
 
-/** Pods of users in machines of the first node. */
-export const workloadSteps: Steps<FirstTour> = [
+/** Pods of users in machines of a worker. */
+export const workloadSteps: Steps<WorkerTour> = [
   ['ConfigMaps, Secrets, downward API, tokens, emptyDirs and hostPaths are in the pod', mountsVolumes],
   ['a changed ConfigMap and Secret appear in the running pod', updatesVolumes],
   ['a token of the pod is its service account for the API server', authenticates],
   ['probes hold back traffic, and restart a container', probes],
 ];
 
-async function mountsVolumes({ kubectl, first }: FirstTour): Promise<void> {
-  await first.node.run('mkdir', ['-p', '/var/lib/podvm-cluster-host']);
-  await write(first.node, '/var/lib/podvm-cluster-host/question', 'question');
-  await kubectl.apply(await manifest('volumes.yaml'));
+async function mountsVolumes({ kubectl, at }: WorkerTour): Promise<void> {
+  await at.node.run('mkdir', ['-p', '/var/lib/podvm-cluster-host']);
+  await write(at.node, '/var/lib/podvm-cluster-host/question', 'question');
+  const yaml = await manifest('volumes.yaml', { NODE: at.node.name });
+  await kubectl.delete(yaml); // that of another worker
+  await kubectl.apply(yaml);
   await kubectl.run('wait', '--for=condition=Ready', 'pod/volumes', '--timeout=240s');
   const files = {
     '/config/greeting': 'hello',
@@ -35,7 +37,7 @@ async function mountsVolumes({ kubectl, first }: FirstTour): Promise<void> {
   assert.match(await kubectl.sh('volumes', 'df -h /memory | tail -1'), /tmpfs +16\.0M/);
   assert.equal(await kubectl.sh('volumes', 'cat /scratch/prepared'), 'by the init container');
   await kubectl.sh('volumes', 'echo answer >/host/answer');
-  assert.equal((await first.node.run('cat', ['/var/lib/podvm-cluster-host/answer'])).stdout, 'answer\n');
+  assert.equal((await at.node.run('cat', ['/var/lib/podvm-cluster-host/answer'])).stdout, 'answer\n');
 }
 
 async function environmentOf(kubectl: Kubectl): Promise<string> {
@@ -43,7 +45,7 @@ async function environmentOf(kubectl: Kubectl): Promise<string> {
   return `hello secret ${pod?.status.podIP} ${pod?.spec.nodeName}`;
 }
 
-async function updatesVolumes({ kubectl }: FirstTour): Promise<void> {
+async function updatesVolumes({ kubectl }: WorkerTour): Promise<void> {
   const changed = { configmap: '{"data":{"greeting":"changed"}}', secret: '{"stringData":{"password":"other"}}' };
   for (const [kind, patch] of Object.entries(changed)) await kubectl.run('patch', kind, 'settings', '-p', patch);
   await until('the files change', async () => {
@@ -53,7 +55,7 @@ async function updatesVolumes({ kubectl }: FirstTour): Promise<void> {
   assert.equal(await kubectl.sh('volumes', 'cat /single'), 'hello', 'a sub-path stays');
 }
 
-async function authenticates({ kubectl }: FirstTour): Promise<void> {
+async function authenticates({ kubectl }: WorkerTour): Promise<void> {
   const token = await kubectl.sh('volumes', 'cat /var/run/secrets/kubernetes.io/serviceaccount/token');
   const spec = { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenReview', spec: { token } };
   const { stdout } = await kubectl.try(['create', '-o', 'json', '-f', '-'], {
@@ -68,8 +70,9 @@ async function authenticates({ kubectl }: FirstTour): Promise<void> {
   assert.ok(status.authenticated);
 }
 
-async function probes({ kubectl }: FirstTour): Promise<void> {
-  await kubectl.apply(await manifest('probed.yaml'));
+async function probes({ kubectl, at }: WorkerTour): Promise<void> {
+  const yaml = await manifest('probed.yaml', { NODE: at.node.name });
+  await kubectl.apply(yaml);
   await kubectl.run('wait', '--for=condition=Ready', 'pod/probed', '--timeout=240s');
   const endpoints = async () =>
     await kubectl.run(
@@ -83,15 +86,17 @@ async function probes({ kubectl }: FirstTour): Promise<void> {
   await until('traffic is admitted', async () => assert.equal(await endpoints(), 'true'));
   await kubectl.sh('probed', 'rm /tmp/ready');
   await until('traffic is held back', async () => assert.equal(await endpoints(), 'false'));
+  // A kubelet may remove the old container while the next one starts slowly, and with it its log.
+  await using log = kubectl.speak('logs', '-f', 'probed');
   await kubectl.sh('probed', 'rm /tmp/alive');
   await until('the container is restarted', async () => {
     const [pod] = await kubectl.pods('app=probed');
     assert.ok(pod !== undefined && pod.status.containerStatuses[0]?.restartCount === 1 && isReady(pod));
   });
-  assert.match(await kubectl.run('logs', 'probed', '--previous'), /^stopping$/m);
+  await log.says(/^stopping$/m);
   assert.match(
     await kubectl.run('get', 'event', '--field-selector', 'involvedObject.name=probed'),
     /Liveness probe failed/,
   );
-  await kubectl.delete(await manifest('probed.yaml'));
+  await kubectl.delete(yaml);
 }
