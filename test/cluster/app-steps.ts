@@ -79,8 +79,8 @@ async function runsJobs({ kubectl, nodes }: Tour): Promise<void> {
     const found = await kubectl.run('get', 'pod', '-l', 'job-name=tries', '-o', codes);
     assert.deepEqual(found.split(' ').toSorted(), ['0', '3']);
     assert.equal(await kubectl.run('logs', 'job/now'), 'a year has passed\n');
+    await kubectl.run('delete', 'job', 'now'); // it goes with the CronJob at some time
     await kubectl.delete(yaml);
-    await kubectl.run('delete', 'job', 'now');
   }
 }
 

@@ -33,6 +33,7 @@ const podOf = ({ name, node, runtime }: WebPod) => ({
         image: images.busybox,
         command: ['sh', '-c', script],
         ports: [{ containerPort: 8080 }],
+        resources: { requests: { cpu: '100m' } }, // pods without one starve on a busy host
         readinessProbe: { httpGet: { path: '/', port: 8080 }, periodSeconds: 2, timeoutSeconds: 20 },
       },
     ],
