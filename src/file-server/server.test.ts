@@ -306,7 +306,7 @@ describe(
     );
 
     test(
-      'acts as root, and as nobody who asked before, where a request does not say who asks',
+      'acts as root, not as an earlier requester, if a request does not name its user',
       asking(async (guest) => {
         const create = (name: string) => Buffer.concat([u32(1, 0o644, 0, 0), text(name)]);
         assert.equal((await guest.ask(op.create, root, create('said'), 1234)).error, 0);

@@ -181,7 +181,7 @@ test('explainSkopeo() distinguishes the reasons', () => {
     ['reading blob sha256:00: Error fetching blob: invalid status code from registry 503 (x)', 'unavailable', /503/],
     ['reading blob sha256:00: too many requests to registry', 'unavailable', /too many/],
     ['writing blob: happened during read: Digest did not match, expected sha256:00, got sha256:11', 'corrupt', /got/],
-    ['something nobody has heard of', 'internal', /nobody has heard of/],
+    ['something no one has heard of', 'internal', /no one has heard of/],
   ] as const) {
     const line = `time="2024-01-01T00:00:00Z" level=fatal msg="${said}"`;
     const error = explainSkopeo('pull r.example/a:1', `noise\n${line}\n`);

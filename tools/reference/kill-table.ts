@@ -38,7 +38,7 @@ const rows: readonly Row[] = [
     moment: 'pods run and write',
     fault: 'KILL, TERM',
     promise:
-      'pods continue, and their clients are told how to go on; the next command starts a node that takes them over',
+      'pods continue, and their clients learn how to continue; the next command starts a node that takes them over',
     test: [adoptRun, 'of it: in the same machine, with logs, port, volume, probes and restarts'],
   },
   {
@@ -52,7 +52,7 @@ const rows: readonly Row[] = [
     component: 'node of `podvm run`',
     moment: 'a pod is being stopped',
     fault: 'end of the process',
-    promise: 'the next one goes on with the stop, within the same grace time',
+    promise: 'the next one continues the stop, within the same grace time',
     test: [recover, 'continues to be stopped'],
   },
   {
@@ -132,7 +132,7 @@ const rows: readonly Row[] = [
     component: 'daemon',
     moment: 'pods run',
     fault: 'STOP',
-    promise: 'pods continue, and none is given up for not having been heard meanwhile',
+    promise: 'pods continue, and none is ended because it was not heard meanwhile',
     test: ['src/link/heartbeat.test.ts', 'is not given up earlier because the host itself was stopped'],
   },
   {
@@ -149,7 +149,7 @@ const rows: readonly Row[] = [
     component: 'daemon',
     moment: 'a process is looked up',
     fault: 'EMFILE',
-    promise: 'the process is not taken for gone',
+    promise: 'the process is not considered ended',
     test: [
       'src/host/process-identity.test.ts',
       'a process that cannot be looked up for lack of descriptors is not taken',
@@ -278,21 +278,21 @@ const rows: readonly Row[] = [
     component: 'jail of a machine',
     moment: 'running',
     fault: 'KILL',
-    promise: 'the pod goes on',
+    promise: 'the pod continues',
     test: [replaced, 'killed jails of a machine and its file server: the pod continues'],
   },
   {
     component: 'jail of a file server',
     moment: 'running',
     fault: 'KILL',
-    promise: 'the server goes on',
+    promise: 'the server continues',
     test: ['test/vm/file-servers.test.ts', 'a file server continues when its bubblewrap is killed alone'],
   },
   {
     component: 'file server',
     moment: 'containers use its volume',
     fault: 'STOP',
-    promise: 'their accesses wait, and go on with it; containers and pod can be stopped and removed meanwhile',
+    promise: 'their accesses wait, and continue with it; containers and pod can be stopped and removed meanwhile',
     test: [replaced, 'a stopped file server: accesses wait and continue, and its containers and pod can be ended'],
   },
   {
