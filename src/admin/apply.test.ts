@@ -167,7 +167,7 @@ test('diff shows what apply would change, without Secrets, and apply agrees with
   assert.equal((await talk(served, 'diff', filesOf({ replicas: 0 }))).events[0]?.['after'], '');
 });
 
-test('delete ends the pods and forgets them, keeps volumes, and warns of what is not there', async () => {
+test('delete ends and removes the pods, keeps volumes, and warns of missing objects', async () => {
   await using served = await openAdmin();
   const claim =
     '---\napiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: { name: data }\n' +

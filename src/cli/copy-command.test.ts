@@ -128,7 +128,7 @@ describe('unpackArchive() of an archive without an end', { skip: needsRoot, time
     assert.match(error.message, /^Cannot copy the archive: .*Skipping to next header$/);
   });
 
-  it('takes no more memory than it may, and ends with tar', async () => {
+  it('stays within its memory, and ends with tar', async () => {
     const name = entry('name', { type: 'x', size: 3 * 1024 ** 3 });
     const { error } = await unpackedEndless('size=64m', name, () => bytes);
     assert.match(error.message, /^Cannot copy the archive: .*memory exhausted/);
@@ -273,7 +273,7 @@ describe('copyCommand()', () => {
     assert.ok((await readFile(join(it.pod, 'to/large'))).equals(large));
   });
 
-  it('keeps a sparse file sparse, also over what is there', async () => {
+  it('keeps a sparse file sparse, also over an existing one', async () => {
     await using it = await openPod();
     await Promise.all([
       mkdir(join(it.pod, 'tree'), { recursive: true }),
@@ -301,7 +301,7 @@ describe('copyCommand()', () => {
     assert.match(lines[20] ?? '', /not copied, .*: 5 more$/);
   });
 
-  it('shows on a terminal how much has come, and clears that', async () => {
+  it('shows the received size on a terminal, and clears it', async () => {
     await using it = await openPod();
     await mkdir(it.host);
     await mkdir(it.pod);

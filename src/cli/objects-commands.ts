@@ -21,7 +21,7 @@ interface ObjectsSetting {
 }
 
 const verbs = {
-  apply: 'make what files describe, and replace pods that they describe otherwise; changes nothing the second time',
+  apply: 'create what files describe, and replace pods whose description has changed',
   delete: 'end the pods that files describe; volumes are kept',
   diff: 'show what apply would change; exit code 1 if there are changes',
 } as const;

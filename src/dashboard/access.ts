@@ -7,7 +7,7 @@ const protocol = 'podvm.dev';
 /** Prefix of the subprotocol by which a page sends its token: a WebSocket of a page has no other header. */
 const tokenProtocol = 'podvm.dev.token.';
 
-const openAgain = 'Open the address that `podvm dashboard` printed; it is another one each time.';
+const openAgain = 'Open the address that `podvm dashboard` printed; it changes each time.';
 
 /**
  * Refuses requests of other hosts and sites. DNS rebinding: a page of another site, whose name resolves to this address,

@@ -163,7 +163,7 @@ describe('the dashboard', () => {
     }
   });
 
-  it('answers what is not HTTP with an error, and goes on', async () => {
+  it('answers data that is not HTTP with an error, and continues', async () => {
     const { port } = new URL(origin);
     const socket = createConnection(Number(port), '127.0.0.1');
     socket.end('GET /v1/pods HTTP/1.1\r\nHost: a b\r\nHost: c\r\n\r\n');
@@ -171,7 +171,7 @@ describe('the dashboard', () => {
     assert.equal((await ask('/')).status, 200);
   });
 
-  it('says which port is taken, and that no node answers', async () => {
+  it('reports a port in use, and a missing node', async () => {
     const { port } = new URL(origin);
     const again = serveDashboard({ socketPath: '/nowhere', port: Number(port) });
     await assert.rejects(again, { kind: 'busy', message: `Cannot serve the dashboard on 127.0.0.1 port ${port}` });

@@ -19,7 +19,7 @@ async function withFewDescriptors(script: string): Promise<unknown> {
   return JSON.parse(stdout);
 }
 
-test('a process that cannot be looked up for lack of descriptors is not taken for gone', async () => {
+test('a process that cannot be looked up for lack of descriptors is not considered ended', async () => {
   const told = await withFewDescriptors(`
     takeAll();
     const codeOf = (error) => error.code;

@@ -47,7 +47,7 @@ test('ensure() keeps a volume of the same size, and refuses another size before 
   assert.deepEqual(await readdir(directory), ['shop']);
 });
 
-test('a cancelled volume leaves nothing, and one that was cut off half-way is made again', async () => {
+test('a cancelled volume leaves nothing, and an incomplete one is made again', async () => {
   const { directory, volumes } = await openOne();
   await assert.rejects(volumes.ensure([data], AbortSignal.abort()), kind('cancelled'));
   assert.deepEqual(await volumes.list(), []);

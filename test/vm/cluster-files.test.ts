@@ -53,7 +53,7 @@ describe('files of clusters', { skip: await whyNoVm(), timeout: 300_000 }, () =>
     await cli[Symbol.asyncDispose]();
   });
 
-  it('give a pod a volume of its size, which the next pod waits for and finds as it was left', async () => {
+  it('give a pod a volume of the requested size, which the next pod waits for and finds unchanged', async () => {
     const writes = 'ls -A /notes; echo kept >/notes/file; dd if=/dev/zero of=/notes/big bs=1M';
     const writer = await cli.type(['run', '-'], pod('writer', writes));
     assert.deepEqual([writer.stdout, writer.code], ['', 1], writer.stderr);

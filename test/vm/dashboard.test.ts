@@ -61,7 +61,7 @@ describe('the dashboard, in a real browser', { skip, timeout: 600_000 }, () => {
   const inspect = async (name: string): Promise<PodDetails> =>
     v.parse(podDetailsSchema, JSON.parse((await cli.type(['inspect', name])).stdout));
 
-  it('lists the pods as `podvm ps` does, and finds them by any field; the address has the search', async () => {
+  it('lists the pods like `podvm ps`, and finds them by any field; the URL has the search', async () => {
     const { page } = browser;
     await page.getByRole('link', { name: 'Pods' }).click();
     const row = page.getByRole('row').filter({ hasText: 'default/web' });
@@ -141,7 +141,7 @@ describe('the dashboard, in a real browser', { skip, timeout: 600_000 }, () => {
     await page.getByText('Ended with exit code 7').waitFor();
   });
 
-  it('shows what a hostile guest writes as text, and does nothing of it', async () => {
+  it('shows the text of a hostile guest without interpreting it', async () => {
     const { page } = browser;
     await page.goto(`${origin}/pods/default/hostile`);
     await page.getByText('document.title="owned"').first().waitFor();
@@ -173,7 +173,7 @@ describe('the dashboard, in a real browser', { skip, timeout: 600_000 }, () => {
     }
   });
 
-  it('stops a pod by a button, and says why a button cannot be used', async () => {
+  it('stops a pod by a button, and explains a disabled button', async () => {
     const { page } = browser;
     await page.goto(`${origin}/pods/default/web`);
     const press = async (name: string) => {
@@ -203,7 +203,7 @@ describe('the dashboard, in a real browser', { skip, timeout: 600_000 }, () => {
 });
 
 describe('the dashboard of a node with many pods', { skip }, () => {
-  it('scrolls through 500 of them, of which it holds those in sight', async () => {
+  it('scrolls through 500 of them, and renders only visible ones', async () => {
     const pods = Array.from({ length: 500 }, (_, at): PodSummary => ({
       ...{
         namespace: 'many',

@@ -226,7 +226,7 @@ describe('monitoring', { skip }, () => {
     const hung = await node.type(['doctor', 'ill']);
     process.kill(vmmPid, 'SIGCONT');
     assert.equal(hung.code, 1, hung.stderr);
-    assert.match(hung.stdout, /^fail +agent +the guest does not answer: .*in time\n +See its last words with/m);
+    assert.match(hung.stdout, /^fail +agent +the guest does not answer: .*in time\n +See its last lines with/m);
     assert.match(hung.stdout, /^skip +mounts of main /m);
     for (const { child } of [pods, quiet]) child.kill('SIGINT');
     await Promise.all([pods.ended, quiet.ended]);

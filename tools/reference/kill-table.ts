@@ -152,7 +152,7 @@ const rows: readonly Row[] = [
     promise: 'the process is not considered ended',
     test: [
       'src/host/process-identity.test.ts',
-      'a process that cannot be looked up for lack of descriptors is not taken',
+      'a process that cannot be looked up for lack of descriptors is not considered',
     ],
   },
   {

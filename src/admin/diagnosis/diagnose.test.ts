@@ -73,11 +73,11 @@ async function troubles(pod: DiagnosedPod): Promise<readonly string[]> {
   });
 }
 
-test('a pod that is well has no trouble', async () => {
+test('a sound pod has no faults', async () => {
   assert.deepEqual(await troubles(podOf(well)), []);
 });
 
-test('a guest that does not answer is said to hang, and nothing is made up about its inside', async () => {
+test('a guest that does not answer is reported, without findings from inside it', async () => {
   const why = 'Cannot call ping of the agent: it did not answer in time';
   const [main] = well.containers;
   const silent = { ...well, answer: { why }, guest: { why }, figures: { why } };

@@ -18,7 +18,7 @@ export function answerFinding(answer: Seen<number>, pod: string): Finding {
       name,
       status: 'fail',
       detail: `the guest does not answer: ${answer.why}`,
-      fix: `See its last words with \`podvm console ${pod}\`. The node ends a machine that stays silent; until then, restart the pod.`,
+      fix: `See its last lines with \`podvm console ${pod}\`. The node ends a machine that stays silent; until then, restart the pod.`,
     };
   }
   const detail = `answers in ${answer.value.toFixed(1)} ms`;

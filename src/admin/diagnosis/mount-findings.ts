@@ -32,7 +32,7 @@ function faultsOf({ mountPath, inGuest, isWantedReadOnly, served }: ExaminedMoun
   const { path, server, space } = served;
   if (server === 'gone') fail(`is lost: the file server of ${path} has ended`, 'Restart the pod.');
   if (server === 'stopped') {
-    fail(`waits: the file server of ${path} is stopped`, 'Let it go on with `kill -CONT`, or restart the pod.');
+    fail(`waits: the file server of ${path} is stopped`, 'Continue it with `kill -CONT`, or restart the pod.');
   }
   if ('why' in space) {
     faults.push({

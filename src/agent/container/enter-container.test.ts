@@ -144,7 +144,7 @@ it('enter() uses the first process’s cgroup when the container has divided its
   assert.deepEqual(seen, ['/sys/fs/cgroup/pod/c', '/sys/fs/cgroup/pod/c/inner']);
 });
 
-it('enter() gives up a helper that hangs, after as many pauses as its deadline has seconds', async () => {
+it('enter() fails with a hanging helper, after as many pauses as its deadline has seconds', async () => {
   const { entrance, opened, started, killed, timers } = fakeEngine(() => [], true);
   const entering = entrance.enter(entry, [-1, -1, -1]);
   const failing = assert.rejects(entering, { kind: 'timeout', message: /did not begin within 60000 ms/ });

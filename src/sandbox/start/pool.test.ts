@@ -208,7 +208,7 @@ test('a check of the node that fails ends neither the pool nor its machines, and
   await node.sandboxes.warmUp('pool', never);
 });
 
-test('a machine is thrown away if its template cannot be looked up', async () => {
+test('a machine is discarded if its template cannot be looked up', async () => {
   let isReadable = true;
   await using node = await openWithPool(1, (parts) => {
     parts.before = async (step) => void (isReadable &&= step !== 'driver.start');
