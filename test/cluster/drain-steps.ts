@@ -31,5 +31,5 @@ async function moves({ kubectl }: Tour, from: string, to: string): Promise<void>
   await until('the Service leads to the pods', async () => {
     assert.equal(await kubectl.sh('visitor', fetchAll(['shop.default.svc.cluster.local'])), 'first');
   });
-  await kubectl.run('delete', 'pod', 'visitor');
+  await kubectl.run('delete', 'pod', 'visitor', '--grace-period=1');
 }
