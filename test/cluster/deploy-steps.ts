@@ -24,8 +24,8 @@ export const upgradeSteps: Steps<Tour> = [['changed settings are installed witho
 
 const mark = '/opt/podvm/.installed-by-podvm-node';
 const filesBefore = '/run/files-before';
-/** Lists the files of the node that are no longer those of the host, apart from those of steps. */
-const listFiles = `find /etc /opt /usr/local /var/lib -xdev ! -path '*/podvm-cluster-*' | sort`;
+/** Lists the files by which the node differs from the host, apart from those of steps. */
+const listFiles = `find /run/.node/*/upper ! -type d ! -path '*/podvm-cluster-*' | sort`;
 
 const installer = ['spec', 'template', 'spec', 'initContainers', 0];
 const directories = ['--program', '/opt/podvm', '--root', '/var/lib/podvm'];
