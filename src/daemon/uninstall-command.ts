@@ -67,6 +67,12 @@ async function removeState(root: string): Promise<readonly string[]> {
   for (const name of ours) await rm(join(root, name), { recursive: true, force: true });
   const left = await readdir(root);
   if (left.length > 0) return [`state in ${root} removed, except ${left.join(', ')}\n`];
-  await rmdir(root);
-  return [`state in ${root} removed\n`];
+  const isRemoved = await rmdir(root).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EBUSY') throw error;
+      return false;
+    },
+  );
+  return [`state in ${root} removed${isRemoved ? '' : ', except the mount point'}\n`];
 }
