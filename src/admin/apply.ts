@@ -2,13 +2,13 @@ import { isDeepStrictEqual } from 'node:util';
 import { PodvmError } from '#base/errors.ts';
 import type { RunEvent, RunRequest } from '#api/run.ts';
 import type { Clock } from '#host/clock.ts';
-import type { Manifest, RunningPod } from '#pod/pods.ts';
+import type { Manifest } from '#pod/pods.ts';
 import type { Pod } from '#pod/schema/objects.ts';
 import type { Job } from '#pod/schema/workloads.ts';
 import { workloadAnnotation, workloadName } from '#pod/workloads.ts';
 import type { NamedVolumes } from '#storage/named-volumes.ts';
 import type { PodSource } from './ended-record.ts';
-import { type LivePod, onlyOf, untilOver } from './known-pod.ts';
+import { leftTo, type LivePod, onlyOf, untilOver } from './known-pod.ts';
 import type { Jobs } from './jobs.ts';
 import type { NodePods } from './node-pods.ts';
 import { followStart } from './run-session.ts';
@@ -195,24 +195,34 @@ async function startOne(pod: Pod, parts: ObjectsParts): Promise<{ readonly live:
 /** Starts a pod and waits until it is ready, for the next one to follow. Returns 124 if it does not become so. */
 async function startReady(pod: Pod, parts: ObjectsParts): Promise<number> {
   const { live, code } = await startOne(pod, parts);
-  if (code !== 0 || (await isReadyInTime(live.pod, parts))) return code;
-  if (parts.signal.aborted) return 0;
-  const message = `${live.namespace}/${live.name} is not ready after ${readyMs / 1000} s: the pods after it stay as they are`;
-  await parts.say({ event: 'warning', message });
+  if (code !== 0) return code;
+  const outcome = await untilReady(live, parts);
+  if (outcome === 'ready' || parts.signal.aborted) return 0;
+  const name = `${live.namespace}/${live.name}`;
+  const what = outcome === 'over' ? 'has ended before it was ready' : `is not ready after ${readyMs / 1000} s`;
+  await parts.say({ event: 'warning', message: `${name} ${what}: the pods after it stay as they are` });
   return 124;
 }
 
-async function isReadyInTime(pod: RunningPod, { clock, signal }: ObjectsParts): Promise<boolean> {
+/** Waits until the pod is ready or over, for some time. Errors: `unavailable` when this process ends before. */
+async function untilReady(
+  { pod, left, name }: LivePod,
+  { clock, signal }: ObjectsParts,
+): Promise<'ready' | 'over' | 'no'> {
   const isReady = () => pod.status.conditions.some(({ type, status }) => type === 'Ready' && status === 'True');
-  if (isReady()) return true;
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const leave = pod.onChange(() => isReady() && resolve());
-  const cancel = clock.after(readyMs, resolve);
-  signal.addEventListener('abort', () => resolve(), { once: true });
-  await Promise.race([promise, pod.finished]);
-  cancel();
-  leave();
-  return isReady();
+  if (isReady()) return 'ready';
+  if (signal.aborted) return 'no';
+  using waiting = new DisposableStack();
+  const { promise, resolve } = Promise.withResolvers<'ready' | 'no'>();
+  const giveUp = () => resolve('no');
+  waiting.defer(pod.onChange(() => isReady() && resolve('ready')));
+  waiting.defer(clock.after(readyMs, giveUp));
+  signal.addEventListener('abort', giveUp, { once: true });
+  waiting.defer(() => signal.removeEventListener('abort', giveUp));
+  const ends = [pod.finished.then(() => 'over' as const), left.then(() => 'left' as const)];
+  const outcome = await Promise.race([promise, ...ends]);
+  if (outcome === 'left') throw leftTo(name);
+  return outcome;
 }
 
 /** Stops a pod, and removes its record. */
