@@ -3,9 +3,10 @@ import { once } from 'node:events';
 import { describe, test } from 'node:test';
 import * as v from 'valibot';
 import { podDetailsSchema, podSummarySchema } from '#api/pods.ts';
+import { PodvmError } from '#base/errors.ts';
 import { poll } from '#host/wait.ts';
 import type { FakeSettings } from '#pod/testing/fake-sandbox.ts';
-import { eventsOf, openAdmin, type Served } from './testing/served-admin.ts';
+import { eventsOf, openAdmin, type Served, yaml } from './testing/served-admin.ts';
 
 interface Wish {
   readonly kind?: 'Deployment' | 'StatefulSet';
@@ -150,6 +151,22 @@ describe('apply', () => {
     assert.match(JSON.stringify(events), /Cannot find the Secret default\/none/);
     assert.equal(await uidOf(served, 'web-1'), uid);
   });
+});
+
+test('a Pod that ends by itself runs once, but one that got no machine is tried again', async () => {
+  let error: PodvmError | undefined = new PodvmError('exhausted', 'Cannot make a sandbox: memory is short');
+  await using served = await openAdmin({
+    behaviours: { main: { onStart: (container) => container.exit(0) } },
+    runError: () => error,
+  });
+  assert.deepEqual((await talk(served, 'apply', yaml)).last, { event: 'finished', exitCode: 125 });
+  error = undefined;
+  assert.deepEqual((await talk(served, 'apply', yaml)).objects, ['Pod default/web created']);
+  await poll(async () => ((await pods(served)).length === 0 ? true : undefined), {
+    everyMs: 5,
+    signal: AbortSignal.timeout(5000),
+  });
+  assert.deepEqual((await talk(served, 'apply', yaml)).objects, ['Pod default/web unchanged']);
 });
 
 test('diff shows what apply would change, without Secrets, and apply agrees with it', async () => {

@@ -2,11 +2,12 @@ import { isDeepStrictEqual } from 'node:util';
 import { PodvmError } from '#base/errors.ts';
 import type { RunEvent, RunRequest } from '#api/run.ts';
 import type { Clock } from '#host/clock.ts';
-import type { Manifest } from '#pod/pods.ts';
+import { hadNoMachine, type Manifest } from '#pod/pods.ts';
 import type { Pod } from '#pod/schema/objects.ts';
 import type { Job } from '#pod/schema/workloads.ts';
 import { workloadAnnotation, workloadName } from '#pod/workloads.ts';
 import type { NamedVolumes } from '#storage/named-volumes.ts';
+import type { EndedPod } from './ended-pods.ts';
 import type { PodSource } from './ended-record.ts';
 import { leftTo, type LivePod, onlyOf, untilOver } from './known-pod.ts';
 import type { Jobs } from './jobs.ts';
@@ -159,10 +160,13 @@ async function applyGroup(group: PodGroup, parts: ObjectsParts): Promise<number>
   return code;
 }
 
-/** Whether a Pod that ends by itself has done so, as the file describes it. */
+/** Whether a Pod that ends by itself has done so, as the file describes it. One that never got a machine is tried again. */
 async function hasRun(pod: Pod, parts: ObjectsParts): Promise<boolean> {
   if (pod.spec.restartPolicy === 'Always') return false;
   const { namespace, name } = pod.metadata;
+  const hasFailed = (ended: EndedPod) =>
+    ended.namespace === namespace && ended.name === name && hadNoMachine(ended.outcome);
+  if (parts.pods.ended().some(hasFailed)) return false;
   const source = await parts.pods.endedSource(namespace, name);
   return source !== undefined && isSameSource(source, sourceOf(pod, parts), { ignoresSecrets: true });
 }

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { test } from 'node:test';
 import * as v from 'valibot';
 import { podSummarySchema } from '#api/pods.ts';
+import { PodvmError } from '#base/errors.ts';
 import { poll } from '#host/wait.ts';
 import { eventsOf, openAdmin, run, type Served } from './testing/served-admin.ts';
 
@@ -17,11 +18,11 @@ spec:
     spec: { containers: [{ name: main, image: i }] }
 `;
 
-async function apply(served: Served, files = text): Promise<void> {
+async function apply(served: Served, files = text, exitCode = 0): Promise<void> {
   const socket = served.talk('/v1/apply');
   await once(socket, 'open');
   socket.send(JSON.stringify({ files: [{ name: 'f', text: files }], network: 'none' }));
-  assert.equal((await Array.fromAsync(eventsOf(socket))).at(-1)?.['exitCode'], 0);
+  assert.equal((await Array.fromAsync(eventsOf(socket))).at(-1)?.['exitCode'], exitCode);
 }
 const states = async (served: Served) =>
   v
@@ -55,6 +56,30 @@ test('a pod that was applied is started again when its machine has failed, later
     await clock.advance(1);
     await until(served, 'Running');
   }
+});
+
+test('a start after a failure that gets no machine is tried again, but not the start of an apply', async () => {
+  const short = new PodvmError('exhausted', 'Cannot make a sandbox: memory is short');
+  let error: PodvmError | undefined;
+  await using served = await openAdmin({ runError: () => error });
+  const { sandboxes, clock } = served.parts;
+  await apply(served);
+  error = short;
+  sandboxes.crash('the VMM was killed');
+  for (const seconds of [10, 20]) {
+    await untilFailed(served);
+    await clock.advance(seconds * 1000);
+  }
+  await untilFailed(served);
+  error = undefined;
+  await clock.advance(40_000);
+  await until(served, 'Running');
+  await served.call('POST', '/v1/pods/_/web-0/stop', '{}');
+  error = short;
+  await apply(served, text, 125);
+  error = undefined;
+  await clock.advance(400_000);
+  assert.deepEqual(await states(served), ['ended']);
 });
 
 test('also by the next process, when the machine has failed in between', async () => {

@@ -2,6 +2,7 @@ import { kindOf } from '#base/errors.ts';
 import type { Clock } from '#host/clock.ts';
 import type { Log } from '#host/log.ts';
 import type { Activity } from './activity.ts';
+import { hadNoMachine } from '#pod/pods.ts';
 import type { LivePod } from './known-pod.ts';
 import type { NodePods } from './node-pods.ts';
 
@@ -25,13 +26,15 @@ const longestDelayMs = 300_000;
 const calmMs = 600_000;
 
 /**
- * Starts pods that were applied again when their machine has failed, unless they were removed meanwhile. Pods that end for other
- * reasons were ended by a user, or would fail again.
+ * Starts pods that were applied again when their machine has failed, unless they were removed meanwhile. Such a start that gets
+ * no machine is tried again, too: the node may be short of memory. Pods that end for other reasons were ended by a user, or
+ * would fail again.
  */
 export function replaceFailed({ pods, activity, clock, log }: ReplaceParts): Replacing {
   const failures = new Map<string, number>();
   const waiting = new Set<() => void>();
   const watched = new Set<LivePod>();
+  let isStartingAgain = false;
   const startAgain = (live: LivePod) => {
     const isNamed = ({ namespace, name }: { namespace: string; name: string }) =>
       namespace === live.namespace && name === live.name;
@@ -40,7 +43,12 @@ export function replaceFailed({ pods, activity, clock, log }: ReplaceParts): Rep
       return;
     }
     log.info('starting a pod again whose machine has failed', { pod: `${live.namespace}/${live.name}` });
-    pods.start([live.source], live.options);
+    isStartingAgain = true;
+    try {
+      pods.start([live.source], live.options);
+    } finally {
+      isStartingAgain = false;
+    }
   };
   const failed = (live: LivePod, ranMs: number) => {
     const key = `${live.namespace}/${live.name}`;
@@ -65,10 +73,11 @@ export function replaceFailed({ pods, activity, clock, log }: ReplaceParts): Rep
   const leave = pods.onBegin((live) => {
     if (live.options.isApplied !== true) return;
     const startedMs = clock.monotonicMs();
+    const isAgain = isStartingAgain;
     watched.add(live);
-    void live.over.then(({ reason }) => {
+    void live.over.then((outcome) => {
       if (!watched.delete(live)) return;
-      if (reason !== 'SandboxFailed') {
+      if (outcome.reason !== 'SandboxFailed' && !(isAgain && hadNoMachine(outcome))) {
         failures.delete(`${live.namespace}/${live.name}`);
         return;
       }

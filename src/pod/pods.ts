@@ -177,6 +177,11 @@ export interface PodFinish {
   readonly message?: string;
 }
 
+/** Reason of a pod that got no machine: the node could not make one, or what the pod refers to was not there. */
+export const noMachine = 'FailedCreatePodSandBox';
+
+export const hadNoMachine = ({ reason }: Pick<PodFinish, 'reason'>): boolean => reason === noMachine;
+
 export interface RunningPod {
   readonly namespace: string;
   readonly name: string;

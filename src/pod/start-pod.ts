@@ -14,7 +14,7 @@ import {
   type PodState,
   type StateEvent,
 } from './pod-state.ts';
-import type { PodConfig, PodFinish, PodParts, PodStatus, RunningPod } from './pods.ts';
+import { noMachine, type PodConfig, type PodFinish, type PodParts, type PodStatus, type RunningPod } from './pods.ts';
 import { containerOf, isUnderWay, recordedMemory, resumedState, type PodBefore } from './pod-memory.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
@@ -196,9 +196,9 @@ class PodDriver implements RunningPod {
       if (this.#making.signal.aborted) return; // the aborting code has reported the reason
       const message = messageOf(error);
       log.info('cannot make the sandbox', { err: message }); // the user is informed by the event
-      this.#events.failed('FailedCreatePodSandBox', error);
+      this.#events.failed(noMachine, error);
       const ending = {
-        reason: 'FailedCreatePodSandBox',
+        reason: noMachine,
         message,
         exitCode: 125,
         killAtMs: this.#parts.clock.monotonicMs(),

@@ -29,7 +29,7 @@ export interface FakeSandboxes extends Sandboxes {
 
 export interface FakeSettings {
   readonly behaviours?: Readonly<Record<string, FakeBehaviour>>;
-  readonly runError?: PodvmError;
+  readonly runError?: PodvmError | (() => PodvmError | undefined);
   readonly warnings?: readonly string[];
   readonly onDial?: (port: number) => Duplex | undefined;
 }
@@ -46,7 +46,9 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
     runs,
     async run(spec, signal) {
       if (signal.aborted) throw new PodvmError('cancelled', 'Cannot run the sandbox: cancelled');
-      if (settings.runError !== undefined) throw settings.runError;
+      const { runError } = settings;
+      const error = typeof runError === 'function' ? runError() : runError;
+      if (error !== undefined) throw error;
       const key = keyOf(spec.namespace, spec.name);
       if (sandboxes.has(key)) throw new PodvmError('alreadyExists', `Cannot run the sandbox: ${key} exists already`);
       runs.push(spec);
