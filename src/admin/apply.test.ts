@@ -249,6 +249,46 @@ spec:
     assert.deepEqual((await talk(served, 'apply', job(', tty: true'))).objects, ['Job default/pi created']);
   });
 
+  test('is begun once also while it waits and its failed pods are removed, and is deleted then', async () => {
+    await using served = await openAdmin(exits(1));
+    const text = job().replace('backoffLimit: 0', 'backoffLimit: 3');
+    await talk(served, 'apply', text);
+    const failed = async () => (await pods(served, '?ended=true')).filter((pod) => pod.endedAt !== undefined);
+    const [pod] =
+      (await poll(async () => ((await failed()).length > 0 ? await failed() : undefined), {
+        everyMs: 5,
+        signal: AbortSignal.timeout(5000),
+      })) ?? [];
+    await served.call('DELETE', `/v1/pods/_/${pod?.name}`);
+    assert.deepEqual((await talk(served, 'apply', text)).objects, ['Job default/pi unchanged']);
+    assert.deepEqual((await talk(served, 'delete', text)).objects, ['Job default/pi deleted']);
+    await served.parts.clock.advance(100_000);
+    assert.deepEqual(await pods(served, '?ended=true'), []);
+  });
+
+  test('counts with all pods that it runs at a time towards the limit of a call', async () => {
+    await using served = await openAdmin();
+    const many = (name: string) =>
+      job().replace('name: pi', `name: ${name}`).replace('completions: 2', 'completions: 200\n  parallelism: 200');
+    const { last } = await talk(served, 'apply', `${many('one')}---${many('two')}`);
+    assert.match(JSON.stringify(last), /at most 256 pods can run at once, got 400/);
+    assert.deepEqual(await pods(served), []);
+  });
+
+  test('that runs twice is ended twice by a drain', async () => {
+    await using served = await openAdmin(exits(1));
+    const text = job().replace('backoffLimit: 0', 'backoffLimit: 3');
+    for (let runs = 1; runs <= 2; runs += 1) {
+      const socket = served.talk('/v1/run');
+      await once(socket, 'open');
+      socket.send(JSON.stringify({ files: [{ name: 'f', text }], network: 'none', detach: true }));
+      await Array.fromAsync(eventsOf(socket));
+    }
+    await served.call('POST', '/v1/drain', '{}');
+    await served.parts.clock.advance(400_000);
+    assert.equal((await pods(served, '?ended=true')).length, 2);
+  });
+
   test('is left with its node, whose client is told so', async () => {
     const first = await openAdmin();
     const socket = first.talk('/v1/run');

@@ -13,7 +13,7 @@ import { leftTo, type LivePod, onlyOf, untilOver } from './known-pod.ts';
 import type { Jobs } from './jobs.ts';
 import type { NodePods } from './node-pods.ts';
 import { followStart } from './run-session.ts';
-import { isSameSource } from './same-pod.ts';
+import { isSameSource, plain } from './same-pod.ts';
 import { ensureVolumes } from './tell-manifest.ts';
 
 /** What a call about the objects of files needs. */
@@ -106,20 +106,22 @@ export const isOfJob = (
   pod: { readonly namespace: string; readonly labels: Readonly<Record<string, string>> },
 ): boolean => pod.namespace === namespace && pod.labels[jobLabel] === name;
 
+/** Whether pods of the Job run, or are kept after their end. */
+const hasPods = (job: Job, pods: NodePods): boolean =>
+  pods.live().some(({ pod: { pod } }) => isOfJob(job, pod.metadata)) ||
+  pods.ended().some(({ namespace, details: { labels } }) => isOfJob(job, { namespace, labels }));
+
 /** Begins a Job, once. Errors: `failedPrecondition` for one that the files describe otherwise. */
 async function applyJob(job: Job, parts: ObjectsParts): Promise<void> {
   const { pods, jobs, say } = parts;
   const { namespace, name } = job.metadata;
   const object = objectName({ kind: 'Job', namespace, name });
-  const known = jobs.find(namespace, name);
-  const hasPods =
-    pods.live().some(({ pod: { pod } }) => isOfJob(job, pod.metadata)) ||
-    pods.ended().some(({ namespace: of, details }) => isOfJob(job, { namespace: of, labels: details.labels }));
-  if (!hasPods) {
-    jobs.run(job, (pod) => onlyOf(pods.start([sourceOf(pod, parts)], { removeAtEnd: false })));
+  const known = jobs.find(job);
+  if (known === undefined && !hasPods(job, pods)) {
+    jobs.run(job, (pod) => onlyOf(pods.start([sourceOf(pod, parts)], { removeAtEnd: false })), { isApplied: true });
     return await say({ event: 'object', object, change: 'created' });
   }
-  if (known === undefined || isDeepStrictEqual(known.job.spec, job.spec)) {
+  if (known === undefined || isDeepStrictEqual(plain(known.job.spec), plain(job.spec))) {
     return await say({ event: 'object', object, change: 'unchanged' });
   }
   throw new PodvmError('failedPrecondition', `Cannot apply ${object}: it has begun, and a Job cannot change`, {

@@ -20,7 +20,7 @@ export async function deleteObjects({ manifest, pods, jobs: ofNode, say }: Objec
   });
   const jobs = manifest.jobs.map(async (job) => {
     const { namespace, name } = job.metadata;
-    ofNode.find(namespace, name)?.run?.stop('terminate');
+    const wasKnown = ofNode.remove(job);
     const live = pods.live().filter(({ pod: { pod } }) => isOfJob(job, pod.metadata));
     const isOld = (pod: {
       readonly namespace: string;
@@ -29,7 +29,7 @@ export async function deleteObjects({ manifest, pods, jobs: ofNode, say }: Objec
     const hasEnded = pods.ended().some(isOld);
     await Promise.all(live.map((pod) => endAndForget(pod, pods)));
     await pods.forget(isOld);
-    await told(objectName({ kind: 'Job', namespace, name }), live.length > 0 || hasEnded);
+    await told(objectName({ kind: 'Job', namespace, name }), wasKnown || live.length > 0 || hasEnded);
   });
   await Promise.all([...groups, ...jobs]);
   for (const { metadata } of manifest.claims) {

@@ -24,7 +24,7 @@ export function shownPod({ apiVersion, kind, metadata, spec }: Pod) {
 export const configMapsOf = (source: PodSource): readonly ConfigMap[] => referred(source, source.configMaps);
 
 /** Without absent values, and as a record on disk has it. */
-const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
+export const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
 
 /** The objects that the pod names anywhere, by name. */
 function referred<T extends ConfigMap | Secret>({ pod }: PodSource, objects: readonly T[]): readonly T[] {

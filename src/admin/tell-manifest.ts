@@ -5,6 +5,7 @@ import { problemText } from '#pod/manifest.ts';
 import type { Manifest } from '#pod/pods.ts';
 import { readManifests } from '#pod/read-manifests.ts';
 import type { Claim } from '#pod/schema/objects.ts';
+import type { Job } from '#pod/schema/workloads.ts';
 import type { NamedVolumes, VolumeWish } from '#storage/named-volumes.ts';
 
 /** Limit of pods in one run. */
@@ -31,10 +32,11 @@ export async function tellManifest(
       fix: 'Pass a file with a Pod, or with a Deployment, StatefulSet, DaemonSet or Job.',
     });
   }
-  if (manifest.pods.length > maxPodsPerRun) {
+  const count = manifest.jobs.reduce((sum, job) => sum + podsAtOnce(job), manifest.pods.length);
+  if (count > maxPodsPerRun) {
     throw new PodvmError(
       'invalid',
-      `Cannot run ${names}: at most ${maxPodsPerRun} pods can run at once, got ${manifest.pods.length}`,
+      `Cannot run ${names}: at most ${maxPodsPerRun} pods can run at once, got ${count}`,
       { fix: 'Run the files in several commands.' },
     );
   }
@@ -44,6 +46,8 @@ export async function tellManifest(
   }
   return signal.aborted ? undefined : manifest;
 }
+
+const podsAtOnce = ({ spec: { parallelism, completions = 1 } }: Job): number => Math.min(parallelism, completions);
 
 /** Makes the volumes of the claims that are missing; returns true for each that it made. Errors: those of `ensure`. */
 export const ensureVolumes = (
