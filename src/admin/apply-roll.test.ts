@@ -65,4 +65,48 @@ describe('a roll', () => {
     );
     assert.deepEqual(await pods(served), []);
   });
+
+  test('starts no more pods after a delete or drain, and is told so', async () => {
+    for (const end of [
+      async (served: Served) => void (await (await begin(served, 'delete', filesOf('Deployment', 'j'))).events),
+      async (served: Served) => void (await served.call('POST', '/v1/drain', '{}')),
+    ]) {
+      await using served = await openAdmin(isNotReady);
+      const { sandboxes, clock } = served.parts;
+      await (
+        await begin(served, 'apply', filesOf('Deployment'))
+      ).events;
+      const { events } = await begin(served, 'apply', filesOf('Deployment', 'j'));
+      await until(() => sandboxes.journal.includes('stop main/0'));
+      const starts = sandboxes.runs.length;
+      const ended = end(served);
+      await until(() => sandboxes.journal.filter((line) => line === 'stop main/0').length === 2);
+      await clock.advance(30_000);
+      await ended;
+      assert.match(JSON.stringify((await events).at(-1)), /Cannot go on with Deployment default\/web: a later command/);
+      assert.deepEqual(await pods(served), []);
+      assert.equal(sandboxes.runs.length, starts);
+    }
+  });
+
+  test('yields to a later apply of the same object', async () => {
+    await using served = await openAdmin(isNotReady);
+    const { sandboxes, clock } = served.parts;
+    const one = (image: string) => filesOf('Deployment', image).replace('replicas: 2', 'replicas: 1');
+    await (
+      await begin(served, 'apply', one('i'))
+    ).events;
+    const { events } = await begin(served, 'apply', one('j'));
+    await until(() => sandboxes.journal.includes('stop main/0'));
+    const { socket } = await begin(served, 'apply', filesOf('Deployment', 'k')); // has web-1 before it replaces web-0
+    await until(() => sandboxes.runs.length === 2);
+    await clock.advance(30_000);
+    assert.match(JSON.stringify((await events).at(-1)), /a later command has changed it/);
+    await until(() => sandboxes.runs.length === 3);
+    assert.deepEqual(
+      sandboxes.runs.map(({ images }) => images),
+      [['i'], ['k'], ['k']],
+    );
+    socket.terminate();
+  });
 });

@@ -11,6 +11,7 @@ import type { EndedPod } from './ended-pods.ts';
 import type { PodSource } from './ended-record.ts';
 import { leftTo, type LivePod, onlyOf, untilOver } from './known-pod.ts';
 import type { Jobs } from './jobs.ts';
+import type { NewestCalls } from './newest-calls.ts';
 import type { NodePods } from './node-pods.ts';
 import { followStart } from './run-session.ts';
 import { isSameSource, plain } from './same-pod.ts';
@@ -22,11 +23,15 @@ export interface ObjectsParts {
   readonly manifest: Manifest;
   readonly pods: NodePods;
   readonly jobs: Jobs;
+  readonly calls: NewestCalls;
   readonly volumes: NamedVolumes;
   readonly clock: Clock;
   readonly say: (event: RunEvent) => Promise<void>;
   readonly signal: AbortSignal;
 }
+
+/** What a call about one object needs. */
+type GroupParts = ObjectsParts & ReturnType<NewestCalls['begin']>;
 
 interface PodObject {
   readonly kind: string;
@@ -129,8 +134,10 @@ async function applyJob(job: Job, parts: ObjectsParts): Promise<void> {
   });
 }
 
-async function applyGroup(group: PodGroup, parts: ObjectsParts): Promise<number> {
-  const { pods, say, signal } = parts;
+async function applyGroup(group: PodGroup, given: ObjectsParts): Promise<number> {
+  const { pods, say, signal, calls } = given;
+  using call = calls.begin(objectName(group));
+  const parts = { ...given, ...call };
   const before = livePodsOf(group, pods);
   const wanted = new Set(group.pods.map(({ metadata }) => metadata.name));
   const surplus = before.filter(({ name }) => !wanted.has(name));
@@ -174,7 +181,7 @@ async function hasRun(pod: Pod, parts: ObjectsParts): Promise<boolean> {
 }
 
 /** Starts pods at once, or those of a StatefulSet one after another. Returns the first exit code of one that failed. */
-async function startMissing(missing: readonly Pod[], { kind }: PodGroup, parts: ObjectsParts): Promise<number> {
+async function startMissing(missing: readonly Pod[], { kind }: PodGroup, parts: GroupParts): Promise<number> {
   if (kind !== 'StatefulSet') {
     const codes = await Promise.all(missing.map((pod) => startOne(pod, parts).then(({ code }) => code)));
     return codes.find((code) => code !== 0) ?? 0;
@@ -186,8 +193,9 @@ async function startMissing(missing: readonly Pod[], { kind }: PodGroup, parts: 
   return 0;
 }
 
-async function startOne(pod: Pod, parts: ObjectsParts): Promise<{ readonly live: LivePod; readonly code: number }> {
+async function startOne(pod: Pod, parts: GroupParts): Promise<{ readonly live: LivePod; readonly code: number }> {
   const { pods, say } = parts;
+  parts.requireNewest();
   const options = { removeAtEnd: false, isApplied: pod.spec.restartPolicy === 'Always' };
   const live = onlyOf(pods.start([sourceOf(pod, parts)], options));
   const name = `${live.namespace}/${live.name}`;
@@ -199,7 +207,7 @@ async function startOne(pod: Pod, parts: ObjectsParts): Promise<{ readonly live:
 }
 
 /** Starts a pod and waits until it is ready, for the next one to follow. Returns 124 if it does not become so. */
-async function startReady(pod: Pod, parts: ObjectsParts): Promise<number> {
+async function startReady(pod: Pod, parts: GroupParts): Promise<number> {
   const { live, code } = await startOne(pod, parts);
   if (code !== 0) return code;
   const outcome = await untilReady(live, parts);

@@ -1,7 +1,7 @@
 import { type ObjectsParts, endAndForget, groupsOf, isOfJob, livePodsOf, objectName } from './apply.ts';
 
 /** Ends the pods of the files' objects, and forgets them. Volumes stay, with their data. */
-export async function deleteObjects({ manifest, pods, jobs: ofNode, say }: ObjectsParts): Promise<number> {
+export async function deleteObjects({ manifest, pods, jobs: ofNode, calls, say }: ObjectsParts): Promise<number> {
   const told = async (object: string, isThere: boolean) =>
     await say(
       isThere
@@ -9,6 +9,7 @@ export async function deleteObjects({ manifest, pods, jobs: ofNode, say }: Objec
         : { event: 'warning', message: `${object} is not there: nothing to delete` },
     );
   const groups = groupsOf(manifest).map(async (group) => {
+    using _ = calls.begin(objectName(group));
     const live = livePodsOf(group, pods);
     const named = new Set(group.pods.map(({ metadata }) => metadata.name));
     const isOld = (pod: { readonly namespace: string; readonly name: string }) =>

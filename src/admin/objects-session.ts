@@ -4,16 +4,17 @@ import type { Clock } from '#host/clock.ts';
 import { applyObjects, type ObjectsParts } from './apply.ts';
 import { errorBodyOf } from './error-body.ts';
 import { parseJson } from './http.ts';
+import type { NewestCalls } from './newest-calls.ts';
 import { endsWithCommand, eventText, firstMessage, refusedCode, type RunSessionParts, send } from './run-session.ts';
 import { tellManifest } from './tell-manifest.ts';
 
-export type ObjectsSessionParts = RunSessionParts & { readonly clock: Clock };
+export type ObjectsSessionParts = RunSessionParts & { readonly clock: Clock; readonly calls: NewestCalls };
 
 /** Serves one session about the objects of files: see `#api/run.ts`. A client that disconnects ends the work. */
 export async function serveObjects(
   socket: WebSocket,
   act: (parts: ObjectsParts) => Promise<number>,
-  { pods, jobs, volumes, mayDetach, clock }: ObjectsSessionParts,
+  { mayDetach, ...parts }: ObjectsSessionParts,
 ): Promise<void> {
   const say = (event: RunEvent) => send(socket, eventText(event));
   const leaving = new AbortController();
@@ -24,7 +25,7 @@ export async function serveObjects(
     if (act === applyObjects && !mayDetach) throw endsWithCommand('apply');
     const manifest = await tellManifest(request, say, signal);
     if (manifest === undefined) return;
-    const exitCode = await act({ request, manifest, pods, jobs, volumes, clock, say, signal });
+    const exitCode = await act({ ...parts, request, manifest, say, signal });
     await say({ event: 'finished', exitCode: manifest.refused.length > 0 ? refusedCode : exitCode });
   } catch (error) {
     await say({ event: 'failed', error: errorBodyOf(error) });

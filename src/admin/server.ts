@@ -19,6 +19,7 @@ import { imageRoutes } from './image-routes.ts';
 import { serveInput } from './input-session.ts';
 import { Jobs } from './jobs.ts';
 import { lifeRoutes } from './life-routes.ts';
+import { NewestCalls } from './newest-calls.ts';
 import { NodePods, type PodKeeping, type RunParts } from './node-pods.ts';
 import { findAttached, findForwarded, findInput, podRoutes, startExec } from './pod-routes.ts';
 import { servePortForward } from './port-forward-session.ts';
@@ -79,7 +80,9 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   const pods = new NodePods(parts, activity);
   const replacing = replaceFailed({ pods, activity, clock: parts.clock, log: parts.log });
   const jobs = new Jobs(parts.clock, activity);
+  const calls = new NewestCalls();
   const startNoMore = () => {
+    calls.end();
     jobs.stop();
     replacing.cancel();
   };
@@ -105,7 +108,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
       client.on('error', (error) => parts.log.warn('client failed', { err: error.message }));
       const active = activity.begin();
       const { log, clock, volumes, keeping } = parts;
-      const given = { log, clock, volumes, jobs, mayDetach: keeping !== undefined, pods };
+      const given = { log, clock, volumes, jobs, calls, mayDetach: keeping !== undefined, pods };
       const session = converse(given, request, client).catch((error: unknown) => {
         log.error('session failed', error);
         client.terminate();
