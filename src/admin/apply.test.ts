@@ -184,6 +184,30 @@ test('diff shows what apply would change, without Secrets, and apply agrees with
   assert.equal((await talk(served, 'diff', filesOf({ replicas: 0 }))).events[0]?.['after'], '');
 });
 
+test('diff agrees with apply about stopped pods, Jobs and volumes', async () => {
+  await using served = await openAdmin();
+  const text = `${filesOf({ replicas: 1 })}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: { name: data }
+spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 10Mi } } }
+---
+apiVersion: batch/v1
+kind: Job
+metadata: { name: pi }
+spec: { template: { spec: { restartPolicy: Never, containers: [{ name: once, image: i }] } } }
+`;
+  const differing = async (files = text) =>
+    (await talk(served, 'diff', files)).events.flatMap(({ object }) => (object === undefined ? [] : [object]));
+  assert.deepEqual(await differing(), ['PersistentVolumeClaim default/data', 'Job default/pi', 'Pod default/web-0']);
+  await talk(served, 'apply', text);
+  assert.deepEqual(await differing(), []);
+  assert.deepEqual(await differing(text.replace('name: once, image: i', 'name: once, image: j')), ['Job default/pi']);
+  await served.call('POST', '/v1/pods/_/web-0/stop', '{}');
+  assert.deepEqual(await differing(), ['Pod default/web-0']);
+});
+
 test('delete ends and removes the pods, keeps volumes, and warns of missing objects', async () => {
   await using served = await openAdmin();
   const claim =

@@ -7,7 +7,6 @@ import type { Pod } from '#pod/schema/objects.ts';
 import type { Job } from '#pod/schema/workloads.ts';
 import { workloadAnnotation, workloadName } from '#pod/workloads.ts';
 import type { NamedVolumes } from '#storage/named-volumes.ts';
-import type { EndedPod } from './ended-pods.ts';
 import type { PodSource } from './ended-record.ts';
 import { leftTo, type LivePod, onlyOf, untilOver } from './known-pod.ts';
 import type { Jobs } from './jobs.ts';
@@ -112,7 +111,7 @@ export const isOfJob = (
 ): boolean => pod.namespace === namespace && pod.labels[jobLabel] === name;
 
 /** Whether pods of the Job run, or are kept after their end. */
-const hasPods = (job: Job, pods: NodePods): boolean =>
+export const hasPods = (job: Job, pods: NodePods): boolean =>
   pods.live().some(({ pod: { pod } }) => isOfJob(job, pod.metadata)) ||
   pods.ended().some(({ namespace, details: { labels } }) => isOfJob(job, { namespace, labels }));
 
@@ -169,15 +168,20 @@ async function applyGroup(group: PodGroup, given: ObjectsParts): Promise<number>
   return code;
 }
 
-/** Whether a Pod that ends by itself has done so, as the file describes it. One that never got a machine is tried again. */
+/** Whether a Pod that ends by itself has done so, as the file describes it. */
 async function hasRun(pod: Pod, parts: ObjectsParts): Promise<boolean> {
-  if (pod.spec.restartPolicy === 'Always') return false;
-  const { namespace, name } = pod.metadata;
-  const hasFailed = (ended: EndedPod) =>
-    ended.namespace === namespace && ended.name === name && hadNoMachine(ended.outcome);
-  if (parts.pods.ended().some(hasFailed)) return false;
-  const source = await parts.pods.endedSource(namespace, name);
+  const source = await sourceOfRun(pod, parts);
   return source !== undefined && isSameSource(source, sourceOf(pod, parts), { ignoresSecrets: true });
+}
+
+/** What a Pod that ends by itself, and has, was made of; undefined for one that got no machine, and is tried again. */
+export async function sourceOfRun(
+  { metadata: { namespace, name }, spec }: Pod,
+  { pods }: Pick<ObjectsParts, 'pods'>,
+): Promise<PodSource | undefined> {
+  if (spec.restartPolicy === 'Always') return undefined;
+  const ended = pods.ended().find((pod) => pod.namespace === namespace && pod.name === name);
+  return ended === undefined || hadNoMachine(ended.outcome) ? undefined : await pods.endedSource(namespace, name);
 }
 
 /** Starts pods at once, or those of a StatefulSet one after another. Returns the first exit code of one that failed. */

@@ -17,7 +17,7 @@ export async function printDifference(
     await writeFile(paths[1], after, { mode: 0o600 });
     const labels = ['--label', `${object} now`, '--label', `${object} applied`];
     const { stdout: text } = await run('diff', ['-u', ...labels, '--', ...paths], { okCodes: [0, 1] });
-    await write(stdout, text === '' ? `${object}: its Secrets differ\n` : text);
+    await write(stdout, text === '' ? `${object}: its Secrets or its network differ\n` : text);
   } finally {
     await rm(directory, { recursive: true });
   }
