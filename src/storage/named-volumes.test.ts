@@ -47,6 +47,23 @@ test('ensure() keeps a volume of the same size, and refuses another size before 
   assert.deepEqual(await readdir(directory), ['shop']);
 });
 
+test('ensure() makes a volume once that two claims request, and refuses two sizes of one', async () => {
+  const { directory, volumes } = await openOne();
+  await assert.rejects(volumes.ensure([data, { ...data, sizeBytes: 30_000_000 }], signal), kind('invalid'));
+  assert.deepEqual(await readdir(directory), []);
+  assert.deepEqual(await volumes.ensure([data, data], signal), [true, false]);
+});
+
+test('remove() and ensure() of one volume wait for each other', async () => {
+  const { volumes } = await openOne();
+  await volumes.ensure([data], signal);
+  for (let round = 0; round < 10; round += 1) {
+    const [, made] = await Promise.all([volumes.remove('shop', 'data'), volumes.ensure([data], signal)]);
+    assert.deepEqual(made, [true]);
+    assert.equal((await volumes.list()).length, 1);
+  }
+});
+
 test('a cancelled volume leaves nothing, and an incomplete one is made again', async () => {
   const { directory, volumes } = await openOne();
   await assert.rejects(volumes.ensure([data], AbortSignal.abort()), kind('cancelled'));

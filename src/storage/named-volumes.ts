@@ -32,8 +32,8 @@ const objectName = /^[a-z0-9][-.a-z0-9]*$/;
 /** The named volumes in a directory of the node. Several processes may read it, and one makes volumes. */
 export class NamedVolumes {
   readonly #directory: string;
-  /** Settles when the newest call that makes a volume has ended. */
-  #making: Promise<unknown> = Promise.resolve();
+  /** Settles when the newest call that makes or removes volumes has ended. */
+  #changing: Promise<unknown> = Promise.resolve();
 
   constructor(directory: string) {
     this.#directory = directory;
@@ -70,13 +70,15 @@ export class NamedVolumes {
    * `failedPrecondition` for a volume of another size; nothing is made then.
    */
   async ensure(wishes: readonly VolumeWish[], signal: AbortSignal): Promise<readonly boolean[]> {
-    const made = this.#making.then(() => this.#ensureAll(wishes, signal));
-    this.#making = made.catch(() => {});
-    return await made;
+    return await this.#inTurn(() => this.#ensureAll(wishes, signal));
   }
 
   /** Removes a volume with its data. Errors: `notFound`; `busy` while a machine has it. */
   async remove(namespace: string, name: string): Promise<NamedVolume> {
+    return await this.#inTurn(() => this.#removeNow(namespace, name));
+  }
+
+  async #removeNow(namespace: string, name: string): Promise<NamedVolume> {
     const volume = await this.get(namespace, name);
     const path = this.pathOf(namespace, name);
     {
@@ -94,6 +96,12 @@ export class NamedVolumes {
     return volume;
   }
 
+  async #inTurn<T>(act: () => Promise<T>): Promise<T> {
+    const changed = this.#changing.then(act);
+    this.#changing = changed.catch(() => {});
+    return await changed;
+  }
+
   async #find(namespace: string, name: string): Promise<NamedVolume | undefined> {
     if (![namespace, name].every((word) => objectName.test(word))) return undefined;
     const found = await stat(this.pathOf(namespace, name)).catch(() => undefined);
@@ -103,7 +111,15 @@ export class NamedVolumes {
 
   async #ensureAll(wishes: readonly VolumeWish[], signal: AbortSignal): Promise<readonly boolean[]> {
     const isMissing: boolean[] = [];
-    for (const wish of wishes) isMissing.push(!(await this.#isThere(wish)));
+    const wished = new Map<string, number>();
+    for (const wish of wishes) {
+      const key = `${wish.namespace}/${wish.name}`;
+      const sizeBytes = sizeOf(wish);
+      const earlier = wished.get(key);
+      if (earlier !== undefined && earlier !== sizeBytes) throw givenTwice(key, earlier, sizeBytes);
+      isMissing.push(!(await this.#isThere(wish)) && earlier === undefined);
+      wished.set(key, sizeBytes);
+    }
     const missing = wishes.filter((_, at) => isMissing[at]);
     if (missing.length > 0) await this.#checkCount(missing.length);
     for (const wish of missing) await this.#make(wish, signal);
@@ -146,6 +162,11 @@ export class NamedVolumes {
     }
   }
 }
+
+const givenTwice = (name: string, one: number, other: number) =>
+  new PodvmError('invalid', `Cannot make the volume ${name}: it is requested with ${one} and with ${other} bytes`, {
+    fix: 'Request one size: a PersistentVolumeClaim may have the name of one that a StatefulSet makes by a volumeClaimTemplate.',
+  });
 
 /** Size of the volume of a claim, in bytes. Errors: `invalid`. */
 function sizeOf({ namespace, name, sizeBytes }: VolumeWish): number {
