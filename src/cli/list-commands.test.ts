@@ -56,6 +56,30 @@ test('volume ls has its forms of output, and chooses a namespace', async () => {
   assert.deepEqual(parse(await ls({ output: 'yaml' })), volumes);
 });
 
+test('volume rm removes the volumes of these names, and none for a path', async () => {
+  const sent: string[] = [];
+  const codes: number[] = [];
+  let stderr = '';
+  const client = {
+    send: async (method: string, path: string) => {
+      sent.push(`${method} ${path}`);
+      return { namespace: 'n', name: 'v' };
+    },
+  } as unknown as Client; // SAFE: the only call of the command
+  const terminal = {
+    stdout: new PassThrough().resume(),
+    stderr: new PassThrough().on('data', (text: Buffer) => (stderr += text.toString())),
+  } as unknown as Terminal; // SAFE: all that it uses
+  const rows = volumeCommands({ terminal, exit: (code) => void codes.push(code), withKnown: (use) => use(client) });
+  // SAFE: the command takes its names alone
+  const rm = rows.find(({ name }) => name === 'rm')?.action as (names: string[]) => Promise<void>;
+  await rm(['data', 'shop/cache']);
+  await rm(['shop/cache/old', 'shop/', '/data']);
+  assert.deepEqual(sent, ['DELETE /v1/volumes/default/data', 'DELETE /v1/volumes/shop/cache']);
+  assert.equal(stderr.match(/expected NAME or NAMESPACE\/NAME, got/g)?.length, 3);
+  assert.deepEqual([codes[0], (codes[1] ?? 0) > 0], [0, true]);
+});
+
 test('image ls has its forms of output', async () => {
   const images: ImageSummary[] = [
     { id: 'sha256:aa', references: ['a:1', 'a:2'], digests: [], sizeBytes: 1_000_000 },

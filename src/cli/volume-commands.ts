@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
 import { type VolumeSummary, volumeSummarySchema } from '#api/volumes.ts';
 import type { Client } from './client.ts';
 import type { CommandRow } from './command-row.ts';
@@ -63,10 +64,15 @@ export function volumeCommands({ terminal, exit, withKnown }: VolumeSetting): re
   ];
 }
 
-/** Path of a volume; a name alone is one of the namespace `default`. */
+/** Path of a volume; a name alone is one of the namespace `default`. Errors: `invalid`. */
 function pathOf(given: string): string {
-  const [namespace, name] = given.includes('/') ? given.split('/', 2) : ['default', given];
-  return `/v1/volumes/${encodeURIComponent(namespace ?? '')}/${encodeURIComponent(name ?? '')}`;
+  const parts = given.split('/');
+  if (parts.length > 2 || parts.includes('')) {
+    throw new PodvmError('invalid', `Cannot find a volume: expected NAME or NAMESPACE/NAME, got ${given}`, {
+      fix: 'See `podvm volume ls` for the names.',
+    });
+  }
+  return `/v1/volumes/${['default', ...parts].slice(-2).map(encodeURIComponent).join('/')}`;
 }
 
 const namesOf = ({ namespace, name }: VolumeSummary) => [`${namespace}/${name}`];
