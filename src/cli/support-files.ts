@@ -1,4 +1,3 @@
-import { text } from 'node:stream/consumers';
 import * as v from 'valibot';
 import { podDescriptionSchema } from '#api/description.ts';
 import { diagnosisSchema } from '#api/finding.ts';
@@ -11,6 +10,9 @@ import type { Client } from './client.ts';
 const maxPods = 100;
 const atATime = 4;
 const logLines = 500;
+/** Limits of what is kept of each text that the node streams, and of all, in bytes: containers write what they like. */
+const maxTextBytes = 1024 * 1024;
+const maxAllBytes = 32 * 1024 * 1024;
 
 /**
  * Asks the node, if one serves, for what a bug report needs. Only known fields are taken, none of which holds what a pod was given or what
@@ -23,7 +25,12 @@ export async function supportFiles(client: Client, { logs }: { readonly logs: bo
   const add = async (name: string, read: () => Promise<string>) => {
     files.push({ name, text: await read().catch((error: unknown) => `not there: ${messageOf(error)}\n`) });
   };
-  const stream = async (path: string) => await text(await client.stream('GET', path));
+  let room = maxAllBytes;
+  const stream = async (path: string) => {
+    const text = await endOf(await client.stream('GET', path), Math.min(maxTextBytes, room));
+    room -= text.length;
+    return text;
+  };
   await add('node/metrics.txt', () => stream('/metrics'));
   await add('node/log.txt', () => stream('/v1/log'));
   await add('node/pods.json', async () => json(pods.map(withoutLabels)));
@@ -53,6 +60,25 @@ export async function supportFiles(client: Client, { logs }: { readonly logs: bo
   };
   await Promise.all(Array.from({ length: atATime }, work));
   return files;
+}
+
+/** The last bytes of a stream, from the beginning of a line. */
+async function endOf(stream: AsyncIterable<Uint8Array>, maxBytes: number): Promise<string> {
+  let kept: Uint8Array[] = [];
+  let size = 0;
+  let isCut = false;
+  for await (const chunk of stream) {
+    kept.push(chunk);
+    size += chunk.length;
+    if (size < 2 * maxBytes + chunk.length) continue;
+    kept = [Buffer.concat(kept).subarray(size - maxBytes)]; // seldom, so that a long stream is not copied over and over
+    size = maxBytes;
+    isCut = true;
+  }
+  const all = Buffer.concat(kept);
+  if (!isCut && all.length <= maxBytes) return all.toString();
+  const end = all.subarray(Math.max(0, all.length - maxBytes));
+  return `(the beginning is left out)\n${end.subarray(end.indexOf('\n') + 1).toString()}`;
 }
 
 const json = (value: unknown): string => `${JSON.stringify(value ?? null, null, 2)}\n`;
