@@ -190,6 +190,7 @@ function merged(readings: readonly Reading[]): Manifest {
 }
 
 function readObject(found: Found, reading: Reading): void {
+  if (reading.names.size > maxObjects) return; // the file is refused, and an alias can repeat a workload of many pods
   const kind = kindOf(found, reading);
   if (kind === undefined) return;
   const plain = withoutNulls(schemas[kind], found.value);
@@ -208,6 +209,7 @@ function readObject(found: Found, reading: Reading): void {
   if (kind === 'Service') accept(v.safeParse(serviceSchema, value), (it) => reading.keepService(it, found));
   if (isWorkload(kind)) {
     accept<Workload>(v.safeParse(workloadSchemas[kind], value), (it) => {
+      if (reading.names.has(`${kind} ${it.metadata.namespace}/${it.metadata.name}`)) return; // refused below, without its pods
       const made = reading.keepWorkload(it, found);
       for (const { metadata } of made) refuseSecond(`Pod ${metadata.namespace}/${metadata.name}`, found, reading);
     });

@@ -27,6 +27,20 @@ describe('parseManifest() makes the pods of a workload', () => {
     assert.equal(pod?.spec.restartPolicy, 'Always');
   });
 
+  test('once for a name, and up to the limit of objects, however often an alias repeats it', () => {
+    const first = `apiVersion: apps/v1, kind: Deployment, spec: { replicas: 256, selector: {}, template: ${template()} }`;
+    const list = (more: (at: number) => string) =>
+      `apiVersion: v1\nkind: List\nitems:\n- &a { ${first}, metadata: { name: a } }\n${Array.from({ length: 50 }, (_, at) => more(at)).join('')}`;
+    assert.throws(
+      () => namesOf(list(() => '- *a\n')),
+      /it has 50 problems\nf:4: metadata.name: Deployment default\/a is given twice/,
+    );
+    assert.throws(
+      () => namesOf(list((at) => `- { <<: *a, metadata: { name: b${at} } }\n`)),
+      /it has a problem\n.*more than 1000 objects/,
+    );
+  });
+
   test('of a StatefulSet with names, domain and claims of their own', () => {
     const claims =
       'volumeClaimTemplates: [{ metadata: { name: data }, spec: { accessModes: [ReadWriteOnce], ' +
