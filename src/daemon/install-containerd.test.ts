@@ -120,6 +120,10 @@ test('installContainerd() restarts containerd on request, and runs a pod there',
     kind: 'failedPrecondition',
     message: 'Podvm is installed in containerd, but no pod runs there: no network',
   });
+  containerd.failing.delete('runPodSandbox');
+  containerd.failing.set('stopPodSandbox', new PodvmError('internal', 'it hangs'));
+  await assert.rejects(install(node.places, { restarts: true }), /no pod runs there: it hangs/);
+  assert.equal(containerd.pods.size, 0, 'the pod of a failed try is removed');
 });
 
 test('installContainerd() writes nothing in a dry run, over a foreign file, or without containerd', async () => {

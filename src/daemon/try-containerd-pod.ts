@@ -9,6 +9,8 @@ import { poll } from '#host/wait.ts';
 /** Time of containerd for its start, and for a pod, in `ms`. */
 const startMs = 30_000;
 const podMs = 120_000;
+/** Time to remove the pod of a try that has failed or was interrupted, in `ms`. */
+const removeMs = 30_000;
 const everyMs = 200;
 const maxWordsChars = 1000;
 const name = 'podvm-try';
@@ -27,14 +29,19 @@ export async function tryContainerdPod(socketPath: string, ending: AbortSignal):
   using deadline = openDeadline(podMs, ending);
   const { signal } = deadline;
   const answers = () => client.ask(version, {}, signal).catch(() => undefined);
+  let podSandboxId: string | undefined;
   const metadata = { name, namespace: name, uid: randomUUID(), attempt: 0 };
   try {
     await poll(answers, { everyMs, signal: AbortSignal.any([signal, AbortSignal.timeout(startMs)]) });
     const config = { metadata, hostname: name, linux: {} };
-    const { podSandboxId } = await client.ask(runPodSandbox, { config, runtimeHandler: 'podvm' }, signal);
+    ({ podSandboxId } = await client.ask(runPodSandbox, { config, runtimeHandler: 'podvm' }, signal));
     await client.ask(stopPodSandbox, { podSandboxId }, signal);
     await client.ask(removePodSandbox, { podSandboxId }, signal);
   } catch (cause) {
+    if (podSandboxId !== undefined) {
+      // Also ends one that could not be stopped. Its failure is not the first.
+      await client.ask(removePodSandbox, { podSandboxId }, AbortSignal.timeout(removeMs)).catch(() => undefined);
+    }
     ending.throwIfAborted();
     const words = printable(messageOf(cause), maxWordsChars);
     throw new PodvmError('failedPrecondition', `Podvm is installed in containerd, but no pod runs there: ${words}`, {
