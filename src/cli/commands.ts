@@ -146,7 +146,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
         new Option('-n, --tail <lines>', 'print only the last lines'),
         flag('-t, --timestamps', 'begin each line with its time'),
         new Option('--since <time>', 'print lines since a duration ago, such as 1h30m, or since a time'),
-        new Option('--until <time>', 'print lines until then'),
+        new Option('--until <time>', 'print lines until then').conflicts('follow'),
       ],
       isClient: true,
       action: (name: string, options: LogsOptions) => withKnown((known) => logsCommand(known, name, options, terminal)),

@@ -83,6 +83,14 @@ describe('podvm version', () => {
   });
 });
 
+describe('podvm logs', () => {
+  it('follows no log until a time, which a quiet container would never pass', async () => {
+    const { type, said } = openProgram();
+    assert.equal(await type('logs', '-f', '--until', '1h', 'web'), 2);
+    assert.match(said.stderr, /'--until <time>' cannot be used with option '-f, --follow'/);
+  });
+});
+
 describe('podvm system df', () => {
   const usage: DiskUsage = {
     root: '/state',
