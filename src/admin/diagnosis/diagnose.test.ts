@@ -89,6 +89,17 @@ test('a guest that does not answer is reported, without findings from inside it'
   ]);
 });
 
+test('text of others comes out escaped and bounded, also in a fix', async () => {
+  const address = `fe80::1%${'a'.repeat(5000)}`;
+  const nameservers = [{ address, name: 'the root', answer: { why: 'Cannot ask port 53 from the guest: no answer' } }];
+  const examination = { ...well, guest: { value: { ...view, nameservers } }, answer: { why: 'x' } };
+  const { findings } = await diagnose({ ...podOf(examination), name: 'a\u001b[31mb' }, soon());
+  for (const { name, detail, fix = '' } of findings) {
+    assert.doesNotMatch(name + detail + fix, /\p{Cc}/u);
+    assert.ok(name.length + detail.length + fix.length < 1100);
+  }
+});
+
 test('an agent of an older podvm is not asked', async () => {
   const why = 'Cannot answer: there is no such method';
   const told = await troubles(podOf({ ...well, guest: { why } }));

@@ -24,6 +24,7 @@ export interface DiagnosedPod {
 }
 
 const maxDetailChars = 300;
+const maxFixChars = 600;
 const consoleLines = 40;
 
 /** Looks at a pod of any owner from outside and inside. Text of the guest comes out escaped. */
@@ -40,10 +41,11 @@ export async function diagnose(pod: DiagnosedPod, signal: AbortSignal): Promise<
     ...lastWarnings(pod.events),
   ];
   return diagnosisOf(
-    findings.map(({ name, detail, ...finding }) => ({
+    findings.map(({ name, detail, fix, ...finding }) => ({
       name: printable(name, 100),
       detail: printable(detail, maxDetailChars),
       ...finding,
+      ...(fix === undefined ? {} : { fix: printable(fix, maxFixChars) }),
     })),
   );
 }
