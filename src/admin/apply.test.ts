@@ -5,6 +5,7 @@ import * as v from 'valibot';
 import { podDetailsSchema, podSummarySchema } from '#api/pods.ts';
 import { PodvmError } from '#base/errors.ts';
 import { poll } from '#host/wait.ts';
+import type { FakeContainer } from '#pod/testing/fake-container.ts';
 import type { FakeSettings } from '#pod/testing/fake-sandbox.ts';
 import { eventsOf, openAdmin, type Served, yaml } from './testing/served-admin.ts';
 
@@ -167,6 +168,14 @@ test('a Pod that ends by itself runs once, but one that got no machine is tried 
     signal: AbortSignal.timeout(5000),
   });
   assert.deepEqual((await talk(served, 'apply', yaml)).objects, ['Pod default/web unchanged']);
+});
+
+test('a Pod that ends by itself replaces another one also if it ends at once', async () => {
+  const ends = (container: FakeContainer) => container.spec.image === 'j' && container.exit(0);
+  await using served = await openAdmin({ behaviours: { main: { onStart: ends } } });
+  assert.deepEqual((await talk(served, 'apply', yaml)).objects, ['Pod default/web created']);
+  const { objects, last } = await talk(served, 'apply', yaml.replace('image: i', 'image: j'));
+  assert.deepEqual([objects, last], [['Pod default/web configured'], { event: 'finished', exitCode: 0 }]);
 });
 
 test('diff shows what apply would change, without Secrets, and apply agrees with it', async () => {

@@ -216,6 +216,7 @@ async function startReady(pod: Pod, parts: GroupParts): Promise<number> {
   if (code !== 0) return code;
   const outcome = await untilReady(live, parts);
   if (outcome === 'ready' || parts.signal.aborted) return 0;
+  if (outcome === 'over' && pod.spec.restartPolicy !== 'Always') return 0; // it ends by itself
   const name = `${live.namespace}/${live.name}`;
   const what = outcome === 'over' ? 'has ended before it was ready' : `is not ready after ${readyMs / 1000} s`;
   await parts.say({ event: 'warning', message: `${name} ${what}: the pods after it stay as they are` });
