@@ -170,6 +170,17 @@ test('a Pod that ends by itself runs once, but one that got no machine is tried 
   assert.deepEqual((await talk(served, 'apply', yaml)).objects, ['Pod default/web unchanged']);
 });
 
+test('objects whose names are generated are refused, since each command would name them otherwise', async () => {
+  await using served = await openAdmin();
+  for (const text of [
+    yaml.replace('name: web', 'generateName: web-'),
+    filesOf({}).replace('name: web }', 'generateName: web- }'),
+  ])
+    for (const verb of ['apply', 'diff', 'delete'] as const)
+      assert.match(JSON.stringify((await talk(served, verb, text)).last), /default\/web-\.\.\.: its name is generated/);
+  assert.deepEqual(await pods(served, '?ended=true'), []);
+});
+
 test('a Pod that ends by itself replaces another one also if it ends at once', async () => {
   const ends = (container: FakeContainer) => container.spec.image === 'j' && container.exit(0);
   await using served = await openAdmin({ behaviours: { main: { onStart: ends } } });

@@ -1,4 +1,5 @@
 import type { WebSocket } from 'ws';
+import { PodvmError } from '#base/errors.ts';
 import { type RunEvent, runRequestSchema } from '#api/run.ts';
 import type { Clock } from '#host/clock.ts';
 import { applyObjects, type ObjectsParts } from './apply.ts';
@@ -25,6 +26,8 @@ export async function serveObjects(
     if (act === applyObjects && !mayDetach) throw endsWithCommand('apply');
     const manifest = await tellManifest(request, say, signal);
     if (manifest === undefined) return;
+    const [unnamed] = manifest.generated;
+    if (unnamed !== undefined) throw hasNoName(unnamed);
     const exitCode = await act({ ...parts, request, manifest, say, signal });
     await say({ event: 'finished', exitCode: manifest.refused.length > 0 ? refusedCode : exitCode });
   } catch (error) {
@@ -33,3 +36,8 @@ export async function serveObjects(
     socket.close();
   }
 }
+
+const hasNoName = (object: string) =>
+  new PodvmError('invalid', `Cannot use ${object}: its name is generated, so that a later command would not find it`, {
+    fix: 'Give it a metadata.name, or start it with `podvm run`.',
+  });

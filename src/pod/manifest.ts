@@ -64,6 +64,7 @@ class Reading {
   readonly jobs: Job[] = [];
   readonly workloads: Replicated[] = [];
   readonly names = new Set<string>();
+  readonly generated: string[] = [];
   readonly #places = new Map<Pod, Found>();
   readonly #services = new Map<Service, Found>();
 
@@ -184,6 +185,7 @@ function merged(readings: readonly Reading[]): Manifest {
     claims: readings.flatMap((it) => it.claims),
     jobs: readings.flatMap((it) => it.jobs),
     workloads: readings.flatMap((it) => it.workloads),
+    generated: readings.flatMap((it) => it.generated),
     refused: readings.flatMap((it) => it.refused),
     warnings: readings.flatMap((it) => it.warnings),
   };
@@ -222,7 +224,8 @@ function readObject(found: Found, reading: Reading): void {
   if (problems.length > 0) {
     reading.refused.push({ namespace, name: name ?? `${generateName ?? ''}...`, problems });
   }
-  if (name !== undefined) refuseSecond(`${kind} ${namespace}/${name}`, found, reading);
+  if (name === undefined) reading.generated.push(`${kind} ${namespace}/${printable(generateName ?? '', 80)}...`);
+  else refuseSecond(`${kind} ${namespace}/${name}`, found, reading);
 }
 
 const isWorkload = (kind: Kind): kind is keyof typeof workloadSchemas => Object.hasOwn(workloadSchemas, kind);

@@ -21,6 +21,8 @@ export interface Manifest {
   readonly jobs: readonly Job[];
   /** Workloads whose pods are among `pods`. */
   readonly workloads: readonly Replicated[];
+  /** Objects with a generateName instead of a name (`Job default/pi-...`): each reading gives them other names. */
+  readonly generated: readonly string[];
   readonly configMaps: readonly ConfigMap[];
   readonly secrets: readonly Secret[];
   /** PersistentVolumeClaims: the volumes that must exist before the pods start. */
