@@ -9,7 +9,8 @@ import { type ErrorBody, errorBodySchema } from '#api/pods.ts';
 
 /** Client of the admin API of one podvm process, over its unix socket. */
 export interface Client {
-  get<S extends v.GenericSchema>(path: string, schema: S): Promise<v.InferOutput<S>>;
+  /** `signal` ends the connection, as that of `stream`. */
+  get<S extends v.GenericSchema>(path: string, schema: S, signal?: AbortSignal): Promise<v.InferOutput<S>>;
   send<S extends v.GenericSchema>(
     method: 'POST' | 'DELETE',
     path: string,
@@ -46,7 +47,7 @@ export function createClient(socketPath: string): Client {
   const json = async <S extends v.GenericSchema>(response: IncomingMessage, schema: S): Promise<v.InferOutput<S>> =>
     v.parse(schema, JSON.parse(await text(response)));
   return {
-    get: async (path, schema) => await json(await call('GET', path, undefined), schema),
+    get: async (path, schema, signal) => await json(await call('GET', path, undefined, signal), schema),
     send: async (method, path, body, schema) => await json(await call(method, path, body), schema),
     stream: (method, path, body, signal) => call(method, path, body, signal),
     open: (path) => new WebSocket(`ws+unix://${socketPath}:${path}`, { perMessageDeflate: false }),

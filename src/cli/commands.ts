@@ -311,7 +311,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
           if (name !== undefined) {
             if (options.accelerator !== undefined || options.config !== undefined)
               itself.error('error: specify either a pod, or --accelerator and --config');
-            return exit(await doctorCommand(await reach(ends.any), name, json, terminal));
+            return exit(await doctorCommand(await reach(ends.any), name, json, terminal, ends.any));
           }
           const { text, isHealthy } = await parts.doctor({ ...global(), ...options, json }, ends);
           terminal.stdout.write(text);
@@ -328,7 +328,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       ],
       action: ({ output = `podvm-support-${Date.now()}.tar.gz`, ...options }: SupportOptions) =>
         untilEnded(async (ends) => {
-          const ofNode = await supportFiles(await reach(ends.any), options);
+          const ofNode = await supportFiles(await reach(ends.any), options, ends.any);
           await write(terminal.stdout, await parts.supportBundle({ ...global(), ...options, output, ofNode }, ends));
         }),
     },

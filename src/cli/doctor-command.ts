@@ -9,8 +9,9 @@ export async function doctorCommand(
   pod: string,
   isJson: boolean,
   { stdout }: Terminal,
+  signal: AbortSignal,
 ): Promise<number> {
-  const diagnosis = await client.get(`${podPath(pod)}/diagnosis`, diagnosisSchema);
+  const diagnosis = await client.get(`${podPath(pod)}/diagnosis`, diagnosisSchema, signal);
   await write(stdout, diagnosisText(diagnosis, isJson));
   return diagnosis.isHealthy ? 0 : 1;
 }

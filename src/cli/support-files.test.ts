@@ -1,12 +1,16 @@
 import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
-import type { IncomingMessage } from 'node:http';
+import { createServer, type IncomingMessage } from 'node:http';
+import { mkdtempDisposable } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
-import type { Client } from './client.ts';
+import { type Client, createClient } from './client.ts';
 import { supportFiles } from './support-files.ts';
 
+const signal = AbortSignal.timeout(60_000);
 const limits = {};
 const container = { name: 'main', image: 'nginx', state: 'terminated', limits, mounts: [], message: 'hunter2' };
 const answers: Readonly<Record<string, unknown>> = {
@@ -50,7 +54,7 @@ function clientOf(given: typeof answers, asked: string[] = []): Client {
 }
 
 test('takes what is known to hold no secret, and says what is not there', async () => {
-  const files = await supportFiles(clientOf({ ...answers, '/v1/log': 'log' }), { logs: false });
+  const files = await supportFiles(clientOf({ ...answers, '/v1/log': 'log' }), { logs: false }, signal);
   const texts = new Map(files.map(({ name, text }) => [name, text]));
   assert.equal(texts.get('node/log.txt'), 'text of log');
   assert.equal(texts.get('node/metrics.txt'), 'not there: nothing here\n');
@@ -68,9 +72,9 @@ test('asks for logs of containers only when they are wanted', async () => {
   };
   const path = '/v1/pods/a%20b/web';
   const given = { ...answers, [path]: details, [`${path}/logs?container=main&tail=500`]: 'main' };
-  await supportFiles(clientOf(given, asked), { logs: false });
+  await supportFiles(clientOf(given, asked), { logs: false }, signal);
   assert.ok(!asked.some((each) => each.includes('/logs')));
-  const files = await supportFiles(clientOf(given), { logs: true });
+  const files = await supportFiles(clientOf(given), { logs: true }, signal);
   assert.equal(files.find(({ name }) => name === 'pods/a b_web/logs/main.log')?.text, 'text of main');
 });
 
@@ -90,9 +94,13 @@ test('keeps the end of what a node streams without end, in a bound for all', asy
   };
   const path = '/v1/pods/a%20b/web';
   const logs = names.map((name) => [`${path}/logs?container=${name}&tail=500`, { [Symbol.iterator]: flood }] as const);
-  const files = await supportFiles(clientOf({ ...answers, [path]: details, ...Object.fromEntries(logs) }), {
-    logs: true,
-  });
+  const files = await supportFiles(
+    clientOf({ ...answers, [path]: details, ...Object.fromEntries(logs) }),
+    {
+      logs: true,
+    },
+    signal,
+  );
   const texts = files.filter(({ name }) => name.includes('/logs/')).map(({ text }) => text);
   assert.equal(held, 400_000_000);
   assert.equal(texts.length, 40);
@@ -101,6 +109,30 @@ test('keeps the end of what a node streams without end, in a bound for all', asy
   assert.ok(size < 34 * 1024 * 1024, `${size} characters`);
 });
 
-test('has nothing of a node that does not serve', async () => {
-  assert.deepEqual(await supportFiles(clientOf({}), { logs: true }), []);
+test('has nothing of a node that does not serve, and says what one does not answer', async () => {
+  const failing = (kind: 'unavailable' | 'internal') => ({
+    ...clientOf({ '/v1/log': 'log' }),
+    get: () => Promise.reject(new PodvmError(kind, 'no list')),
+  });
+  assert.deepEqual(await supportFiles(failing('unavailable'), { logs: true }, signal), []);
+  assert.deepEqual(await supportFiles(failing('internal'), { logs: true }, signal), [
+    { name: 'node/pods.json', text: 'not there: no list\n' },
+    { name: 'node/metrics.txt', text: 'not there: nothing here\n' },
+    { name: 'node/log.txt', text: 'text of log' },
+  ]);
+});
+
+test('an end of the command ends the wait for a node that hangs', async () => {
+  await using directory = await mkdtempDisposable(join(tmpdir(), 'podvm-support-'));
+  const socketPath = join(directory.path, 's');
+  const server = createServer(); // answers nothing
+  server.listen(socketPath);
+  const ending = new AbortController();
+  server.once('request', () => ending.abort(new PodvmError('cancelled', 'ended by SIGINT')));
+  try {
+    await assert.rejects(supportFiles(createClient(socketPath), { logs: true }, ending.signal), /ended by SIGINT/);
+  } finally {
+    server.close();
+    server.closeAllConnections();
+  }
 });

@@ -3,13 +3,16 @@ import { podDescriptionSchema } from '#api/description.ts';
 import { diagnosisSchema } from '#api/finding.ts';
 import { podDetailsSchema, podSummarySchema, type PodSummary } from '#api/pods.ts';
 import type { SupportFile } from '#api/support-file.ts';
-import { messageOf } from '#base/errors.ts';
+import { kindOf, messageOf } from '#base/errors.ts';
+import { openDeadline } from '#host/deadline.ts';
 import type { Client } from './client.ts';
 
 /** The most pods that are described, and at a time. */
 const maxPods = 100;
 const atATime = 4;
 const logLines = 500;
+/** Time for each answer of the node, in `ms`; it may have to wait for a guest itself. */
+const answerMs = 60_000;
 /** Limits of what is kept of each text that the node streams, and of all, in bytes: containers write what they like. */
 const maxTextBytes = 1024 * 1024;
 const maxAllBytes = 32 * 1024 * 1024;
@@ -18,22 +21,46 @@ const maxAllBytes = 32 * 1024 * 1024;
  * Asks the node, if one serves, for what a bug report needs. Only known fields are taken, none of which holds what a pod was given or what
  * its programs wrote: no variables, arguments, labels, annotations and files of Secrets, and no messages.
  */
-export async function supportFiles(client: Client, { logs }: { readonly logs: boolean }): Promise<SupportFile[]> {
-  const pods = await client.get('/v1/pods?ended=true', v.array(podSummarySchema)).catch(() => undefined);
-  if (pods === undefined) return []; // no podvm serves
+export async function supportFiles(
+  client: Client,
+  { logs }: { readonly logs: boolean },
+  signal: AbortSignal,
+): Promise<SupportFile[]> {
+  /** A node that hangs is worth a report, too. */
+  const inTime = async <T>(ask: (ending: AbortSignal) => Promise<T>): Promise<T> => {
+    using deadline = openDeadline(answerMs, signal);
+    return await ask(deadline.signal);
+  };
+  const get = async <S extends v.GenericSchema>(path: string, schema: S) =>
+    await inTime((ending) => client.get(path, schema, ending));
   const files: SupportFile[] = [];
   const add = async (name: string, read: () => Promise<string>) => {
-    files.push({ name, text: await read().catch((error: unknown) => `not there: ${messageOf(error)}\n`) });
+    const text = await read().catch((error: unknown) => {
+      signal.throwIfAborted();
+      return `not there: ${messageOf(error)}\n`;
+    });
+    files.push({ name, text });
   };
   let room = maxAllBytes;
-  const stream = async (path: string) => {
-    const text = await endOf(await client.stream('GET', path), Math.min(maxTextBytes, room));
-    room -= text.length;
-    return text;
-  };
+  const stream = (path: string) =>
+    inTime(async (ending) => {
+      const text = await endOf(await client.stream('GET', path, undefined, ending), Math.min(maxTextBytes, room));
+      room -= text.length;
+      return text;
+    });
+  let pods: readonly PodSummary[] = [];
+  let isServed = true;
+  await add('node/pods.json', async () => {
+    const listed = get('/v1/pods?ended=true', v.array(podSummarySchema));
+    pods = await listed.catch((error: unknown) => {
+      isServed = kindOf(error) !== 'unavailable';
+      throw error;
+    });
+    return json(pods.map(withoutLabels));
+  });
+  if (!isServed) return [];
   await add('node/metrics.txt', () => stream('/metrics'));
   await add('node/log.txt', () => stream('/v1/log'));
-  await add('node/pods.json', async () => json(pods.map(withoutLabels)));
   const rest = pods.slice(0, maxPods);
   const work = async () => {
     for (let pod = rest.shift(); pod !== undefined; pod = rest.shift()) await addPod(pod);
@@ -42,17 +69,17 @@ export async function supportFiles(client: Client, { logs }: { readonly logs: bo
     const path = `/v1/pods/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`;
     const of = `pods/${namespace}_${name}`;
     await add(`${of}/description.json`, async () =>
-      json(withoutMessages(await client.get(`${path}/description`, podDescriptionSchema))),
+      json(withoutMessages(await get(`${path}/description`, podDescriptionSchema))),
     );
-    await add(`${of}/machine.json`, async () => json((await client.get(path, podDetailsSchema)).sandbox));
+    await add(`${of}/machine.json`, async () => json((await get(path, podDetailsSchema)).sandbox));
     if (endedAt === undefined) {
       await add(`${of}/doctor.json`, async () => {
-        const { isHealthy, findings } = await client.get(`${path}/diagnosis`, diagnosisSchema);
+        const { isHealthy, findings } = await get(`${path}/diagnosis`, diagnosisSchema);
         return json({ isHealthy, findings: findings.filter(({ name: of }) => !hasMessage(of)) });
       });
     }
     if (!logs) return;
-    const { containers } = await client.get(path, podDetailsSchema).catch(() => ({ containers: [] }));
+    const { containers } = await get(path, podDetailsSchema).catch(() => ({ containers: [] }));
     for (const container of containers) {
       const query = `container=${encodeURIComponent(container.name)}&tail=${logLines}`;
       await add(`${of}/logs/${container.name}.log`, () => stream(`${path}/logs?${query}`));
