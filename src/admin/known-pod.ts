@@ -11,7 +11,8 @@ export interface LivePod {
   readonly name: string;
   readonly pod: RunningPod;
   readonly source: PodSource;
-  readonly options: StartOptions;
+  /** `NodePods.takeApplied` changes them. */
+  options: StartOptions;
   /** Its Secrets were lost with an earlier process. */
   readonly hasLostSecrets: boolean;
   /**

@@ -40,10 +40,11 @@ export async function readLiveRecord(directory: string, log: Log): Promise<LiveR
 /** Writes the newest state of one pod, one file after the other. */
 export class LiveRecordWriter {
   readonly #directory: string;
-  readonly #facts: Pick<LiveRecord, 'bootId'> & StartOptions;
+  #facts: Pick<LiveRecord, 'bootId'> & StartOptions;
   readonly #log: Log;
   #written = '';
   #next: RecordedPod | undefined;
+  #newest: RecordedPod | undefined;
   #writing: Promise<void>;
 
   /** `begun`: settles when the directory exists. */
@@ -65,9 +66,15 @@ export class LiveRecordWriter {
   /** Settles when this state or a newer one is written, or when writing has failed, which is logged. */
   save(memory: RecordedPod): Promise<void> {
     const isQueued = this.#next !== undefined;
-    this.#next = memory;
+    this.#next = this.#newest = memory;
     if (!isQueued) this.#writing = this.#writing.then(() => this.#write());
     return this.#writing;
+  }
+
+  /** Records that `podvm apply` has found the pod as the files describe it. Settles as `save` does. */
+  async apply(): Promise<void> {
+    this.#facts = { ...this.#facts, isApplied: true };
+    if (this.#newest !== undefined) await this.save(this.#newest);
   }
 
   async #write(): Promise<void> {

@@ -180,6 +180,13 @@ export class NodePods implements AsyncDisposable {
     return this.#startAlone(live.source, live.options);
   }
 
+  /** Lets a running pod be started again when its machine fails, as if `podvm apply` had started it. */
+  async takeApplied(live: LivePod): Promise<void> {
+    if (live.options.isApplied === true) return;
+    live.options = { ...live.options, isApplied: true };
+    await this.#writers.get(live.pod)?.apply();
+  }
+
   /** Errors: `alreadyExists`; `failedPrecondition` for a running pod, whose machine and network use its name. */
   async rename(pod: KnownPod, name: string): Promise<EndedPod> {
     if (pod.kind === 'foreign') throw notOurs(pod, 'rename');

@@ -82,6 +82,25 @@ test('a start after a failure that gets no machine is tried again, but not the s
   assert.deepEqual(await states(served), ['ended']);
 });
 
+test('so is one that a user started and apply found as it should be, also by the next process', async () => {
+  const first = await openAdmin();
+  await apply(first);
+  await first.call('POST', '/v1/pods/_/web-0/stop', '{}');
+  await first.call('POST', '/v1/pods/_/web-0/start');
+  await apply(first);
+  first.parts.sandboxes.crash('the VMM was killed');
+  await untilFailed(first);
+  await first.parts.clock.advance(10_000);
+  await until(first, 'Running');
+  await first.call('POST', '/v1/pods/_/web-0/stop', '{}');
+  await first.call('POST', '/v1/pods/_/web-0/start');
+  await apply(first);
+  await using second = await first.next({}, () => first.parts.sandboxes.crash('the VMM was killed'));
+  await untilFailed(second);
+  await second.parts.clock.advance(10_000);
+  await until(second, 'Running');
+});
+
 test('also by the next process, when the machine has failed in between', async () => {
   const first = await openAdmin();
   await apply(first);

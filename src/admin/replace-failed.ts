@@ -71,12 +71,11 @@ export function replaceFailed({ pods, activity, clock, log }: ReplaceParts): Rep
     waiting.add(end);
   };
   const leave = pods.onBegin((live) => {
-    if (live.options.isApplied !== true) return;
     const startedMs = clock.monotonicMs();
     const isAgain = isStartingAgain;
     watched.add(live);
     void live.over.then((outcome) => {
-      if (!watched.delete(live)) return;
+      if (!watched.delete(live) || live.options.isApplied !== true) return;
       if (outcome.reason !== 'SandboxFailed' && !(isAgain && hadNoMachine(outcome))) {
         failures.delete(`${live.namespace}/${live.name}`);
         return;
