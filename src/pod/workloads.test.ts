@@ -27,6 +27,22 @@ describe('parseManifest() makes the pods of a workload', () => {
     assert.equal(pod?.spec.restartPolicy, 'Always');
   });
 
+  test('with claims whose names are those of files', () => {
+    const podTemplate = template();
+    const claim = (name: string) =>
+      `{ metadata: { name: ${name} }, spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Gi } } } }`;
+    const set = (name: string) =>
+      workload(
+        'StatefulSet',
+        `ordinals: { start: 1000000 }, volumeClaimTemplates: [${claim('v'.repeat(63))}], template: ${podTemplate}`,
+      ).replace('name: web', `name: ${name}`);
+    assert.deepEqual(
+      parseManifest(set('s'.repeat(181)), 'f').claims.map(({ metadata }) => metadata.name.length),
+      [253],
+    );
+    assert.throws(() => parseManifest(set('s'.repeat(182)), 'f'), /must have a name of at most 181 characters/);
+  });
+
   test('once for a name, and up to the limit of objects, however often an alias repeats it', () => {
     const first = `apiVersion: apps/v1, kind: Deployment, spec: { replicas: 256, selector: {}, template: ${template()} }`;
     const list = (more: (at: number) => string) =>

@@ -7,11 +7,15 @@ import * as s from './scalars.ts';
 const maxPods = 256;
 /** Room for what is appended to make the name of a pod. */
 const maxNameChars = 240;
+/** Room also for the name of a volumeClaimTemplate, so that a claim has at most 253. */
+const maxSetNameChars = 181;
 
-const named = v.pipe(
-  metadata,
-  v.check(({ name }) => name.length <= maxNameChars, `must have a name of at most ${maxNameChars} characters`),
-);
+const namedBy = (maxChars: number) =>
+  v.pipe(
+    metadata,
+    v.check(({ name }) => name.length <= maxChars, `must have a name of at most ${maxChars} characters`),
+  );
+const named = namedBy(maxNameChars);
 
 const selector = v.object({
   matchLabels: v.optional(v.record(s.qualifiedName, s.labelValue), {}),
@@ -80,7 +84,7 @@ export const workloadSchemas = {
   StatefulSet: v.object({
     apiVersion: apps,
     kind: v.literal('StatefulSet'),
-    metadata: named,
+    metadata: namedBy(maxSetNameChars),
     spec: v.pipe(
       v.object({
         replicas,
