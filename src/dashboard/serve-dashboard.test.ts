@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage, request } from 'node:http';
-import { createConnection } from 'node:net';
+import { createConnection, createServer as createNetServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -161,6 +161,36 @@ describe('the dashboard', () => {
       const [error] = (await once(socket, 'error')) as [Error]; // SAFE: what a socket emits
       assert.match(error.message, /403/);
     }
+  });
+
+  it('keeps no socket of a WebSocket that was refused, or whose page is gone before the node answers', async () => {
+    const silent = createNetServer().listen(join(directory, 'silent.sock'));
+    const asked = once(silent, 'connection') as Promise<[Socket]>; // SAFE: what a server emits
+    await using alone = await serveDashboard({ socketPath: join(directory, 'silent.sock'), port: 0 });
+    const [address = '', its = ''] = alone.url.split('/#token=');
+    const { host, port } = new URL(address);
+    const ask = (token: string) => {
+      // A peer that never closes by itself.
+      const peer = createConnection({ host: '127.0.0.1', port: Number(port), allowHalfOpen: true }).on(
+        'error',
+        () => {},
+      );
+      const head = `GET /v1/pods/default/web/exec HTTP/1.1\r\nHost: ${host}\r\nAuthorization: Bearer ${token}\r\n`;
+      peer.write(`${head}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n`);
+      return peer;
+    };
+    const refused = ask('0');
+    const [answer] = (await once(refused, 'data')) as [Buffer]; // SAFE: what a stream without an encoding emits
+    assert.match(answer.toString(), /^HTTP\/1.1 403 /);
+    const writing = setInterval(() => refused.write('more'), 10); // fails once the other end is closed
+    await assert.rejects(once(refused, 'close'), { code: /^(?:EPIPE|ECONNRESET)$/ });
+    clearInterval(writing);
+    const page = ask(its);
+    const [node] = await asked;
+    const closed = once(node.resume(), 'close');
+    page.end();
+    await closed;
+    silent.close();
   });
 
   it('answers data that is not HTTP with an error, and continues', async () => {

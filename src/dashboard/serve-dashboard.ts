@@ -51,12 +51,14 @@ export async function serveDashboard({ socketPath, port }: DashboardWish): Promi
     }
   });
   server.on('upgrade', (request, socket, head) => {
-    socket.on('error', () => socket.destroy());
+    const drop = () => socket.destroy();
+    socket.on('error', drop);
+    socket.once('end', drop); // Node leaves the other half of it open
     try {
       checkCall(request, token);
       forwardSession(socketPath, request, socket, head);
     } catch {
-      socket.end('HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
+      socket.end('HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n', drop);
     }
   });
   server.maxConnections = maxConnections;
