@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { errorBodySchema } from '#api/pods.ts';
+import { tokenOf } from './token.ts';
 
 /** A call that failed: what failed and why, and the action to take. */
 export class CallError extends Error {
@@ -13,21 +14,6 @@ export class CallError extends Error {
     this.fix = fix;
   }
 }
-
-const stored = 'podvm.token';
-
-/**
- * Takes the token from the fragment of the address, where `podvm dashboard` put it, and keeps it for this origin: links
- * open in other tabs, too.
- */
-export function takeToken(): void {
-  const [, token] = /^#token=([0-9a-f]{64})$/.exec(location.hash) ?? [];
-  if (token === undefined) return;
-  localStorage.setItem(stored, token);
-  history.replaceState(null, '', location.pathname + location.search);
-}
-
-const token = (): string => localStorage.getItem(stored) ?? '';
 
 /** Calls the admin API, and parses the answer. Errors: CallError. */
 export async function call<S extends v.GenericSchema>(
@@ -63,7 +49,7 @@ export async function* streamText(path: string, signal: AbortSignal): AsyncGener
 export function openSocket(path: string): WebSocket {
   const url = new URL(path, location.href);
   url.protocol = 'ws:';
-  const socket = new WebSocket(url, ['podvm.dev', `podvm.dev.token.${token()}`]);
+  const socket = new WebSocket(url, ['podvm.dev', `podvm.dev.token.${tokenOf(localStorage)}`]);
   socket.binaryType = 'arraybuffer';
   return socket;
 }
@@ -76,7 +62,7 @@ async function send(
   const response = await fetch(path, {
     method,
     headers: {
-      authorization: `Bearer ${token()}`,
+      authorization: `Bearer ${tokenOf(localStorage)}`,
       ...(body === undefined ? {} : { 'content-type': 'application/json' }),
     },
     body: body === undefined ? null : JSON.stringify(body),

@@ -1,12 +1,12 @@
 import { render } from 'preact';
 import { useEffect } from 'preact/hooks';
-import { takeToken } from './api.ts';
 import { images } from './images-page.tsx';
 import { ListPage } from './list-page.tsx';
 import { NodePage } from './node-page.tsx';
 import { PodPage } from './pod-page.tsx';
 import { PodsPage } from './pods-page.tsx';
 import { type Route, useRoute } from './route.ts';
+import { takeTokens } from './token.ts';
 import { volumes } from './volumes-page.tsx';
 
 const links = [
@@ -70,5 +70,5 @@ function titleOf({ path }: Route): string {
   return name ?? path.split('/').slice(2).map(decodeURIComponent).join('/');
 }
 
-takeToken();
+takeTokens(window);
 render(<App />, document.body);
