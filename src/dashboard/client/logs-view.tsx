@@ -2,15 +2,12 @@ import type { ComponentChildren } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import type { PodDetails } from '#api/pods.ts';
 import { type CallError, streamText } from './api.ts';
-import { plainText } from './format.ts';
 import { podPath } from './pod-name.ts';
 import { asError } from './poll.ts';
+import { type Frames, maxLines, tellLines } from './tell-lines.ts';
 import { Problem } from './ui.tsx';
+import { whileVisible } from './while-visible.ts';
 
-/** Lines that are kept; older ones are left out. */
-const maxLines = 10_000;
-/** Characters of a line that are shown. */
-const maxLineChars = 4096;
 /** Lines that share one element, which the browser lays out only in sight. */
 const blockLines = 100;
 
@@ -132,39 +129,38 @@ async function* streamFollowed(path: string, signal: AbortSignal): AsyncGenerato
   }
 }
 
-/** The last lines of a stream, renewed at most once in a frame. */
+/**
+ * The last lines of a stream. It is only open while the page is visible, and then read again: a browser has few
+ * connections to a server, which all its tabs share.
+ */
 function useLines(path: string): { lines: readonly string[]; error: CallError | undefined; isOver: boolean } {
   const [state, setState] = useState<{ lines: readonly string[]; error?: CallError; isOver: boolean }>({
     lines: [],
     isOver: false,
   });
   useEffect(() => {
-    const stop = new AbortController();
-    let held = '';
-    let lines: string[] = [];
-    let frame = 0;
-    const show = (end: { error?: CallError; isOver: boolean }) => {
-      frame = 0;
-      if (!stop.signal.aborted) setState({ lines: held === '' ? [...lines] : [...lines, plainText(held)], ...end });
-    };
-    const read = async () => {
-      for await (const text of streamFollowed(path, stop.signal)) {
-        const parts = (held + text).split('\n');
-        held = (parts.pop() ?? '').slice(0, maxLineChars);
-        for (const line of parts) lines.push(plainText(line.slice(0, maxLineChars)));
-        if (lines.length > maxLines) lines = lines.slice(-maxLines);
-        if (frame === 0) frame = requestAnimationFrame(() => show({ isOver: false }));
-      }
-    };
-    setState({ lines: [], isOver: false });
-    read().then(
-      () => show({ isOver: true }),
-      (error: unknown) => show({ error: asError(error), isOver: true }),
-    );
-    return () => {
-      stop.abort();
-      cancelAnimationFrame(frame);
-    };
+    let isOver = false;
+    setState({ lines: [], isOver });
+    return whileVisible(document, (signal) => {
+      if (isOver) return;
+      const tell = (lines: readonly string[]) => {
+        if (!signal.aborted) setState({ lines, isOver: false });
+      };
+      const end = (error?: CallError) => {
+        if (signal.aborted) return;
+        isOver = true;
+        setState(({ lines }) => ({ lines, ...(error === undefined ? {} : { error }), isOver }));
+      };
+      tellLines(streamFollowed(path, signal), tell, frames).then(
+        () => end(),
+        (error: unknown) => end(asError(error)),
+      );
+    });
   }, [path]);
   return { error: undefined, ...state };
 }
+
+const frames: Frames = {
+  request: (act) => requestAnimationFrame(act),
+  cancel: (frame) => cancelAnimationFrame(frame),
+};
