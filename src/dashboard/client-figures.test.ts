@@ -56,6 +56,15 @@ podvm_pod_figures_age_seconds{namespace="default",pod="${pod}",id="1"} ${age}
     assert.equal(usage.samples.at(-1)?.machineBytes, 3000);
   });
 
+  it('is right after the host of the browser has slept', ({ mock }) => {
+    mock.timers.enable({ apis: ['Date'], now: Date.now() });
+    usage.take(figures(0, 100, 100, 'slept'));
+    mock.timers.tick(3_600_000);
+    usage.take(figures(0, 1900, 3700, 'slept'));
+    const { cores, machineCores } = usage.pods.get('default/slept') ?? {};
+    assert.deepEqual([cores, machineCores], [0.5, 1]);
+  });
+
   it('begins again with a pod that was restarted, and forgets a pod that is gone', () => {
     usage.take(figures(10, 1, 2));
     assert.deepEqual(rounded(), ['NaN', 'NaN']);
