@@ -107,6 +107,15 @@ for (const [which, spec] of Object.entries(others)) {
   });
 }
 
+test('pods that start together while memory is short all wait until the waiting machine has given its memory back', async () => {
+  await using node = await openWithPool(1);
+  await node.untilDirectories(1);
+  const [spare] = node.parts.alive;
+  const availableBytes = () => (spare !== undefined && node.parts.alive.has(spare) ? 0 : Number.MAX_SAFE_INTEGER);
+  Object.defineProperty(node.memory, 'availableBytes', { get: availableBytes });
+  await Promise.all(['a', 'b', 'c'].map((name) => node.sandboxes.run(named(name), never)));
+});
+
 test('a machine waits with the favourite image, and is replaced when that image is removed', async () => {
   await using node = await openWithPool(1);
   await node.untilDirectories(1);

@@ -69,6 +69,8 @@ class SparePool implements Pool {
   #hasTemplate = false;
   #quietUntilNs = 0n;
   #wake = Promise.withResolvers<void>();
+  /** Settles when the machines that are being discarded are gone. */
+  #discarding: Promise<void> = Promise.resolve();
   /** Callers of `filled()`. */
   #waiters: (() => void)[] = [];
 
@@ -226,9 +228,15 @@ class SparePool implements Pool {
     await throwAway(spare);
   }
 
+  /** Also waits for machines that are being discarded already: a caller needs their memory. */
   async #drain(why: string, keep = 0): Promise<void> {
     const spares = this.#spares.splice(keep);
-    if (spares.length === 0) return;
+    const before = this.#discarding;
+    if (spares.length > 0) this.#discarding = this.#discard(spares, why).then(() => before);
+    await this.#discarding;
+  }
+
+  async #discard(spares: readonly Spare[], why: string): Promise<void> {
     this.#context.surroundings.log.info('spare machines discarded', { count: spares.length, why });
     for (const result of await Promise.allSettled(spares.map(throwAway))) {
       if (result.status === 'rejected') {
