@@ -17,6 +17,7 @@ import { poll } from '../process/poll.ts';
 import { type Crun, type CrunCall, crunStateRoot } from './crun.ts';
 import { containerDevices } from './devices.ts';
 import { Entrance, type Entry } from './enter-container.ts';
+import type { MountedContainer } from './find-mounts.ts';
 import { launch, type Process } from './launch.ts';
 import { measureCgroup } from './measure.ts';
 import { ociConfig, type OciProcess, ociProcess } from './oci-config.ts';
@@ -334,10 +335,10 @@ export class Containers {
     };
   }
 
-  /** Its first process, and the mounts that it was to get. Errors: `notFound`. */
-  mountsOf(id: string): { readonly pid: number; readonly mounts: ContainerParams['mounts'] } {
-    const { params, first } = this.#find(id);
-    return { pid: first.pid, mounts: params.mounts };
+  /** Errors: `notFound`. */
+  mountsOf(id: string): MountedContainer {
+    const { params, first, rootfs } = this.#find(id);
+    return { pid: first.pid, root: rootfs.rootFd, mounts: params.mounts };
   }
 
   /** Sends SIGTERM to all, and SIGKILL after `graceMs`. */
