@@ -66,6 +66,7 @@ test('an invalid value is refused with the name of its setting or variable', () 
     ['template', 'shared'],
     ['traces', 'collector:4318'],
     ['traces', 'http://me:secret@collector:4318'],
+    ['traces', 'http://:secret@collector:4318'],
     ['memoryReserveMiB', '-1'],
     ['delegate', '/run/containerd/containerd.sock'],
     ['delegate', 'unix://containerd.sock'],

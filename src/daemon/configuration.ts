@@ -209,8 +209,8 @@ function delegateOf(
 function collectorOf(name: string, value: string | undefined): string | undefined {
   if (value === undefined) return undefined;
   const url = URL.parse(value);
-  const isPlain = url !== null && /^https?:$/.test(url.protocol) && url.username === '' && url.search === '';
-  if (isPlain && url.hash === '') return url.href.replace(/\/+$/, '');
+  const isPlain = url !== null && /^https?:$/.test(url.protocol) && `${url.username}${url.password}` === '';
+  if (isPlain && url.search === '' && url.hash === '') return url.href.replace(/\/+$/, '');
   throw new PodvmError('invalid', `Cannot use ${name}: it must be an http or https URL without a user, got ${value}`, {
     fix: 'Write it as http://127.0.0.1:4318, without /v1/traces.',
   });
