@@ -149,7 +149,7 @@ async function applyGroup(group: PodGroup, given: ObjectsParts): Promise<number>
       if (!(await hasRun(pod, parts))) missing.push(pod);
     } else if (!isSameSource(live.source, sourceOf(pod, parts), { ignoresSecrets: live.hasLostSecrets })) {
       changed.push({ live, pod });
-    }
+    } else if (pod.spec.restartPolicy === 'Always') await pods.takeApplied(live);
   }
   const isNew = before.length === 0 && missing.length === group.pods.length && missing.length > 0;
   const isUnchanged = surplus.length + missing.length + changed.length === 0;
