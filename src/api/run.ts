@@ -19,6 +19,7 @@ import { registryLoginsSchema } from './registry-logins.ts';
  * takes RunCommands; a client that disconnects leaves the pod alone.
  */
 export const maxFileChars = 4 * 1024 * 1024;
+export const maxFiles = 64;
 /** Limit of all files of one run. */
 export const maxRunChars = 8 * 1024 * 1024;
 
@@ -32,7 +33,7 @@ export const runRequestSchema = v.strictObject({
       }),
     ),
     v.minLength(1),
-    v.maxLength(64),
+    v.maxLength(maxFiles, `must be at most ${maxFiles}`),
     v.check(
       (files) => files.reduce((sum, { text }) => sum + text.length, 0) <= maxRunChars,
       `must have at most ${maxRunChars} characters in all`,

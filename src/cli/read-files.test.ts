@@ -70,6 +70,14 @@ test('readFiles() stops at the limits of a file, a pipe, a device and the total'
   });
 });
 
+test('readFiles() refuses more files than a node takes, before it reads them', async () => {
+  const names = Array.from({ length: 65 }, (_, at) => `none-${at}.yaml`);
+  await assert.rejects(readFiles(names, terminalOf([])), {
+    kind: 'invalid',
+    message: 'Cannot read 65 files: one command takes at most 64',
+  });
+});
+
 test('manifestsIn() takes the manifests of a directory by name, and leaves other names as they are', async () => {
   const path = join(directory, 'app');
   await mkdir(join(path, 'below'), { recursive: true });

@@ -3,7 +3,7 @@ import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
-import { maxFileChars, maxRunChars, type RunRequestInput } from '#api/run.ts';
+import { maxFileChars, maxFiles, maxRunChars, type RunRequestInput } from '#api/run.ts';
 import type { Terminal } from './terminal.ts';
 
 /** Limit in bytes: a character has at least one byte, or two in UTF-16. */
@@ -11,6 +11,11 @@ const maxFileBytes = 2 * maxFileChars;
 
 /** Reads the manifests of the command line as text; `-` is standard input. Errors: `invalid`. */
 export async function readFiles(names: readonly string[], terminal: Terminal): Promise<RunRequestInput['files']> {
+  if (names.length > maxFiles) {
+    throw new PodvmError('invalid', `Cannot read ${names.length} files: one command takes at most ${maxFiles}`, {
+      fix: 'Join files, with a line of --- between them, or pass them to several commands.',
+    });
+  }
   const files = [];
   let chars = 0;
   for (const name of names) {
