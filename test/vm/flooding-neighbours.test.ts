@@ -21,10 +21,15 @@ const times = 2;
 /** Number of rounds, each a quiet span and a flooded one. */
 const rounds = 12;
 /**
- * Flooded execs in a round, and the time between them in `ms`: long enough that the floods save nothing by being
- * stopped, and that the neighbour's execs, of 100 ms of a core each, are less than its part of a host with other work.
+ * Flooded execs in a round, and the time between execs in `ms`: long enough that the floods save nothing by being
+ * stopped, and that the neighbour's execs, of some 35 ms of a core each, are less than its part of a host with other work.
  */
 const [floodedExecs, everyMs] = [3, 800];
+/**
+ * Time for the traffic of stopped floods to be processed, in `ms`. It is short so that the quiet exec, too, finds little
+ * of its code in the processor's caches: an exec right after another takes two thirds of the time of one after a pause.
+ */
+const settleMs = 100;
 
 const gateway = "$(ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p')";
 const floods = [
@@ -70,8 +75,9 @@ for (const count of [1, 3]) {
       }
       const [quiet, flooded]: [number[], number[]] = [[], []];
       for (let round = 0; round < rounds; round += 1) {
+        await delay(everyMs);
         signal('SIGSTOP');
-        await execMs(neighbour); // until their earlier traffic is processed
+        await delay(settleMs);
         quiet.push(await execMs(neighbour));
         signal('SIGCONT');
         for (let exec = 0; exec < floodedExecs; exec += 1) {
