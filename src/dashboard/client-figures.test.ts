@@ -61,6 +61,7 @@ podvm_pod_figures_age_seconds{namespace="default",pod="${pod}",id="1"} ${age}
     usage.take(figures(0, 100, 100, 'slept'));
     mock.timers.tick(3_600_000);
     usage.take(figures(0, 1900, 3700, 'slept'));
+    mock.timers.reset();
     const { cores, machineCores } = usage.pods.get('default/slept') ?? {};
     assert.deepEqual([cores, machineCores], [0.5, 1]);
   });

@@ -136,7 +136,10 @@ describe('podvm run, given a manifest it cannot use', { skip: await whyNoVm() },
     const wrong = await running(pod('bad', '      env: {A: b}\n'));
     assertRefused(wrong, /\n<stdin>:11: spec\.containers\[0\]\.env: must be a list, got a mapping\n$/);
     const nfs = await running(pod('bad', '  volumes: [{name: v, nfs: {server: s, path: /}}]\n'));
-    assertRefused(nfs, /\n<stdin>:11: spec\.volumes\[0\]\.nfs: is not supported yet; use persistentVolumeClaim, emptyDir/);
+    assertRefused(
+      nfs,
+      /\n<stdin>:11: spec\.volumes\[0\]\.nfs: is not supported yet; use persistentVolumeClaim, emptyDir/,
+    );
     const twice = await running(`${pod('bad')}---\n${pod('bad')}`);
     assertRefused(twice, /\n<stdin>:14: metadata\.name: Pod default\/bad is given twice\n$/);
   });
