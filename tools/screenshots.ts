@@ -38,6 +38,8 @@ const pods = [
   pod('mail', 'back', 'sleep 3; echo no route to the mail server >&2; exit 1'),
 ].join('');
 
+const names = ['web', 'cache', 'orders', 'mail'];
+
 /** Makes the pictures of `docs/dashboard.md` from a real node with a few pods. */
 export async function makeScreenshots(repo: string): Promise<void> {
   const podvm = join(repo, 'podvm');
@@ -72,6 +74,9 @@ export async function makeScreenshots(repo: string): Promise<void> {
   } finally {
     dashboard.kill('SIGINT');
     await text(dashboard.stdout).catch(() => '');
-    await run(podvm, ['stop', '--all'], { env: process.env as Record<string, string>, timeoutMs }); // SAFE: as above
+    await run(podvm, ['rm', '--force', ...names.map((name) => `shop/${name}`)], {
+      env: process.env as Record<string, string>,
+      timeoutMs,
+    }); // SAFE: as above
   }
 }

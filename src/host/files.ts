@@ -18,11 +18,16 @@ export async function writeFileAtomic(path: string, content: string | Uint8Array
     await rm(temporary, { force: true });
     throw error;
   }
-  const directory = await open(dirname(path), 'r');
+  await syncToDisk(dirname(path));
+}
+
+/** Flushes a file, or the names in a directory, to the disk, so that a power cut does not lose it. */
+export async function syncToDisk(path: string): Promise<void> {
+  const file = await open(path, 'r');
   try {
-    await directory.sync();
+    await file.sync();
   } finally {
-    await directory.close();
+    await file.close();
   }
 }
 

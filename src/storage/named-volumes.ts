@@ -1,7 +1,8 @@
 import { mkdir, open, readdir, rename, rm, rmdir, stat, truncate } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { lockFile } from '#host/file-lock.ts';
+import { syncToDisk } from '#host/files.ts';
 import { run } from '#host/run.ts';
 import { blockBytes } from './ext4-room.ts';
 import { maxScratchBytes } from './scratch-disk.ts';
@@ -155,7 +156,9 @@ export class NamedVolumes {
     try {
       await rm(unfinished, { force: true });
       await format(unfinished, sizeOf(wish), signal);
+      await syncToDisk(unfinished);
       await rename(unfinished, path);
+      for (const changed of [directory, dirname(directory), this.#directory]) await syncToDisk(changed);
     } catch (error) {
       await rm(directory, { recursive: true });
       throw error;
