@@ -5,7 +5,7 @@ import type { Clock } from '#host/clock.ts';
 import { hadNoMachine, type Manifest } from '#pod/pods.ts';
 import type { Pod } from '#pod/schema/objects.ts';
 import type { Job } from '#pod/schema/workloads.ts';
-import { workloadAnnotation, workloadName } from '#pod/workloads.ts';
+import { jobLabel, workloadAnnotation, workloadName } from '#pod/workloads.ts';
 import type { NamedVolumes } from '#storage/named-volumes.ts';
 import type { PodSource } from './ended-record.ts';
 import { leftTo, type LivePod, onlyOf, untilOver } from './known-pod.ts';
@@ -101,8 +101,6 @@ export async function applyObjects(parts: ObjectsParts): Promise<number> {
   const ofGroups = await Promise.all(groupsOf(manifest).map((group) => applyGroup(group, parts)));
   return ofGroups.find((code) => code !== 0) ?? 0;
 }
-
-const jobLabel = 'batch.kubernetes.io/job-name';
 
 /** Whether a pod with these labels is one of a Job. */
 export const isOfJob = (

@@ -4,6 +4,9 @@ import type { Job, Replicated, Workload } from './schema/workloads.ts';
 /** Annotation of the pods that a workload makes: `Deployment/web`. */
 export const workloadAnnotation = 'podvm.dev/workload';
 
+/** Label of a Job's pods: the name of the Job. */
+export const jobLabel = 'batch.kubernetes.io/job-name';
+
 /** Name of a workload in that annotation. */
 export const workloadName = ({ kind, metadata }: Workload): string => `${kind}/${metadata.name}`;
 
@@ -68,9 +71,7 @@ export function podOfJob(job: Job, index: number | undefined, word: string): Pod
 function podFrom(workload: Workload, name: string): Pod {
   const { metadata, spec } = workload.spec.template;
   const labels =
-    workload.kind === 'Job'
-      ? { 'job-name': workload.metadata.name, 'batch.kubernetes.io/job-name': workload.metadata.name }
-      : {};
+    workload.kind === 'Job' ? { 'job-name': workload.metadata.name, [jobLabel]: workload.metadata.name } : {};
   return {
     apiVersion: 'v1',
     kind: 'Pod',
