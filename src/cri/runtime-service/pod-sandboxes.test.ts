@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { PodvmError } from '#base/errors.ts';
-import { NamespaceMode, PodSandboxState, Protocol } from '../schema/api_pb.ts';
+import { poll } from '#host/wait.ts';
+import { ContainerState, NamespaceMode, PodSandboxState, Protocol } from '../schema/api_pb.ts';
 import { is } from '../testing/grpc-client.ts';
 import { containerConfig, openFakeNode, podConfig } from '../testing/fake-node.ts';
 
@@ -193,11 +194,14 @@ test('a pod whose machine ended is not ready, its containers have ended, and it 
   const { runtime, parts } = node;
   const { podSandboxId, containerId } = await node.running();
   parts.killMachine('it was killed');
-  for (;;) {
-    const { status: seen } = await runtime.podSandboxStatus({ podSandboxId });
-    if (seen?.state === PodSandboxState.SANDBOX_NOTREADY) break;
-  }
-  const { status: container } = await runtime.containerStatus({ containerId });
+  // The pod is not ready from the machine's end; its containers end once the console's last words are read.
+  const ended = async () => {
+    const { status: container } = await runtime.containerStatus({ containerId });
+    return container?.state === ContainerState.CONTAINER_EXITED ? container : undefined;
+  };
+  const container = await poll(ended, { everyMs: 5, signal: AbortSignal.timeout(30_000) });
+  const { status: pod } = await runtime.podSandboxStatus({ podSandboxId });
+  assert.equal(pod?.state, PodSandboxState.SANDBOX_NOTREADY);
   assert.equal(container?.exitCode, 137);
   assert.match(container.message, /it was killed/);
   await assert.rejects(
