@@ -1,5 +1,6 @@
 import { delimiter, join } from 'node:path';
 import { run } from '#host/run.ts';
+import { flakyMark } from './run-tests.ts';
 
 /** One part of `npm run check`: a program of `node_modules/.bin` that exits with 0 if all is well. */
 export interface Gate {
@@ -24,7 +25,7 @@ const repo = join(import.meta.dirname, '..');
 const timeoutMs = 20 * 60_000;
 
 /**
- * Runs all gates side by side and reports each when it ends: its time, and its output if it failed.
+ * Runs all gates side by side and reports each when it ends: its time, its flaky tests, and its output if it failed.
  * Returns the names of those that failed.
  */
 export async function check(
@@ -38,6 +39,7 @@ export async function check(
     all.map(async (gate) => {
       const { passed, output } = await pass(gate, signal);
       report(`${passed ? 'ok    ' : 'FAILED'} ${gate.name.padEnd(width)} ${since(start)}`);
+      for (const line of output.split('\n')) if (passed && line.startsWith(flakyMark)) report(line);
       if (!passed) report(output.trimEnd().replaceAll(/^/gm, '    '));
       return passed;
     }),

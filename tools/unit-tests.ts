@@ -1,11 +1,9 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { glob, readFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { briefVariable } from '../test/property-runs.ts';
 import { layers } from './layers.ts';
+import { runAgain, runTests } from './run-tests.ts';
 
 /**
  * `npm run test:unit` runs every unit test; `npm run test:layer -- sandbox vm` those of the named layers only, without
@@ -14,7 +12,8 @@ import { layers } from './layers.ts';
  * `npm run check` runs them with `--brief`, which prints failures only. The files of a layer then share a process, which
  * loads the modules that they have in common once. `test-guard.ts` fails a test that changes that process. Two things are
  * left to `npm run test:measuring`, which runs one file after another: tests that measure their process, and three
- * quarters of the runs of each property of `propertyRuns()`.
+ * quarters of the runs of each property of `propertyRuns()`. Up to three files that fail run again, alone: see
+ * `run-tests.ts`.
  */
 export const repo = join(import.meta.dirname, '..');
 
@@ -84,25 +83,8 @@ export const concurrency = `--test-concurrency=${most}`;
 /** Arguments of Node for files that share a process. */
 export const inOneProcess = ['--test-isolation=none', `--import=${join(import.meta.dirname, 'test-guard.ts')}`];
 
-/** Runs Node's test runner to its end. Returns whether all tests passed. */
-async function runTests(args: readonly string[], form: 'full' | 'brief'): Promise<boolean> {
-  const isBrief = form === 'brief';
-  const child = spawn(
-    'timeout',
-    ['--foreground', '--kill-after=10', '15m', process.execPath, '--test', '--test-timeout=120000', ...args],
-    {
-      cwd: repo,
-      env: isBrief ? { ...testEnv(), [briefVariable]: '1' } : testEnv(),
-      stdio: ['inherit', isBrief ? 'pipe' : 'inherit', 'inherit'],
-    },
-  );
-  const [printed, [code]] = await Promise.all([
-    child.stdout === null ? '' : text(child.stdout),
-    once(child, 'exit') as Promise<[number | null]>, // SAFE: the event of a child process
-  ]);
-  if (code !== 0) process.stdout.write(printed);
-  return code === 0;
-}
+/** Node's own limits, with room for a busy machine. */
+const limits = { limit: '15m', testTimeoutMs: 120_000 };
 
 /**
  * Runs all that `groupTests()` finds, and shows the output of each process that fails. Files with a process of their own
@@ -110,15 +92,21 @@ async function runTests(args: readonly string[], form: 'full' | 'brief'): Promis
  */
 async function runAll(): Promise<boolean> {
   const { shared, alone } = await groupTests(everywhere);
-  let passed = true;
+  const brief = { ...limits, env: { ...testEnv(), [briefVariable]: '1' }, isQuiet: true };
+  let isLost = false;
+  const failed: string[] = [];
   const work = async (left: (readonly string[])[]) => {
-    for (let args = left.shift(); args !== undefined; args = left.shift())
-      passed = (await runTests(['--test-reporter=dot', ...args], 'brief')) && passed;
+    for (let args = left.shift(); args !== undefined; args = left.shift()) {
+      const outcome = await runTests({ ...brief, args, reporter: 'dot' });
+      isLost ||= !outcome.passed && outcome.failed.length === 0; // a process that ended without a report
+      failed.push(...outcome.failed);
+    }
   };
   const groups = shared.map((files) => [...inOneProcess, ...files]);
   const files = alone.map((file) => ['--test-isolation=none', file]); // no second process for one file
   await Promise.all([work(files), ...Array.from({ length: most }, () => work(groups))]);
-  return passed;
+  if (isLost) return false;
+  return failed.length === 0 || (await runAgain(failed, { ...brief, isQuiet: false }));
 }
 
 if (import.meta.main) {
@@ -128,10 +116,11 @@ if (import.meta.main) {
     process.stderr.write(`usage: npm run test:layer -- LAYER...; layers: ${Object.keys(layers).join(', ')}\n`);
     process.exit(2);
   }
+  const measured = async () => ['--test-concurrency=1', ...Object.keys(measuring), ...(await filesWithProperties())];
+  const full = async (args: readonly string[]) =>
+    (await runTests({ ...limits, env: testEnv(), args, reporter: 'spec' })).passed;
   const passed = words.includes('--brief')
     ? await runAll()
-    : words.includes('--measuring')
-      ? await runTests(['--test-concurrency=1', ...Object.keys(measuring), ...(await filesWithProperties())], 'full')
-      : await runTests([concurrency, ...testPatterns(names)], 'full');
+    : await full(words.includes('--measuring') ? await measured() : [concurrency, ...testPatterns(names)]);
   process.exitCode = passed ? 0 : 1;
 }

@@ -1,0 +1,18 @@
+import type { TestEvent } from 'node:test/reporters';
+
+/** Last line of the report of a run that came to its end, and ran a test. */
+export const endMark = 'end';
+
+/** Reporter for Node's test runner: prints each file with a failed test, once, on a line of its own. */
+// oxlint-disable-next-line no-default-export -- a reporter is its module's default export
+export default async function* failedFiles(events: AsyncIterable<TestEvent>): AsyncGenerator<string> {
+  const told = new Set<string>();
+  let ran = false;
+  for await (const { type, data } of events) {
+    ran ||= type === 'test:pass' || type === 'test:fail';
+    if (type !== 'test:fail' || data.file === undefined || told.has(data.file)) continue;
+    told.add(data.file);
+    yield `${data.file}\n`;
+  }
+  if (ran) yield `${endMark}\n`;
+}

@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, relative } from 'node:path';
+import { it } from 'node:test';
+import { run } from '#host/run.ts';
+import { repo } from './unit-tests.ts';
+
+const bodies = {
+  passes: '',
+  'fails once': `import { existsSync, writeFileSync } from 'node:fs';
+    const before = new URL('before', import.meta.url);
+    if (!existsSync(before)) { writeFileSync(before, ''); throw new Error('lost a race'); }`,
+  fails: "throw new Error('wrong')",
+  'ends its process': 'process.exit(1)',
+};
+
+/** Runs these files as `npm run test:vm` does. Returns its exit code and its last line. */
+async function outcome(...names: (keyof typeof bodies)[]): Promise<[code: number, last: string]> {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-twice-'));
+  try {
+    for (const [at, name] of names.entries()) {
+      const [imports = '', body = ''] = bodies[name].startsWith('import') ? split(bodies[name]) : ['', bodies[name]];
+      const text = `import { test } from 'node:test';\n${imports}\ntest('${name}', () => { ${body} });\n`;
+      await writeFile(join(directory, `${at}.test.mjs`), text);
+    }
+    const limits = `{ env: process.env, limit: '1m', testTimeoutMs: 50_000, isQuiet: true }`;
+    const script = `
+      import { runAgain, runTests } from ${JSON.stringify(join(repo, 'tools/run-tests.ts'))};
+      const first = await runTests({ ...${limits}, args: ['--test-isolation=none', ...process.argv.slice(1)], reporter: 'dot' });
+      process.exitCode = first.passed || (await runAgain(first.failed, ${limits})) ? 0 : 1;`;
+    const files = names.map((_, at) => join(directory, `${at}.test.mjs`));
+    const { NODE_TEST_CONTEXT: _, ...outside } = process.env; // a runner inside of a test would run nothing
+    const env = outside as Record<string, string>; // SAFE: Node's own environment has texts only
+    const args = ['--input-type=module-typescript', '-e', script, ...files];
+    const { code, stdout } = await run(process.execPath, args, { cwd: repo, env, okCodes: 'any', timeoutMs: 100_000 });
+    const last = stdout.trimEnd().split('\n').at(-1) ?? '';
+    return [code ?? -1, last.replace(relative(repo, directory), 'DIR')];
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+}
+
+/** Separates a body's import from the rest. */
+const split = (body: string) => [body.slice(0, body.indexOf('\n')), body.slice(body.indexOf('\n'))];
+
+it('passes, with the name of the file, where a failed file passes alone', async () => {
+  const [code, last] = await outcome('passes', 'fails once');
+  assert.deepEqual([code, last], [0, 'flaky: DIR/1.test.mjs failed beside others and passed alone']);
+});
+
+it('fails where a file fails again, where too many fail, and where a process ended before all were tried', async () => {
+  assert.equal((await outcome('fails', 'fails once'))[0], 1);
+  assert.equal((await outcome('fails once', 'fails', 'fails', 'fails'))[0], 1);
+  assert.equal((await outcome('ends its process', 'passes'))[0], 1);
+});
