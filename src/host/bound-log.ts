@@ -13,7 +13,12 @@ export function boundLog(path: string, maxBytes = maxLogBytes, everyMs = lookEve
     const { size } = await stat(path);
     if (size > maxBytes) await truncate(path);
   };
-  const timer = setInterval(() => void look().catch(() => undefined), everyMs); // removed together with its machine
+  let looking: Promise<void> | undefined; // a second look at the same time could empty what was written after the first
+  const timer = setInterval(() => {
+    looking ??= look()
+      .catch(() => undefined) // removed together with its machine
+      .finally(() => (looking = undefined));
+  }, everyMs);
   timer.unref();
   return { [Symbol.dispose]: () => clearInterval(timer) };
 }
