@@ -69,7 +69,8 @@ test('serveTtrpc() ends a call at its deadline, and when its caller disconnects'
     throw signal.reason;
   };
   await using served = await serve({ wait });
-  await assert.rejects(served.client.call(Task.method.wait, { id: 'late' }, { ms: 20 }), { name: 'TimeoutError' });
+  const calling = served.client.call(Task.method.wait, { id: 'late' }, { ms: 20 });
+  await assert.rejects(calling, (error) => kindOf(error) === 'timeout'); // the client's own, or the server's answer
   assert.equal(kindOf(await late.promise), 'timeout');
   const other = new TtrpcClient(served.path);
   const losing = other.call(Task.method.wait, { id: 'lost' }, soon);
