@@ -1,6 +1,6 @@
 import { open } from '../constants.ts';
 import { again, ready } from '../engine.ts';
-import { attempt, engine, errors, exits, shell, sleep, type Scenario } from './support.ts';
+import { attempt, engine, errors, exits, shell, sleep, until, type Scenario } from './support.ts';
 
 export const loopScenarios: Record<string, Scenario> = {
   async backPressure() {
@@ -63,7 +63,8 @@ export const loopScenarios: Record<string, Scenario> = {
     engine.watch(second.read, ready.readable, closeOther(second.read, first.read));
     engine.write(first.write, new Uint8Array(1));
     engine.write(second.write, new Uint8Array(1));
-    await sleep(20);
+    await until(() => calls > 0);
+    await sleep(20); // time for a second call
     return { calls, errors };
   },
 
@@ -77,11 +78,13 @@ export const loopScenarios: Record<string, Scenario> = {
     engine.close(engine.open(path, open.writeOnly | open.nonBlock));
     const told: number[] = [];
     engine.watch(reader, ready.readable | ready.changed, (events) => told.push(events));
-    await sleep(50);
+    await until(() => told.length > 0);
+    await sleep(20); // time for another event
     const hungUp = [...told];
     const writer = engine.open(path, open.writeOnly | open.nonBlock);
     engine.write(writer, new Uint8Array(1));
-    await sleep(50);
+    await until(() => told.length > hungUp.length);
+    await sleep(20);
     const written = told.slice(hungUp.length);
     return { hungUp, written };
   },
@@ -104,7 +107,7 @@ export const loopScenarios: Record<string, Scenario> = {
       throw new Error('exit');
     });
     shell('exit 0');
-    await sleep(60);
+    await until(() => errors.length >= 6);
     return errors.toSorted();
   },
 

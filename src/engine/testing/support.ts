@@ -21,6 +21,11 @@ export const sleep = (ms: number): Promise<void> =>
     engine.setTimer(ms, resolve);
   });
 
+/** Waits until it holds; the scenario has a deadline. */
+export async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await sleep(5);
+}
+
 export const attempt = (call: () => unknown): string => {
   try {
     call();
