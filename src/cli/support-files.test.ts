@@ -10,7 +10,7 @@ import { PodvmError } from '#base/errors.ts';
 import { type Client, createClient } from './client.ts';
 import { supportFiles } from './support-files.ts';
 
-const signal = AbortSignal.timeout(60_000);
+const signal = new AbortController().signal;
 const limits = {};
 const container = { name: 'main', image: 'nginx', state: 'terminated', limits, mounts: [], message: 'hunter2' };
 const answers: Readonly<Record<string, unknown>> = {

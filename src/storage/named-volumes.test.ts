@@ -10,7 +10,7 @@ import { minVolumeBytes, NamedVolumes } from './named-volumes.ts';
 
 const root = await mkdtemp(join(tmpdir(), 'podvm-volumes-'));
 after(() => rm(root, { recursive: true }));
-const signal = AbortSignal.timeout(60_000);
+const signal = new AbortController().signal;
 const data = { namespace: 'shop', name: 'data', sizeBytes: 20_000_001 };
 const kind = (expected: string) => (error: unknown) => kindOf(error) === expected;
 const openOne = async () => {
