@@ -31,7 +31,10 @@ async function begin(served: Served, verb: 'apply' | 'delete', text: string) {
 const pods = async (served: Served) =>
   v.parse(v.array(podSummarySchema), JSON.parse((await served.call('GET', '/v1/pods')).body)).map(({ name }) => name);
 async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
-  const found = await poll(async () => (await isSo()) || undefined, { everyMs: 2, signal: AbortSignal.timeout(5000) });
+  const found = await poll(async () => (await isSo()) || undefined, {
+    everyMs: 2,
+    signal: AbortSignal.timeout(60_000),
+  });
   assert.ok(found);
 }
 const isNotReady = { behaviours: { main: { onExec: () => 1, onTerm: () => {} } } };

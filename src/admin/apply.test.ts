@@ -165,7 +165,7 @@ test('a Pod that ends by itself runs once, but one that got no machine is tried 
   assert.deepEqual((await talk(served, 'apply', yaml)).objects, ['Pod default/web created']);
   await poll(async () => ((await pods(served)).length === 0 ? true : undefined), {
     everyMs: 5,
-    signal: AbortSignal.timeout(5000),
+    signal: AbortSignal.timeout(60_000),
   });
   assert.deepEqual((await talk(served, 'apply', yaml)).objects, ['Pod default/web unchanged']);
 });
@@ -283,7 +283,7 @@ spec:
     const ended = await poll(
       async () =>
         (await pods(served, '?ended=true')).filter((pod) => pod.endedAt !== undefined).length === 2 || undefined,
-      { everyMs: 5, signal: AbortSignal.timeout(5000) },
+      { everyMs: 5, signal: AbortSignal.timeout(60_000) },
     );
     assert.ok(ended);
     assert.deepEqual((await talk(served, 'apply', job())).objects, ['Job default/pi unchanged']);
@@ -301,7 +301,7 @@ spec:
     const [pod] =
       (await poll(async () => ((await failed()).length > 0 ? await failed() : undefined), {
         everyMs: 5,
-        signal: AbortSignal.timeout(5000),
+        signal: AbortSignal.timeout(60_000),
       })) ?? [];
     await served.call('DELETE', `/v1/pods/_/${pod?.name}`);
     assert.deepEqual((await talk(served, 'apply', text)).objects, ['Job default/pi unchanged']);
@@ -343,7 +343,7 @@ spec:
       for await (const event of eventsOf(socket)) events.push(event);
     })();
     const isRunning = () => events.some(({ detail }) => (detail as { reason?: string })?.reason === 'Started');
-    await poll(async () => isRunning() || undefined, { everyMs: 5, signal: AbortSignal.timeout(5000) });
+    await poll(async () => isRunning() || undefined, { everyMs: 5, signal: AbortSignal.timeout(60_000) });
     await using second = await first.next();
     await told;
     assert.match(JSON.stringify(events.at(-1)), /its node ends, and the pod keeps running/);

@@ -6,7 +6,7 @@ import { createFakeSandboxes } from '#pod/testing/fake-sandbox.ts';
 import { sandboxSpec } from '#sandbox/testing/examples.ts';
 import { measureOverhead } from './measure-overhead.ts';
 
-const soon = () => AbortSignal.timeout(10_000);
+const soon = () => AbortSignal.timeout(60_000);
 const vmm = {
   ...{ privateBytes: 90, sharedBytes: 10, swapBytes: 0, minorFaults: 0, majorFaults: 0 },
   ...{ cpuSeconds: 5, readBytes: 0, writtenBytes: 0 },

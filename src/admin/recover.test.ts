@@ -34,7 +34,7 @@ const details = async (served: Served) =>
 async function until(what: string, look: () => boolean | Promise<boolean>): Promise<void> {
   const found = await poll(async () => ((await look()) ? true : undefined), {
     everyMs: 2,
-    signal: AbortSignal.timeout(5000),
+    signal: AbortSignal.timeout(60_000),
   });
   assert.ok(found, what);
 }

@@ -32,7 +32,7 @@ const states = async (served: Served) =>
 async function until(served: Served, state: string): Promise<void> {
   const found = await poll(async () => (await states(served)).join() === state || undefined, {
     everyMs: 2,
-    signal: AbortSignal.timeout(5000),
+    signal: AbortSignal.timeout(60_000),
   });
   assert.ok(found, `${state}, got ${(await states(served)).join()}`);
 }
@@ -41,7 +41,7 @@ async function until(served: Served, state: string): Promise<void> {
 async function untilFailed(served: Served): Promise<void> {
   await until(served, 'ended');
   const isDue = async () => served.parts.clock.pending > 0 || undefined;
-  assert.ok(await poll(isDue, { everyMs: 2, signal: AbortSignal.timeout(5000) }), 'no start is due');
+  assert.ok(await poll(isDue, { everyMs: 2, signal: AbortSignal.timeout(60_000) }), 'no start is due');
 }
 
 test('a pod that was applied is started again when its machine has failed, later each time', async () => {

@@ -374,7 +374,7 @@ describe('a command that must clean up', () => {
         response.write('{"message":"downloading"}\n');
         await poll(async () => program.said.stderr.includes('downloading') || undefined, {
           everyMs: 1,
-          signal: AbortSignal.timeout(5000),
+          signal: AbortSignal.timeout(60_000),
         });
       }
       program.signals.emit('SIGINT');

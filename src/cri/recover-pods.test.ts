@@ -8,7 +8,7 @@ import { containerConfig, openFakeNode, podConfig } from './testing/fake-node.ts
 import { is } from './testing/grpc-client.ts';
 
 const becomes = async (look: () => Promise<ContainerState | undefined>, wanted: ContainerState) => {
-  for (const deadline = Date.now() + 10_000; ;) {
+  for (const deadline = Date.now() + 60_000; ;) {
     const state = await look();
     if (state === wanted) return;
     assert.ok(Date.now() < deadline, `in state ${state}`);

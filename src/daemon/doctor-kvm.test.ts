@@ -120,7 +120,7 @@ test("openAsUser() opens the host's node or one of its own as that user, and lea
   const directory = await mkdtemp('/var/tmp/podvm-doctor-kvm-');
   try {
     await chmod(directory, 0o711);
-    const signal = AbortSignal.timeout(10_000);
+    const signal = AbortSignal.timeout(60_000);
     const device = { path: join(directory, 'host-null'), major: 1, minor: 3 }; // in the place of /dev/kvm
     await run('mknod', ['-m', '0600', device.path, 'c', '1', '3']);
     assert.match(await openAsUser(device, directory, 64_321, signal), /^each machine gets a node of its own/);

@@ -44,7 +44,7 @@ describe(
     const start = (...words: string[]) => bench.start(...words);
     const closesAll = async (guest: Guest) => {
       const isClosed = async () => ((await guest.openBelow(served)).length === 0 ? true : undefined);
-      assert.ok(await poll(isClosed, { everyMs: 50, signal: AbortSignal.timeout(20_000) }), 'it closes all');
+      assert.ok(await poll(isClosed, { everyMs: 50, signal: AbortSignal.timeout(60_000) }), 'it closes all');
     };
 
     before(async () => {

@@ -10,7 +10,7 @@ test('readPulse() distinguishes stopped, running and ended processes', async () 
   const child = spawn('sh', ['-c', 'while :; do :; done'], { stdio: 'ignore' });
   const ended = once(child, 'exit');
   const identity = (await identify(child.pid ?? 0)) ?? assert.fail('it has not started');
-  const signal = AbortSignal.timeout(20_000);
+  const signal = AbortSignal.timeout(60_000);
   const pulse = () => readPulse(identity);
   const ran = await poll(async () => ((await pulse())?.ranMs ?? 0) > 20 || undefined, { everyMs: 10, signal });
   assert.ok(ran);

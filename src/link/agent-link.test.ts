@@ -17,7 +17,7 @@ const never = new AbortController().signal;
 async function linked(callTimeoutMs = 5000): Promise<{ link: Link; agent: FakeAgent }> {
   const agent = new FakeAgent();
   const open = () => Promise.resolve(agent.channel);
-  const link = await connectLink({ open, handshakeTimeoutMs: 5000, callTimeoutMs }, never);
+  const link = await connectLink({ open, handshakeTimeoutMs: 60_000, callTimeoutMs }, never);
   return { link, agent };
 }
 

@@ -10,7 +10,7 @@ import { exampleWelcome, FakeAgent } from './testing/fake-agent.ts';
 const kind = (expected: string) => (error: unknown) => error instanceof PodvmError && error.kind === expected;
 const callTimeoutMs = 1000;
 const never = new AbortController().signal;
-const connect = (agent: FakeAgent, handshakeTimeoutMs = 5000, signal = never) =>
+const connect = (agent: FakeAgent, handshakeTimeoutMs = 60_000, signal = never) =>
   connectLink({ open: () => Promise.resolve(agent.channel), handshakeTimeoutMs, callTimeoutMs }, signal);
 
 describe('connectLink()', () => {
@@ -100,7 +100,7 @@ describe('connectLink()', () => {
       if (agent === torn) setImmediate(() => torn.tear());
       return Promise.resolve(agent.channel);
     };
-    await using link = await connectLink({ open, handshakeTimeoutMs: 5000, callTimeoutMs }, never);
+    await using link = await connectLink({ open, handshakeTimeoutMs: 60_000, callTimeoutMs }, never);
     assert.equal(link.welcome.version, exampleWelcome.version);
     assert.equal(torn.hellos, 1);
   });

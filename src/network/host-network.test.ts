@@ -45,7 +45,7 @@ test('collect() frees addresses whose holder has no record, or whose file is dam
     lock: '',
   };
   for (const [file, content] of Object.entries(files)) await writeFile(join(addresses, file), content);
-  await createHostNetwork({ stateDir, log: silentLog }).collect(new Set(['sb-1']), AbortSignal.timeout(10_000));
+  await createHostNetwork({ stateDir, log: silentLog }).collect(new Set(['sb-1']), AbortSignal.timeout(60_000));
   assert.deepEqual((await readdir(addresses)).sort(), ['10.86.0.5', 'last_reserved_ip.0', 'lock']);
   assert.equal(await readFile(join(addresses, '10.86.0.5'), 'utf8'), 'sb-1\r\neth0');
   await rm(stateDir, { recursive: true });

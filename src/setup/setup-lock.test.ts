@@ -10,7 +10,7 @@ test('takeSetupLock() leaves no file that other users can open and lock, even if
   const root = await mkdtemp(join(tmpdir(), 'podvm-lock-'));
   try {
     await writeFile(join(root, 'setup.lock'), '', { mode: 0o644 });
-    await using _lock = await takeSetupLock(root, silentProgress, AbortSignal.timeout(20_000));
+    await using _lock = await takeSetupLock(root, silentProgress, AbortSignal.timeout(60_000));
     assert.equal((await stat(join(root, 'setup.lock'))).mode & 0o777, 0o600);
   } finally {
     await rm(root, { recursive: true });

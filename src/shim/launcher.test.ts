@@ -54,7 +54,7 @@ test('start waits until the daemon serves containerd', async () => {
   await mkdir(dirname(socket()));
   const starting = launch('start');
   const isWanted = async () => ((await isThere(`${socket()}.wanted`)) ? true : undefined);
-  await poll(isWanted, { everyMs: 20, signal: AbortSignal.timeout(20_000) });
+  await poll(isWanted, { everyMs: 20, signal: AbortSignal.timeout(60_000) });
   const server = createServer().listen(socket());
   assert.equal((await starting).stdout, `unix://${socket()}`);
   server.close();

@@ -7,7 +7,7 @@ import { Status } from './schema/generated/types/task/task_pb.ts';
 import { containerSpec, podSpec } from './testing/bundles.ts';
 import { type FakeShim, openFakeShim, rootfs } from './testing/fake-shim.ts';
 
-const soon = { ms: 20_000 };
+const soon = { ms: 60_000 };
 const verbs = Task.method;
 
 /** Numbers of the streams in the last call of that method. */
@@ -186,7 +186,7 @@ test('a pod whose bundle is removed ends with its containers', async () => {
     const state = await shim.client.call(verbs.state, { id: 'box-1' }, soon).catch(() => undefined);
     return state === undefined && shim.parts.alive.size === 0 ? true : undefined;
   };
-  assert.ok(await poll(isGone, { everyMs: 20, signal: AbortSignal.timeout(20_000) }));
+  assert.ok(await poll(isGone, { everyMs: 20, signal: AbortSignal.timeout(60_000) }));
 });
 
 test('a machine that dies ends its container and its pod', async () => {

@@ -23,7 +23,7 @@ function createSeen() {
       wake = Promise.withResolvers();
     },
     async becomes(wanted: string) {
-      const deadline = AbortSignal.timeout(20_000);
+      const deadline = AbortSignal.timeout(60_000);
       for (;;) {
         if (text === wanted) return;
         assert.ok(!deadline.aborted, `expected ${wanted}, got ${text}`);

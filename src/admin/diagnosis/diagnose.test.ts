@@ -6,7 +6,7 @@ import { fakeVersions } from '#sandbox/testing/fake-parts.ts';
 import { sandboxSpec } from '#sandbox/testing/examples.ts';
 import { diagnose, type DiagnosedPod } from './diagnose.ts';
 
-const soon = () => AbortSignal.timeout(10_000);
+const soon = () => AbortSignal.timeout(60_000);
 const room: Space = { totalBytes: 1000, freeBytes: 900, totalInodes: 100, freeInodes: 90 };
 
 const noFigures = {

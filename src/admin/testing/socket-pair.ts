@@ -38,6 +38,6 @@ export async function openSocketPair(): Promise<SocketPair> {
 
 /** Resolves when the condition holds. */
 export async function until(what: string, holds: () => boolean): Promise<void> {
-  const found = await poll(async () => holds() || undefined, { everyMs: 1, signal: AbortSignal.timeout(20_000) });
+  const found = await poll(async () => holds() || undefined, { everyMs: 1, signal: AbortSignal.timeout(60_000) });
   assert.ok(found, what);
 }

@@ -188,7 +188,7 @@ test("while the delegate is away its pods' calls fail as unavailable, and ours g
   await runtime.removePodSandbox({ podSandboxId: own.podSandboxId });
   await runtime.removePodSandbox({ podSandboxId: own.podSandboxId }); // ours, although it is gone
   await delegate.start();
-  const giveUp = Date.now() + 10_000;
+  const giveUp = Date.now() + 60_000;
   for (;;) {
     const answer = await runtime.podSandboxStatus({ podSandboxId }).catch(() => undefined);
     if (answer?.status?.id === podSandboxId) break;
@@ -298,7 +298,7 @@ test('events of both runtimes come in one stream, also after the delegate was re
     }
   })().catch(() => {});
   const listens = async (count = 1) => {
-    const giveUp = Date.now() + 10_000;
+    const giveUp = Date.now() + 60_000;
     while (delegate.listeners !== count) {
       assert.ok(Date.now() < giveUp, `not ${count} but ${delegate.listeners} listeners`);
       await new Promise(setImmediate);

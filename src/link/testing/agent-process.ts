@@ -32,7 +32,7 @@ export class AgentProcess implements AsyncDisposable {
 
   connect(): Promise<Link> {
     const open = () => Promise.resolve(this.channel);
-    return connectLink({ open, handshakeTimeoutMs: 10_000, callTimeoutMs: 10_000 }, never);
+    return connectLink({ open, handshakeTimeoutMs: 60_000, callTimeoutMs: 60_000 }, never);
   }
 
   /** Path of a file in the agent's own /run. */

@@ -16,7 +16,7 @@ async function openHarness(): Promise<GuestHarness & { readonly guest: FakeGuest
     connect: async () => {
       const [host, agent] = duplexPair();
       guest.serve(agent);
-      return await connectLink({ open: async () => host, handshakeTimeoutMs: 10_000, callTimeoutMs: 10_000 }, never);
+      return await connectLink({ open: async () => host, handshakeTimeoutMs: 60_000, callTimeoutMs: 60_000 }, never);
     },
     listen: async (onConnection) => {
       guest.listen((port += 1), onConnection);

@@ -16,7 +16,7 @@ export interface GuestHarness extends AsyncDisposable {
   listen(onConnection: (connection: Duplex) => void): Promise<number>;
 }
 
-const soon = () => AbortSignal.timeout(30_000);
+const soon = () => AbortSignal.timeout(60_000);
 const kind = (expected: ErrorKind) => (error: unknown) => {
   assert.equal(kindOf(error), expected, String(error));
   return true;

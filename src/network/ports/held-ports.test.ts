@@ -7,7 +7,7 @@ import { describe, test } from 'node:test';
 import { holdPorts, type HeldPorts } from './held-ports.ts';
 import type { HostPort } from '../network.ts';
 
-const soon = () => AbortSignal.timeout(10_000);
+const soon = () => AbortSignal.timeout(60_000);
 const owner = (name: string) => ({ sandboxId: `test-${name}`, pod: `shop/${name}` });
 const hold = (name: string, ...ports: readonly HostPort[]) => holdPorts(ports, owner(name), soon());
 

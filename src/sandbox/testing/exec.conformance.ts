@@ -9,7 +9,7 @@ export interface ExecHarness extends AsyncDisposable {
   readonly container: Pick<Container, 'exec'>;
 }
 
-const soon = () => AbortSignal.timeout(30_000);
+const soon = () => AbortSignal.timeout(60_000);
 
 /** The suite of commands in a container. */
 export function describeExecs(name: string, open: () => Promise<ExecHarness>): void {

@@ -33,7 +33,7 @@ async function serve(verbs: Partial<TaskVerbs>) {
   return { path, client, server, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
-const soon = { ms: 10_000 };
+const soon = { ms: 60_000 };
 
 test('serveTtrpc() answers calls in any order, with messages and with errors', async () => {
   const held = Promise.withResolvers<void>();

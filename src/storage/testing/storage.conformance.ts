@@ -10,7 +10,7 @@ import type { FileServerRequest, FileServers } from '../file-server.ts';
 import { openHostSource } from '../host-source.ts';
 import { maxScratchBytes, minScratchBytes, type makeScratchDisk, type makeVolumeDisk } from '../scratch-disk.ts';
 
-const soon = () => AbortSignal.timeout(30_000);
+const soon = () => AbortSignal.timeout(60_000);
 const kind = (expected: ErrorKind) => (error: unknown) => {
   assert.equal(kindOf(error), expected, String(error));
   return true;

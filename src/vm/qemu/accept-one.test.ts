@@ -24,7 +24,7 @@ test('openDoorway() accepts one connection of its group, rejects the next, and l
   const { mode, uid, gid } = await stat(at.path);
   assert.deepEqual([mode & 0o777, uid, gid], [0o660, process.getuid?.(), groupId]);
   const guest = connect(at.path);
-  const socket = await doorway.accept(AbortSignal.timeout(5000));
+  const socket = await doorway.accept(AbortSignal.timeout(60_000));
   const second = connect(at.path);
   await once(second.resume(), 'close');
   await doorway[Symbol.asyncDispose]();

@@ -21,7 +21,7 @@ test(
       const spec = { id: 'm', directory, uid, memoryMiB: 256, vcpus: 1 };
       const assets = { sysroot: '/s', kernel: '/k', initramfs: '/i' };
       const devicesWith = async (accelerator: Accelerator) =>
-        (await jailOf({ assets, accelerator }, spec, { kind: 'boot' }, AbortSignal.timeout(10_000))).devices;
+        (await jailOf({ assets, accelerator }, spec, { kind: 'boot' }, AbortSignal.timeout(60_000))).devices;
       assert.deepEqual(await devicesWith('tcg'), []);
       const devices = await devicesWith('kvm');
       assert.deepEqual(

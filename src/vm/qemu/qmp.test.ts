@@ -6,7 +6,7 @@ import { kindOf, PodvmError, type ErrorKind } from '#base/errors.ts';
 import { guestText } from '#base/guest-text.ts';
 import { QmpClient, qmpLimits, type QmpEvent } from './qmp.ts';
 
-const soon = () => AbortSignal.timeout(10_000);
+const soon = () => AbortSignal.timeout(60_000);
 const lastWords = ['qemu: it hurts', 'qemu: goodbye'].map(guestText);
 const kind = (expected: ErrorKind) => (error: unknown) => {
   assert.equal(kindOf(error), expected, String(error));
