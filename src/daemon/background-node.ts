@@ -5,7 +5,7 @@ import { kindOf } from '#base/errors.ts';
 import { boundLog } from '#host/bound-log.ts';
 import { readFileIfThere, replaceFile } from '#host/files.ts';
 import type { Log } from '#host/log.ts';
-import { identify, isRunning, type ProcessIdentity } from '#host/process-identity.ts';
+import { identify, isRunning, type ProcessIdentity, processIdentitySchema } from '#host/process-identity.ts';
 import { poll, retry } from '#host/wait.ts';
 import { commandLog } from './command-log.ts';
 import type { Configuration } from './configuration.ts';
@@ -68,13 +68,11 @@ async function announceReady(config: Configuration): Promise<AsyncDisposable> {
   return { [Symbol.asyncDispose]: () => rm(path, { force: true }) };
 }
 
-const identitySchema = v.object({ pid: v.pipe(v.number(), v.integer(), v.minValue(2)), startTicks: v.string() });
-
 /** Returns the process of this state directory's background node if the node is ready. */
 export async function findBackgroundNode(config: Configuration): Promise<ProcessIdentity | undefined> {
   const text = await readFileIfThere(readyPath(config));
   if (text === undefined) return undefined;
-  const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), identitySchema), text);
+  const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), processIdentitySchema), text);
   return parsed.success && (await isRunning(parsed.output)) ? parsed.output : undefined;
 }
 

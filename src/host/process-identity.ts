@@ -1,16 +1,18 @@
 import { readFileSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
+import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { descriptors } from './descriptors.ts';
 import { poll } from './wait.ts';
-import { statFields } from './process-stat.ts';
+import { stateOf } from './process-stat.ts';
 
 /** A process that cannot be mistaken for a later one with the same pid. */
-export interface ProcessIdentity {
-  readonly pid: number;
+export const processIdentitySchema = v.object({
+  pid: v.pipe(v.number(), v.integer(), v.minValue(1)),
   /** Field 22 of /proc/PID/stat: start time in clock ticks since boot. */
-  readonly startTicks: string;
-}
+  startTicks: v.string(),
+});
+export type ProcessIdentity = Readonly<v.InferOutput<typeof processIdentitySchema>>;
 
 const killDeadlineMs = 10_000;
 /** Errors that tell nothing about the process. */
@@ -39,7 +41,7 @@ export async function isRunning({ pid, startTicks }: ProcessIdentity): Promise<b
  */
 export function isStopped({ pid, startTicks }: ProcessIdentity): boolean {
   try {
-    const found = fieldsOf(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+    const found = stateOf(readFileSync(`/proc/${pid}/stat`, 'latin1'));
     return found?.startTicks === startTicks && (found.state === 'T' || found.state === 't');
   } catch {
     return false; // it is gone
@@ -48,7 +50,7 @@ export function isStopped({ pid, startTicks }: ProcessIdentity): boolean {
 
 async function lookUp(pid: number): Promise<{ startTicks: string; state: string } | undefined> {
   const text = await readProcessFile(pid, 'stat');
-  return text === undefined ? undefined : fieldsOf(text);
+  return text === undefined ? undefined : stateOf(text);
 }
 
 /**
@@ -67,12 +69,6 @@ export async function readProcessFile(pid: number, file: string): Promise<string
     if (lacking.has((error as NodeJS.ErrnoException).code ?? '')) throw error; // SAFE: only read
     return undefined; // ENOENT, or ESRCH while reading
   }
-}
-
-function fieldsOf(text: string): { startTicks: string; state: string } | undefined {
-  const field = statFields(text);
-  const [state, startTicks] = [field(3), field(22)];
-  return state === undefined || startTicks === undefined ? undefined : { startTicks, state };
 }
 
 /**

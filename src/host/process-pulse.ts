@@ -1,5 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises';
 import type { ProcessIdentity } from './process-identity.ts';
+import { stateOf } from './process-stat.ts';
 
 /** Activity of a process and its threads so far. The difference of two pulses is the activity in between. */
 export interface ProcessPulse {
@@ -15,14 +16,14 @@ export interface ProcessPulse {
 
 /** Reads the pulse of a process; undefined once it is gone. */
 export async function readPulse({ pid, startTicks }: ProcessIdentity): Promise<ProcessPulse | undefined> {
-  const main = statOf(await read(`/proc/${pid}/stat`));
+  const main = stateOf(await read(`/proc/${pid}/stat`));
   if (main?.startTicks !== startTicks) return undefined;
   const threads = await Promise.all(
     (await readdir(`/proc/${pid}/task`).catch(() => [])).map(async (thread) => {
       const path = `/proc/${pid}/task/${thread}`;
       const [stat, times] = await Promise.all([read(`${path}/stat`), read(`${path}/schedstat`)]);
       const [ran = 0, waited = 0] = times.split(' ').map(Number); // in nanoseconds (sched-stats.rst)
-      return { waitsForDisk: statOf(stat)?.state === 'D', ran, waited };
+      return { waitsForDisk: stateOf(stat)?.state === 'D', ran, waited };
     }),
   );
   const sum = (of: (thread: (typeof threads)[number]) => number) =>
@@ -37,10 +38,3 @@ export async function readPulse({ pid, startTicks }: ProcessIdentity): Promise<P
 
 /** Returns '' for a process or thread that has ended. */
 const read = (path: string) => readFile(path, 'latin1').catch(() => '');
-
-/** Fields 3 and 22 of proc_pid_stat(5). The second field, a name in parentheses, may hold anything. */
-function statOf(text: string): { readonly state: string; readonly startTicks: string } | undefined {
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-  const [state, startTicks] = [fields[0], fields[19]];
-  return state === undefined || startTicks === undefined ? undefined : { state, startTicks };
-}

@@ -8,6 +8,13 @@ export function statFields(text: string): (number: number) => string | undefined
   return (number) => fields[number - 3];
 }
 
+/** State, such as R or Z, and start time in clock ticks since boot; undefined for the text of a process that is gone. */
+export function stateOf(text: string): { readonly state: string; readonly startTicks: string } | undefined {
+  const field = statFields(text);
+  const [state, startTicks] = [field(3), field(22)];
+  return state === undefined || startTicks === undefined ? undefined : { state, startTicks };
+}
+
 /** Processor time of all threads since the process began, in seconds. */
 export function cpuSecondsOf(field: ReturnType<typeof statFields>): number {
   return (Number(field(14) ?? 0) + Number(field(15) ?? 0)) / ticksPerSecond;

@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream';
 import type { GuestText } from '#base/guest-text.ts';
 import type { Phase } from '#base/phases.ts';
+import type { ProcessIdentity } from '#host/process-identity.ts';
 
 /**
  * The interface that every hypervisor driver implements. Terms: a *machine* is one microVM: a VMM process, its memory
@@ -121,14 +122,11 @@ export interface MachineExit {
   readonly tail: readonly GuestText[];
 }
 
-/** Data to find the machine again after a restart of the daemon; plain JSON. */
-export interface MachineRecord {
+/** Data to find the machine, and the process of its VMM, again after a restart of the daemon; plain JSON. */
+export interface MachineRecord extends ProcessIdentity {
   readonly driver: string;
   readonly id: string;
   readonly directory: string;
-  readonly pid: number;
-  /** Start time of `pid` in clock ticks since boot, to detect a reused pid. */
-  readonly startTicks: string;
   readonly uid: number;
   readonly memoryMiB: number;
 }

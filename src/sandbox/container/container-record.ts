@@ -4,6 +4,7 @@ import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { guestText, rawText } from '#base/guest-text.ts';
 import { replaceFile } from '#host/files.ts';
+import { processIdentitySchema } from '#host/process-identity.ts';
 import { resourcesSchema } from '../recovery/spec-record.ts';
 import type { ContainerExit, ContainerSpec, ContainerStatus } from '../sandbox.ts';
 import type { HeldSource } from '../volume/host-mode.ts';
@@ -22,8 +23,7 @@ const sourceSchema = v.object({
   }),
   server: v.exactOptional(
     v.object({
-      pid: v.number(),
-      startTicks: v.string(),
+      ...processIdentitySchema.entries,
       descriptors: v.number(),
       file: v.exactOptional(v.string()),
     }),
@@ -37,7 +37,7 @@ const sourceSchema = v.object({
         readOnly: v.boolean(),
         device: v.object({ major: v.number(), minor: v.number() }),
         image: v.exactOptional(v.object({ loop: v.string(), identity: v.string() })),
-        keeper: v.object({ pid: v.number(), startTicks: v.string() }),
+        keeper: processIdentitySchema,
       }),
     }),
   ),

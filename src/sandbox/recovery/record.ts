@@ -4,6 +4,7 @@ import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { partVersionsSchema } from '#host/assets.ts';
 import { readFileIfThere, replaceFile } from '#host/files.ts';
+import { processIdentitySchema } from '#host/process-identity.ts';
 import type { SandboxSpec } from '../sandbox.ts';
 import { resourcesSchema, sandboxSpecSchema } from './spec-record.ts';
 
@@ -48,8 +49,7 @@ const identityEntries = {
       driver: v.string(),
       id: v.string(),
       directory: v.string(),
-      pid: v.number(),
-      startTicks: v.string(),
+      ...processIdentitySchema.entries,
       uid: v.number(),
       memoryMiB: v.optional(v.number(), 0),
     }),

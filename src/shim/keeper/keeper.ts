@@ -8,7 +8,7 @@ import { type Clock, pause } from '#host/clock.ts';
 import { isThere, readFileIfThere, replaceFile } from '#host/files.ts';
 import { isServed } from '#host/is-served.ts';
 import type { Log } from '#host/log.ts';
-import { identify, killProcess, type ProcessIdentity } from '#host/process-identity.ts';
+import { identify, killProcess, processIdentitySchema } from '#host/process-identity.ts';
 import { entryPoint, programDirectory } from '#host/program-files.ts';
 import { defaultEnv } from '#host/run.ts';
 import { startChild } from '#host/start-child.ts';
@@ -193,14 +193,13 @@ const lost = (path: string, cause: unknown) =>
   });
 
 const identityFile = 'keeper.json';
-const identitySchema = v.object({ pid: v.number(), startTicks: v.string() });
 
 /** Ends the keeper of a state directory, if there is one. No task may be left. */
 export async function endKeeper(directory: string, socketPath: string): Promise<void> {
   const text = await readFileIfThere(join(directory, identityFile));
   if (text === undefined) return;
-  const found = v.safeParse(identitySchema, JSON.parse(text));
-  if (found.success) await killProcess(found.output satisfies ProcessIdentity);
+  const found = v.safeParse(processIdentitySchema, JSON.parse(text));
+  if (found.success) await killProcess(found.output);
   const { shim, keeper } = keeperSocketsOf(socketPath);
   for (const path of [shim, keeper]) await rm(path, { force: true });
   await rm(join(directory, identityFile), { force: true });

@@ -348,7 +348,7 @@ class EventBuffer {
 
 async function openQmp(
   directory: MachineDirectory,
-  identity: { readonly pid: number; readonly startTicks: string },
+  identity: ProcessIdentity,
   events: EventBuffer,
   signal: AbortSignal,
 ): Promise<QmpClient> {
