@@ -34,3 +34,31 @@ export const registryLoginsSchema = v.pipe(
   ),
 );
 export type RegistryLogins = v.InferOutput<typeof registryLoginsSchema>;
+
+/** Logins of a user for the registries of some images. */
+export interface FoundLogins {
+  readonly logins: Readonly<RegistryLogins>;
+  /** Sentences about logins that cannot be used. */
+  readonly warnings: readonly string[];
+}
+
+/** A login to write for the user. */
+export interface LoginWish {
+  /** `quay.io`, or a part of it: `quay.io/team`. */
+  readonly registry: string;
+  /** Undefined: skopeo asks the terminal for it. */
+  readonly username?: string;
+  /** Standard input is the password; otherwise skopeo asks the terminal. */
+  readonly passwordStdin: boolean;
+  /** Replaces the user's own file; an absolute path. */
+  readonly authfile?: string;
+  /** Allows plain HTTP and any certificate. Always on for registries on loopback. */
+  readonly insecure: boolean;
+}
+
+/** A login to remove. */
+export interface LogoutWish {
+  /** Undefined: all. */
+  readonly registry?: string;
+  readonly authfile?: string;
+}

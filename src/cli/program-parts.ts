@@ -1,5 +1,5 @@
 import type { DiskUsage } from '#api/disk-usage.ts';
-import type { RegistryLogins } from '#api/registry-logins.ts';
+import type { FoundLogins, LoginWish, LogoutWish } from '#api/registry-logins.ts';
 import type { RunRequestInput } from '#api/run.ts';
 import type { SupportFile } from '#api/support-file.ts';
 import type { EndSignals } from './end-signals.ts';
@@ -26,7 +26,7 @@ export interface ProgramParts {
     images: () => Promise<readonly string[]>,
     authfile: string | undefined,
     signal: AbortSignal,
-  ) => Promise<UserLogins>;
+  ) => Promise<FoundLogins>;
   /** Asks the terminal for what is missing, and writes a login that the registry accepts. */
   readonly login: (wish: LoginWish, signal: AbortSignal) => Promise<void>;
   readonly logout: (wish: LogoutWish, signal: AbortSignal) => Promise<void>;
@@ -78,28 +78,6 @@ export interface SupportWishes {
   /** Logs of containers are included. */
   readonly logs: boolean;
   readonly ofNode: readonly SupportFile[];
-}
-
-export interface UserLogins {
-  readonly logins: Readonly<RegistryLogins>;
-  /** Sentences about logins that cannot be used. */
-  readonly warnings: readonly string[];
-}
-
-export interface LoginWish {
-  readonly registry: string;
-  readonly username?: string;
-  /** Standard input is the password. */
-  readonly passwordStdin: boolean;
-  /** Absolute path. */
-  readonly authfile?: string;
-  readonly insecure: boolean;
-}
-
-export interface LogoutWish {
-  /** Undefined: all. */
-  readonly registry?: string;
-  readonly authfile?: string;
 }
 
 export interface SetupWishes {

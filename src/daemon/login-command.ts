@@ -1,29 +1,11 @@
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import type { LoginWish, LogoutWish } from '#api/registry-logins.ts';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { isLoopback } from '#base/image-reference.ts';
 import { startChild } from '#host/start-child.ts';
 import { explainSkopeo } from '#image/source/skopeo-words.ts';
-
-export interface LoginWish {
-  /** `quay.io`, or a part of it: `quay.io/team`. */
-  readonly registry: string;
-  /** Undefined: skopeo asks the terminal for it. */
-  readonly username?: string;
-  /** Standard input is the password; otherwise skopeo asks the terminal. */
-  readonly passwordStdin: boolean;
-  /** Replaces the user's own file. */
-  readonly authfile?: string;
-  /** Allows plain HTTP and any certificate. Always on for registries on loopback. */
-  readonly insecure: boolean;
-}
-
-export interface LogoutWish {
-  /** Undefined: all. */
-  readonly registry?: string;
-  readonly authfile?: string;
-}
 
 /**
  * Runs `skopeo login` as the user: it tries the password at the registry, and writes the file only if it is accepted. The

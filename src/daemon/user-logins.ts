@@ -2,6 +2,7 @@ import { open } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import * as v from 'valibot';
+import type { FoundLogins } from '#api/registry-logins.ts';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { nameOf, parseReference } from '#base/image-reference.ts';
@@ -17,12 +18,6 @@ export interface LoginUser {
   readonly uid: number;
   /** Replaces the user's own files. */
   readonly authFile?: string;
-}
-
-export interface FoundLogins {
-  readonly logins: readonly RegistryLogin[];
-  /** Sentences about logins that cannot be used. */
-  readonly warnings: readonly string[];
 }
 
 const maxFileBytes = 1024 * 1024;
