@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
+import { within } from '#host/wait.ts';
 import { countRecords, createNanoClock, decodeRecord, encodeRecords, maxRecordBytes } from './log-format.ts';
 import { openLogWriter, rotatedNumbers } from './log-writer.ts';
 import { readLog, type ReadLogOptions } from './read-log.ts';
@@ -200,6 +201,22 @@ test('readLog() follows across rotations, loses nothing, and ends with the conta
   }
   ended.resolve();
   assert.equal(await reading, written);
+});
+
+test('readLog() waits for the next file while the log is being rotated', async () => {
+  await using place = await directory();
+  {
+    await using writer = await openLogWriter(place.log, () => time);
+    await writer.write(chunkOf('before\n'));
+  }
+  await rename(place.log, `${place.log}.1`);
+  const ended = Promise.withResolvers<void>();
+  const reading = textOf(place.log, { follow: true, ended: ended.promise });
+  assert.equal(await within(reading, { ms: 50 }), undefined); // it has not ended
+  await using writer = await openLogWriter(place.log, () => time);
+  await writer.write(chunkOf('after\n'));
+  ended.resolve();
+  assert.equal(await reading, 'before\nafter\n');
 });
 
 test('readLog() stops following on abort', async () => {

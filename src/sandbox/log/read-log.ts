@@ -56,8 +56,13 @@ async function* records(path: string, options: ReadLogOptions, signal: AbortSign
   let number = await oldestNumber(path);
   using changes = watchChanges(options.follow === true ? path : undefined, options.ended, signal);
   while (!signal.aborted) {
+    const isOver = changes.hasEnded(); // asked before opening, since the file may appear in between
     await using opened = await openNumber(path, number);
-    if (opened === undefined) return;
+    if (opened === undefined) {
+      if (isOver) return;
+      await changes.next(); // a rotation has renamed the last file and not made the next one
+      continue;
+    }
     const splitter = createSplitter();
     for (;;) {
       // Asked before reading to the end, so that records written before "rotated" or "ended" are not missed.
