@@ -4,6 +4,7 @@ import { PassThrough } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
+import { isThere } from '#host/files.ts';
 import { startChild } from '#host/start-child.ts';
 import type { Client } from './client.ts';
 import { CopyProgress } from './copy-progress.ts';
@@ -167,7 +168,7 @@ async function copyIn(
   if (source.kind === 'archive') return await unpack(path, terminal.stdin);
   if (source.kind !== 'host') return;
   const real = resolve(source.path);
-  if ((await stat(real).catch(() => undefined)) === undefined) {
+  if (!(await isThere(real))) {
     throw new PodvmError('notFound', `Cannot copy ${source.path}: there is no such file`, {
       fix: 'Name a file or directory of this host.',
     });

@@ -14,9 +14,7 @@ import { poll } from '#host/wait.ts';
 import { runProgram } from './program.ts';
 import type { ProgramParts } from './program-parts.ts';
 import type { Terminal } from './terminal.ts';
-import { execOptions, parseExecWords } from './exec-words.ts';
 import { foreignWords } from './foreign-words.ts';
-import { Command } from 'commander';
 
 const orphan = { namespace: 'shop', name: 'web', pid: 77, createdAt: '2026-01-02T03:04:05.000Z' };
 
@@ -291,37 +289,6 @@ describe('podvm stop', () => {
       assert.equal(await type(...words), 2);
       assert.match(said.stderr, /^podvm: specify either a pod, --all or --orphaned\n {2}fix: /);
     }
-  });
-});
-
-describe('exec', () => {
-  const parse = (...words: readonly string[]) => {
-    const quiet = { writeOut: () => {}, writeErr: () => {} };
-    const exec = new Command('exec').configureOutput(quiet).exitOverride();
-    for (const option of execOptions) exec.addOption(option);
-    return parseExecWords(exec, { stdin: false, tty: false }, words);
-  };
-
-  it('passes options to the command, with and without --', () => {
-    const none = { container: undefined, stdin: false, tty: false };
-    assert.deepEqual(parse('ls', '-l'), { ...none, command: ['ls', '-l'] });
-    assert.deepEqual(parse('--', 'ls', '-l'), { ...none, command: ['ls', '-l'] });
-    assert.deepEqual(parse('sh', '-c', 'echo', '--', '-t'), { ...none, command: ['sh', '-c', 'echo', '--', '-t'] });
-    assert.deepEqual(parse('--', '-t'), { ...none, command: ['-t'] });
-  });
-
-  it('accepts its own options between pod and command', () => {
-    assert.deepEqual(parse('-c', 'app', '-it', '--', 'ls', '-c'), {
-      container: 'app',
-      stdin: true,
-      tty: true,
-      command: ['ls', '-c'],
-    });
-  });
-
-  it('refuses an unknown option, and a missing command', () => {
-    assert.throws(() => parse('-l'), { code: 'commander.unknownOption' });
-    assert.throws(() => parse('-t'), { code: 'commander.missingArgument' });
   });
 });
 

@@ -6,19 +6,19 @@ import { type GuestText, printable } from '#base/guest-text.ts';
 import type { Log } from '#host/log.ts';
 import { traced } from '#host/tracing.ts';
 import { oomScores } from '#host/oom-score.ts';
-import { checkDial } from './check-dial.ts';
 import { consoleTail, withConsole } from './log/console-tail.ts';
 import { createInGuest, type ContainerSite } from './container/create-container.ts';
 import { diskTroubleOf } from './volume/disk-trouble.ts';
 import type { AgentEvent } from '#wire/messages.ts';
+import { dial } from './dial.ts';
 import { createInbox, type Inbox } from './inbox.ts';
 import { examine } from './examination/examine.ts';
+import type { Examination } from './examination.ts';
 import { type HostFigures, measureHost } from './host-figures.ts';
 import { hostTimes } from './container/host-times.ts';
 import type { LiveParts } from './live-parts.ts';
 import { measureGuest, statsOf } from './container/measure-guest.ts';
 import { createMoves, type Moves } from './moves.ts';
-import { openStream } from './container/open-stream.ts';
 import { pssKiB } from './recovery/processes.ts';
 import { checkPushed, pushVolume } from './volume/push-volume.ts';
 import { limitOnHost, resize } from './resize.ts';
@@ -203,15 +203,7 @@ export class LiveSandbox implements Sandbox {
 
   async dial(port: number, address: string | undefined, signal: AbortSignal): Promise<Duplex> {
     await this.#inbox.ask(() => this.#assertReady(`connect to port ${port}`));
-    checkDial(port, address);
-    const stream = openStream(this.#live.guest);
-    try {
-      await this.#live.guest.call('dial', { stream: stream.id, address: address ?? 'localhost', port }, signal);
-      return stream;
-    } catch (error) {
-      stream.destroy();
-      throw error;
-    }
+    return await dial(this.#live.guest, port, address, signal);
   }
 
   onDiskTrouble(listener: (trouble: string) => void): void {
@@ -248,7 +240,7 @@ export class LiveSandbox implements Sandbox {
     return await this.#live.parts.network.dropped(this.id, signal);
   }
 
-  async examine(signal: AbortSignal): ReturnType<Sandbox['examine']> {
+  async examine(signal: AbortSignal): Promise<Examination> {
     await this.#inbox.ask(() => this.#assertReady('examine'));
     return await examine(this.#live, this.#containers.all, signal);
   }
@@ -348,10 +340,10 @@ export class LiveSandbox implements Sandbox {
     }
     this.#inbox.tell(() => {
       this.#containers.lose('the sandbox was stopped');
-      this.#moves.moveTo(this.#failure === undefined ? 'stopped' : 'failed', this.#failure ?? 'all is undone');
-      const failure = this.#failure === undefined ? {} : { failure: this.#failure };
-      const state = this.#failure === undefined ? 'stopped' : 'failed';
-      this.#live.kept?.record.change({ state, ...failure }).catch((error: unknown) => this.#onBug(error));
+      const failure = this.#failure;
+      const change = failure === undefined ? ({ state: 'stopped' } as const) : ({ state: 'failed', failure } as const);
+      this.#moves.moveTo(change.state, failure ?? 'all is undone');
+      this.#live.kept?.record.change(change).catch((error: unknown) => this.#onBug(error));
       this.#settleEnded(this.status);
     });
   }
@@ -388,7 +380,7 @@ export class LiveSandbox implements Sandbox {
   /** Waits until its logs and records are written; not for output that a follower does not take. */
   async #settled(): Promise<void> {
     const drained = Promise.all(this.#containers.all.map((container) => container.drained));
-    await Promise.race([drained, delay(this.#live.limits.drainTimeoutMs, undefined, { ref: false })]);
+    await within(drained, { ms: this.#live.limits.drainTimeoutMs });
     await Promise.all([this.saved, ...this.#containers.all.map((container) => container.saved)]);
   }
 

@@ -1,0 +1,35 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { Command } from 'commander';
+import { execOptions, parseExecWords } from './exec-words.ts';
+
+describe('exec', () => {
+  const parse = (...words: readonly string[]) => {
+    const quiet = { writeOut: () => {}, writeErr: () => {} };
+    const exec = new Command('exec').configureOutput(quiet).exitOverride();
+    for (const option of execOptions) exec.addOption(option);
+    return parseExecWords(exec, { stdin: false, tty: false }, words);
+  };
+
+  it('passes options to the command, with and without --', () => {
+    const none = { container: undefined, stdin: false, tty: false };
+    assert.deepEqual(parse('ls', '-l'), { ...none, command: ['ls', '-l'] });
+    assert.deepEqual(parse('--', 'ls', '-l'), { ...none, command: ['ls', '-l'] });
+    assert.deepEqual(parse('sh', '-c', 'echo', '--', '-t'), { ...none, command: ['sh', '-c', 'echo', '--', '-t'] });
+    assert.deepEqual(parse('--', '-t'), { ...none, command: ['-t'] });
+  });
+
+  it('accepts its own options between pod and command', () => {
+    assert.deepEqual(parse('-c', 'app', '-it', '--', 'ls', '-c'), {
+      container: 'app',
+      stdin: true,
+      tty: true,
+      command: ['ls', '-c'],
+    });
+  });
+
+  it('refuses an unknown option, and a missing command', () => {
+    assert.throws(() => parse('-l'), { code: 'commander.unknownOption' });
+    assert.throws(() => parse('-t'), { code: 'commander.missingArgument' });
+  });
+});
