@@ -3,7 +3,7 @@ import { isThere } from '#host/files.ts';
 import type { PodConfig } from './pods.ts';
 import type { Pod } from './schema/objects.ts';
 
-/** Names of the claims that the pod's volumes mean, each once. */
+/** Names of the claims that the pod's volumes refer to, without duplicates. */
 export const claimsOf = ({ volumes }: Pick<Pod['spec'], 'volumes'>): readonly string[] => [
   ...new Set(volumes.flatMap(({ persistentVolumeClaim: claim }) => (claim === undefined ? [] : [claim.claimName]))),
 ];

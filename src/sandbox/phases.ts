@@ -8,7 +8,7 @@ export interface StartPhase extends Phase {
   readonly startMs?: number | undefined;
 }
 
-/** Times the steps of a start; concurrent steps are timed separately. In a traced work, each step is a span. */
+/** Times the steps of a start; concurrent steps are timed separately. In traced work, each step is a span. */
 export interface PhaseClock {
   time<T>(name: string, step: Promise<T>): Promise<T>;
   /** Adds steps that were timed elsewhere: they followed each other, and the last has just ended. */

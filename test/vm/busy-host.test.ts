@@ -10,9 +10,7 @@ import { openNode, whyNoVm } from './node.ts';
 const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(60_000);
 const image = 'localhost/podvm/base:latest';
-/**
- * Time that exceeds the detection of a hung machine, and former timeouts of calls to agent and QEMU, in `ms`.
- */
+/** Longer than the detection of a hung machine takes, and than former timeouts of calls to agent and QEMU, in `ms`. */
 const busyMs = 32_000;
 
 const vmmOf = ({ status }: Sandbox) => status.vmmPid ?? assert.fail('no VMM');

@@ -8,7 +8,7 @@ import { insideRoot, makeFreshRoot, makeHostRoot } from './fresh-root.ts';
 import type { Release } from './release.ts';
 import { environmentOf, rootTraces, shell, use } from './try-form.ts';
 
-/** Installs, uses and purges the Debian package in a fresh root of each distribution, after lintian had no error in it. */
+/** Installs, uses and purges the Debian package in a fresh root of each distribution, after lintian has found no error in it. */
 export async function checkDeb({ release, dist, work, report }: Checking): Promise<void> {
   await checkWithLintian(release, dist, work);
   report('  lintian found no error');
@@ -20,7 +20,7 @@ export async function checkDeb({ release, dist, work, report }: Checking): Promi
   }
 }
 
-/** Lets Debian 13's lintian judge the package. Errors: what it found. */
+/** Checks the package with Debian 13's lintian. Errors: what it found. */
 async function checkWithLintian({ version, signal }: Release, dist: string, work: string): Promise<void> {
   await using own = await mkdtempDisposable(join(work, 'lintian-'));
   const root = await makeFreshRoot('debian 13', ['lintian'], own.path, signal);

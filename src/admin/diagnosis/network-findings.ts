@@ -1,7 +1,7 @@
 import type { Finding } from '#api/finding.ts';
 import type { Examination, GuestView } from '#sandbox/examination.ts';
 
-/** Share of lost packets that is worth a word, and the least number. */
+/** Share of lost packets from which they are reported, and their least number. */
 const worthLoss = 0.01;
 const minLost = 20;
 const slowDnsMs = 1000;
@@ -32,7 +32,7 @@ function gatewayFindings({ gateways }: GuestView): readonly Finding[] {
         name,
         status: 'warn',
         detail: 'the guest has no default route',
-        fix: `Reaches its own subnet only. ${restart}`,
+        fix: `The pod reaches its own subnet only. ${restart}`,
       },
     ];
   }
@@ -68,7 +68,7 @@ function dnsFindings({ nameservers }: GuestView): readonly Finding[] {
         name,
         status: 'fail',
         detail: `${address} answers with something that is not DNS`,
-        fix: 'Look which program has port 53 there.',
+        fix: 'Find out which program has port 53 there.',
       };
     }
     const told = `${address} answers about ${asked} in ${Math.round(ms)} ms`;

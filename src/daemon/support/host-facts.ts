@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 
-/** Files of the host's kernel that say what a machine needs, and hold no names of users, arguments or variables. */
+/** Files of the host's kernel that show what machines depend on, without names of users, arguments or variables. */
 const files = [
   '/proc/version',
   '/etc/os-release',

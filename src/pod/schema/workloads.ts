@@ -5,9 +5,9 @@ import * as s from './scalars.ts';
 
 /** Objects of a cluster that make pods of a template. Their fields without effect here are in `unsupported.ts`. */
 const maxPods = 256;
-/** Room for what is appended to make the name of a pod. */
+/** Leaves room for the suffix that makes the name of a pod. */
 const maxNameChars = 240;
-/** Room also for the name of a volumeClaimTemplate, so that a claim has at most 253. */
+/** Leaves room also for the name of a volumeClaimTemplate: the name of a claim has at most 253 characters. */
 const maxSetNameChars = 181;
 
 const namedBy = (maxChars: number) =>

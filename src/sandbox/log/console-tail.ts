@@ -7,7 +7,7 @@ const tailLines = 8;
 /** Start of the line in which a kernel reports why it ends; the registers that it prints afterwards say little. */
 const reason = /Kernel panic - |\bBUG: |\bOops: /;
 
-/** The last lines of the guest's serial console; empty without any. */
+/** The last lines of the guest's serial console; empty if there are none. */
 export async function consoleTail(
   machine: Pick<Machine, 'consoleTail'>,
   { lines, bytes }: { readonly lines: number; readonly bytes: number },

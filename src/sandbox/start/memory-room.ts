@@ -10,7 +10,7 @@ export interface MemoryRoom {
 }
 
 /**
- * Makes sure that so many starts leave the node's reserve of memory, or refuses, so that the kernel need not choose which
+ * Makes sure that this many starts leave the node's reserve of memory, or refuses, so that the kernel need not choose which
  * process of the node to kill. Waiting machines are given back first. Templates are not removed: their pages are those of
  * files, which the kernel takes back by itself and counts as available. Errors: `exhausted`.
  */

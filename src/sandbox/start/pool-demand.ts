@@ -1,4 +1,4 @@
-/** Machines to keep waiting: so many, or as many as recent starts show to be of use. */
+/** Machines to keep waiting: a fixed number, or as many as recent starts have shown to be useful. */
 export type PoolSize = number | 'auto';
 
 /** Time for which a start counts, in `ms`. */

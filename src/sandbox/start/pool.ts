@@ -21,7 +21,7 @@ export interface Pool extends AsyncDisposable {
   readonly waiting: number;
   /** A spare that fits the order, then owned by the caller; undefined if none waits or fits. */
   take(order: MachineOrder): Spare | undefined;
-  /** Throws all waiting machines away; while memory is scarce, no others are made. */
+  /** Discards all waiting machines; while memory is scarce, no others are made. */
   giveBack(why: string): Promise<void>;
   /** Settles when the wanted number waits, or when that is currently not possible. */
   filled(): Promise<void>;
