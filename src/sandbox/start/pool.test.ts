@@ -116,6 +116,24 @@ test('pods that start together while memory is short all wait until the waiting 
   await Promise.all(['a', 'b', 'c'].map((name) => node.sandboxes.run(named(name), never)));
 });
 
+test('a machine that is still being made for the pool gives its memory back, too, when a pod needs it', async () => {
+  const begun = Promise.withResolvers<unknown>();
+  await using node = await openWithPool(1, (parts) => {
+    parts.before = async (step, signal) => {
+      if (step !== 'link.connect') return;
+      begun.resolve(undefined);
+      await untilAborted(new Promise(() => {}), signal); // a guest that does not answer
+    };
+  });
+  await begun.promise;
+  node.parts.before = async (_step, signal) => signal.throwIfAborted();
+  const [spare] = node.parts.alive;
+  const availableBytes = () => (spare !== undefined && node.parts.alive.has(spare) ? 0 : Number.MAX_SAFE_INTEGER);
+  Object.defineProperty(node.memory, 'availableBytes', { get: availableBytes });
+  const sandbox = await node.sandboxes.run(named('web'), never);
+  assert.deepEqual(await node.directories(), [sandbox.id]);
+});
+
 test('a machine waits with the favourite image, and is replaced when that image is removed', async () => {
   await using node = await openWithPool(1);
   await node.untilDirectories(1);

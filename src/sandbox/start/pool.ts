@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { PodvmError } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
+import { traced } from '#host/tracing.ts';
 import { Holdings } from '../holdings.ts';
 import { createPhases } from '../phases.ts';
 import { machineSizeOf } from '../resources.ts';
@@ -21,7 +22,7 @@ export interface Pool extends AsyncDisposable {
   readonly waiting: number;
   /** A spare that fits the order, then owned by the caller; undefined if none waits or fits. */
   take(order: MachineOrder): Spare | undefined;
-  /** Discards all waiting machines; while memory is scarce, no others are made. */
+  /** Discards all waiting machines and the one that is being made; while memory is scarce, no others are made. */
   giveBack(why: string): Promise<void>;
   /** Settles when the wanted number waits, or when that is currently not possible. */
   filled(): Promise<void>;
@@ -71,6 +72,8 @@ class SparePool implements Pool {
   #wake = Promise.withResolvers<void>();
   /** Settles when the machines that are being discarded are gone. */
   #discarding: Promise<void> = Promise.resolve();
+  /** The machine that is being made. */
+  #making: { readonly stop: AbortController; readonly ended: Promise<void> } | undefined;
   /** Callers of `filled()`. */
   #waiters: (() => void)[] = [];
 
@@ -105,7 +108,9 @@ class SparePool implements Pool {
   }
 
   async giveBack(why: string): Promise<void> {
-    await this.#drain(why);
+    const making = this.#making;
+    making?.stop.abort(new PodvmError('cancelled', `Cannot make a spare machine: ${why}`));
+    await Promise.all([this.#drain(why), making?.ended]);
   }
 
   filled(): Promise<void> {
@@ -179,15 +184,31 @@ class SparePool implements Pool {
     return this.#options.isBusy() || this.#context.surroundings.monotonicNs() < this.#quietUntilNs;
   }
 
+  /** Makes a machine, unless its memory is wanted back before. Nothing of it is left then, or after an error. */
   async #addSpare(): Promise<void> {
+    const stop = new AbortController();
+    const signal = AbortSignal.any([stop.signal, this.#closing.signal, AbortSignal.timeout(makeTimeoutMs)]);
+    const making = traced({ name: 'make spare machine' }, () => this.#makeSpare(signal));
+    this.#making = { stop, ended: making.catch(() => undefined) };
+    try {
+      await making;
+    } catch (error) {
+      if (!stop.signal.aborted || this.#closing.signal.aborted) throw error;
+      this.#context.surroundings.log.info('spare machine not made', { why: messageOf(error) });
+    } finally {
+      this.#making = undefined;
+    }
+  }
+
+  async #makeSpare(signal: AbortSignal): Promise<void> {
     const { surroundings } = this.#context;
     const startedMs = this.#nowMs;
-    const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(makeTimeoutMs)]);
     const phases = createPhases(surroundings.monotonicNs);
     await using holdings = new Holdings();
     const site = { context: this.#context, order: this.#order, phases };
     const made = await runSteps(spareSteps, { site, phases, holdings }, signal);
     this.#hasTemplate = await this.#isThereTemplate();
+    signal.throwIfAborted();
     const spare: Spare = { made, holdings: new Holdings().takeFrom(holdings) };
     this.#spares.push(spare);
     made.machine.exited
