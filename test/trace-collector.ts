@@ -11,6 +11,7 @@ const span = v.object({
   kind: v.number(),
   startTimeUnixNano: v.pipe(v.union([v.string(), v.number()]), v.transform(Number)),
   endTimeUnixNano: v.pipe(v.union([v.string(), v.number()]), v.transform(Number)),
+  attributes: v.optional(v.array(v.object({ key: v.string(), value: v.looseObject({}) })), []),
   status: v.object({ code: v.optional(v.number()), message: v.optional(v.string()) }),
 });
 export type ReceivedSpan = v.InferOutput<typeof span>;

@@ -32,6 +32,21 @@ test('spans reach a collector with their parents, kinds, times and errors, unles
   assert.equal(Math.round((step.endTimeUnixNano - step.startTimeUnixNano) / 1e6), 5);
 });
 
+test('messages and attributes of spans are cut, whatever a guest or a registry says', async () => {
+  await using collector = await openCollector();
+  {
+    await using _tracing = await openTracing(collector.url, '1.2.3', log);
+    const attributes = { pod: 'p'.repeat(100_000) };
+    const failing = traced({ name: 'call', attributes }, () => Promise.reject(new Error('🙂'.repeat(100_000))));
+    await assert.rejects(failing);
+  }
+  const [call] = collector.spans;
+  const { message = '' } = call?.status ?? {};
+  assert.ok(message.startsWith('🙂') && message.endsWith('…') && message.isWellFormed());
+  assert.ok(message.length <= 1024, String(message.length));
+  assert.deepEqual(call?.attributes, [{ key: 'pod', value: { stringValue: 'p'.repeat(1024) } }]);
+});
+
 test('a collector that cannot be reached costs nothing but the spans', async () => {
   const tracing = await openTracing('http://127.0.0.1:9', '1.2.3', log);
   const spans = 20_000; // ten times what may wait

@@ -4,6 +4,8 @@ import { within } from '#host/wait.ts';
 
 /** Spans that wait for the collector; later ones are dropped. */
 const maxQueued = 2048;
+/** Longest message or attribute of a span, in UTF-16 units: messages may quote guests and registries. */
+const maxTextLength = 1024;
 const everyMs = 2_000;
 const timeoutMs = 5_000;
 /** Time for the last spans to leave when this process ends, in `ms`. */
@@ -24,6 +26,7 @@ export async function openTracing(collector: string, version: string, log: Log):
   const exporter = new OTLPTraceExporter({ url: `${collector}/v1/traces`, timeoutMillis: timeoutMs });
   const provider = new TracerProvider({
     resource: resourceFromAttributes({ 'service.name': 'podvm', 'service.version': version }),
+    spanLimits: { attributeValueLengthLimit: maxTextLength },
     spanProcessors: [
       new BatchSpanProcessor({
         exporter,
@@ -44,7 +47,7 @@ export async function openTracing(collector: string, version: string, log: Log):
     return {
       context: { traceId, spanId, isSampled: (flags & api.TraceFlags.SAMPLED) !== 0 },
       end(endTime, error) {
-        if (error !== undefined) span.setStatus({ code: api.SpanStatusCode.ERROR, message: error });
+        if (error !== undefined) span.setStatus({ code: api.SpanStatusCode.ERROR, message: boundedText(error) });
         span.end(endTime);
       },
     };
@@ -58,3 +61,6 @@ export async function openTracing(collector: string, version: string, log: Log):
     },
   };
 }
+
+const boundedText = (text: string): string =>
+  text.length <= maxTextLength ? text : `${text.slice(0, maxTextLength - 1).toWellFormed()}…`;
