@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { DroppedFrames, dropsIn } from './dropped-frames.ts';
+import { DroppedFrames, dropsById, dropsIn } from './dropped-frames.ts';
+import { netnsName } from './netns.ts';
 
 test('requests of the same moment share one count, and later ones get another', async () => {
   const counted: (readonly string[])[] = [];
@@ -33,4 +34,16 @@ test('a count that fails fails only the requests that shared it', async () => {
 test('dropsIn() reads the drops of the incoming queue', () => {
   assert.equal(dropsIn('[{"kind":"fq_codel","drops":7},{"kind":"ingress","handle":"ffff:","drops":3}]'), 3);
   assert.equal(dropsIn('[{"kind":"noqueue"}]'), 0);
+  for (const text of ['', 'Cannot open network namespace', '[{"kind":"ingress","drops":7}', '[{"drops":1}]'])
+    assert.equal(dropsIn(text), undefined, text);
+});
+
+test('dropsById() leaves out a netns of which tc says nothing that it knows, and no other', () => {
+  const [broken, good, gone] = ['a'.repeat(16), 'b'.repeat(16), 'c'.repeat(16)];
+  const stdout = [
+    `netns ${netnsName(broken)}\n[{"kind":"ingress","dr`,
+    `netns ${netnsName(good)}\n[{"kind":"ingress","drops":3}]\n`,
+    `netns ${netnsName(gone)}\nunknown\n`,
+  ].join('\n');
+  assert.deepEqual([...dropsById(stdout, [broken, good, gone])], [[good, 3]]);
 });

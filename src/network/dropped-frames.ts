@@ -34,16 +34,20 @@ export class DroppedFrames {
     this.#count = count;
   }
 
-  /** Errors: `notFound` when the sandbox has no filter to ask; those of running a program. */
+  /** Errors: `notFound` when tc does not tell of the sandbox; those of running a program. */
   async of(sandboxId: string): Promise<number> {
     this.#next ??= this.#gather();
     const { ids, counts } = this.#next;
     ids.add(sandboxId);
     const found = (await counts).get(sandboxId);
     if (found !== undefined) return found;
-    throw new PodvmError('notFound', `Cannot count dropped frames of ${sandboxId}: its network is gone`, {
-      fix: 'Start the pod again, unless it is ending.',
-    });
+    throw new PodvmError(
+      'notFound',
+      `Cannot count dropped frames of ${sandboxId}: its network is gone, or tc does not tell`,
+      {
+        fix: 'Start the pod again, unless it is ending.',
+      },
+    );
   }
 
   #gather(): Gathering {
@@ -59,16 +63,28 @@ export class DroppedFrames {
 async function countDropped(sandboxIds: readonly string[]): Promise<Counts> {
   const names = sandboxIds.map(netnsName);
   const { stdout } = await run('sh', ['-c', countEach, 'sh', tapName, ...names], { timeoutMs });
+  return dropsById(stdout, sandboxIds);
+}
+
+/** Reads the script's output. What tc said of one netns fails no other. */
+export function dropsById(stdout: string, sandboxIds: readonly string[]): Counts {
   const texts = partsById(stdout);
   return new Map(
     sandboxIds.flatMap((id) => {
-      const text = texts.get(netnsName(id));
-      return text === undefined ? [] : [[id, dropsIn(text)] as const];
+      const drops = dropsIn(texts.get(netnsName(id)) ?? '');
+      return drops === undefined ? [] : [[id, drops] as const];
     }),
   );
 }
 
-/** Reads `tc -s -json qdisc show`: the drops of the queue that filters what comes in; 0 without one. */
-export function dropsIn(text: string): number {
-  return v.parse(qdiscSchema, JSON.parse(text)).find(({ kind }) => kind === 'ingress')?.drops ?? 0;
+/**
+ * Reads `tc -s -json qdisc show`: the drops of the queue that filters what comes in; 0 without one, undefined if the text
+ * is something else.
+ */
+export function dropsIn(text: string): number | undefined {
+  try {
+    return v.parse(qdiscSchema, JSON.parse(text)).find(({ kind }) => kind === 'ingress')?.drops ?? 0;
+  } catch {
+    return undefined;
+  }
 }
