@@ -5,7 +5,9 @@ import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type ErrorKind, messageOf, PodvmError } from '#base/errors.ts';
+import { openTracing } from '#daemon/tracing.ts';
 import { silentLog } from '#host/log.ts';
+import { traced } from '#host/tracing.ts';
 import { run } from '#host/run.ts';
 import { imageUser } from '#image/import/image-user.ts';
 import { openImageStore } from '#image/store/image-store.ts';
@@ -14,6 +16,7 @@ import { pidsThatMount, readErofs, sysroot, traces } from '../images/image-tree.
 import { startSilentServer, startTornRegistry } from '../images/bad-registries.ts';
 import { makeIndex, type WrittenImage, writeLayout } from '../images/layout-writer.ts';
 import { password, type Registry, startRegistry, user } from '../images/registry.ts';
+import { openCollector } from '../trace-collector.ts';
 import { whyNoVm } from './node.ts';
 
 const hello = {
@@ -136,6 +139,28 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     await assertRefused(node, `${name}:1`, 'notFound', /auth file \/no\/such cannot be read/, {
       authFile: '/no/such',
     });
+  });
+
+  test('a pull is a span of the call that asked for it, with its steps, and tells why it failed', async () => {
+    await using node = await openStore();
+    await using collector = await openCollector();
+    const name = `${plain.name}/team/hello`;
+    {
+      await using _tracing = await openTracing(collector.url, '1.2.3', silentLog);
+      await traced({ name: 'PullImage' }, () => node.store.pull(`${name}:1`, {}, minute()));
+      await assert.rejects(traced({ name: 'PullImage' }, () => node.store.pull(`${name}:2`, {}, minute())));
+    }
+    const [call, failed] = collector.spans.filter((span) => span.name === 'PullImage');
+    const pulls = collector.spans.filter((span) => span.name === 'pull image');
+    const pullOf = (outer: typeof call) => pulls.find(({ parentSpanId }) => parentSpanId === outer?.spanId);
+    const [pull, failure] = [pullOf(call), pullOf(failed)];
+    assert.deepEqual(pull?.attributes, [{ key: 'image', value: { stringValue: `${name}:1` } }]);
+    const steps = collector.spans.filter(({ parentSpanId }) => parentSpanId === pull?.spanId);
+    assert.deepEqual(
+      steps.map((step) => step.name),
+      ['manifest read', 'layers copied', 'layers flattened'],
+    );
+    assert.match(failure?.status.message ?? '', /there is no such image/);
   });
 
   test('pulls by tag and by digest, over plain HTTP on loopback', async () => {

@@ -2,6 +2,7 @@ import { chmod, mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promis
 import { join } from 'node:path';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log.ts';
+import { traced } from '#host/tracing.ts';
 import { readArchive } from '../source/archive.ts';
 import { baseReference, makeBaseLayout } from '../source/base-image.ts';
 import { assertRoom } from '../import/disk-room.ts';
@@ -101,7 +102,12 @@ class DiskImageStore implements ImageStore {
     return await this.#pulls.run(
       `pull ${formatReference(parsed)}`,
       JSON.stringify([formatReference(parsed), access]),
-      (onProgress, abort) => this.counts.pull(() => this.#fetch(parsed, access, { onProgress }, abort)),
+      (onProgress, abort) =>
+        this.counts.pull(() =>
+          traced({ name: 'pull image', attributes: { image: formatReference(parsed) } }, () =>
+            this.#fetch(parsed, access, { onProgress }, abort),
+          ),
+        ),
       signal,
       options,
     );
@@ -111,7 +117,9 @@ class DiskImageStore implements ImageStore {
     return await this.#inWorkDirectory(async (directory) => {
       const full = formatReference(reference);
       const skopeo = await Skopeo.open(reference, directory, access);
-      const resolved = await resolveImage(reference, skopeo, this.#reader, signal);
+      const resolved = await traced({ name: 'manifest read' }, () =>
+        resolveImage(reference, skopeo, this.#reader, signal),
+      );
       const { manifest, names } = resolved;
       const known = await this.#sound(manifest.config.digest, signal);
       if (known !== undefined && this.#fits(known)) return await this.#name(known, names);
@@ -122,7 +130,9 @@ class DiskImageStore implements ImageStore {
       const sum = megabytes(declared.allBytes);
       options.onProgress?.(`pulling ${full} (${manifest.layers.length} layers, ${sum} MB)`);
       const onBytes = (bytes: number) => options.onProgress?.(`pulling ${full}: ${megabytes(bytes)} of ${sum} MB`);
-      const source = await copyImage(full, { ...resolved, declared }, skopeo, this.#reader, onBytes, signal);
+      const source = await traced({ name: 'layers copied' }, () =>
+        copyImage(full, { ...resolved, declared }, skopeo, this.#reader, onBytes, signal),
+      );
       return await this.#add(full, source, directory, names, options, signal);
     });
   }
@@ -170,7 +180,9 @@ class DiskImageStore implements ImageStore {
     if (known !== undefined) return await this.#name(known, names);
     options.onProgress?.(`flattening ${what}`);
     const { sysroot } = this.#options;
-    const file = await flatten(source.layers, { sysroot, directory, signal, limits: this.#reader.limits });
+    const file = await traced({ name: 'layers flattened' }, () =>
+      flatten(source.layers, { sysroot, directory, signal, limits: this.#reader.limits }),
+    );
     const path = rootfsPath(this.#options.directory, source.id);
     const { size } = await stat(file);
     const rootfs = await factsOf(file, Date.now(), signal);
