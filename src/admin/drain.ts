@@ -10,9 +10,10 @@ export async function drain(
   graceSeconds: number | undefined,
 ): Promise<readonly DrainedPod[]> {
   const running = pods.list();
-  const kept = sandboxes
-    .list()
-    .filter(({ spec, status }) => spec.isKept === true && spec.keptFor !== 'podvm' && status.state === 'ready');
+  const kept = sandboxes.list().filter(({ spec, status: { state, leftAlone } }) => {
+    const isForeign = spec.keptFor !== 'podvm' || leftAlone !== undefined;
+    return spec.isKept === true && isForeign && state === 'ready';
+  });
   await Promise.all([
     ...running.map((pod) => pod.terminate(graceSeconds)),
     ...kept.map((sandbox) => sandbox.stop((graceSeconds ?? defaultGraceSeconds) * 1000)),

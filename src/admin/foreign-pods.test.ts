@@ -84,6 +84,39 @@ describe('a pod of another program', () => {
     assert.equal(sandbox.status.state, 'ready');
   });
 
+  test('is listed with the reason and can be ended if only another podvm can take it over', async () => {
+    await using served = await openAdmin();
+    const stopped = new Set<string>();
+    const why = 'Cannot take over kube-system/dns: a newer podvm has written its record\u001b';
+    for (const [name, keptFor] of [
+      ['dns', 'cri'],
+      ['own', 'podvm'],
+    ] as const) {
+      const sandbox = await foreign(served, { name, keptFor });
+      const { status } = sandbox;
+      Object.defineProperty(sandbox, 'status', {
+        get: () => ({ ...status, ...(stopped.has(name) ? { state: 'stopped' } : { leftAlone: why }) }),
+      });
+      Object.defineProperty(sandbox, 'stop', { value: async () => void stopped.add(name) });
+    }
+    const { body } = await served.call('GET', '/v1/pods');
+    const shown = v.parse(v.array(podSummarySchema), JSON.parse(body)).map(({ name, owner, reason, message }) => ({
+      ...{ name, owner, reason, message },
+    }));
+    const message = why.replace('\u001b', '\\u001b');
+    assert.deepEqual(shown, [
+      { name: 'dns', owner: 'kubelet', reason: 'LeftAlone', message },
+      { name: 'own', owner: 'podvm', reason: 'LeftAlone', message },
+    ]);
+    const refusal = await refusalOf(served, 'POST', '/v1/pods/_/dns/restart', '{}');
+    assert.match(refusal.message, /^Cannot restart dns: Cannot take over kube-system\/dns/);
+    for (const name of ['dns', 'own']) {
+      assert.equal((await served.call('POST', `/v1/pods/_/${name}/stop`, '{}')).status, 200);
+    }
+    assert.deepEqual([...stopped], ['dns', 'own']);
+    assert.deepEqual(await listed(served), [['dns', 'kubelet', 'Stopped', '1/1']], 'its client removes its own');
+  });
+
   test('has its console from memory if there is no file', async () => {
     await using served = await openAdmin();
     const sandbox = await foreign(served);

@@ -3,6 +3,7 @@ import { printable } from '#base/guest-text.ts';
 import { ownersAction, type OwnersCommand, type Refusal } from '#api/pod-actions.ts';
 import type { ContainerSummary, PodDetails, PodSummary } from '#api/pods.ts';
 import type { Container, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
+import { leftFix } from '#sandbox/recovery/record.ts';
 import { sandboxOf } from './describe-pod.ts';
 
 /** Program that decides about a pod. */
@@ -12,19 +13,23 @@ export type Owner = 'podvm' | 'kubelet' | 'containerd';
 export interface ForeignPod {
   readonly namespace: string;
   readonly name: string;
-  readonly owner: Exclude<Owner, 'podvm'>;
+  /** `podvm` only for a pod that is left alone. */
+  readonly owner: Owner;
   readonly sandbox: Sandbox;
 }
 
-export const ownerOf = ({ keptFor }: Sandbox['spec']): ForeignPod['owner'] =>
-  keptFor === 'containerd' ? 'containerd' : 'kubelet';
+const owners = { cri: 'kubelet', containerd: 'containerd', podvm: 'podvm' } as const;
+export const ownerOf = ({ keptFor = 'cri' }: Sandbox['spec']): Owner => owners[keptFor];
 
-/** Pods that a kubelet, another client of CRI, or containerd has made; of several sandboxes, the newest. */
+/**
+ * Pods that a kubelet, another client of CRI, or containerd has made, and pods of podvm itself that are left alone; of
+ * several sandboxes, the newest.
+ */
 export function foreignPods(sandboxes: Pick<Sandboxes, 'list'>): readonly ForeignPod[] {
   const pods = new Map<string, ForeignPod>();
   for (const sandbox of sandboxes.list()) {
     const { spec } = sandbox;
-    if (spec.isKept !== true || spec.keptFor === 'podvm') continue;
+    if (spec.isKept !== true || (spec.keptFor === 'podvm' && sandbox.status.leftAlone === undefined)) continue;
     const [namespace, name] = [printable(spec.namespace), printable(spec.name)];
     const key = `${namespace}/${name}`;
     const other = pods.get(key)?.sandbox.status;
@@ -39,7 +44,7 @@ const isNewer = (one: Dated, other: Dated): boolean =>
   one.state === other.state ? one.createdAt >= other.createdAt : one.state === 'ready';
 
 export function foreignSummary({ namespace, name, owner, sandbox }: ForeignPod): PodSummary {
-  const { state, createdAt, addresses, failure } = sandbox.status;
+  const { state, createdAt, addresses, failure, leftAlone } = sandbox.status;
   const newest = newestContainers(sandbox);
   const ready = newest.filter(({ status }) => status.state === 'running').length;
   const phases: Readonly<Record<string, string>> = { ready: 'Running', stopped: 'Stopped', failed: 'Failed' };
@@ -53,6 +58,7 @@ export function foreignSummary({ namespace, name, owner, sandbox }: ForeignPod):
     labels: { ...sandbox.spec.labels },
     images: newest.map(({ status }) => printable(status.image)),
     ...(failure === undefined ? {} : { reason: 'SandboxFailed' }),
+    ...(leftAlone === undefined ? {} : { reason: 'LeftAlone', message: printable(leftAlone) }),
   };
 }
 
@@ -90,12 +96,12 @@ function containerSummary({ status }: Container): ContainerSummary {
   };
 }
 
-/** Error for an action that only the pod's owner may take. `verb` completes `Cannot`. */
-export const notOurs = (
-  { name, owner }: Pick<ForeignPod, 'name' | 'owner'>,
-  verb: string,
-  kind?: OwnersCommand,
-): PodvmError => refused(ownersAction(name, owner, verb, kind));
+/** Error for an action that only the pod's owner may take, or only another podvm. `verb` completes `Cannot`. */
+export function notOurs({ name, owner, sandbox }: ForeignPod, verb: string, kind?: OwnersCommand): PodvmError {
+  const { leftAlone } = sandbox.status;
+  if (leftAlone === undefined && owner !== 'podvm') return refused(ownersAction(name, owner, verb, kind));
+  return refused({ message: `Cannot ${verb} ${name}: ${printable(leftAlone ?? 'it has ended')}`, fix: leftFix(name) });
+}
 
 /** Error for an action that the table of actions refuses. */
 export const refused = ({ message, fix }: Refusal): PodvmError =>

@@ -10,7 +10,7 @@ import { PodvmError } from '#base/errors.ts';
 import { summaryOf } from './describe-pod.ts';
 import { type EndedPods, endedSummaryOf } from './ended-pods.ts';
 import { readJson, sendJson } from './http.ts';
-import { notOurs, refused } from './foreign-pods.ts';
+import { foreignSummary, notOurs, refused } from './foreign-pods.ts';
 import { type NodePods } from './node-pods.ts';
 import { type KnownPod, type LivePod, untilOver } from './known-pod.ts';
 import { reached, type ReachedPod } from './reached-pod.ts';
@@ -36,7 +36,11 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
   };
   return {
     'POST /v1/pods/:namespace/:name/stop': withPod(async (pod, { request }) => {
-      if (pod.kind === 'foreign') throw notOurs(pod, 'stop', 'stop');
+      if (pod.kind === 'foreign') {
+        if (pod.sandbox.status.leftAlone === undefined) throw notOurs(pod, 'stop', 'stop');
+        await pods.endLeft(pod);
+        return foreignSummary(pod);
+      }
       const { graceSeconds } = await readJson(request, stopRequestSchema);
       if (pod.kind === 'ended') return endedSummaryOf(pod);
       void pod.pod.terminate(graceSeconds);

@@ -76,6 +76,7 @@ export class NodePods implements AsyncDisposable {
     const kept = new Set(sandboxes.list().filter(({ spec }) => spec.keptFor === 'podvm'));
     for (const left of ended.unfinished()) {
       const sandbox = [...kept].find(({ spec }) => isOf(left, spec));
+      if (sandbox?.status.leftAlone !== undefined) continue;
       try {
         await this.#recoverOne(left, sandbox, keeping);
         if (sandbox !== undefined) kept.delete(sandbox);
@@ -85,6 +86,7 @@ export class NodePods implements AsyncDisposable {
       }
     }
     for (const sandbox of kept) {
+      if (sandbox.status.leftAlone !== undefined) continue; // listed among the foreign pods
       log.warn('removing a sandbox of a pod that is not on record', { sandbox: sandbox.id });
       await sandbox.remove().catch((error: unknown) => log.error('sandbox not removed', error));
     }
@@ -213,6 +215,15 @@ export class NodePods implements AsyncDisposable {
   async endedSource(namespace: string, name: string): Promise<PodSource | undefined> {
     const pod = this.ended().find((other) => isNamed(other, { namespace, name }));
     return pod && (await this.#parts.ended.shownSource(pod).catch(() => undefined));
+  }
+
+  /** Ends a pod that is left alone. One of podvm itself is then listed as ended; the client of another removes it. */
+  async endLeft({ sandbox }: ForeignPod): Promise<void> {
+    const { ended } = this.#parts;
+    await sandbox.stop(0); // nothing in it can be asked to end
+    if (sandbox.spec.keptFor !== 'podvm') return;
+    await sandbox.remove();
+    for (const left of ended.unfinished()) if (isOf(left, sandbox.spec)) await ended.lose(left);
   }
 
   /** Ends all pods, and waits until they are over. */

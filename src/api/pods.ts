@@ -67,6 +67,8 @@ export const podSummarySchema = v.object({
   images: v.optional(v.array(v.string())),
   /** Reason, if the phase alone does not tell it. */
   reason: v.optional(v.string()),
+  /** With the reason `LeftAlone`: why this podvm can only end the pod. */
+  message: v.optional(v.string()),
   /** Time of the end and exit code; absent until the pod has ended. */
   endedAt: v.optional(v.string()),
   exitCode: v.optional(v.number()),

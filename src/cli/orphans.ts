@@ -1,3 +1,4 @@
+import type { PodSummary } from '#api/pods.ts';
 import { type Terminal, fixLine, write } from './terminal.ts';
 
 /** A running machine that no podvm serves. */
@@ -20,6 +21,15 @@ export async function warnOfOrphans(orphans: readonly Orphan[], { stderr }: Term
     stderr,
     `podvm: warning: ${which} running, but no podvm serves ${orphans.length === 1 ? 'it' : 'them'}\n${fixLine(fix)}\n`,
   );
+}
+
+/** Says why the running podvm can only end these pods. */
+export async function warnOfLeft(pods: readonly PodSummary[], { stderr }: Terminal): Promise<void> {
+  const left = pods.filter(({ reason }) => reason === 'LeftAlone');
+  if (left.length === 0) return;
+  const fix = 'Run the podvm that made it, or end the pod with `podvm stop`.';
+  const lines = left.map(({ message }) => `podvm: warning: ${message}\n`);
+  await write(stderr, `${lines.join('')}${fixLine(fix)}\n`);
 }
 
 export async function stopOrphans(ended: readonly Orphan[], { stdout }: Terminal): Promise<void> {

@@ -5,7 +5,7 @@ import { type PodSummary, podSummarySchema } from '#api/pods.ts';
 import type { Client } from './client.ts';
 import { parseSelector } from './label-selector.ts';
 import { type ListOutput, listText } from './listing.ts';
-import type { Orphan } from './orphans.ts';
+import { type Orphan, warnOfLeft } from './orphans.ts';
 import { type Terminal, age, table, write } from './terminal.ts';
 
 /** Sources of the list of pods while no podvm serves. */
@@ -29,16 +29,18 @@ export interface PsOptions {
 const watchMs = 500;
 
 /**
- * Lists the pods; with `watch`, also prints each change until `until` aborts. Without a running podvm, lists and
+ * Lists the pods, and says of each that is left alone why; with `watch`, also prints each change until `until` aborts.
+ * Without a running podvm, lists and
  * returns the machines that a killed one has left running.
  */
 export async function psCommand(
   client: Client,
   parts: PsParts,
   options: PsOptions,
-  { stdout }: Terminal,
+  terminal: Terminal,
   until: AbortSignal,
 ): Promise<readonly Orphan[]> {
+  const { stdout } = terminal;
   const { selector, namespace } = options;
   const hasLabels = selector === undefined ? () => true : parseSelector(selector);
   const isSelected = (pod: PodSummary) =>
@@ -46,6 +48,7 @@ export async function psCommand(
   const output = options.json ? 'json' : options.output;
   const { pods, orphans } = await podsNow(client, parts, options.all, isSelected);
   await write(stdout, await textOf(pods, output));
+  await warnOfLeft(pods, terminal);
   if (!options.watch) return orphans;
   let before = rowsOf(pods, output);
   for (;;) {

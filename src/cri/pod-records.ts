@@ -30,9 +30,11 @@ export class PodRecords {
   }
 
   /**
-   * Settles when the record is written or has failed, which is logged; the next process then knows less about the pod.
+   * Settles when the record is written or has failed, which is logged; the next process then knows less about the pod. The
+   * record of a pod that is left alone stays as it is, for the podvm that can take it over.
    */
   save(pod: KnownPod): Promise<void> {
+    if (pod.sandbox.status.leftAlone !== undefined) return Promise.resolve();
     return this.#files.save(pod.sandbox.id, recordOf(pod));
   }
 

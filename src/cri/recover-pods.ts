@@ -1,19 +1,23 @@
+import { create } from '@bufbuild/protobuf';
 import { removeUnknown } from '#sandbox/adoption/remove-unknown.ts';
+import type { Sandbox } from '#sandbox/sandbox.ts';
 import { knowContainer, knowPod } from './know.ts';
 import type { CriParts } from './parts.ts';
 import type { PodRecord } from './pod-records.ts';
+import { PodSandboxConfigSchema } from './schema/api_pb.ts';
 
 type RecoverParts = Pick<CriParts, 'sandboxes' | 'pods' | 'events' | 'log'>;
 
 /**
  * Restores the pods and containers whose ids clients know from an earlier process. Others are removed: their clients
- * request them again.
+ * request them again. Nothing of a sandbox that is left alone is removed, since its record may be one of a newer podvm.
  */
 export async function recoverPods(parts: RecoverParts, records: ReadonlyMap<string, PodRecord>): Promise<void> {
   const { sandboxes, pods, log } = parts;
   const kept = sandboxes.list().filter(({ spec }) => spec.isKept === true && (spec.keptFor ?? 'cri') === 'cri');
   for (const sandbox of kept) {
-    const record = records.get(sandbox.id);
+    const isLeft = sandbox.status.leftAlone !== undefined;
+    const record = records.get(sandbox.id) ?? (isLeft ? recordOf(sandbox) : undefined);
     if (record === undefined) {
       log.warn('removing a sandbox that no client knows', { sandbox: sandbox.id });
       await sandbox.remove().catch((error: unknown) => log.error('sandbox not removed', error));
@@ -25,7 +29,7 @@ export async function recoverPods(parts: RecoverParts, records: ReadonlyMap<stri
       const { id, state } = container.status;
       const known = record.containers.get(id);
       if (known === undefined) {
-        await removeUnknown(container, log);
+        if (!isLeft) await removeUnknown(container, log);
         continue;
       }
       await pods.addContainer(knowContainer(parts, pod, container, known));
@@ -35,3 +39,10 @@ export async function recoverPods(parts: RecoverParts, records: ReadonlyMap<stri
   const ids = new Set(kept.map(({ id }) => id));
   for (const id of records.keys()) if (!ids.has(id)) await pods.forget(id);
 }
+
+/** What the sandbox itself tells of its client's configuration. */
+const recordOf = ({ spec: { name, namespace, uid, attempt = 0, labels, annotations } }: Sandbox): PodRecord => ({
+  config: create(PodSandboxConfigSchema, { metadata: { name, namespace, uid, attempt }, labels, annotations }),
+  runtimeHandler: '',
+  containers: new Map(),
+});

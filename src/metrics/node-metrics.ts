@@ -64,7 +64,7 @@ export const nodeMetrics = {
     'counter',
     ['outcome'],
     'count',
-    'Machines of an earlier process: taken over (`taken`), or found ended (`ended`)',
+    'Machines of an earlier process: taken over (`taken`), found ended (`ended`), or only listed, since another podvm made them (`left`)',
     (node) => byWord(node.sandboxes.adoptions),
   ),
   podvm_oom_kills_total: counter(

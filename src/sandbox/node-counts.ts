@@ -31,7 +31,7 @@ export class NodeCounts implements SandboxCounts {
   readonly #latest = new Map<string, number[]>();
   readonly #known: ReadonlySet<string>;
   readonly #failedStarts = new Tally(errorKinds);
-  readonly #adoptions = new Tally(['taken', 'ended']);
+  readonly #adoptions = new Tally(['taken', 'ended', 'left']);
   poolHits = 0;
   poolMisses = 0;
   outOfMemoryKills = 0;
@@ -58,7 +58,7 @@ export class NodeCounts implements SandboxCounts {
     this.#failedStarts.add(kindOf(error));
   }
 
-  adopted(outcome: 'taken' | 'ended'): void {
+  adopted(outcome: 'taken' | 'ended' | 'left'): void {
     this.#adoptions.add(outcome);
   }
 

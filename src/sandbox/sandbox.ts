@@ -327,6 +327,8 @@ export interface SandboxStatus {
   readonly accelerator?: 'kvm' | 'tcg';
   readonly vmmPid?: number;
   readonly failure?: string;
+  /** Why this process can only end it: another podvm made it, in a way that this one does not know. */
+  readonly leftAlone?: string;
   /** Timeline of the start, phase by phase, in `ms`. */
   readonly phases: readonly StartPhase[];
   readonly containers: readonly ContainerStatus[];

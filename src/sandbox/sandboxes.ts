@@ -22,7 +22,8 @@ import { machineSizeOf } from './resources.ts';
 import type { Sandbox, Sandboxes, SandboxSpec } from './sandbox.ts';
 import { phaseNames } from './start/phase-names.ts';
 import { startSandbox, type StartContext } from './start/start-sandbox.ts';
-import type { EndedSandbox } from './adoption/ended-sandbox.ts';
+import { EndedSandbox } from './adoption/ended-sandbox.ts';
+import type { LeftSandbox } from './adoption/left-sandbox.ts';
 import { takeOver } from './adoption/take-over.ts';
 import type { TemplateChoice } from './template-choice.ts';
 import { createTemplates, type Templates } from './start/templates.ts';
@@ -87,9 +88,14 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
   undo.defer(() => templates.settled());
   // First, before any other sandbox is made here.
   const before = await takeOver({ ...shared, parts, templates }, options.takesOver ?? (() => true), signal);
-  for (const sandbox of before) shared.counts.adopted(sandbox instanceof LiveSandbox ? 'taken' : 'ended');
+  for (const sandbox of before) shared.counts.adopted(outcomeOf(sandbox));
   return new SandboxTable({ shared, poolSize, starting, parts, templates, before }, undo.move());
 }
+
+type ListedSandbox = LiveSandbox | EndedSandbox | LeftSandbox;
+
+const outcomeOf = (sandbox: ListedSandbox) =>
+  sandbox instanceof LiveSandbox ? 'taken' : sandbox instanceof EndedSandbox ? 'ended' : 'left';
 
 interface TableOptions {
   readonly shared: Omit<StartContext, 'parts' | 'templates' | 'pool'>;
@@ -98,7 +104,7 @@ interface TableOptions {
   readonly parts: Parts;
   readonly templates: Templates;
   /** Taken over from an earlier process. */
-  readonly before: readonly (LiveSandbox | EndedSandbox)[];
+  readonly before: readonly ListedSandbox[];
 }
 
 const systemSurroundings: Omit<Surroundings, 'log'> = {
@@ -119,7 +125,7 @@ const attributesOf = ({ namespace, name, uid }: SandboxSpec) => ({
 class SandboxTable implements OpenSandboxes {
   readonly #options: TableOptions;
   readonly #lock: AsyncDisposableStack;
-  readonly #sandboxes = new Map<string, LiveSandbox | EndedSandbox>();
+  readonly #sandboxes = new Map<string, ListedSandbox>();
   readonly #starting: Set<Promise<unknown>>;
   readonly #closing = new AbortController();
   readonly #mender: NodeJS.Timeout;
@@ -184,7 +190,7 @@ class SandboxTable implements OpenSandboxes {
   }
 
   /** `leave`: ends its use of a generation of parts. */
-  #add(sandbox: LiveSandbox | EndedSandbox, leave: () => void): void {
+  #add(sandbox: ListedSandbox, leave: () => void): void {
     const key = keyOf(sandbox.spec);
     this.#sandboxes.set(key, sandbox);
     sandbox.onRemoved(() => {

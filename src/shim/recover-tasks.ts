@@ -26,7 +26,9 @@ export async function recoverTasks(parts: ShimParts): Promise<void> {
   for (const sandbox of sandboxes.list().filter(({ spec }) => spec.keptFor === 'containerd')) {
     const recorded = find(({ kind, sandboxId }) => kind === 'pod' && sandboxId === sandbox.id);
     const pod = recorded && (await restorePod(parts, recorded, sandbox));
+    const isLeft = sandbox.status.leftAlone !== undefined; // the record may be one of a newer podvm
     if (pod === undefined) {
+      if (isLeft) continue;
       log.warn('removing a sandbox that containerd does not know', { sandbox: sandbox.id });
       await sandbox.remove().catch((error: unknown) => log.error('sandbox not removed', error));
       continue;
@@ -34,7 +36,7 @@ export async function recoverTasks(parts: ShimParts): Promise<void> {
     for (const container of sandbox.containers) {
       const known = find(({ containerId }) => containerId === container.status.id);
       const isRestored = known !== undefined && (await restoreContainer(parts, known, pod, container));
-      if (!isRestored) await removeUnknown(container, log);
+      if (!isRestored && !isLeft) await removeUnknown(container, log);
     }
   }
   for (const [id, record] of left) {

@@ -187,15 +187,18 @@ const rows: readonly Row[] = [
     component: 'records',
     moment: 'adopting',
     fault: 'a record of a newer podvm',
-    promise: 'the machine is left alone, visible and removable',
-    test: [takeOver, 'a record of a newer podvm and its machine are left alone, which is logged'],
+    promise: 'the pod runs on, is listed with the reason, and can be ended',
+    test: [
+      takeOver,
+      'a sandbox with a record of a newer podvm is left alone, listed with the reason, and taken over by that podvm',
+    ],
   },
   {
     component: 'agent',
     moment: 'adopting',
     fault: 'it speaks no version that the daemon can take over',
-    promise: 'the machine is left alone, visible and removable',
-    test: [takeOver, 'a machine whose agent speaks only a protocol ${which} is left alone'],
+    promise: 'the same',
+    test: [takeOver, 'a machine whose agent speaks only a protocol ${which} is left alone, and can be ended'],
   },
   {
     component: 'records',

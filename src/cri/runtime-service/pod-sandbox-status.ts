@@ -27,11 +27,11 @@ export async function podSandboxStatus(
 
 /** Returns details of the machine. The console's path is for debugging the guest. */
 async function machineOf({ sandbox }: KnownPod, signal: AbortSignal): Promise<unknown> {
-  const { accelerator, parts, vmmPid, failure, phases } = sandbox.status;
+  const { accelerator, parts, vmmPid, failure, leftAlone, phases } = sandbox.status;
   using deadline = openDeadline(statsTimeoutMs, signal);
   const stats = await statsOf(sandbox, deadline.signal);
   const { consolePath } = sandbox;
-  return { accelerator, parts, pid: vmmPid, failure, consolePath, startPhasesMs: phases, stats };
+  return { accelerator, parts, pid: vmmPid, failure, leftAlone, consolePath, startPhasesMs: phases, stats };
 }
 
 /**

@@ -2,6 +2,7 @@ import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import type { Result } from '#wire/messages.ts';
+import type { Machine } from '#vm/driver.ts';
 import type { HeldImage } from '#image/images.ts';
 import type { ScratchDisk } from '#storage/volumes.ts';
 import { ContainerRecords } from '../container/container-record.ts';
@@ -13,7 +14,13 @@ import { isSnapshot } from '#image/snapshot/snapshot-images.ts';
 import { createImageDisks } from '../volume/image-disks.ts';
 import type { VolumeDisks } from '../volume/volume-disks.ts';
 import { adoptContainers, readContainers, type FoundContainer, type KnownContainer } from './adopt-containers.ts';
-import { sandboxDirectory, type PodRecord, type SandboxDirectory, type SandboxRecord } from '../recovery/record.ts';
+import {
+  leftFix,
+  sandboxDirectory,
+  type PodRecord,
+  type SandboxDirectory,
+  type SandboxRecord,
+} from '../recovery/record.ts';
 
 /** The record of a sandbox that can be taken over. */
 export type AdoptableRecord = SandboxRecord & { readonly pod: PodRecord };
@@ -42,11 +49,14 @@ const there = { needs: [], run: () => undefined } as const;
 
 /** The agent speaks no version of the protocol with which this podvm can take its sandbox over. */
 export class ForeignAgent extends PodvmError {
-  constructor({ namespace, name }: SandboxRecord, cause?: unknown) {
+  readonly machine: Machine;
+
+  constructor({ namespace, name }: SandboxRecord, machine: Machine, cause?: unknown) {
     super('unsupported', `Cannot take over ${namespace}/${name}: its agent speaks another protocol`, {
       cause,
-      fix: 'End it: stop this podvm, then run `podvm stop --orphaned`.',
+      fix: leftFix(name),
     });
+    this.machine = machine;
   }
 }
 
@@ -122,11 +132,11 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
     needs: ['machine'],
     run: async ({ machine }, { context, record }, signal) => {
       const link = await linkTo(machine, context, { isUp: true }, signal).catch((error: unknown) => {
-        throw kindOf(error) === 'unsupported' ? new ForeignAgent(record, error) : error;
+        throw kindOf(error) === 'unsupported' ? new ForeignAgent(record, machine, error) : error;
       });
       if (link.welcome.version >= firstAdopted) return link;
       await link[Symbol.asyncDispose]();
-      throw new ForeignAgent(record);
+      throw new ForeignAgent(record, machine);
     },
   }),
   scratchPlugged: { ...startSteps.scratchPlugged, ...there },

@@ -257,27 +257,108 @@ test('a container without a record, which no client knows, is removed', async ()
   });
 });
 
-test('a record of a newer podvm and its machine are left alone, which is logged', async () => {
+/** Makes the record one of a version that this podvm does not know. Returns how to give back the old one. */
+async function makeNewer(root: string, id: string, change: (record: object) => object = (record) => record) {
+  const path = join(root, id, 'sandbox.json');
+  const text = await readFile(path, 'utf8');
+  const newer = JSON.stringify({ ...change(JSON.parse(text) as object), version: 4 });
+  await writeFile(path, newer);
+  return async () => {
+    assert.equal(await readFile(path, 'utf8'), newer, 'the record has changed');
+    await writeFile(path, text);
+  };
+}
+
+test('a sandbox with a record of a newer podvm is left alone, listed with the reason, and taken over by that podvm', async () => {
+  await using node = await place();
+  const before = await node.sandboxes.run(kept, never);
+  const main = await started(before);
+  await node.end();
+  const restore = await makeNewer(node.root, before.id);
+
+  const left = (await node.next()) ?? assert.fail('it is not listed');
+  const why = /a newer podvm has written its record \(version 4/;
+  assert.match(node.said.join(''), new RegExp(`sandbox left alone .*${why.source}`));
+  const { status } = left;
+  assert.deepEqual([status.state, status.addresses], ['ready', before.status.addresses]);
+  assert.match(status.leftAlone ?? '', why);
+  assert.deepEqual(left.containers[0]?.status, main.status);
+  await assert.rejects(left.createContainer(containerSpec, never), why);
+  await assert.rejects(left.containers[0].exec({ command: ['sh'], tty: false, stdin: false }, never), why);
+  await assert.rejects(node.sandboxes.run(kept, never), { kind: 'alreadyExists' });
+  await assert.rejects(node.sandboxes.run({ ...kept, name: 'other' }, never), { kind: 'exhausted' });
+  assert.ok(node.parts.alive.has('machine') && node.parts.alive.has('attachment'));
+  await node.end();
+  await restore();
+  const after = await node.next();
+  assert.deepEqual([after?.status.state, after?.containers[0]?.status.state], ['ready', 'running']);
+});
+
+test('a sandbox that is left alone is named even if only the oldest fields of its record can be read', async () => {
   await using node = await place();
   const { id } = await node.sandboxes.run(kept, never);
   await node.end();
-  const path = join(node.root, id, 'sandbox.json');
-  const text = await readFile(path, 'utf8');
-  await writeFile(path, text.replace('"version":2', '"version":4'));
-  assert.equal(await node.next(), undefined);
-  assert.match(node.said.join(''), /sandbox left alone .*a newer podvm has written its record \(version 4/);
-  assert.ok(node.parts.alive.has('machine'));
-  assert.equal(await readFile(path, 'utf8'), text.replace('"version":2', '"version":4'));
+  await makeNewer(node.root, id, (record) => ({ ...record, pod: { kind: 'unknown' } }));
+  const left = (await node.next()) ?? assert.fail('it is not listed');
+  assert.deepEqual([left.spec.namespace, left.spec.name, left.status.state], [kept.namespace, kept.name, 'ready']);
+  await left.stop(0);
+  assert.equal(node.parts.alive.has('machine'), false);
+});
+
+test('a sandbox that is left alone fails when its machine ends, and so do its containers', async () => {
+  await using node = await place();
+  const before = await node.sandboxes.run(kept, never);
+  const main = await started(before);
+  const over = await started(before, { name: 'over' });
+  node.parts.guest.tell(exitOf(over.status.id, 7));
+  await over.exited;
   await node.end();
-  await writeFile(path, text);
-  assert.equal((await node.next())?.status.state, 'ready');
+  await makeNewer(node.root, before.id);
+  const left = (await node.next()) ?? assert.fail('it is not listed');
+  const look = left.containers.map(({ status: { state } }) => state);
+  assert.deepEqual(look, ['running', 'exited']);
+  node.parts.killMachine('QEMU was killed');
+  const { state, failure, leftAlone } = await left.ended;
+  assert.deepEqual([state, failure, leftAlone], ['failed', 'QEMU was killed', undefined]);
+  const exits = await Promise.all(left.containers.map(({ exited }) => exited));
+  assert.deepEqual(
+    exits.map(({ exitCode, reason, why }) => ({ exitCode, reason, why })),
+    [
+      { exitCode: 137, reason: 'SandboxFailed', why: 'QEMU was killed' },
+      { exitCode: 7, reason: 'Error', why: undefined },
+    ],
+  );
+  assert.equal(left.containers[0]?.status.id, main.status.id);
+  assert.equal(node.parts.alive.has('attachment'), false);
+});
+
+test('a sandbox that is left alone and whose machine is gone is listed as failed', async () => {
+  await using node = await place();
+  const { id } = await node.sandboxes.run(kept, never);
+  await node.end();
+  await makeNewer(node.root, id);
+  node.parts.killMachine('QEMU was killed');
+  const left = await node.next();
+  assert.deepEqual([left?.status.state, left?.status.failure], ['failed', 'its machine ended while no podvm ran']);
+});
+
+test('a container of a sandbox that is left alone is stopped together with the machine', async () => {
+  await using node = await place();
+  const before = await node.sandboxes.run(kept, never);
+  await started(before);
+  await node.end();
+  await makeNewer(node.root, before.id);
+  const left = (await node.next()) ?? assert.fail('it is not listed');
+  const { exitCode } = (await left.containers[0]?.stop(30_000, never)) ?? assert.fail('no container');
+  assert.deepEqual([exitCode, left.status.state], [137, 'stopped']);
+  assert.deepEqual(leftOf(node.parts), []);
 });
 
 for (const [which, version] of [
   ['of a later version', 0],
   ['of version 1', 1],
 ] as const) {
-  test(`a machine whose agent speaks only a protocol ${which} is left alone`, async () => {
+  test(`a machine whose agent speaks only a protocol ${which} is left alone, and can be ended`, async () => {
     await using node = await place();
     const before = await node.sandboxes.run(kept, never);
     await started(before);
@@ -287,16 +368,22 @@ for (const [which, version] of [
     const { guest } = node.parts;
     const { version: common } = guest;
     guest.version = version;
-    assert.equal(await node.next(), undefined);
+    const left = (await node.next()) ?? assert.fail('it is not listed');
     assert.match(node.said.join(''), /sandbox left alone .*Cannot take over default\/web: its agent speaks another/);
+    assert.match(left.status.leftAlone ?? '', /its agent speaks another protocol/);
+    assert.deepEqual([left.status.state, left.containers[0]?.status.state], ['ready', 'running']);
     assert.ok(node.parts.alive.has('machine') && node.parts.alive.has('attachment'));
     assert.equal(await record(), written);
-    await assert.rejects(node.sandboxes.run(kept, never), /user/); // the only one, which that machine has
+    await assert.rejects(node.sandboxes.run({ ...kept, name: 'other' }, never), /user/); // the only one is in use
     await node.end();
 
     guest.version = common;
     const after = await node.next();
     assert.deepEqual([after?.status.state, after?.containers[0]?.status.state], ['ready', 'running']);
+    await node.end();
+    guest.version = version;
+    assert.equal((await (await node.next())?.stop(0))?.state, 'stopped');
+    assert.deepEqual(leftOf(node.parts), []);
   });
 }
 

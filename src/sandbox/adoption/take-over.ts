@@ -1,5 +1,7 @@
 import { basename } from 'node:path';
 import { messageOf } from '#base/errors.ts';
+import type { Machine } from '#vm/driver.ts';
+import { isRunning } from '#host/process-identity.ts';
 import { ContainerRecords } from '../container/container-record.ts';
 import { Holdings } from '../holdings.ts';
 import type { LiveSandbox } from '../live-sandbox.ts';
@@ -8,7 +10,10 @@ import { publish, siteOf, type TakingContext } from '../start/start-sandbox.ts';
 import { restoreContainer } from './adopt-containers.ts';
 import { adoptSteps, type AdoptableRecord, type AdoptSite, ForeignAgent } from './adopt-steps.ts';
 import { EndedSandbox } from './ended-sandbox.ts';
+import { LeftSandbox, type LeftParts } from './left-sandbox.ts';
 import {
+  type AnyRecord,
+  readAnyPod,
   readAnyRecord,
   readRecord,
   readTornRecord,
@@ -26,18 +31,20 @@ type Fate =
   | { readonly kind: 'adopt' | 'ended'; readonly path: string; readonly record: AdoptableRecord }
   | { readonly kind: 'sweep'; readonly path: string; readonly why: string }
   /** Left unchanged, for another process. */
-  | { readonly kind: 'leave'; readonly path: string };
+  | { readonly kind: 'leave'; readonly path: string }
+  /** The same; its record is of a newer version. */
+  | { readonly kind: 'newer'; readonly path: string; readonly record: AnyRecord; readonly why: string };
 
 /**
  * Takes over the sandboxes that outlive their process, and ends the others. A sandbox that cannot be taken over is
- * ended and stays listed as failed, with the reason, until it is removed. Kept sandboxes that are not wanted, or that only
- * another podvm can take over, are left unchanged for another process.
+ * ended and stays listed as failed, with the reason, until it is removed. Kept sandboxes that are not wanted are left
+ * unchanged for another process, and so are those that only another podvm can take over, which are listed.
  */
 export async function takeOver(
   context: TakingContext,
   isWanted: IsWanted,
   signal: AbortSignal,
-): Promise<readonly (LiveSandbox | EndedSandbox)[]> {
+): Promise<readonly (LiveSandbox | EndedSandbox | LeftSandbox)[]> {
   const { root, parts, surroundings } = context;
   const { log } = surroundings;
   const fates: Fate[] = [];
@@ -49,7 +56,8 @@ export async function takeOver(
   const othersIds = new Set(fates.filter(({ kind }) => kind !== 'sweep').map(({ path }) => basename(path)));
   await sweepDirectories(sweptPaths, othersIds, parts, log, signal); // first, since the others may need what these hold
 
-  const leftIds = new Set(fates.filter(({ kind }) => kind === 'leave').map(({ path }) => basename(path)));
+  const isLeft = ({ kind }: Fate) => kind === 'leave' || kind === 'newer';
+  const leftIds = new Set(fates.filter(isLeft).map(({ path }) => basename(path)));
   const sandboxes = await Promise.all(
     fates.map(async (fate) => {
       try {
@@ -58,12 +66,12 @@ export async function takeOver(
         if (signal.aborted) throw error;
         log.error('sandbox left alone', error, { sandbox: basename(fate.path) }); // the others are still taken over
         leftIds.add(basename(fate.path));
-        if (error instanceof ForeignAgent && 'record' in fate) context.userIds.take(fate.record.uid);
         return undefined;
       }
     }),
   );
   const listed = sandboxes.filter((sandbox) => sandbox !== undefined);
+  for (const sandbox of listed) if (sandbox instanceof LeftSandbox) leftIds.add(sandbox.id);
   const mayHaveLeft = listed.some((sandbox) => sandbox instanceof EndedSandbox);
   if (mayHaveLeft) await parts.network.collect(leftIds, signal); // attachments of sandboxes that were not taken over
   return listed;
@@ -85,8 +93,7 @@ async function fateOf(
     }
     log.error('sandbox left alone', error, { sandbox: basename(path) });
     const any = await readAnyRecord(path).catch(() => undefined);
-    if (any !== undefined) userIds.take(any.uid);
-    return { kind: 'leave', path };
+    return any === undefined ? { kind: 'leave', path } : { kind: 'newer', path, record: any, why: messageOf(error) };
   }
   const { pod } = record ?? {};
   if (record === undefined || pod === undefined)
@@ -102,14 +109,19 @@ async function sandboxOf(
   fate: Fate,
   context: TakingContext,
   signal: AbortSignal,
-): Promise<LiveSandbox | EndedSandbox | undefined> {
+): Promise<LiveSandbox | EndedSandbox | LeftSandbox | undefined> {
+  if (fate.kind === 'newer') return await leaveNewer(fate, context, signal);
   if (fate.kind !== 'adopt' && fate.kind !== 'ended') return undefined;
   const { record, path } = fate;
   if (fate.kind === 'ended') return await endedOf(record, path, context);
   try {
     return await adopt(record, path, context, signal);
   } catch (error) {
-    if (signal.aborted || error instanceof ForeignAgent) throw error;
+    if (signal.aborted) throw error;
+    if (error instanceof ForeignAgent) {
+      context.surroundings.log.error('sandbox left alone', error, { sandbox: record.id });
+      return await leave({ record, path, why: error.message, machine: error.machine }, context);
+    }
     const { namespace, name } = record;
     const pod = `${namespace}/${name}`;
     context.surroundings.log.error('pod not taken over', error, { sandbox: record.id, pod });
@@ -158,6 +170,45 @@ async function undone(holdings: Holdings, { surroundings: { log } }: TakingConte
   } catch (error) {
     log.error('sandbox not completely cleaned up', error);
   }
+}
+
+/** Lists a sandbox with a record of a newer version; as failed if its machine is gone. */
+async function leaveNewer(
+  { path, record, why }: Extract<Fate, { readonly kind: 'newer' }>,
+  context: TakingContext,
+  stopping: AbortSignal,
+): Promise<LeftSandbox> {
+  const { parts, limits, surroundings } = context;
+  let machine: Machine | undefined;
+  try {
+    const signal = AbortSignal.any([stopping, AbortSignal.timeout(limits.adoptTimeoutMs)]);
+    machine = record.machine && (await parts.driver.adopt(record.machine, signal));
+  } catch (error) {
+    if (stopping.aborted) throw error;
+    surroundings.log.warn('machine cannot be followed', { sandbox: record.id, why: messageOf(error) });
+  }
+  const sandbox = await leave({ record, path, why, machine }, context);
+  const runs = machine !== undefined || (record.machine !== undefined && (await isRunning(record.machine)));
+  if (!runs) await sandbox.lose('its machine ended while no podvm ran');
+  return sandbox;
+}
+
+async function leave(
+  { record, path, why, machine }: Pick<LeftParts, 'record' | 'path' | 'why' | 'machine'>,
+  { names, parts, surroundings, userIds }: TakingContext,
+): Promise<LeftSandbox> {
+  const { log, nowMs } = surroundings;
+  const user = userIds.take(record.uid);
+  const pod = await readAnyPod(path);
+  const containers = await new ContainerRecords(path).list().catch(() => []);
+  const end = async () => {
+    await machine?.kill();
+    await endRemains(path, parts.driver, log);
+    const attachment = await parts.network.adopt(record.id, new AbortController().signal);
+    await attachment?.[Symbol.asyncDispose]();
+  };
+  const left = { record, pod, path, containers, why, machine, end, nowMs, log: log.with({ sandbox: record.id }) };
+  return new LeftSandbox(left, [names.reserve(pod?.spec ?? { ...record, uid: record.podUid }), user]);
 }
 
 async function endedOf(record: AdoptableRecord, path: string, context: TakingContext): Promise<EndedSandbox> {

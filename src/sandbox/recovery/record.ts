@@ -105,6 +105,12 @@ export async function readAnyRecord(directory: string): Promise<AnyRecord | unde
   throw corrupt(directory, parsed.issues[0].message);
 }
 
+/** What a record of any version tells of its pod, as far as this podvm can read it. */
+export async function readAnyPod(directory: string): Promise<PodRecord | undefined> {
+  const parsed = v.safeParse(v.object({ pod: podSchema }), await readJson(directory));
+  return parsed.success ? parsed.output.pod : undefined;
+}
+
 /**
  * Stands in for a record that a power cut left incomplete or empty. If its machine still runs, the group of its
  * directory is its user. Returns undefined when the record is complete or missing.
@@ -143,9 +149,12 @@ function newer(directory: string, { version, namespace, name }: AnyRecord): Podv
     'unsupported',
     `Cannot take over ${namespace}/${name}: a newer podvm has written its record (version ${version}, this one reads ` +
       `${recordVersion}) in ${directory}`,
-    { fix: 'Run that podvm again, or end the pod: stop this podvm, then `podvm stop --orphaned`.' },
+    { fix: leftFix(name) },
   );
 }
+
+/** What an operator can do about a machine that this podvm cannot take over. */
+export const leftFix = (pod: string) => `Run the podvm that made it, or end the pod with \`podvm stop ${pod}\`.`;
 
 /** The record of a kept sandbox. Changes are written one after the other. */
 export class KeptRecord {
