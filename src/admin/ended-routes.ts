@@ -40,5 +40,5 @@ export function endedRoutes(ended: EndedPods, volumes: NamedVolumes): Routes {
     startNoMore: () => {},
   };
   const pods = new NodePods(parts, new Activity(systemClock));
-  return { ...podRoutes(pods, parts), ...lifeRoutes(pods, ended), ...volumeRoutes(volumes, pods) };
+  return { ...podRoutes(pods, parts), ...lifeRoutes(pods, ended, parts.startNoMore), ...volumeRoutes(volumes, pods) };
 }

@@ -14,12 +14,13 @@ import { foreignSummary, notOurs, refused } from './foreign-pods.ts';
 import { type NodePods } from './node-pods.ts';
 import { type KnownPod, type LivePod, untilOver } from './known-pod.ts';
 import { reached, type ReachedPod } from './reached-pod.ts';
+import type { Replacing } from './replace-failed.ts';
 import { chooseContainer } from './pod-logs.ts';
 import type { Asked, Call, Routes } from './routes.ts';
 import { untilStarted } from './run-session.ts';
 
-/** Calls that stop, remove, restart and rename pods. */
-export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
+/** Calls that stop, remove, restart and rename pods. `cancelStart`: cancels the start of an ended pod, if one is due. */
+export function lifeRoutes(pods: NodePods, ended: EndedPods, cancelStart: Replacing['cancelOf']): Routes {
   const withPod =
     (answer: (pod: KnownPod, call: Call) => Promise<PodSummary | PodOutcome>) =>
     async (call: Call): Promise<void> => {
@@ -42,7 +43,10 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods): Routes {
         return foreignSummary(pod);
       }
       const { graceSeconds } = await readJson(request, stopRequestSchema);
-      if (pod.kind === 'ended') return endedSummaryOf(pod);
+      if (pod.kind === 'ended') {
+        cancelStart(pod);
+        return endedSummaryOf(pod);
+      }
       void pod.pod.terminate(graceSeconds);
       return await endOf(pod);
     }),

@@ -130,6 +130,23 @@ test('a pod that a user ends or removes, and one of a run, stay as they are', as
   assert.deepEqual(await states(served), ['ended']);
 });
 
+test('a stop of a pod that waits for its start cancels that, until it is applied again', async () => {
+  await using served = await openAdmin();
+  const { sandboxes, clock } = served.parts;
+  await apply(served);
+  sandboxes.crash('the VMM was killed');
+  await untilFailed(served);
+  assert.equal((await served.call('POST', '/v1/pods/_/web-0/stop', '{}')).status, 200);
+  assert.equal(clock.pending, 0);
+  await clock.advance(400_000);
+  assert.deepEqual(await states(served), ['ended']);
+  await apply(served);
+  sandboxes.crash('the VMM was killed');
+  await untilFailed(served);
+  await clock.advance(10_000);
+  await until(served, 'Running');
+});
+
 test('a drain cancels starts that are due, and Jobs between two pods', async () => {
   await using served = await openAdmin({ behaviours: { once: { onStart: (container) => container.exit(1) } } });
   const { sandboxes, clock } = served.parts;

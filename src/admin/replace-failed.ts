@@ -13,10 +13,15 @@ interface ReplaceParts {
   readonly log: Log;
 }
 
+type PodName = Pick<LivePod, 'namespace' | 'name'>;
+const keyOf = ({ namespace, name }: PodName) => `${namespace}/${name}`;
+
 /** Disposing ends this, and leaves the pods as they are. */
 export interface Replacing extends Disposable {
   /** Cancels the starts that are due, and those of pods that run now. */
   cancel(): void;
+  /** Cancels the start of a pod that has ended. */
+  readonly cancelOf: (pod: PodName) => void;
 }
 
 /** Delays before a pod is started again, in `ms`. */
@@ -32,17 +37,16 @@ const calmMs = 600_000;
  */
 export function replaceFailed({ pods, activity, clock, log }: ReplaceParts): Replacing {
   const failures = new Map<string, number>();
-  const waiting = new Set<() => void>();
+  const waiting = new Map<string, () => void>();
   const watched = new Set<LivePod>();
   let isStartingAgain = false;
   const startAgain = (live: LivePod) => {
-    const isNamed = ({ namespace, name }: { namespace: string; name: string }) =>
-      namespace === live.namespace && name === live.name;
+    const isNamed = (other: PodName) => keyOf(other) === keyOf(live);
     if (pods.live().some(isNamed) || !pods.ended().some(isNamed)) {
-      failures.delete(`${live.namespace}/${live.name}`); // a user has decided otherwise
+      failures.delete(keyOf(live)); // a user has decided otherwise
       return;
     }
-    log.info('starting a pod again whose machine has failed', { pod: `${live.namespace}/${live.name}` });
+    log.info('starting a pod again whose machine has failed', { pod: keyOf(live) });
     isStartingAgain = true;
     try {
       pods.start([live.source], live.options);
@@ -51,12 +55,12 @@ export function replaceFailed({ pods, activity, clock, log }: ReplaceParts): Rep
     }
   };
   const failed = (live: LivePod, ranMs: number) => {
-    const key = `${live.namespace}/${live.name}`;
+    const key = keyOf(live);
     const count = ranMs >= calmMs ? 0 : (failures.get(key) ?? 0);
     failures.set(key, count + 1);
     const active = activity.begin();
     const cancel = clock.after(Math.min(firstDelayMs * 2 ** count, longestDelayMs), () => {
-      waiting.delete(end);
+      waiting.delete(key);
       active[Symbol.dispose]();
       try {
         startAgain(live);
@@ -64,11 +68,10 @@ export function replaceFailed({ pods, activity, clock, log }: ReplaceParts): Rep
         log.error('pod not started again', error, { pod: key, kind: kindOf(error) });
       }
     });
-    const end = () => {
+    waiting.set(key, () => {
       cancel();
       active[Symbol.dispose]();
-    };
-    waiting.add(end);
+    });
   };
   const leave = pods.onBegin((live) => {
     const startedMs = clock.monotonicMs();
@@ -77,7 +80,7 @@ export function replaceFailed({ pods, activity, clock, log }: ReplaceParts): Rep
     void live.over.then((outcome) => {
       if (!watched.delete(live) || live.options.isApplied !== true) return;
       if (outcome.reason !== 'SandboxFailed' && !(isAgain && hadNoMachine(outcome))) {
-        failures.delete(`${live.namespace}/${live.name}`);
+        failures.delete(keyOf(live));
         return;
       }
       if (live.hasLostSecrets) {
@@ -89,11 +92,16 @@ export function replaceFailed({ pods, activity, clock, log }: ReplaceParts): Rep
   });
   const cancelAll = () => {
     watched.clear();
-    for (const end of waiting) end();
+    for (const end of waiting.values()) end();
     waiting.clear();
   };
   return {
     cancel: cancelAll,
+    cancelOf: (pod) => {
+      waiting.get(keyOf(pod))?.();
+      waiting.delete(keyOf(pod));
+      failures.delete(keyOf(pod));
+    },
     [Symbol.dispose]: () => {
       leave();
       cancelAll();

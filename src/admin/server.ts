@@ -90,7 +90,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   const routes = {
     ...imageRoutes(parts.images, () => new Set(pods.imagesInUse(parts.images))),
     ...podRoutes(pods, { ...parts, startNoMore }),
-    ...lifeRoutes(pods, parts.ended),
+    ...lifeRoutes(pods, parts.ended, replacing.cancelOf),
     ...volumeRoutes(parts.volumes, pods),
     ...diagnosisRoutes(pods, parts.monitoring, parts.recentLog),
     ...monitoringRoutes(parts.monitoring),
