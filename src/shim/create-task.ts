@@ -39,14 +39,22 @@ export async function createTask(
     const bundle = await readBundle(path, id);
     const request: Request = { id, bundle, rootfs, paths: { stdin, stdout, stderr, terminal } };
     switch (kindOfTask(bundle.spec)) {
-      case 'sandbox':
-        return await createPod(parts, request, signal);
+      case 'pod': {
+        const pod = await createPod(parts, request, signal);
+        openPorts(parts, pod);
+        return pod;
+      }
       case 'container':
-        return await createContainer(parts, request, signal);
-      case 'single':
-        throw new PodvmError('unsupported', `Cannot create container ${id}: it is not part of a pod`, {
-          fix: 'Create it through CRI, with a kubelet or crictl.',
-        });
+        return await createContainer(parts, request, podOf(parts, request), signal);
+      case 'single': {
+        const pod = await createPod(parts, request, signal);
+        try {
+          return await createContainer(parts, request, pod, signal);
+        } catch (error) {
+          await pod.remove().catch((failure: unknown) => parts.log.error('pod not removed', failure, { task: id }));
+          throw error;
+        }
+      }
     }
   });
 }
@@ -56,26 +64,33 @@ async function createPod(parts: ShimParts, { id, bundle, paths }: Request, signa
   const resolvConf = bundle.spec.mounts?.find(({ destination }) => destination === '/etc/resolv.conf')?.source;
   const spec = sandboxSpecOf(bundle.spec, {
     id,
+    namespace: bundle.namespace,
     attempt: tasks.nextAttempt(),
-    cgroupParent: await podCgroupOf(bundle.spec),
+    cgroupParent: kindOfTask(bundle.spec) === 'pod' ? await podCgroupOf(bundle.spec) : undefined,
     resolvConf: resolvConf === undefined ? undefined : await readFileIfThere(resolvConf),
   });
   const sandbox = await sandboxes.run(spec, signal);
   for (const warning of sandbox.warnings) log.warn('a limit was reduced', { sandbox: sandbox.id, warning });
-  const pod = new PodTask({ id, pid: sandbox.status.vmmPid ?? tasks.nextPid(), bundle, paths, sandbox, log });
-  openPorts(parts, pod);
-  return pod;
+  return new PodTask({ id, pid: sandbox.status.vmmPid ?? tasks.nextPid(), bundle, paths, sandbox, log });
 }
 
-async function createContainer(parts: ShimParts, request: Request, signal: AbortSignal): Promise<ContainerTask> {
-  const { tasks, keeper } = parts;
-  const { id, bundle, rootfs, paths } = request;
+function podOf({ tasks }: ShimParts, { id, bundle }: Request): PodTask {
   const pod = tasks.get(sandboxIdOf(bundle.spec));
   if (!(pod instanceof PodTask) || pod.bundle.namespace !== bundle.namespace) {
     throw new PodvmError('failedPrecondition', `Cannot create container ${id}: its pod is not in podvm`, {
       fix: 'Create its pod with the runtime handler of podvm, in the same namespace of containerd.',
     });
   }
+  return pod;
+}
+
+async function createContainer(
+  parts: ShimParts,
+  { id, bundle, rootfs, paths }: Request,
+  pod: PodTask,
+  signal: AbortSignal,
+): Promise<ContainerTask> {
+  const { tasks, keeper } = parts;
   const { stdin, stdout, stderr, terminal } = paths;
   const outputs = { ...(stdout === '' ? {} : { stdout }), ...(stderr === '' || terminal ? {} : { stderr }) };
   for (const path of [stdin, ...Object.values(outputs)]) if (path !== '') await checkFifo(path);
@@ -114,6 +129,7 @@ export function containerTaskOf(
   const { id, bundle } = made;
   return new ContainerTask({
     ...made,
+    ownsPod: kindOfTask(bundle.spec) === 'single',
     messagePath: terminationMountOf(bundle.spec)?.source,
     onOutOfMemory: () => events.tell(bundle, '/tasks/oom', TaskOOMSchema, { containerId: id }),
     keeper,

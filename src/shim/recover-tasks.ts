@@ -24,11 +24,13 @@ export async function recoverTasks(parts: ShimParts): Promise<void> {
     return found;
   };
   for (const sandbox of sandboxes.list().filter(({ spec }) => spec.keptFor === 'containerd')) {
-    const recorded = find(({ kind, sandboxId }) => kind === 'pod' && sandboxId === sandbox.id);
-    const pod = recorded && (await restorePod(parts, recorded, sandbox));
+    const recorded = find(({ kind, sandboxId }) => kind !== 'container' && sandboxId === sandbox.id);
+    if (recorded?.[1].kind === 'single' && (await restoreSingle(parts, recorded, sandbox))) continue;
+    const pod = recorded?.[1].kind === 'pod' ? await restorePod(parts, recorded, sandbox) : undefined;
     const isLeft = sandbox.status.leftAlone !== undefined; // the record may be one of a newer podvm
     if (pod === undefined) {
       if (isLeft) continue;
+      if (recorded !== undefined) left.set(...recorded); // its record goes, too
       log.warn('removing a sandbox that containerd does not know', { sandbox: sandbox.id });
       await sandbox.remove().catch((error: unknown) => log.error('sandbox not removed', error));
       continue;
@@ -36,7 +38,9 @@ export async function recoverTasks(parts: ShimParts): Promise<void> {
     for (const container of sandbox.containers) {
       const known = find(({ containerId }) => containerId === container.status.id);
       const isRestored = known !== undefined && (await restoreContainer(parts, known, pod, container));
-      if (!isRestored && !isLeft) await removeUnknown(container, log);
+      if (isRestored || isLeft) continue;
+      if (known !== undefined) left.set(...known);
+      await removeUnknown(container, log);
     }
   }
   for (const [id, record] of left) {
@@ -54,6 +58,16 @@ async function restorePod(parts: ShimParts, [id, record]: Recorded, sandbox: San
   await keepTrack(parts, pod, record.isExitTold);
   openPorts(parts, pod);
   return pod;
+}
+
+/** Its machine has one container, unless its daemon ended before there was one. */
+async function restoreSingle(parts: ShimParts, recorded: Recorded, sandbox: Sandbox): Promise<boolean> {
+  const [id, record] = recorded;
+  const [container] = sandbox.containers;
+  const bundle = await bundleOf(parts, id, record);
+  if (container === undefined || bundle === undefined) return false;
+  const pod = new PodTask({ id, pid: record.pid, bundle, paths: record.io, sandbox, log: parts.log });
+  return await restoreContainer(parts, recorded, pod, container);
 }
 
 async function restoreContainer(

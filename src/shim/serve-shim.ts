@@ -10,7 +10,6 @@ import { type Keeper, recordsDirectoryOf } from './keeper/keeper.ts';
 import type { ShimParts } from './parts.ts';
 import { forwardPorts } from './ports/forward-ports.ts';
 import { recoverTasks } from './recover-tasks.ts';
-import { PodTask } from './task/pod-task.ts';
 import { taskRecordsIn } from './task/task-records.ts';
 import { Tasks } from './task/tasks.ts';
 import { sandboxIdOf } from './translate/sandbox-spec.ts';
@@ -63,21 +62,22 @@ export async function serveShim(options: ShimOptions): Promise<AsyncDisposable> 
   return undo.move();
 }
 
-/** Ends pods whose bundle is gone: containerd removes it without notice when it gives a pod up. */
+/** Ends pods and single containers whose bundle is gone: containerd removes it without notice when it gives one up. */
 async function removeForgotten(parts: ShimParts): Promise<void> {
   const { tasks, log, closing } = parts;
-  for (const pod of tasks.all().filter((task) => task instanceof PodTask)) {
-    if (!(await isGone(pod.bundle.path))) continue;
-    log.warn('pod ended: containerd has removed its bundle', { task: pod.id });
+  for (const task of tasks.all().filter(({ kind }) => kind !== 'container')) {
+    if (!(await isGone(task.bundle.path))) continue;
+    log.warn('task ended: containerd has removed its bundle', { task: task.id });
     try {
-      await pod.remove();
-      for (const task of tasks.all()) {
-        if (task !== pod && sandboxIdOf(task.bundle.spec) !== pod.id) continue;
-        await task.remove(closing);
-        await forgetTask(parts, task);
+      await task.remove(closing);
+      await forgetTask(parts, task);
+      for (const container of tasks.all()) {
+        if (sandboxIdOf(container.bundle.spec) !== task.id) continue;
+        await container.remove(closing);
+        await forgetTask(parts, container);
       }
     } catch (error) {
-      log.error('pod not removed', error, { task: pod.id });
+      log.error('task not removed', error, { task: task.id });
     }
   }
 }

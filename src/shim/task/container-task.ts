@@ -21,6 +21,8 @@ export interface ContainerTaskParts {
   readonly bundle: Bundle;
   readonly paths: IoPaths;
   readonly pod: PodTask;
+  /** Whether the pod was made for this container only. */
+  readonly ownsPod: boolean;
   readonly container: Container;
   readonly input: Input | undefined;
   readonly keeper: FifoKeeper;
@@ -37,13 +39,13 @@ export interface ContainerTaskParts {
 /** Wait for containerd to take the event of an exit's reason, which must come before the exit, in `ms`. */
 const tellTimeoutMs = 2_000;
 
-/** A container of a pod. */
+/** A container of a pod, or one with a machine of its own. */
 export class ContainerTask implements Task {
   readonly id: string;
   readonly pid: number;
   readonly bundle: Bundle;
   readonly paths: IoPaths;
-  readonly kind = 'container';
+  readonly kind: 'container' | 'single';
   readonly sandboxId: string;
   readonly containerId: string;
   readonly life: ProcessLife;
@@ -56,6 +58,7 @@ export class ContainerTask implements Task {
     this.pid = parts.pid;
     this.bundle = parts.bundle;
     this.paths = parts.paths;
+    this.kind = parts.ownsPod ? 'single' : 'container';
     this.sandboxId = parts.pod.sandboxId;
     this.containerId = container.status.id;
     this.life = life;
@@ -112,7 +115,8 @@ export class ContainerTask implements Task {
   }
 
   async update(resources: OciResources, signal: AbortSignal): Promise<void> {
-    const { container, log } = this.#parts;
+    const { pod, ownsPod, container, log } = this.#parts;
+    if (ownsPod) await pod.update(resources, signal);
     for (const warning of await container.update(resourcesOf(resources), signal)) {
       log.warn('a limit was reduced', { container: this.id, warning });
     }
@@ -129,8 +133,9 @@ export class ContainerTask implements Task {
   }
 
   async remove(signal: AbortSignal): Promise<void> {
-    const { container, input, keeper, pod } = this.#parts;
-    if (pod.sandbox.status.state === 'ready') await container.remove(signal);
+    const { container, input, keeper, pod, ownsPod } = this.#parts;
+    if (ownsPod) await pod.remove();
+    else if (pod.sandbox.status.state === 'ready') await container.remove(signal);
     input?.close();
     const { stdin, stdout, stderr } = this.paths;
     for (const path of [stdin, stdout, stderr]) if (path !== '') await keeper.forget(path);

@@ -17,12 +17,15 @@ export interface TaskProcess {
   remove(signal: AbortSignal): Promise<void>;
 }
 
+/** `single`: a container that is no part of a pod, such as that of `ctr run`. */
+export type TaskKind = 'pod' | 'container' | 'single';
+
 /** A task, in containerd's sense: a pod's sandbox, or a container. */
 export interface Task extends TaskProcess {
   readonly id: string;
   readonly bundle: Bundle;
-  readonly kind: 'pod' | 'container';
-  /** Id of the sandbox of its pod. */
+  readonly kind: TaskKind;
+  /** Id of the sandbox of its pod; of its own for a single container. */
   readonly sandboxId: string;
   /** Id of the container in its sandbox; absent for the task of a sandbox. */
   readonly containerId?: string;

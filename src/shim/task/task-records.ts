@@ -4,7 +4,7 @@ import { RecordFiles } from '#host/record-files.ts';
 
 const recordSchema = v.object({
   version: v.literal(1),
-  kind: v.picklist(['pod', 'container']),
+  kind: v.picklist(['pod', 'container', 'single']),
   pid: v.number(),
   bundle: v.string(),
   /** Address for its events; absent: events are not sent. */

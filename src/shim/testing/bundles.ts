@@ -60,6 +60,16 @@ export const containerSpec = {
   },
 };
 
+/** A container without a pod, as `ctr run` makes it. */
+export const singleSpec = {
+  ...containerSpec,
+  annotations: {},
+  linux: {
+    ...containerSpec.linux,
+    namespaces: ['pid', 'ipc', 'uts', 'mount', 'network'].map((type) => ({ type })),
+  },
+};
+
 /** Writes a bundle below `state`, of containerd's namespace `k8s.io`, and returns its path. */
 export async function writeBundle(state: string, id: string, spec: object, eventsSocket = ''): Promise<string> {
   const bundle = join(state, 'k8s.io', id);

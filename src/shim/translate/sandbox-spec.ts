@@ -4,12 +4,15 @@ import { hostNameOf } from '#sandbox/host-name.ts';
 import { oomScoreOf } from '#sandbox/cgroup-parent.ts';
 import type { SandboxSpec } from '#sandbox/sandbox.ts';
 import type { OciSpec } from '../bundle/oci-spec.ts';
-import { podResourcesOf } from './resources.ts';
+import type { TaskKind } from '../task/process.ts';
+import { podResourcesOf, resourcesOf } from './resources.ts';
 
 /** Facts from which a pod's sandbox is made, besides its bundle's spec. */
 export interface PodFacts {
   /** Id of the task. */
   readonly id: string;
+  /** Containerd's namespace, which is that of a container without a pod. */
+  readonly namespace: string;
   /** Counts the sandboxes of one pod. */
   readonly attempt: number;
   /** Text of the pod's resolv.conf; undefined: the node's. */
@@ -20,27 +23,27 @@ export interface PodFacts {
 
 const annotationOf = (spec: OciSpec, name: string) => spec.annotations?.[`io.kubernetes.cri.${name}`];
 
-export type TaskKind = 'sandbox' | 'container' | 'single';
-
-/** `single`: a container that is no part of a pod, such as that of `ctr run`. */
 export function kindOfTask(spec: OciSpec): TaskKind {
   const type = annotationOf(spec, 'container-type');
-  return type === 'sandbox' || type === 'container' ? type : 'single';
+  if (type === 'sandbox') return 'pod';
+  return type === 'container' ? type : 'single';
 }
 
 export const sandboxIdOf = (spec: OciSpec): string => annotationOf(spec, 'sandbox-id') ?? '';
 
 /**
- * Converts the spec of a pod's sandbox. Its process (`pause`) and its root file system are not used. Errors:
- * `failedPrecondition` for a pod that is to share namespaces of the host.
+ * Converts the spec of a pod's sandbox, whose process (`pause`) and root file system are not used, or that of a single
+ * container into a sandbox for it alone. Errors: `failedPrecondition` for one that is to share namespaces of the host.
  */
-export function sandboxSpecOf(spec: OciSpec, { id, attempt, resolvConf, cgroupParent }: PodFacts): SandboxSpec {
+export function sandboxSpecOf(spec: OciSpec, facts: PodFacts): SandboxSpec {
+  const { id, attempt, resolvConf, cgroupParent } = facts;
+  const isSingle = kindOfTask(spec) === 'single';
   const name = annotationOf(spec, 'sandbox-name') ?? id;
   refuseHostNamespaces(name, spec);
   const { sysctl, uidMappings } = spec.linux;
   const users = idMappingsOf(spec);
   return {
-    namespace: annotationOf(spec, 'sandbox-namespace') ?? 'default',
+    namespace: annotationOf(spec, 'sandbox-namespace') ?? facts.namespace,
     name,
     uid: annotationOf(spec, 'sandbox-uid') ?? id,
     attempt,
@@ -49,8 +52,7 @@ export function sandboxSpecOf(spec: OciSpec, { id, attempt, resolvConf, cgroupPa
     labels: {},
     annotations: ownAnnotationsOf(spec),
     hostname: spec.hostname === '' ? hostNameOf(name) : spec.hostname,
-    network: 'given',
-    netns: networkOf(spec) ?? '',
+    ...networkOf(spec),
     template: templateOf(spec),
     images: [],
     hostPorts: [], // the port mappings of containerd's CNI chain
@@ -63,25 +65,38 @@ export function sandboxSpecOf(spec: OciSpec, { id, attempt, resolvConf, cgroupPa
     ...((uidMappings ?? []).length === 0 ? {} : { userNamespace: users }),
     volumes: [],
     ...(cgroupParent === undefined ? {} : { cgroupParent }),
-    resources: { ...podResourcesOf(spec.annotations ?? {}), ...oomScoreOf(cgroupParent) },
+    resources: {
+      ...(isSingle ? resourcesOf(spec.linux.resources) : podResourcesOf(spec.annotations ?? {})),
+      ...oomScoreOf(cgroupParent),
+    },
   };
 }
 
-const networkOf = (spec: OciSpec): string | undefined =>
-  spec.linux.namespaces?.find(({ type }) => type === 'network')?.path;
+const networkNamespaceOf = ({ linux }: OciSpec) => linux.namespaces?.find(({ type }) => type === 'network');
 
-function refuseHostNamespaces(name: string, { linux }: OciSpec): void {
-  const types = new Set(linux.namespaces?.map(({ type }) => type));
-  const network = linux.namespaces?.find(({ type }) => type === 'network');
+/** A network namespace without a path is a new one, which has nothing but loopback. */
+function networkOf(spec: OciSpec): Pick<SandboxSpec, 'network' | 'netns'> {
+  const path = networkNamespaceOf(spec)?.path ?? '';
+  return path === '' ? { network: 'none' } : { network: 'given', netns: path };
+}
+
+function refuseHostNamespaces(name: string, spec: OciSpec): void {
+  const isSingle = kindOfTask(spec) === 'single';
+  const types = new Set(spec.linux.namespaces?.map(({ type }) => type));
+  const network = networkNamespaceOf(spec);
   const shared = [
-    ...(network === undefined || network.path === '' ? ['network'] : []),
+    ...(network === undefined || (network.path === '' && !isSingle) ? ['network'] : []),
     ...(['pid', 'ipc'] as const).filter((type) => !types.has(type)),
   ];
   if (shared.length === 0) return;
   throw new PodvmError(
     'failedPrecondition',
-    `Cannot run pod ${printable(name)} in a machine: it shares the host's namespaces: ${shared.join(', ')}`,
-    { fix: 'Run it with runc: leave its runtimeClassName out, or remove hostNetwork, hostPID and hostIPC.' },
+    `Cannot run ${isSingle ? 'container' : 'pod'} ${printable(name)} in a machine: it shares the host's namespaces: ${shared.join(', ')}`,
+    {
+      fix: isSingle
+        ? "Run it with runc, or without the host's namespaces (`--net-host`)."
+        : 'Run it with runc: leave its runtimeClassName out, or remove hostNetwork, hostPID and hostIPC.',
+    },
   );
 }
 

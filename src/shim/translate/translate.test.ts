@@ -9,7 +9,7 @@ import { podCgroupOf } from '../bundle/pod-cgroup.ts';
 import { specSchema } from '../bundle/oci-spec.ts';
 import { MetricsSchema } from '../schema/generated/cgroup2/metrics_pb.ts';
 import { MountSchema } from '../schema/generated/types/mount_pb.ts';
-import { containerSpec, podSpec } from '../testing/bundles.ts';
+import { containerSpec, podSpec, singleSpec } from '../testing/bundles.ts';
 import { containerSpecOf } from './container-spec.ts';
 import { metricsOf } from './metrics.ts';
 import { resourcesOf } from './resources.ts';
@@ -20,7 +20,11 @@ const read = (spec: object) => v.parse(specSchema, spec);
 const facts = { id: 'box-1', attempt: 3, rootfs: ['/s/2/fs', '/s/1/fs'], podPid: 7, hasStdin: false, outputs: {} };
 const container = (more: object = {}) => containerSpecOf(read({ ...containerSpec, ...more }), facts);
 const pod = (more: object = {}, resolvConf?: string, cgroupParent?: string) =>
-  sandboxSpecOf(read({ ...podSpec, ...more }), { id: 'pod-1', attempt: 2, resolvConf, cgroupParent });
+  sandboxSpecOf(read({ ...podSpec, ...more }), {
+    ...{ id: 'pod-1', namespace: 'k8s.io', attempt: 2 },
+    resolvConf,
+    cgroupParent,
+  });
 
 test('sandboxSpecOf() reads the netns, names, limits and resolver of the pod', () => {
   const spec = pod({}, 'nameserver 10.0.0.10\nsearch a.local b.local\noptions ndots:5\n# nameserver 1.1.1.1\n');
@@ -50,6 +54,21 @@ test("sandboxSpecOf() passes podvm's own annotations, and refuses a word that is
   });
   assert.equal(pod(annotated('podvm.dev/template', 'off')).template, 'off');
   assert.throws(() => pod(annotated('podvm.dev/template', 'of')), { kind: 'invalid' });
+});
+
+test('sandboxSpecOf() makes a sandbox of a single container: its own name and limits, and no network', () => {
+  const single = (linux: object = {}) => pod({ ...singleSpec, hostname: '', linux: { ...singleSpec.linux, ...linux } });
+  const spec = single();
+  assert.deepEqual([spec.namespace, spec.name, spec.uid, spec.hostname], ['k8s.io', 'pod-1', 'pod-1', 'pod-1']);
+  assert.deepEqual([spec.network, spec.netns], ['none', undefined]);
+  assert.deepEqual(spec.resources, { memoryLimitBytes: 67_108_864, cpuLimitMillis: 200, cpuRequestMillis: 100 });
+  const others = singleSpec.linux.namespaces.filter(({ type }) => type !== 'network');
+  const given = single({ namespaces: [...others, { type: 'network', path: '/run/netns/own' }] });
+  assert.deepEqual([given.network, given.netns], ['given', '/run/netns/own']);
+  assert.throws(() => single({ namespaces: others }), {
+    kind: 'failedPrecondition',
+    message: /container pod-1 .* namespaces: network$/,
+  });
 });
 
 test('sandboxSpecOf() refuses each namespace of the host', () => {
