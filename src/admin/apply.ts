@@ -14,7 +14,8 @@ import type { NewestCalls } from './newest-calls.ts';
 import type { NodePods } from './node-pods.ts';
 import { followStart } from './run-session.ts';
 import { isSameSource, plain } from './same-pod.ts';
-import { ensureVolumes } from './tell-manifest.ts';
+import type { NodeServices } from './node-services.ts';
+import { ensureVolumes, tellServices } from './tell-manifest.ts';
 
 /** What a call about the objects of files needs. */
 export interface ObjectsParts {
@@ -24,6 +25,7 @@ export interface ObjectsParts {
   readonly jobs: Jobs;
   readonly calls: NewestCalls;
   readonly volumes: NamedVolumes;
+  readonly services: NodeServices;
   readonly clock: Clock;
   readonly say: (event: RunEvent) => Promise<void>;
   readonly signal: AbortSignal;
@@ -91,11 +93,19 @@ export const livePodsOf = ({ kind, namespace, name }: PodObject, pods: NodePods)
  * another, and ends those that a workload no longer has. Returns the first exit code of a pod that could not start.
  */
 export async function applyObjects(parts: ObjectsParts): Promise<number> {
-  const { manifest, say, volumes, signal } = parts;
+  const { manifest, say, volumes, services, signal } = parts;
   const made = await ensureVolumes(manifest, volumes, signal);
   for (const [at, { metadata }] of manifest.claims.entries()) {
     const object = objectName({ kind: 'PersistentVolumeClaim', ...metadata });
     await say({ event: 'object', object, change: made[at] === true ? 'created' : 'unchanged' });
+  }
+  const changes = await tellServices(manifest, services, say);
+  for (const [at, { metadata }] of manifest.services.entries()) {
+    await say({
+      event: 'object',
+      object: objectName({ kind: 'Service', ...metadata }),
+      change: changes[at] ?? 'unchanged',
+    });
   }
   for (const job of manifest.jobs) await applyJob(job, parts);
   const ofGroups = await Promise.all(groupsOf(manifest).map((group) => applyGroup(group, parts)));

@@ -3,7 +3,14 @@ import type { EndedPod } from './ended-pods.ts';
 import type { LivePod } from './known-pod.ts';
 
 /** Ends the pods of the files' objects, and forgets them. Volumes stay, with their data. */
-export async function deleteObjects({ manifest, pods, jobs: ofNode, calls, say }: ObjectsParts): Promise<number> {
+export async function deleteObjects({
+  manifest,
+  pods,
+  jobs: ofNode,
+  calls,
+  services,
+  say,
+}: ObjectsParts): Promise<number> {
   const remove = async (
     object: string,
     live: readonly LivePod[],
@@ -39,6 +46,10 @@ export async function deleteObjects({ manifest, pods, jobs: ofNode, calls, say }
     );
   });
   await Promise.all([...groups, ...jobs]);
+  for (const service of manifest.services) {
+    const wasThere = await services.remove(service);
+    await remove(objectName({ kind: 'Service', ...service.metadata }), [], () => false, wasThere);
+  }
   for (const { metadata } of manifest.claims) {
     await say({ event: 'object', object: objectName({ kind: 'PersistentVolumeClaim', ...metadata }), change: 'kept' });
   }

@@ -5,7 +5,7 @@ import { configMapsOf, isSameSource, plain, shownPod } from './same-pod.ts';
 
 /** Tells what `apply` would change. Returns 1 if that is something, as kubectl does. */
 export async function diffObjects(parts: ObjectsParts): Promise<number> {
-  const { manifest, pods, jobs, volumes, say } = parts;
+  const { manifest, pods, jobs, volumes, services, say } = parts;
   let code = 0;
   const differs = async (object: string, before: string, after: string) => {
     code = 1;
@@ -16,6 +16,11 @@ export async function diffObjects(parts: ObjectsParts): Promise<number> {
     const { namespace, name } = claim.metadata;
     if (known.some((volume) => volume.namespace === namespace && volume.name === name)) continue;
     await differs(objectName({ kind: 'PersistentVolumeClaim', namespace, name }), '', yamlOf(claim));
+  }
+  for (const service of manifest.services) {
+    const before = services.find(service);
+    const [was, is] = [before === undefined ? '' : yamlOf(before.spec), yamlOf(service.spec)];
+    if (was !== is) await differs(objectName({ kind: 'Service', ...service.metadata }), was, is);
   }
   for (const job of manifest.jobs) {
     const before = jobs.find(job)?.job;

@@ -37,6 +37,7 @@ export function endedRoutes(ended: EndedPods, volumes: NamedVolumes): Routes {
     pods: createPodTable(),
     node: { nodeName: '' },
     ended,
+    nameserver: () => undefined,
     startNoMore: () => {},
   };
   const pods = new NodePods(parts, new Activity(systemClock));

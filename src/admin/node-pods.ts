@@ -34,6 +34,8 @@ export interface PodKeeping {
 
 export interface NodePodsParts extends RunParts {
   readonly ended: EndedPods;
+  /** Address of the server for names of Services, for pods that start now. */
+  readonly nameserver: () => string | undefined;
   /** Undefined: pods end with this process, as those of one command do. */
   readonly keeping?: PodKeeping;
 }
@@ -262,12 +264,14 @@ export class NodePods implements AsyncDisposable {
     const { ended, keeping, node } = this.#parts;
     const { configMaps, secrets, logins = [], hasLostLogins = false, network } = source;
     const { terminalSize } = options;
+    const nameserver = this.#parts.nameserver();
     const begun = Promise.withResolvers<void>();
     if (before !== undefined) begun.resolve();
     const writer = keeping && ended.writerOf(id, { bootId: keeping.bootId, ...options }, begun.promise);
     const config: PodConfig = {
       ...node,
       ...{ configMaps, secrets, logins, hasLostLogins, network },
+      ...(nameserver !== undefined && { nameserver }),
       ...(terminalSize && { terminalSize }),
       ...(writer && { kept: { save: (memory) => writer.save(memory) } }),
       ...(before && { hasLostSecrets: before.hasLostSecrets }),

@@ -18,11 +18,13 @@ import type { Job } from '#pod/schema/workloads.ts';
 import { messageBytes } from '#host/message-bytes.ts';
 import { eventOf } from './describe-pod.ts';
 import { errorBodyOf } from './error-body.ts';
-import { ensureVolumes, tellManifest } from './tell-manifest.ts';
+import type { Service } from '#pod/schema/service.ts';
+import { ensureVolumes, tellManifest, tellServices } from './tell-manifest.ts';
 import type { JobRun } from './job-run.ts';
 import type { Jobs } from './jobs.ts';
 import { parseJson } from './http.ts';
 import { type NodePods } from './node-pods.ts';
+import type { NodeServices } from './node-services.ts';
 import { leftTo, type LivePod, onlyOf } from './known-pod.ts';
 
 /** Parts of the node that sessions need. */
@@ -30,6 +32,7 @@ export interface RunSessionParts {
   readonly pods: NodePods;
   readonly jobs: Jobs;
   readonly volumes: NamedVolumes;
+  readonly services: NodeServices;
   readonly log: Log;
   /** Whether pods may outlive their client; false in a process that ends with a command. */
   readonly mayDetach: boolean;
@@ -41,11 +44,13 @@ export const refusedCode = 125;
 /** Serves one `WS /v1/run`: see `#api/run.ts`. Ends when all its pods have ended, or were detached. */
 export async function serveRun(
   socket: WebSocket,
-  { pods, jobs: runs, volumes, log, mayDetach }: RunSessionParts,
+  { pods, jobs: runs, volumes, services, log, mayDetach }: RunSessionParts,
 ): Promise<void> {
   const say = (event: RunEvent) => send(socket, JSON.stringify(event));
   let running: readonly LivePod[] = [];
   let jobs: readonly JobRun[] = [];
+  /** Services that end with this run. */
+  let made: readonly Service[] = [];
   /** Aborts when the client disconnects or is interrupted before any pod runs. */
   const leaving = new AbortController();
   const end = (how: 'terminate' | 'kill') => {
@@ -65,6 +70,8 @@ export async function serveRun(
     const manifest = await tellManifest(request, say, leaving.signal);
     if (manifest === undefined) return await say({ event: 'finished', exitCode: 0 });
     await ensureVolumes(manifest, volumes, leaving.signal);
+    const changes = await tellServices(manifest, services, say);
+    if (!request.detach) made = manifest.services.filter((_, at) => changes[at] === 'created');
     if (leaving.signal.aborted) return await say({ event: 'finished', exitCode: 0 });
     let sources = 0;
     const followed = (live: LivePod) => {
@@ -97,6 +104,8 @@ export async function serveRun(
   } catch (error) {
     await say({ event: 'failed', error: errorBodyOf(error) });
   } finally {
+    for (const service of made)
+      await services.remove(service).catch((error: unknown) => log.error('Service not removed', error));
     socket.off('close', gone);
     socket.close();
   }

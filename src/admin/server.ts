@@ -21,6 +21,7 @@ import { Jobs } from './jobs.ts';
 import { lifeRoutes } from './life-routes.ts';
 import { NewestCalls } from './newest-calls.ts';
 import { NodePods, type PodKeeping, type RunParts } from './node-pods.ts';
+import { NodeServices, type NodeServicesParts } from './node-services.ts';
 import { findAttached, findForwarded, findInput, podRoutes, startExec } from './pod-routes.ts';
 import { servePortForward } from './port-forward-session.ts';
 import { replaceFailed } from './replace-failed.ts';
@@ -44,6 +45,7 @@ export interface AdminParts extends RunParts {
   /** Pods that have ended and were not removed. */
   readonly ended: EndedPods;
   readonly volumes: NamedVolumes;
+  readonly services: NodeServicesParts;
   /** Settings for pods that outlive this process and their clients; undefined in a process that ends with a command. */
   readonly keeping?: PodKeeping;
 }
@@ -77,7 +79,8 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   await removeStale(socketPath);
   const runs = new Set<Promise<void>>();
   const activity = new Activity(parts.clock);
-  const pods = new NodePods(parts, activity);
+  const services = await NodeServices.open({ ...parts.services, clock: parts.clock, log: parts.log });
+  const pods = new NodePods({ ...parts, nameserver: () => services.nameserver }, activity);
   const replacing = replaceFailed({ pods, activity, clock: parts.clock, log: parts.log });
   const jobs = new Jobs(parts.clock, activity);
   const calls = new NewestCalls();
@@ -87,6 +90,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
     replacing.cancel();
   };
   await pods.recover();
+  await services.follow(pods);
   const routes = {
     ...imageRoutes(parts.images, () => new Set(pods.imagesInUse(parts.images))),
     ...podRoutes(pods, { ...parts, startNoMore }),
@@ -108,7 +112,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
       client.on('error', (error) => parts.log.warn('client failed', { err: error.message }));
       const active = activity.begin();
       const { log, clock, volumes, keeping } = parts;
-      const given = { log, clock, volumes, jobs, calls, mayDetach: keeping !== undefined, pods };
+      const given = { log, clock, volumes, services, jobs, calls, mayDetach: keeping !== undefined, pods };
       const session = converse(given, request, client).catch((error: unknown) => {
         log.error('session failed', error);
         client.terminate();
@@ -138,6 +142,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
       replacing[Symbol.dispose]();
       jobs.leave();
       await pods[Symbol.asyncDispose]();
+      await services[Symbol.asyncDispose]();
       await within(Promise.all(runs), { ms: farewellMs }); // sessions that follow pods notify their clients and end
       for (const client of sockets.clients) client.close(1001);
       await Promise.all(runs);

@@ -6,7 +6,10 @@ import type { Manifest } from '#pod/pods.ts';
 import { readManifests } from '#pod/read-manifests.ts';
 import type { Claim } from '#pod/schema/objects.ts';
 import type { Job } from '#pod/schema/workloads.ts';
+import type { NodeServices } from './node-services.ts';
 import type { NamedVolumes, VolumeWish } from '#storage/named-volumes.ts';
+
+type ServiceChange = Awaited<ReturnType<NodeServices['apply']>>['changes'][number];
 
 /** Limit of pods in one run. */
 const maxPodsPerRun = 256;
@@ -27,7 +30,14 @@ export async function tellManifest(
   if (manifest === undefined) return undefined;
   for (const warning of manifest.warnings) await say({ event: 'warning', message: problemText(warning) });
   const names = request.files.map((file) => file.name).join(', ');
-  if (manifest.pods.length + manifest.jobs.length + manifest.workloads.length + manifest.claims.length === 0) {
+  if (
+    manifest.pods.length +
+      manifest.jobs.length +
+      manifest.workloads.length +
+      manifest.claims.length +
+      manifest.services.length ===
+    0
+  ) {
     throw new PodvmError('invalid', `Cannot run ${names}: it contains no Pod`, {
       fix: 'Pass a file with a Pod, or with a Deployment, StatefulSet, DaemonSet or Job.',
     });
@@ -55,6 +65,17 @@ export const ensureVolumes = (
   volumes: NamedVolumes,
   signal: AbortSignal,
 ): Promise<readonly boolean[]> => volumes.ensure(claims.map(volumeOf), signal);
+
+/** Makes the Services; what keeps pods from reaching them is a warning. Errors: `exhausted`. */
+export async function tellServices(
+  { services }: Manifest,
+  known: NodeServices,
+  say: (event: RunEvent) => Promise<void>,
+): Promise<readonly ServiceChange[]> {
+  const { changes, why } = await known.apply(services);
+  if (why !== undefined) await say({ event: 'warning', message: `Services are not served: ${why}` });
+  return changes;
+}
 
 const volumeOf = ({ metadata: { namespace, name }, spec }: Claim): VolumeWish => {
   const storage = parseQuantity(spec.resources.requests.storage);

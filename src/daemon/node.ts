@@ -14,6 +14,7 @@ import { openSnapshotImages, type SnapshotImages } from '#image/snapshot/snapsho
 import { startScrub } from '#image/store/scrub.ts';
 import { connectLink } from '#link/connect-link.ts';
 import type { NetworkReadiness } from '#network/network.ts';
+import { openServiceNetwork } from '#network/service-network.ts';
 import { createPodTable } from '#pod/pod-table.ts';
 import { readBootId } from '#admin/live-record.ts';
 import { serveMonitoring } from '#admin/monitoring-server.ts';
@@ -187,6 +188,10 @@ export async function openNode(
       pods: createPodTable(),
       ended: await openEndedPods(config, log),
       volumes,
+      services: {
+        path: join(config.root, 'services.json'),
+        network: openServiceNetwork(join(config.root, 'network'), network),
+      },
       ...(purpose === 'command'
         ? {}
         : { keeping: { bootId: await readBootId(), startsAfterBoot: purpose === 'daemon' } }),

@@ -23,6 +23,7 @@ const ours = [
     'probe',
     'sandboxes',
     'seccomp',
+    'services.json',
     'setup.lock',
     'snapshots',
     'start.lock',

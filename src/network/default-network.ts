@@ -12,6 +12,9 @@ import { randomUniqueLocal, readIpv6 } from './ip/ipv6.ts';
 import { randomMac } from './ip/mac.ts';
 import { isLinkThere } from './lost-links.ts';
 import { masquerade, masqueradesOf, type NatListings } from './masquerade.ts';
+import type { BuiltInBridge } from './network.ts';
+import { ServiceDns, servicesDirectory } from './services/service-dns.ts';
+import { removeRules } from './services/service-rules.ts';
 import { guardNode, removeTables } from './guard/node-guard.ts';
 import { readNodeFacts, type NatRules, type NodeFacts } from './ip/node-facts.ts';
 import { readLinks, readRoutes, type Link, type Route } from './ip/ip-command.ts';
@@ -97,6 +100,12 @@ export async function bridgeOf(stateDir: string): Promise<string | undefined> {
   return parseChoice(await readFileIfThere(choicePath(stateDir)))?.bridge;
 }
 
+/** Undefined when no network has been chosen yet. */
+export async function builtInBridge(stateDir: string): Promise<BuiltInBridge | undefined> {
+  const choice = parseChoice(await readFileIfThere(choicePath(stateDir)));
+  return choice && { bridge: choice.bridge, gateway: gatewayOf(choice.subnet) };
+}
+
 const choicePath = (stateDir: string) => join(stateDir, 'default-network.json');
 
 interface Settled {
@@ -136,12 +145,14 @@ async function settle(
   );
 }
 
-/** Removes bridge and NAT, and forgets the choice. The state directory must have no attachment. */
+/** Removes bridge and NAT, ends what serves Services, and forgets the choice. The state directory must have no attachment. */
 export async function removeDefaultNetwork(stateDir: string, signal: AbortSignal): Promise<void> {
+  await new ServiceDns(servicesDirectory(stateDir)).stop();
   const facts = await readNodeFacts(signal);
   for (const link of facts.links.filter((link) => link.ifalias === aliasOf(stateDir))) {
     await run('ip', ['link', 'delete', link.ifname], { signal });
     await removeTables(link.ifname, signal);
+    await removeRules(link.ifname, signal);
   }
   await masquerade(aliasOf(stateDir), [], listingsOf(facts), signal);
 }

@@ -13,6 +13,7 @@ import { readNetwork, requireNetwork, type ConfiguredNetwork } from './cni/cni-c
 import type { Conflist } from './cni/cni-schema.ts';
 import {
   bridgeOf,
+  builtInBridge,
   defaultNetworkName,
   defaultPlugins,
   ipamDir,
@@ -34,6 +35,7 @@ import type {
   AttachmentCheck,
   AttachmentOwner,
   AttachmentRequest,
+  BuiltInBridge,
   ConnectedPod,
   Network,
   NetworkReadiness,
@@ -215,6 +217,13 @@ class HostNetwork implements Network {
     } catch (error) {
       return { isReady: false, message: messageOf(error), fix: error instanceof PodvmError ? error.fix : undefined };
     }
+  }
+
+  async builtIn(signal: AbortSignal): Promise<BuiltInBridge | undefined> {
+    if ((await this.#configured()) !== undefined) return undefined;
+    await this.#defaultNetwork();
+    signal.throwIfAborted();
+    return await builtInBridge(this.#options.stateDir);
   }
 
   #reserve(sandboxId: string, mac: string, owner: AttachmentOwner): Capabilities {

@@ -120,6 +120,14 @@ export type NetworkReadiness =
     }
   | { readonly isReady: false; readonly message: string; readonly fix: string | undefined };
 
+/** The bridge of the built-in network. */
+export interface BuiltInBridge {
+  /** Name of the interface. */
+  readonly bridge: string;
+  /** IPv4 address of the node on it. */
+  readonly gateway: string;
+}
+
 /** A running pod, identified by a process in its netns. */
 export interface ConnectedPod {
   readonly sandboxId: string;
@@ -144,6 +152,11 @@ export interface AttachmentCheck {
 export interface Network {
   /** The network that a new pod would use; looked up at each call. */
   readiness(): Promise<NetworkReadiness>;
+  /**
+   * The bridge that a new pod would be connected to, made if it is missing; undefined when another network is configured.
+   * Errors: those of the network.
+   */
+  builtIn(signal: AbortSignal): Promise<BuiltInBridge | undefined>;
   /**
    * Makes netns and tap, both up. Leaves nothing after an error. Errors: `alreadyExists` (the sandbox has an attachment),
    * `failedPrecondition` (not root, a host tool or /dev/net/tun missing), `invalid`, `cancelled`.

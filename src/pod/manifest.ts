@@ -97,6 +97,10 @@ class Reading {
     return pods;
   }
 
+  get services(): readonly Service[] {
+    return [...this.#services.keys()];
+  }
+
   keepService(service: Service, found: Found): void {
     this.#services.set(service, found);
   }
@@ -184,6 +188,7 @@ function merged(readings: readonly Reading[]): Manifest {
     ),
     claims: readings.flatMap((it) => it.claims),
     jobs: readings.flatMap((it) => it.jobs),
+    services: readings.flatMap((it) => it.services),
     workloads: readings.flatMap((it) => it.workloads),
     generated: readings.flatMap((it) => it.generated),
     refused: readings.flatMap((it) => it.refused),

@@ -3,6 +3,7 @@ import type { Log } from '#host/log.ts';
 import type { Clock } from '#host/clock.ts';
 import type { OutputChunk, RegistryLogin, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
 import type { Claim, ConfigMap, Pod, Secret } from './schema/objects.ts';
+import type { Service } from './schema/service.ts';
 import type { Job, Replicated } from './schema/workloads.ts';
 
 /**
@@ -19,6 +20,7 @@ export interface Manifest {
   /** Pods with unsupported features; the others run. */
   readonly refused: readonly RefusedPod[];
   readonly jobs: readonly Job[];
+  readonly services: readonly Service[];
   /** Workloads whose pods are among `pods`. */
   readonly workloads: readonly Replicated[];
   /** Objects with a generateName instead of a name (`Job default/pi-...`): each reading gives them other names. */
@@ -56,6 +58,8 @@ export interface PodConfig {
   /** Such logins ended with the process that had them. */
   readonly hasLostLogins?: boolean;
   readonly network: 'cni' | 'none';
+  /** Address of the server for names of Services; absent: they do not resolve. */
+  readonly nameserver?: string;
   /** Size of terminals of its containers as they start; default: none, as under a kubelet. */
   readonly terminalSize?: TerminalSize;
   /** `spec.nodeName` of the downward API. */

@@ -29,7 +29,6 @@ function published(spec: string, { replicas = 1, more = '', ports = undefined as
     warnings: warnings.map(({ line, message }) => `${line} ${message}`),
   };
 }
-const noName = 'its name does not resolve: pods reach each other by their addresses';
 
 describe('a Service', () => {
   test('of the type NodePort or LoadBalancer is a port of the node, by number or name', () => {
@@ -39,33 +38,42 @@ describe('a Service', () => {
       ['type: LoadBalancer, ports: [{ port: 8080 }]', 'main 8080:8080/TCP'],
       ['type: LoadBalancer, ports: [{ port: 53, protocol: UDP, targetPort: 5353 }]', 'side 53:5353/UDP'],
     ] as const)
-      assert.deepEqual(published(`${selects}, ${spec}`), { ports: [[port]], warnings: [`12 Service web: ${noName}`] });
+      assert.deepEqual(published(`${selects}, ${spec}`), { ports: [[port]], warnings: [] });
   });
 
   test('leads to the first of several pods, and says so', () => {
     assert.deepEqual(published(`${selects}, type: LoadBalancer, ports: [{ port: 8080 }]`, { replicas: 3 }), {
       ports: [['main 8080:8080/TCP'], [], []],
-      warnings: [`12 Service web: ${noName}`, '12 Service web: leads to pod web-0 alone, of 3 pods'],
+      warnings: ['12 Service web: its port of the node leads to pod web-0 alone, of 3 pods'],
     });
   });
 
   test('says what has no effect here', () => {
     for (const [spec, warning, more] of [
-      [`${selects}, ports: [{ port: 80 }]`, `has no effect: ${noName}`],
-      [`${selects}, clusterIP: None, clusterIPs: [None]`, `has no effect: ${noName}`],
-      ['type: NodePort, selector: { app: other }', 'has no effect: it selects no pod of these files'],
-      ['type: NodePort', 'has no effect: it selects no pod of these files'],
-      [`${selects}, type: NodePort`, 'has no effect: it selects no pod of these files', ', namespace: other'],
+      ['type: NodePort, selector: { app: other }', 'has no port of the node: it selects no pod of these files'],
+      ['type: NodePort', 'has no effect: it has no selector'],
+      ['type: ExternalName, externalName: a.example', 'has no effect: names outside have no alias here'],
+      [`${selects}, type: NodePort`, 'has no port of the node: it selects no pod of these files', ', namespace: other'],
     ] as const)
       assert.deepEqual(published(spec, { more: more ?? '' }), {
         ports: [[]],
         warnings: [`12 Service web: ${warning}`],
       });
     const ports = 'ports: [{ port: 80 }, { port: 81, nodePort: 30081, targetPort: none }]';
-    assert.deepEqual(published(`${selects}, type: NodePort, ${ports}`).warnings.slice(1), [
+    assert.deepEqual(published(`${selects}, type: NodePort, ${ports}`).warnings, [
       '12 Service web: port 80 has no effect: it needs a nodePort',
       '12 Service web: port 81 has no effect: no container has the port none',
     ]);
+  });
+
+  test('is served to pods by name, and then needs no warning', () => {
+    for (const spec of ['ports: [{ port: 80 }]', 'clusterIP: None, clusterIPs: [None]'])
+      assert.deepEqual(published(`${selects}, ${spec}`), { ports: [[]], warnings: [] });
+    const text = (name: string) => `{ apiVersion: v1, kind: Service, metadata: { name: ${name} }, spec: {} }`;
+    assert.equal(parseManifest(text('web'), 'f').services[0]?.metadata.name, 'web');
+    assert.throws(() => parseManifest(text('a.b'), 'f'), {
+      message: /metadata: the name of a Service must be a DNS label/,
+    });
   });
 
   test('finds pods of another file, and is refused if it would let everyone in', () => {

@@ -1,5 +1,6 @@
 import type { Pod } from './schema/objects.ts';
 import type { Service } from './schema/service.ts';
+import { hasName, isSelected } from './served-services.ts';
 
 type Container = Pod['spec']['containers'][number];
 type ServicePort = Service['spec']['ports'][number];
@@ -15,20 +16,18 @@ export interface Published {
  * container each: they lead to the first pod that the Service selects.
  */
 export function publish(service: Service, pods: readonly Pod[]): Published {
-  const { type, selector, ports } = service.spec;
-  const wanted = Object.entries(selector);
-  const selected = pods.filter(
-    ({ metadata }) =>
-      metadata.namespace === service.metadata.namespace &&
-      wanted.length > 0 &&
-      wanted.every(([key, value]) => metadata.labels[key] === value),
-  );
-  const noName = 'its name does not resolve: pods reach each other by their addresses';
-  if (type !== 'NodePort' && type !== 'LoadBalancer') return { pods, warnings: [`has no effect: ${noName}`] };
+  const { type, ports } = service.spec;
+  if (!hasName(service)) {
+    const why = type === 'ExternalName' ? 'names outside have no alias here' : 'it has no selector';
+    return { pods, warnings: [`has no effect: ${why}`] };
+  }
+  if (type !== 'NodePort' && type !== 'LoadBalancer') return { pods, warnings: [] };
+  const selected = pods.filter((pod) => isSelected(service, pod));
   const [first] = selected;
-  if (first === undefined) return { pods, warnings: ['has no effect: it selects no pod of these files'] };
-  const warnings = [noName];
-  if (selected.length > 1) warnings.push(`leads to pod ${first.metadata.name} alone, of ${selected.length} pods`);
+  if (first === undefined) return { pods, warnings: ['has no port of the node: it selects no pod of these files'] };
+  const warnings: string[] = [];
+  if (selected.length > 1)
+    warnings.push(`its port of the node leads to pod ${first.metadata.name} alone, of ${selected.length} pods`);
   let containers: readonly Container[] = first.spec.containers;
   for (const port of ports) {
     const hostPort = type === 'NodePort' ? port.nodePort : port.port;

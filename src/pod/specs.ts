@@ -23,6 +23,7 @@ import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
 import type { Volume } from './schema/volume.ts';
 import { containerSecurity, type LocalProfiles } from './security.ts';
+import { serviceDns } from './served-services.ts';
 import { claimPath, claimsOf } from './claims.ts';
 import { sandboxVolumes } from './volumes.ts';
 
@@ -32,7 +33,7 @@ const maxHostnameChars = 64;
 /** Converts the pod to a sandbox spec. Errors: `notFound` for a ConfigMap or Secret, `invalid`. */
 export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): SandboxSpec {
   const { metadata, spec } = pod;
-  const { dnsConfig, securityContext } = spec;
+  const { securityContext } = spec;
   const containers = [...spec.initContainers, ...spec.containers];
   const ports = containers.flatMap((container) => container.ports);
   return {
@@ -52,12 +53,7 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
         : [{ hostPort, containerPort, protocol, ...(hostIP === undefined ? {} : { hostIP }) }],
     ),
     sctp: ports.some(({ protocol }) => protocol === 'SCTP'),
-    dns: {
-      policy: spec.dnsPolicy,
-      nameservers: dnsConfig.nameservers,
-      searches: dnsConfig.searches,
-      options: dnsConfig.options.map(({ name, value }) => (value === undefined ? name : `${name}:${value}`)),
-    },
+    dns: dnsOf(pod, config),
     hostAliases: spec.hostAliases,
     sysctls: Object.fromEntries(securityContext.sysctls.map(({ name, value }) => [name, value])),
     sharePidNamespace: spec.shareProcessNamespace,
@@ -65,6 +61,22 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
     ...(securityContext.fsGroup === undefined ? {} : { fsGroup: securityContext.fsGroup }),
     volumes: sandboxVolumes(pod, config, facts),
     resources: { ...podResources(spec), oomScoreAdj: oomScoreOf(spec, totalmem()) },
+  };
+}
+
+/** `ClusterFirst` means the server for names of Services, if there is one. */
+function dnsOf({ metadata, spec }: Pod, { network, nameserver }: PodConfig): SandboxSpec['dns'] {
+  const { dnsConfig, dnsPolicy } = spec;
+  const { nameservers, searches } = dnsConfig;
+  const options = dnsConfig.options.map(({ name, value }) => (value === undefined ? name : `${name}:${value}`));
+  const isServed = dnsPolicy === 'ClusterFirst' && network === 'cni' && nameserver !== undefined;
+  if (!isServed) return { policy: dnsPolicy, nameservers, searches, options };
+  const served = serviceDns(metadata.namespace, nameserver);
+  return {
+    policy: 'None',
+    nameservers: [...served.nameservers, ...nameservers],
+    searches: [...served.searches, ...searches],
+    options: [...served.options, ...options],
   };
 }
 

@@ -94,7 +94,7 @@ describe('files of clusters', { skip: await whyNoVm(), timeout: 300_000 }, () =>
     const first = await cli.type(['apply', '-f', file]);
     assert.equal(
       first.stdout,
-      'PersistentVolumeClaim default/pages created\nDeployment default/pages created\n',
+      'PersistentVolumeClaim default/pages created\nService default/pages created\nDeployment default/pages created\n',
       first.stderr,
     );
     const page = async () =>
@@ -110,7 +110,7 @@ describe('files of clusters', { skip: await whyNoVm(), timeout: 300_000 }, () =>
     const second = await cli.type(['apply', '-f', file]);
     assert.equal(
       second.stdout,
-      'PersistentVolumeClaim default/pages unchanged\nDeployment default/pages unchanged\n',
+      'PersistentVolumeClaim default/pages unchanged\nService default/pages unchanged\nDeployment default/pages unchanged\n',
       second.stderr,
     );
     const other = text.replace('greeting: Hello', 'greeting: Goodbye');
@@ -120,7 +120,10 @@ describe('files of clusters', { skip: await whyNoVm(), timeout: 300_000 }, () =>
     assert.match((await cli.type(['apply', '-f', '-'], other)).stdout, /Deployment default\/pages configured\n$/);
     assert.equal(await page(), 'Hello, start 0\nGoodbye, start 1\n');
     const deleted = await cli.type(['delete', '-f', file]);
-    assert.equal(deleted.stdout, 'Deployment default/pages deleted\nPersistentVolumeClaim default/pages kept\n');
+    assert.equal(
+      deleted.stdout,
+      'Deployment default/pages deleted\nService default/pages deleted\nPersistentVolumeClaim default/pages kept\n',
+    );
     assert.equal((await cli.type(['volume', 'ls', '-o', 'name'])).stdout, 'default/pages\n');
     assert.doesNotMatch((await cli.type(['ps', '-a'])).stdout, /pages/);
   });

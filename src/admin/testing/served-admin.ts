@@ -9,6 +9,7 @@ import * as v from 'valibot';
 import { WebSocket } from 'ws';
 import { errorBodySchema } from '#api/pods.ts';
 import { PodvmError } from '#base/errors.ts';
+import type { Served as ServedServices, ServedService } from '#base/served-services.ts';
 import { silentLog } from '#host/log.ts';
 import { CountedImages } from '#image/image-counts.ts';
 import type { ImageStore } from '#image/images.ts';
@@ -55,6 +56,22 @@ interface OpenOptions {
   readonly before?: { readonly sandboxes: FakeSandboxes; readonly clock: FakeClock; readonly kept: string };
 }
 
+/** Keeps what pods would reach by the names of Services. */
+class FakeServiceNetwork {
+  names: readonly { readonly name: string; readonly address: string }[] | undefined;
+  services: readonly ServedService[] = [];
+
+  async serve({ names, services }: ServedServices): Promise<string> {
+    this.names = names;
+    this.services = services;
+    return '10.196.0.10';
+  }
+
+  async stop(): Promise<void> {
+    this.names = undefined;
+  }
+}
+
 /** Serves a socket with fake sandboxes. */
 export async function openAdmin(
   settings: FakeSettings = {},
@@ -66,6 +83,7 @@ export async function openAdmin(
   const clock = before?.clock ?? createFakeClock();
   const whyNotReady: string[] = [];
   const volumes = new NamedVolumes(join(kept, 'volumes'));
+  const services = new FakeServiceNetwork();
   const parts = {
     sandboxes: before?.sandboxes ?? createFakeSandboxes(clock, settings),
     images: noImages,
@@ -85,6 +103,7 @@ export async function openAdmin(
     pods: createPodTable(),
     ended: await EndedPods.open({ directory: join(kept, 'ended'), limits, log: silentLog }),
     volumes,
+    services: { path: join(kept, 'services.json'), network: services },
     ...(mayDetach ? { keeping } : {}),
     node: { nodeName: 'node', volumePath: (namespace: string, name: string) => volumes.pathOf(namespace, name) },
   };
@@ -119,6 +138,7 @@ export async function openAdmin(
     socketPath,
     server,
     parts,
+    services,
     whyNotReady,
     call,
     talk,
@@ -135,6 +155,7 @@ export interface Served extends AsyncDisposable {
   readonly socketPath: string;
   readonly server: AdminServer;
   readonly parts: AdminParts & { readonly sandboxes: FakeSandboxes; readonly clock: FakeClock };
+  readonly services: FakeServiceNetwork;
   readonly whyNotReady: string[];
   readonly call: (method: string, path: string, body?: string) => Promise<{ status: number; body: string }>;
   readonly talk: (path: string) => WebSocket;

@@ -4,6 +4,7 @@ import { messageOf } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { readFileIfThere } from '#host/files.ts';
 import { run } from '#host/run.ts';
+import { dnsPort } from '../services/service-rules.ts';
 
 /**
  * An nftables table of packets that the node refuses from the bridge of the built-in network, for all its pods: those
@@ -94,9 +95,13 @@ const rulesOf = ({ bridge, opensNode }: NodeGuard, flows: number) => `${reasons
   }
 ${opensNode ? '' : closedNode(bridge)}`;
 
-/** Packets to host ports are translated by then; answers to connections of the node are not new. */
+/**
+ * Packets to host ports are translated by then; answers to connections of the node are not new. Names of Services are asked
+ * for at an address that is translated, too.
+ */
 const closedNode = (bridge: string) => `  chain own {
-    type filter hook input priority -10; policy accept;${dropAs('services', `iifname "${bridge}" meta l4proto { tcp, udp, udplite, sctp, dccp } ct state new`)}
+    type filter hook input priority -10; policy accept;
+    iifname "${bridge}" meta l4proto { tcp, udp } th dport ${dnsPort} ct status dnat accept${dropAs('services', `iifname "${bridge}" meta l4proto { tcp, udp, udplite, sctp, dccp } ct state new`)}
   }
 `;
 

@@ -89,6 +89,10 @@ class FakeNetwork implements Network {
     return Promise.resolve(new Map());
   }
 
+  builtIn() {
+    return Promise.resolve(undefined); // a configured network
+  }
+
   readiness() {
     return Promise.resolve({ isReady: true, name: 'fake', path: undefined } as const);
   }

@@ -2,11 +2,17 @@ import * as v from 'valibot';
 import { metadata } from './objects.ts';
 import * as s from './scalars.ts';
 
-/** A Service, as far as a node without a cluster has it: ports of the node that lead to a pod. */
+/** A Service, as far as a node without a cluster has it: a name and address for pods, and ports of the node. */
 export const serviceSchema = v.object({
   apiVersion: v.literal('v1', 'must be v1'),
   kind: v.literal('Service'),
-  metadata,
+  metadata: v.pipe(
+    metadata,
+    v.check(
+      ({ name }) => v.is(s.dnsLabel, name),
+      'the name of a Service must be a DNS label (a-z, 0-9, "-"; at most 63 characters)',
+    ),
+  ),
   spec: v.object({
     type: v.optional(s.picklist(['ClusterIP', 'NodePort', 'LoadBalancer', 'ExternalName']), 'ClusterIP'),
     selector: v.optional(v.record(s.qualifiedName, s.labelValue), {}),
@@ -25,6 +31,7 @@ export const serviceSchema = v.object({
       [],
     ),
     clusterIP: v.optional(s.string),
+    publishNotReadyAddresses: v.optional(s.boolean, false),
     externalName: v.optional(s.string),
   }),
 });

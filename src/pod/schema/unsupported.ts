@@ -88,7 +88,6 @@ const fields: Readonly<Record<string, Verdict>> = {
   'spec.loadBalancerClass': ignore,
   'spec.loadBalancerIP': ignore,
   'spec.loadBalancerSourceRanges': refuse('is not supported: every address reaches the port'),
-  'spec.publishNotReadyAddresses': ignore,
   'spec.sessionAffinity': ignore,
   'spec.sessionAffinityConfig': ignore,
   'spec.trafficDistribution': ignore,

@@ -1,0 +1,153 @@
+import { chmod, mkdir, readFile, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import * as v from 'valibot';
+import { messageOf, PodvmError } from '#base/errors.ts';
+import { isThere, readFileIfThere, replaceFile, writeFileAtomic } from '#host/files.ts';
+import { logTail, spawnJailed } from '#host/jailed-process.ts';
+import { isRunning, killProcess, type ProcessIdentity } from '#host/process-identity.ts';
+import { poll } from '#host/wait.ts';
+import type { BuiltInBridge } from '../network.ts';
+import { dnsPort } from './service-rules.ts';
+import type { Served } from '#base/served-services.ts';
+
+/** The user that the DNS server runs as, below the range of the sandboxes' users. */
+const dnsUid = 1_999_997;
+/** Upper limits of the server: memory in bytes, open files, processes (one for each connection over TCP). */
+const limits = { core: 1, as: 256 * 1024 * 1024, nofile: 512, nproc: 32, memlock: 65_536, fsize: 1024 * 1024 } as const;
+const maxUpstreams = 8;
+const answersWithinMs = 10_000;
+
+const recordSchema = v.object({
+  pid: v.pipe(v.number(), v.integer(), v.minValue(2)),
+  startTicks: v.string(),
+  command: v.pipe(v.array(v.string()), v.readonly()),
+});
+type DnsRecord = v.InferOutput<typeof recordSchema>;
+
+/** `stateDir`: that of the network. */
+export const servicesDirectory = (stateDir: string): string => join(stateDir, 'services');
+
+/**
+ * The DNS server of one bridge: dnsmasq, which outlives this process as the pods that ask it do. It runs without privileges
+ * in a jail with the network, /usr and the directory of its names.
+ */
+export class ServiceDns {
+  readonly #directory: string;
+
+  /** `directory`: holds its record, log and names. */
+  constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  /** Serves these names, and asks the servers of the node for others. Errors: `failedPrecondition`, `internal`, `timeout`. */
+  async serve(bridge: BuiltInBridge, names: Served['names']): Promise<void> {
+    await mkdir(this.#names, { recursive: true, mode: 0o755 });
+    for (const closed of [dirname(this.#directory), this.#directory]) await chmod(closed, 0o711); // to mount the names
+    const hosts = join(this.#names, 'hosts');
+    const text = names.map(({ name, address }) => `${address} ${name}\n`).join('');
+    const isChanged = (await readFileIfThere(hosts)) !== text;
+    if (isChanged) {
+      await replaceFile(hosts, text);
+      await chmod(hosts, 0o644);
+    }
+    const command = commandOf(bridge, this.#names, await upstreams());
+    const running = await this.#running();
+    if (running !== undefined && isDeepStrictEqual(running.command, command)) {
+      if (isChanged) process.kill(running.pid, 'SIGHUP'); // it reads its names again
+      return;
+    }
+    await this.stop();
+    await this.#start(command);
+  }
+
+  /** Returns whether there was one, also one that has ended by itself. */
+  async stop(): Promise<boolean> {
+    const isOnRecord = await isThere(this.#record);
+    const running = await this.#running();
+    if (running !== undefined) await killProcess(running);
+    await rm(this.#record, { force: true });
+    return isOnRecord;
+  }
+
+  async #start(command: readonly string[]): Promise<void> {
+    const output = join(this.#directory, 'dns.log');
+    try {
+      const { identity, ended } = await spawnJailed({ what: 'the DNS server of Services', command, output });
+      ended.catch(() => undefined); // `serve` looks whether it runs
+      await writeFileAtomic(this.#record, `${JSON.stringify({ ...identity, command } satisfies DnsRecord)}\n`);
+      await untilServing(identity, output);
+    } catch (cause) {
+      await this.stop();
+      throw new PodvmError('failedPrecondition', `Cannot resolve names of Services: ${messageOf(cause)}`, {
+        cause,
+        tail: await logTail(output),
+        fix: 'Install the Debian package dnsmasq-base.',
+      });
+    }
+  }
+
+  /** The server on record, if it runs. */
+  async #running(): Promise<(ProcessIdentity & DnsRecord) | undefined> {
+    const text = await readFileIfThere(this.#record);
+    if (text === undefined) return undefined;
+    try {
+      const record = v.safeParse(recordSchema, JSON.parse(text));
+      return record.success && (await isRunning(record.output)) ? record.output : undefined;
+    } catch {
+      return undefined; // torn by a power cut, which also ended the server
+    }
+  }
+
+  get #names(): string {
+    return join(this.#directory, 'names');
+  }
+
+  get #record(): string {
+    return join(this.#directory, 'dns.json');
+  }
+}
+
+/** Waits for its line about the names, which it reads after it listens. Errors: `internal`, `timeout`. */
+async function untilServing(identity: ProcessIdentity, output: string): Promise<void> {
+  await poll(
+    async () => {
+      if ((await readFile(output, 'latin1')).includes('read /names/hosts')) return true;
+      if (!(await isRunning(identity))) throw new PodvmError('internal', 'dnsmasq ended at once');
+      return undefined;
+    },
+    { everyMs: 10, signal: AbortSignal.timeout(answersWithinMs) },
+  );
+}
+
+/** Returns the whole command: limits, an unprivileged user, the jail, and dnsmasq as its pid 1. */
+function commandOf({ gateway }: BuiltInBridge, names: string, servers: readonly string[]): readonly string[] {
+  return [
+    ...['prlimit', ...Object.entries(limits).map(([name, value]) => `--${name}=${value}:${value}`), '--'],
+    ...['setpriv', `--reuid=${dnsUid}`, `--regid=${dnsUid}`, '--clear-groups', '--no-new-privs'],
+    ...['--bounding-set=-all', '--inh-caps=-all', '--'],
+    ...['bwrap', '--unshare-all', '--share-net', '--as-pid-1', '--info-fd', '3', '--cap-drop', 'ALL', '--clearenv'],
+    ...['--hostname', 'dns', '--ro-bind', '/usr', '/usr', '--dev', '/dev', '--ro-bind', names, '/names'],
+    ...['bin', 'lib', 'lib64', 'sbin'].flatMap((name) => ['--symlink', `usr/${name}`, `/${name}`]),
+    ...['--remount-ro', '/', '--chdir', '/', '--'],
+    ...[
+      '/usr/sbin/dnsmasq',
+      '--keep-in-foreground',
+      '--conf-file=/dev/null',
+      '--log-facility=-',
+      '--pid-file=',
+      '--user=',
+      '--group=',
+    ],
+    ...[`--port=${dnsPort}`, `--listen-address=${gateway}`, '--bind-interfaces', '--no-resolv', '--no-hosts'],
+    ...['--addn-hosts=/names/hosts', '--local=/cluster.local/', '--domain-needed', '--cache-size=1000'],
+    ...['--dns-forward-max=150', ...servers.map((server) => `--server=${server}`)],
+  ];
+}
+
+/** The name servers of the node, also those on its loopback, which the server reaches. */
+async function upstreams(): Promise<readonly string[]> {
+  const text = (await readFileIfThere('/etc/resolv.conf')) ?? '';
+  const found = [...text.matchAll(/^\s*nameserver\s+([0-9a-fA-F.:]+)\s*$/gm)].map(([, server = '']) => server);
+  return [...new Set(found)].slice(0, maxUpstreams);
+}

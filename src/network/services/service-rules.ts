@@ -1,0 +1,87 @@
+import { messageOf, PodvmError } from '#base/errors.ts';
+import { run } from '#host/run.ts';
+import type { BuiltInBridge } from '../network.ts';
+import type { ServedService, ServiceTarget } from '#base/served-services.ts';
+
+/** Port of the DNS server on the address of the bridge. */
+export const dnsPort = 10_053;
+/** Address of the DNS server as pods see it. */
+export const dnsAddress = '10.196.0.10';
+
+const timeoutMs = 10_000;
+const families = { TCP: 'tcp', UDP: 'udp', SCTP: 'sctp' } as const;
+
+export const tableOf = (bridge: string): string => `services_${bridge}`;
+
+/**
+ * The nftables table that leads addresses of Services to pods, for packets from the bridge. What `portmap` has led to a pod
+ * already is not looked at. Sources are masqueraded by the rule `back` of `masquerade.ts`, so that answers return this way.
+ */
+export function rulesOf({ bridge, gateway }: BuiltInBridge, services: readonly ServedService[]): string {
+  const addresses = [dnsAddress, ...services.map(({ address }) => address)];
+  const rules = services.flatMap(({ address, ports }) =>
+    ports.flatMap(({ protocol, port, targets }) =>
+      targets.length === 0
+        ? []
+        : [`ip daddr ${address} ${families[protocol]} dport ${port} dnat ip ${toOneOf(targets)}`],
+    ),
+  );
+  return `  set addresses { type ipv4_addr; elements = { ${[...new Set(addresses)].join(', ')} } }
+  chain translate {
+    type nat hook prerouting priority -101; policy accept;
+    iifname != "${bridge}" accept
+    ip daddr ${dnsAddress} udp dport 53 dnat ip to ${gateway}:${dnsPort}
+    ip daddr ${dnsAddress} tcp dport 53 dnat ip to ${gateway}:${dnsPort}
+${rules.map((rule) => `    ${rule}\n`).join('')}  }
+  chain refused {
+    type filter hook forward priority -1; policy accept;
+    iifname != "${bridge}" accept
+    ip daddr @addresses meta l4proto tcp reject with tcp reset
+    ip daddr @addresses reject with icmp type port-unreachable
+  }
+  chain own {
+    type filter hook input priority -11; policy accept;
+    iifname != { "${bridge}", "lo" } ip daddr ${gateway} meta l4proto { tcp, udp } th dport ${dnsPort} drop
+  }
+`;
+}
+
+function toOneOf(targets: readonly ServiceTarget[]): string {
+  const [first] = targets;
+  if (targets.length === 1 && first !== undefined) return `to ${first.address}:${first.port}`;
+  const places = targets.map(({ address, port }, at) => `${at} : ${address} . ${port}`);
+  return `addr . port to numgen random mod ${targets.length} map { ${places.join(', ')} }`;
+}
+
+/** Replaces the table in one step. Errors: `failedPrecondition`. */
+export async function setRules(bridge: string, rules: string, signal: AbortSignal): Promise<void> {
+  const table = `table inet ${tableOf(bridge)}`;
+  // An argument, as in `node-guard.ts`. The first line makes the table, so that the second can always delete it.
+  const script = `${table}\ndelete ${table}\n${table} {\n${rules}}\n`;
+  try {
+    await run('nft', [script], { signal, timeoutMs });
+  } catch (cause) {
+    signal.throwIfAborted();
+    throw new PodvmError('failedPrecondition', `Cannot lead Services to pods: ${messageOf(cause)}`, {
+      cause,
+      fix: 'Install the Debian package nftables; the kernel needs nf_tables and nft_nat.',
+    });
+  }
+}
+
+/** Whether the table is there with its rules. */
+export async function hasRules(bridge: string, signal: AbortSignal): Promise<boolean> {
+  const listed = await run('nft', ['list', 'chain', 'inet', tableOf(bridge), 'translate'], {
+    signal,
+    timeoutMs,
+    okCodes: 'any',
+  });
+  return listed.code === 0 && listed.stdout.includes('dnat');
+}
+
+export async function removeRules(bridge: string, signal: AbortSignal): Promise<void> {
+  // 1: there is no such table. Without nftables there is none either.
+  await run('nft', ['delete', 'table', 'inet', tableOf(bridge)], { signal, timeoutMs, okCodes: 'any' }).catch(
+    () => undefined,
+  );
+}
