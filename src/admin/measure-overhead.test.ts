@@ -15,6 +15,8 @@ const hostFigures: Sandbox['hostFigures'] = async () => ({
   guestMemoryBytes: 1000,
   vmm,
   vcpus: { cpuSeconds: 4, waitSeconds: 0 },
+  translatedCode: undefined,
+  fileServers: [],
   link: { receivedBytes: 0, sentBytes: 0, stalls: 0, stalledSeconds: 0 },
 });
 

@@ -36,6 +36,18 @@ export class Histogram {
   }
 }
 
+/** Sums readings with the same bounds; at least one. */
+export function sumOf([first, ...others]: readonly HistogramReading[]): HistogramReading {
+  return others.reduce(
+    (sum, each) => ({
+      buckets: sum.buckets.map(({ upTo, count }, at) => ({ upTo, count: count + (each.buckets[at]?.count ?? 0) })),
+      count: sum.count + each.count,
+      sum: sum.sum + each.sum,
+    }),
+    first ?? { buckets: [], count: 0, sum: 0 },
+  );
+}
+
 /** Upper bounds for durations from milliseconds to minutes, in seconds. */
 export const secondsBounds: readonly number[] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120];
 

@@ -162,7 +162,9 @@ export async function openNode(
     }),
   );
   undo.use(startScrub(images, { clock: systemClock, log }));
-  const metrics = undo.use(new MetricsPage({ sandboxes, images, version, clock: systemClock, log }));
+  const metrics = undo.use(
+    new MetricsPage({ directory: config.root, sandboxes, images, version, clock: systemClock, log }),
+  );
   const monitoring = {
     metrics,
     versions: () => readVersions(config, version),

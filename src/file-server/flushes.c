@@ -8,16 +8,21 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { max_flushes = 8 };
-
 struct flush {
     int64_t id;
-    int fd, error;
+    int fd, error, slot;
     bool is_data_only;
 };
 
 static int flush_results[2] = {-1, -1};
-static int flushes_under_way;
+static bool is_under_way[max_flushes];
+
+static int free_slot(void)
+{
+    for (int slot = 0; slot < max_flushes; slot++)
+        if (!is_under_way[slot]) return slot;
+    return -1;
+}
 
 static void *flush_main(void *argument)
 {
@@ -47,10 +52,11 @@ static CALL(start_flush)
     int fd;
 
     if (!take_fd(ctx, argv[0], &fd) || !take_int(ctx, argv[2], 0, INT64_C(1) << 53, &id)) return JS_EXCEPTION;
-    if (flushes_under_way == max_flushes) return give_error(ctx, EAGAIN);
+    int slot = free_slot();
+    if (slot < 0) return give_error(ctx, EAGAIN);
     struct flush *flush = malloc(sizeof *flush);
     if (!flush) return give_error(ctx, ENOMEM);
-    *flush = (struct flush){.id = id, .fd = fcntl(fd, F_DUPFD_CLOEXEC, 3), .is_data_only = JS_ToBool(ctx, argv[1])};
+    *flush = (struct flush){.id = id, .slot = slot, .fd = fcntl(fd, F_DUPFD_CLOEXEC, 3), .is_data_only = JS_ToBool(ctx, argv[1])};
     int error = flush->fd < 0 ? errno : 0;
     if (error == 0) {
         pthread_attr_init(&attributes_of);
@@ -64,7 +70,8 @@ static CALL(start_flush)
         free(flush);
         return give_error(ctx, error);
     }
-    flushes_under_way++;
+    is_under_way[slot] = true;
+    begin_flush(slot);
     return JS_NewInt32(ctx, 0);
 }
 
@@ -74,7 +81,8 @@ static CALL(flushed)
     struct flush flush;
 
     if (RETRY(read(flush_results[0], &flush, sizeof flush)) != sizeof flush) return throw_errno(ctx, EIO, "read a result", NULL);
-    flushes_under_way--;
+    is_under_way[flush.slot] = false;
+    end_flush(flush.slot);
     JSValue result = JS_NewObject(ctx);
     if (!JS_IsException(result) && give_int(ctx, result, "id", flush.id) && give_int(ctx, result, "error", flush.error)) return result;
     JS_FreeValue(ctx, result);

@@ -5,11 +5,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { filter_fd = 5 };
-
 static const struct call_table *const tables[] = {
     &handler_calls, &timer_calls, &loop_calls,      &descriptor_calls, &runtime_calls, &look_calls,  &name_calls,
-    &attribute_calls,             &open_file_calls, &flush_calls,      &lock_calls,    &power_calls, NULL,
+    &attribute_calls,             &open_file_calls, &flush_calls,      &lock_calls,    &power_calls, &figure_calls, NULL,
 };
 
 /* Closes all but the client, the log and the list of system calls (storage/file-server.ts). */
@@ -22,5 +20,5 @@ static void close_inherited(void)
 int main(int argc, char **argv)
 {
     close_inherited();
-    run_engine(argc, argv, tables, NULL);
+    run_engine(argc, argv, tables, open_request_figures);
 }

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { chmod, chown, mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, readdir, readFile, readlink, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
+import { type RequestKind, requestKinds, requestPage } from '#base/file-requests.ts';
 import { run } from '#host/run.ts';
 import { poll } from '#host/wait.ts';
 import {
@@ -359,6 +360,36 @@ describe(
         assert.match(guest.said, /a request of \d+ bytes/);
       }
     });
+
+    test(
+      'counts its requests by kind for the host, in memory that only it can write',
+      asking(async (guest) => {
+        await writeFile(join(served, 'counted'), 'text');
+        const handle = await guest.open(await guest.nodeOf('counted'), 2); // two that look
+        const write = Buffer.concat([u64(handle), u64(0), u32(3, 0), u64(0), u32(0, 0), Buffer.from('abc')]);
+        assert.equal(await guest.errorOf(op.write, root, write), 0);
+        const read = Buffer.concat([u64(handle), u64(0), u32(4, 0), u64(0), u32(0, 0)]);
+        assert.equal((await guest.ask(op.read, root, read)).body.toString(), 'abct');
+        for (let times = 0; times < 3; times += 1)
+          assert.equal(await guest.errorOf(op.fsync, root, Buffer.concat([u64(handle), u32(0, 0)])), 0);
+        assert.equal(await guest.errorOf(op.removeFile, root, text('counted')), 0);
+
+        const path = `/proc/${guest.serverPid}/fd/${requestPage.fd}`;
+        assert.equal(await readlink(path), `/memfd:${requestPage.name} (deleted)`);
+        const page = await readFile(path);
+        const countsOf = (kind: RequestKind) => {
+          const start = requestPage.kindsAt + requestKinds.indexOf(kind) * requestPage.wordsOfKind;
+          const words = Array.from({ length: 8 }, (_, at) => Number(page.readBigUInt64LE(8 * (start + at))));
+          return { count: words.slice(0, 7).reduce((sum, each) => sum + each), ns: words[7] ?? 0 };
+        };
+        const counts = Object.fromEntries(requestKinds.map((kind) => [kind, countsOf(kind).count]));
+        assert.deepEqual(counts, { look: 2, read: 1, write: 1, change: 1, flush: 3, other: 1 }); // `init`
+        for (const kind of requestKinds) assert.ok(countsOf(kind).ns > 0 && countsOf(kind).ns < 60e9, kind);
+        assert.equal(page.readBigUInt64LE(0), 0n, 'nothing is under way');
+        await assert.rejects(writeFile(path, 'x', { flag: 'r+' }), /EPERM/);
+        await assert.rejects(truncate(path, 8192), /EPERM/);
+      }),
+    );
 
     test(
       'lives on after 2000 messages of any content',

@@ -7,6 +7,7 @@ import { nodeCalls } from './node-calls.ts';
 import { Nodes, type NodesOptions } from './nodes.ts';
 import { OpenFiles } from './open-files.ts';
 import { wouldChange } from './read-only.ts';
+import { kindNumberOf } from './request-figures.ts';
 import type { Result, ServerEngine, Service } from './service.ts';
 
 const pageBytes = 4096;
@@ -68,7 +69,10 @@ export class FileServer {
   }
 
   serve(request: Request): void {
+    const { engine } = this.#service;
+    engine.beginRequest();
     const result = this.#resultOf(request);
+    engine.endRequest(kindNumberOf(request.opcode));
     if (result !== undefined) this.#answer(request.bytes.subarray(8, 16), result);
   }
 

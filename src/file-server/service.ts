@@ -1,5 +1,6 @@
 import type { Timers, Descriptors, Runtime } from '#engine/engine.ts';
 import type { Powers } from './powers.ts';
+import type { Counted } from './request-figures.ts';
 import type { Served } from './served.ts';
 import type { Flushes } from './flushes.ts';
 import type { Locks } from './locks.ts';
@@ -8,11 +9,11 @@ import type { Nodes } from './nodes.ts';
 import type { OpenFiles } from './open-files.ts';
 
 /** Calls of the file server's program. */
-export type FileServerEngine = Timers & Descriptors & Runtime & Served & Powers;
+export type FileServerEngine = Timers & Descriptors & Runtime & Served & Powers & Counted;
 
 export type ServerEngine = Pick<
   FileServerEngine,
-  keyof (Served & Descriptors & Timers) | 'print' | 'actAs' | 'fileSystemOf'
+  keyof (Served & Descriptors & Timers & Counted) | 'print' | 'actAs' | 'fileSystemOf'
 >;
 
 /** Bytes of the reply's body, or a negative errno. Undefined: there is no reply, or it comes later. */

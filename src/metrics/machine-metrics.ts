@@ -1,3 +1,5 @@
+import { requestKinds } from '#base/file-requests.ts';
+import { type HistogramReading, sumOf } from '#base/histogram.ts';
 import type { HostFigures } from '#sandbox/host-figures.ts';
 import type { MetricFigures } from '#sandbox/sandbox-stats.ts';
 import type { SandboxStatus } from '#sandbox/sandbox.ts';
@@ -16,7 +18,7 @@ export interface MachineSubject {
   readonly unanswered: number;
 }
 
-const { counter, gauge, each } = rowsOf<MachineSubject>();
+const { counter, gauge, each, histograms } = rowsOf<MachineSubject>();
 
 /** Computes a value from the figures of both host and guest. */
 const of =
@@ -25,6 +27,12 @@ const of =
     host === undefined || guest === undefined ? undefined : value(host, guest);
 
 const ratio = (whole: number, part: number): number | undefined => (part > 0 ? whole / part : undefined);
+
+/** Sums the requests of all file servers of a pod, by kind. */
+const requestsOf = (servers: HostFigures['fileServers']) =>
+  servers.length === 0
+    ? []
+    : requestKinds.map((kind) => ({ labels: [kind], value: sumOf(servers.map(({ requests }) => requests[kind])) }));
 
 /** Labels of these metrics; the id is the sandbox's. */
 export const machineLabelKeys = ['namespace', 'pod', 'id'] as const;
@@ -55,6 +63,16 @@ export const machineMetrics = {
     ({ host }) => host?.vmm.sharedBytes,
   ),
   podvm_pod_vmm_swap_bytes: gauge('bytes', "Memory of the VMM on the node's swap", ({ host }) => host?.vmm.swapBytes),
+  podvm_pod_translated_code_bytes: gauge(
+    'bytes',
+    'The part of its private memory that has held translated code of the guest; absent with KVM',
+    ({ host }) => host?.translatedCode?.bytes,
+  ),
+  podvm_pod_translated_code_limit_bytes: gauge(
+    'bytes',
+    'Size at which a VMM discards all translated code and begins again',
+    ({ host }) => host?.translatedCode?.limitBytes,
+  ),
   podvm_pod_memory_overhead_bytes: gauge(
     'bytes',
     "The VMM's private memory less what the pod uses of it; negative while the pod's memory is the template's",
@@ -116,6 +134,30 @@ export const machineMetrics = {
     ({ host }) => host?.vmm.writtenBytes,
   ),
 
+  podvm_pod_file_servers: gauge(
+    'count',
+    'File servers of the volumes that the pod shares with the node',
+    ({ host }) => host?.fileServers.length,
+  ),
+  podvm_pod_file_server_private_memory_bytes: gauge('bytes', 'Memory that only these file servers use', ({ host }) =>
+    host?.fileServers.reduce((sum, { privateBytes }) => sum + privateBytes, 0),
+  ),
+  podvm_pod_file_server_request_seconds: histograms(
+    ['operation'],
+    'seconds',
+    "Time that the node's file systems took for requests of the pod, by kind: `look` (names and attributes), `read`, " +
+      '`write`, `change` (making, removing, renaming), `flush` and `other`',
+    ({ host }) => requestsOf(host?.fileServers ?? []),
+  ),
+  podvm_pod_file_server_oldest_request_seconds: gauge(
+    'seconds',
+    'Age of the oldest request that a file server of the pod has not finished; 0 without one',
+    ({ host }) =>
+      host === undefined || host.fileServers.length === 0
+        ? undefined
+        : Math.max(...host.fileServers.map(({ oldestSeconds }) => oldestSeconds)),
+  ),
+
   podvm_pod_link_received_bytes_total: counter(
     'bytes',
     'Data that the agent sent to the node: answers and output',
@@ -145,4 +187,4 @@ export const machineMetrics = {
     'Requests for figures that the guest did not answer in time',
     ({ unanswered }) => unanswered,
   ),
-} as const satisfies Record<string, MetricRow<MachineSubject>>;
+} as const satisfies Record<string, MetricRow<MachineSubject> | MetricRow<MachineSubject, HistogramReading>>;

@@ -1,3 +1,4 @@
+import { statfs } from 'node:fs/promises';
 import type { Clock } from '#host/clock.ts';
 import type { Log } from '#host/log.ts';
 import type { ImageStore } from '#image/images.ts';
@@ -8,10 +9,12 @@ import { guestRows, labelKeys, type Measured, measuredOf } from './guest-metrics
 import { machineLabelKeys, machineMetrics, type MachineSubject } from './machine-metrics.ts';
 import type { CpuResources } from './metric-row.ts';
 import { NodeMeter } from './node-figures.ts';
-import { nodeMetrics, type NodeSubject } from './node-metrics.ts';
+import { type DiskRoom, nodeMetrics, type NodeSubject } from './node-metrics.ts';
 import { type GuestSample, type PodSample, PodSampler } from './pod-sampler.ts';
 
 export interface MetricsParts {
+  /** The state directory. */
+  readonly directory: string;
   readonly sandboxes: Sandboxes;
   readonly images: Pick<ImageStore, 'counts' | 'list'>;
   /** Version of this program. */
@@ -29,16 +32,19 @@ export class MetricsPage implements Disposable {
   readonly #pods: PodSampler;
   readonly #meter = new NodeMeter();
   readonly #guestLines = new WeakMap<GuestSample, readonly Written[]>();
-  #template: Promise<Date | undefined> | undefined;
+  readonly #templateMadeAt: () => Promise<Date | undefined>;
+  readonly #room: () => Promise<DiskRoom | undefined>;
 
   constructor(parts: MetricsParts) {
     this.#parts = parts;
+    this.#templateMadeAt = lastOf(() => parts.sandboxes.templateMadeAt());
+    this.#room = lastOf(() => roomOf(parts.directory));
     this.#pods = new PodSampler(parts.sandboxes, parts.clock, parts.log, (...told) => void this.#linesOf(...told));
   }
 
   async write(format: Format): Promise<string> {
     const samples = await this.#pods.read();
-    const node = this.#node(await this.#templateMadeAt());
+    const node = this.#node(await this.#templateMadeAt(), await this.#room());
     const atMs = this.#parts.clock.monotonicMs();
     const exposition = new Exposition(format);
     exposition.add(
@@ -72,14 +78,7 @@ export class MetricsPage implements Disposable {
     return lines;
   }
 
-  /** Returns the last result, and starts reading the next one: the disk may be busy. */
-  async #templateMadeAt(): Promise<Date | undefined> {
-    const last = this.#template;
-    this.#template = this.#parts.sandboxes.templateMadeAt().catch(() => undefined);
-    return await (last ?? this.#template);
-  }
-
-  #node(templateMadeAt: Date | undefined): NodeSubject {
+  #node(templateMadeAt: Date | undefined, room: DiskRoom | undefined): NodeSubject {
     const { sandboxes, images, version, clock } = this.#parts;
     const all = sandboxes.list();
     const states = Object.keys(sandboxMoves).map(
@@ -91,12 +90,28 @@ export class MetricsPage implements Disposable {
       machines: { ...Object.fromEntries(states), creating: sandboxes.starting, waiting: sandboxes.waitingMachines },
       sandboxes: sandboxes.counts,
       templateMadeAt,
+      room,
       images: images.counts,
       storedImages: { count: stored.length, bytes: stored.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) },
       nowMs: clock.now(),
       figures: this.#meter.read(),
     };
   }
+}
+
+/** Makes a function that returns the last result and begins the next read: the disk may be busy. */
+function lastOf<T>(read: () => Promise<T>): () => Promise<T | undefined> {
+  let last: Promise<T | undefined> | undefined;
+  return () => {
+    const before = last;
+    last = read().catch(() => undefined);
+    return before ?? last;
+  };
+}
+
+async function roomOf(directory: string): Promise<DiskRoom> {
+  const { bsize, blocks, bavail } = await statfs(directory);
+  return { bytes: bsize * blocks, availableBytes: bsize * bavail };
 }
 
 function guestsOf(sandbox: Sandbox, guest: GuestSample): readonly Measured[] {

@@ -11,10 +11,17 @@ export interface NodeSubject {
   readonly machines: Readonly<Record<string, number>>;
   readonly sandboxes: SandboxCounts;
   readonly templateMadeAt: Date | undefined;
+  /** Room of the file system with the state directory; undefined when it cannot be read. */
+  readonly room: DiskRoom | undefined;
   readonly images: ImageCounts;
   readonly storedImages: { readonly count: number; readonly bytes: number };
   readonly nowMs: number;
   readonly figures: NodeFigures;
+}
+
+export interface DiskRoom {
+  readonly bytes: number;
+  readonly availableBytes: number;
 }
 
 const { counter, gauge, each, histograms } = rowsOf<NodeSubject>();
@@ -104,6 +111,12 @@ export const nodeMetrics = {
     'Memory of the node that new pods could use without swapping',
     ({ figures }) => figures.availableBytes,
   ),
+  podvm_node_disk_bytes: gauge(
+    'bytes',
+    'Size of the file system that has images, disks of pods and logs',
+    ({ room }) => room?.bytes,
+  ),
+  podvm_node_disk_available_bytes: gauge('bytes', 'What is left of it', ({ room }) => room?.availableBytes),
   podvm_node_pressure_waiting_seconds_total: each(
     'counter',
     ['resource'],

@@ -14,7 +14,7 @@ import { dial } from './dial.ts';
 import { createInbox, type Inbox } from './inbox.ts';
 import { examine } from './examination/examine.ts';
 import type { Examination } from './examination.ts';
-import { type HostFigures, measureHost } from './host-figures.ts';
+import { findMeasured, type HostFigures, type MeasuredParts, measureHost } from './host-figures.ts';
 import { hostTimes } from './container/host-times.ts';
 import type { LiveParts } from './live-parts.ts';
 import { measureGuest, statsOf } from './container/measure-guest.ts';
@@ -61,7 +61,7 @@ export class LiveSandbox implements Sandbox {
   #ending: Ending | 'left' | undefined;
   #failure: string | undefined;
   #outOfMemoryEvents = 0;
-  #vcpuThreads: readonly number[] | undefined;
+  #measured: MeasuredParts | undefined;
 
   constructor(live: LiveParts) {
     this.id = live.id;
@@ -216,7 +216,8 @@ export class LiveSandbox implements Sandbox {
   }
 
   async metrics(signal: AbortSignal): Promise<SandboxMetrics> {
-    const measuring = [measureGuest(this.#live.guest, this.#containers.all, signal), this.dropped(signal)] as const;
+    const counted = this.dropped(signal).catch(() => undefined); // what the guest tells does not depend on it
+    const measuring = [measureGuest(this.#live.guest, this.#containers.all, signal), counted] as const;
     const [figures, dropped] = await Promise.all(measuring);
     return { ...figures, dropped: dropped ?? new Map() };
   }
@@ -228,9 +229,9 @@ export class LiveSandbox implements Sandbox {
 
   async hostFigures(signal: AbortSignal): Promise<HostFigures> {
     await this.#inbox.ask(() => this.#assertReady('measure'));
-    const { machine, guest } = this.#live;
-    this.#vcpuThreads ??= await machine.vcpuThreads(signal);
-    const figures = await measureHost(machine, this.#vcpuThreads, guest.traffic);
+    const { machine, guest, mounts } = this.#live;
+    this.#measured ??= await findMeasured(machine, signal);
+    const figures = await measureHost(machine, this.#measured, mounts.serverPids, guest.traffic);
     if (figures !== undefined) return figures;
     throw new PodvmError('unavailable', `Cannot measure: the machine of sandbox ${this.id} is gone`);
   }

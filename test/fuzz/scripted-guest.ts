@@ -24,6 +24,7 @@ export const op = {
   read: 15,
   write: 16,
   release: 18,
+  fsync: 20,
   flush: 25,
   init: 26,
   openDirectory: 27,
@@ -99,6 +100,12 @@ export class Guest {
     process.stderr?.on('data', (bytes: Buffer) => (this.said += bytes.toString()));
     socket.on('data', (bytes: Buffer) => this.#take(bytes));
     socket.on('error', () => undefined);
+  }
+
+  /** The server's process. */
+  get serverPid(): number {
+    assert.ok(this.#process.pid !== undefined);
+    return this.#process.pid;
   }
 
   send(bytes: Buffer): void {

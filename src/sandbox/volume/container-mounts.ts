@@ -48,6 +48,8 @@ export interface ContainerMounts extends AsyncDisposable {
   prepare(wanted: Pick<ContainerSpec, 'mounts' | 'devices'>, signal: AbortSignal): Promise<PreparedMounts>;
   /** Takes over the mounts of a container that an earlier process made. Errors: `unsupported`; nothing is held then. */
   adopt(before: Pick<HeldMounts, 'status' | 'sources'>, signal: AbortSignal): Promise<HeldMounts>;
+  /** Pids of the file servers that serve mounts. */
+  readonly serverPids: readonly number[];
 }
 
 /** Mounts for the status only, of a container that holds none. */
@@ -80,6 +82,9 @@ export function createContainerMounts(parts: ContainerMountsParts): ContainerMou
     return `${kind}_${next}`; // cannot be the name of a pod's volume, which is a DNS label
   };
   return {
+    get serverPids() {
+      return sources.values.flatMap(({ server, loss }) => (server === undefined || loss?.isLost ? [] : [server.pid]));
+    },
     async prepare(wanted, signal) {
       await using held = new AsyncDisposableStack();
       const losses: Loss[] = [];

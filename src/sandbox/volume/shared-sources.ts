@@ -7,6 +7,8 @@ export interface SharedSources<T extends AsyncDisposable> extends AsyncDisposabl
    * releases it. Errors: those of `make`, for the caller whose call made it.
    */
   hold(key: string, make: () => Promise<T>): Promise<Hold<T>>;
+  /** The values that have a holder. */
+  readonly values: readonly T[];
 }
 
 export interface Hold<T> extends AsyncDisposable {
@@ -74,6 +76,9 @@ export function createSharedSources<T extends AsyncDisposable>(
   };
   let isClosed = false;
   return {
+    get values() {
+      return [...held].map(({ value }) => value);
+    },
     async hold(key, make) {
       for (let before = changes.get(key); before !== undefined; before = changes.get(key)) await before;
       if (isClosed) throw new PodvmError('cancelled', 'Cannot attach a volume: the sandbox is being stopped');

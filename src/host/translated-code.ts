@@ -1,0 +1,42 @@
+import { open, readFile } from 'node:fs/promises';
+
+/** A range of a process's memory, in pages. */
+export interface PageRange {
+  readonly first: number;
+  readonly count: number;
+}
+
+const pageBytes = 4096;
+/** Bytes of one entry of `pagemap`, whose highest bit says that the page is in memory (pagemap.rst). */
+const entryBytes = 8;
+const presentBit = 0x80;
+/** Most pages that are looked at: memory of a VMM's own limit on translated code is far below. */
+const maxPages = 1 << 18;
+
+/**
+ * Finds the memory in which an emulator keeps the code that it has translated: the only memory of a VMM that is both
+ * writable and executable. Empty with KVM, or when the process is gone.
+ */
+export async function findTranslatedCode(pid: number): Promise<readonly PageRange[]> {
+  const maps = await readFile(`/proc/${pid}/maps`, 'latin1').catch(() => '');
+  return [...maps.matchAll(/^([0-9a-f]+)-([0-9a-f]+) rwx/gm)].map(([, from = '', to = '']) => {
+    const first = Number.parseInt(from, 16) / pageBytes;
+    return { first, count: Number.parseInt(to, 16) / pageBytes - first };
+  });
+}
+
+/** Returns how much of the ranges is in memory, in bytes. What is in swap does not count. */
+export async function residentBytes(pid: number, ranges: readonly PageRange[]): Promise<number> {
+  if (ranges.length === 0) return 0;
+  await using pagemap = await open(`/proc/${pid}/pagemap`, 'r').catch(() => undefined);
+  if (pagemap === undefined) return 0;
+  let pages = 0;
+  let left = maxPages;
+  for (const { first, count } of ranges) {
+    const entries = Buffer.allocUnsafe(Math.min(count, left) * entryBytes);
+    left -= entries.length / entryBytes;
+    const { bytesRead } = await pagemap.read(entries, 0, entries.length, first * entryBytes);
+    for (let at = 7; at < bytesRead; at += entryBytes) if ((entries[at] ?? 0) >= presentBit) pages += 1;
+  }
+  return pages * pageBytes;
+}

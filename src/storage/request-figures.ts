@@ -1,0 +1,62 @@
+import { constants } from 'node:fs';
+import { open, readFile, readlink } from 'node:fs/promises';
+import { requestBounds, type RequestKind, requestKinds, requestPage } from '#base/file-requests.ts';
+import type { HistogramReading } from '#base/histogram.ts';
+
+/** Figures of one file server. */
+export interface FileServerFigures {
+  /** Durations of its requests, in seconds. */
+  readonly requests: Readonly<Record<RequestKind, HistogramReading>>;
+  /** Age of the oldest request under way, in seconds; 0 without one. */
+  readonly oldestSeconds: number;
+  /** Memory that only it uses. */
+  readonly privateBytes: number;
+}
+
+/**
+ * Reads the figures of a file server; undefined if it is gone, or of a version without them. The process may be in a
+ * hostile guest's hands: what it counts is only shown, and the read takes a bounded number of bytes of memory, and
+ * opens nothing that could block.
+ */
+export async function readFileServerFigures(pid: number, nowNs: bigint): Promise<FileServerFigures | undefined> {
+  const path = `/proc/${pid}/fd/${requestPage.fd}`;
+  const [target, statm] = await Promise.all([
+    readlink(path).catch(() => undefined),
+    readFile(`/proc/${pid}/statm`, 'latin1').catch(() => ''),
+  ]);
+  if (target !== `/memfd:${requestPage.name} (deleted)`) return undefined;
+  const page = await readPage(path).catch(() => undefined);
+  if (page === undefined) return undefined;
+  return { ...parseRequestPage(page, nowNs), privateBytes: privateBytesOf(statm) };
+}
+
+async function readPage(path: string): Promise<Buffer | undefined> {
+  await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  const { buffer, bytesRead } = await file.read(Buffer.alloc(requestPage.bytes), 0, requestPage.bytes, 0);
+  return bytesRead === requestPage.bytes ? buffer : undefined;
+}
+
+const nsInSecond = 1e9;
+
+export function parseRequestPage(page: Buffer, nowNs: bigint): Omit<FileServerFigures, 'privateBytes'> {
+  const word = (at: number) => page.readBigUInt64LE(8 * at);
+  const began = word(0);
+  const oldestSeconds = began === 0n || began > nowNs ? 0 : Number(nowNs - began) / nsInSecond;
+  const readingOf = (kind: number): HistogramReading => {
+    const start = requestPage.kindsAt + kind * requestPage.wordsOfKind;
+    let count = 0;
+    const buckets = requestBounds.map((upTo, at) => ({ upTo, count: (count += Number(word(start + at))) }));
+    count += Number(word(start + requestBounds.length));
+    return { buckets, count, sum: Number(word(start + requestBounds.length + 1)) / nsInSecond };
+  };
+  const requests = Object.fromEntries(requestKinds.map((kind, at) => [kind, readingOf(at)]));
+  return { requests: requests as Record<RequestKind, HistogramReading>, oldestSeconds }; // SAFE: made of all kinds
+}
+
+const pageBytes = 4096;
+
+/** Resident memory less that of files and shared memory (proc_pid_statm(5)). */
+function privateBytesOf(statm: string): number {
+  const [, resident = 0, shared = 0] = statm.split(' ').map(Number);
+  return Math.max(0, resident - shared) * pageBytes;
+}
