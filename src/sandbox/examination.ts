@@ -51,7 +51,14 @@ export interface Space {
 export interface ExaminedContainer {
   readonly name: string;
   readonly oomKills: Seen<number>;
+  /** What it has written outside of its volumes, and may; undefined without a limit. */
+  readonly layer: Seen<LayerRoom | undefined>;
   readonly mounts: Seen<readonly ExaminedMount[]>;
+}
+
+export interface LayerRoom {
+  readonly bytes: number;
+  readonly limitBytes: number;
 }
 
 export interface ExaminedMount {
@@ -66,6 +73,8 @@ export interface ExaminedMount {
   readonly served?: {
     readonly path: string;
     readonly server: 'running' | 'stopped' | 'gone';
+    /** Age of the oldest request that the server has not finished, in seconds; 0 without one. */
+    readonly oldestSeconds: number;
     /** Space of the host's file system. */
     readonly space: Seen<Space>;
   };

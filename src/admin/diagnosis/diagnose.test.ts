@@ -34,6 +34,7 @@ const well: Examination = {
     {
       name: 'main',
       oomKills: { value: 0 },
+      layer: { value: { bytes: 10, limitBytes: 1000 } },
       mounts: {
         value: [{ mountPath: '/data', mode: 'scratch', volume: 'data', isWantedReadOnly: false, inGuest: 'writable' }],
       },
@@ -81,7 +82,7 @@ test('a guest that does not answer is reported, without findings from inside it'
   const why = 'Cannot call ping of the agent: it did not answer in time';
   const [main] = well.containers;
   const silent = { ...well, answer: { why }, guest: { why }, figures: { why } };
-  const containers = [{ name: main?.name ?? '', oomKills: { why }, mounts: { why } }];
+  const containers = [{ name: main?.name ?? '', oomKills: { why }, layer: { why }, mounts: { why } }];
   assert.deepEqual(await troubles(podOf({ ...silent, containers })), [
     `fail agent: the guest does not answer: ${why}`,
     `skip mounts of main: ${why}`,
@@ -143,7 +144,7 @@ test('each trouble of the network is a line of its own', async () => {
 
 test('so is each trouble of mounts, clock, memory and processor', async () => {
   const mount = { mode: 'share', volume: 'host_1', isWantedReadOnly: false, inGuest: 'writable' } as const;
-  const served = { path: '/srv', server: 'running', space: { value: room } } as const;
+  const served = { path: '/srv', server: 'running', oldestSeconds: 0, space: { value: room } } as const;
   const mounts = [
     { ...mount, mountPath: '/a', inGuest: 'absent' as const },
     { ...mount, mountPath: '/b', inGuest: 'readOnly' as const },
@@ -151,12 +152,15 @@ test('so is each trouble of mounts, clock, memory and processor', async () => {
     { ...mount, mountPath: '/d', served: { ...served, server: 'gone' as const } },
     { ...mount, mountPath: '/e', served: { ...served, server: 'stopped' as const } },
     { ...mount, mountPath: '/f', served: { ...served, space: { why: '/srv does not answer' } } },
+    { ...mount, mountPath: '/h', served: { ...served, oldestSeconds: 31.5 } },
+    { ...mount, mountPath: '/i', served: { ...served, oldestSeconds: 4.9 } },
     { ...mount, mountPath: '/g', served: { ...served, space: { value: { ...room, freeInodes: 0 } } } },
   ];
   const full = { name: 'data', space: { ...room, freeBytes: 50 } };
   const guest = { ...view, clockAheadMs: -90_000, pressure: { cpu: 80, memory: 20, io: 70 }, volumes: [full] };
   const figures = { ...noFigures, memoryBytes: 950, cpuThrottledPeriods: 50, oomKills: 2 };
-  const containers = [{ name: 'main', oomKills: { value: 2 }, mounts: { value: mounts } }];
+  const layer = { value: { bytes: 950 * 2 ** 20, limitBytes: 1000 * 2 ** 20 } };
+  const containers = [{ name: 'main', oomKills: { value: 2 }, layer, mounts: { value: mounts } }];
   const told = await troubles(podOf({ ...well, guest: { value: guest }, figures: { value: figures }, containers }));
   const starts = [
     'warn clock: 90.000 s behind',
@@ -165,7 +169,9 @@ test('so is each trouble of mounts, clock, memory and processor', async () => {
     'fail mounts of main: /d is lost: the file server of /srv has ended',
     'fail mounts of main: /e waits: the file server of /srv is stopped',
     "warn mounts of main: /f: the host's /srv cannot be looked at: /srv does not answer",
+    'fail mounts of main: /h waits: a request to /srv has not been answered for 31 s',
     'fail mounts of main: /g: /srv on the node: 0.0 of 0.0 MiB free, 0 of 100 files',
+    'warn disk of main: 950.0 of 1000.0 MiB written outside of volumes',
     'warn volume: data: 0.0 of 0.0 MiB free',
     'warn memory: 0.0 MiB of 0.0 MiB; tasks wait 20.0 %',
     'warn processor: throttled in 50 % of its time; tasks wait 80.0 %',

@@ -11,7 +11,7 @@ import {
   oomFinding,
   processorFinding,
 } from './guest-findings.ts';
-import { mountFindings, volumeFinding } from './mount-findings.ts';
+import { layerFinding, mountFindings, volumeFinding } from './mount-findings.ts';
 import { guestNetworkFindings, hostNetworkFindings } from './network-findings.ts';
 
 export interface DiagnosedPod {
@@ -63,6 +63,7 @@ function examinedFindings(
     ...inside((seen) => [clockFinding(seen), ...guestNetworkFindings(seen, status.addresses)]),
     ...hostNetworkFindings({ ...outside, figures }, spec.hostPorts.length),
     ...containers.flatMap(mountFindings),
+    ...containers.flatMap(layerFinding),
     ...inside(({ volumes }) => volumes.map(({ name: volume, space }) => volumeFinding(volume, space))),
     ...inside((seen) =>
       measured === undefined

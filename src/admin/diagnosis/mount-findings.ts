@@ -1,6 +1,8 @@
 import type { Finding } from '#api/finding.ts';
 import type { ExaminedContainer, ExaminedMount, Space } from '#sandbox/examination.ts';
 
+/** Age of a request from which on its file system hangs, in seconds. */
+const hangsSeconds = 5;
 /** Least free part of a file system. */
 const worthFree = 0.1;
 
@@ -29,10 +31,16 @@ function faultsOf({ mountPath, inGuest, isWantedReadOnly, served }: ExaminedMoun
     fail('is writable, and should be read-only', 'A privileged container may have mounted it again. Restart the pod.');
   }
   if (served === undefined) return faults;
-  const { path, server, space } = served;
+  const { path, server, oldestSeconds, space } = served;
   if (server === 'gone') fail(`is lost: the file server of ${path} has ended`, 'Restart the pod.');
   if (server === 'stopped') {
     fail(`waits: the file server of ${path} is stopped`, 'Continue it with `kill -CONT`, or restart the pod.');
+  }
+  if (server === 'running' && oldestSeconds >= hangsSeconds) {
+    fail(
+      `waits: a request to ${path} has not been answered for ${Math.floor(oldestSeconds)} s`,
+      'Look at the file system of that path on the node: its server or disk hangs.',
+    );
   }
   if ('why' in space) {
     faults.push({
@@ -42,6 +50,18 @@ function faultsOf({ mountPath, inGuest, isWantedReadOnly, served }: ExaminedMoun
     });
   } else faults.push(...spaceFaults(`${mountPath}: ${path} on the node`, space.value));
   return faults;
+}
+
+/** What a container has written outside of its volumes, against what it may. */
+export function layerFinding({ name: container, layer }: ExaminedContainer): readonly Finding[] {
+  const name = `disk of ${container}`;
+  if ('why' in layer || layer.value === undefined) return []; // a guest that does not answer is said to
+  const { bytes, limitBytes } = layer.value;
+  if (limitBytes === 0) return [];
+  const detail = `${mib(bytes)} of ${mib(limitBytes)} MiB written outside of volumes`;
+  if (limitBytes - bytes >= worthFree * limitBytes) return [{ name, status: 'ok', detail }];
+  const fix = 'Remove files, raise its limit of ephemeral-storage, or give what it writes a volume.';
+  return [{ name, status: bytes >= limitBytes ? 'fail' : 'warn', detail, fix }];
 }
 
 /** Volumes that have little room left. */
@@ -65,8 +85,9 @@ function spaceFaults(what: string, space: Space): readonly Fault[] {
   ];
 }
 
+const mib = (bytes: number): string => (bytes / 1024 / 1024).toFixed(1);
+
 function roomOf({ totalBytes, freeBytes, totalInodes, freeInodes }: Space): string {
-  const mib = (bytes: number) => (bytes / 1024 / 1024).toFixed(1);
   const files = totalInodes === 0 ? '' : `, ${freeInodes} of ${totalInodes} files`;
   return `${mib(freeBytes)} of ${mib(totalBytes)} MiB free${files}`;
 }

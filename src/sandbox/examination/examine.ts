@@ -5,6 +5,7 @@ import { run } from '#host/run.ts';
 import { within } from '#host/wait.ts';
 import type { Link } from '#link/link.ts';
 import { portsNotHeld } from '#network/ports/held-ports.ts';
+import { readFileServerFigures } from '#storage/request-figures.ts';
 import type { Result } from '#wire/messages.ts';
 import type { ExaminedMounts } from '#wire/examination.ts';
 import type { GuestContainer } from '../container/guest-container.ts';
@@ -57,17 +58,18 @@ export async function examine(
     Promise.all(
       running.map(async ({ id: containerId }) => ({
         mounts: await ask(() => guest.call('examineMounts', { containerId }, deadline.signal)),
-        oomKills: await ask(async () => (await guest.call('metrics', { containerId }, deadline.signal)).oomKills),
+        figures: await ask(() => guest.call('metrics', { containerId }, deadline.signal)),
       })),
     ),
     outside,
   ]);
   const examined = await Promise.all(
     running.map(async (container, at): Promise<ExaminedContainer> => {
-      const { mounts = unasked, oomKills = unasked } = tables[at] ?? {};
+      const { mounts = unasked, figures: its = unasked } = tables[at] ?? {};
       return {
         name: container.spec.name,
-        oomKills,
+        oomKills: 'why' in its ? its : { value: its.value.oomKills },
+        layer: 'why' in its ? its : { value: its.value.layer },
         mounts: 'why' in mounts ? mounts : { value: await mountsOf(container, mounts.value.mounts, spaces) },
       };
     }),
@@ -189,13 +191,16 @@ async function mountsOf(
         inGuest: found === undefined ? 'absent' : found.isReadOnly ? 'readOnly' : 'writable',
         ...(server === undefined || path === undefined
           ? {}
-          : { served: { path, server: await stateOf(server), space: spaces.get(path) ?? unasked } }),
+          : { served: { path, ...(await serverState(server)), space: spaces.get(path) ?? unasked } }),
       };
     }),
   );
 }
 
-async function stateOf(server: ProcessIdentity): Promise<'running' | 'stopped' | 'gone'> {
-  if (!(await isRunning(server))) return 'gone';
-  return isStopped(server) ? 'stopped' : 'running';
+type ServerState = Pick<NonNullable<ExaminedMount['served']>, 'server' | 'oldestSeconds'>;
+
+async function serverState(server: ProcessIdentity): Promise<ServerState> {
+  if (!(await isRunning(server))) return { server: 'gone', oldestSeconds: 0 };
+  const figures = await readFileServerFigures(server.pid, process.hrtime.bigint());
+  return { server: isStopped(server) ? 'stopped' : 'running', oldestSeconds: figures?.oldestSeconds ?? 0 };
 }
