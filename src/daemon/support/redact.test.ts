@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { redact } from './redact.ts';
+import { measureWork } from '../../../test/busy-time.ts';
 
 test('replaces credentials in URLs, headers and pairs, and keeps the rest', () => {
   const cases = [
@@ -30,7 +31,7 @@ test('replaces credentials in URLs, headers and pairs, and keeps the rest', () =
 });
 
 test('is fast on hostile text', () => {
-  const start = performance.now();
+  const workMs = measureWork();
   for (const text of [
     'a'.repeat(500_000),
     'http://'.repeat(70_000),
@@ -40,5 +41,5 @@ test('is fast on hostile text', () => {
     'secret '.repeat(50_000),
   ])
     redact(text);
-  assert.ok(performance.now() - start < 5000);
+  assert.ok(workMs() < 5000);
 });
