@@ -20,7 +20,7 @@ async function neighbours() {
   const parts = createFakeParts(directory);
   const lines: string[] = [];
   const log = createLog('warn', (line) => lines.push(line));
-  const limits = { ...defaultLimits, userIds, killTimeoutMs: 200, lastWordsMs: 50, drainTimeoutMs: 50 };
+  const limits = { ...defaultLimits, userIds, drainTimeoutMs: 200 };
   const sandboxes = await openSandboxes({ directory, parts, log, limits }, never);
   const start = async (name: string) => {
     const sandbox = await sandboxes.run({ ...sandboxSpec, name }, never);

@@ -41,7 +41,7 @@ test('a second stop() without a grace period ends the first one early', async ()
 });
 
 test('a container that no signal ends does not delay the stop', async () => {
-  await using place = await openFakeSandboxes();
+  await using place = await openFakeSandboxes({ killTimeoutMs: 200 });
   const sandbox = await place.sandboxes.run(sandboxSpec, never);
   const { container } = await startedContainer(sandbox, place.parts);
   place.parts.guest.answers.set('signalContainer', () => undefined);

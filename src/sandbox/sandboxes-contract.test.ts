@@ -10,7 +10,7 @@ import { describeSandboxes, type SandboxesHarness } from './testing/sandbox.conf
 import { defaultLimits } from './limits.ts';
 import { openSandboxes } from './sandboxes.ts';
 
-const limits = { ...defaultLimits, killTimeoutMs: 200, lastWordsMs: 50, drainTimeoutMs: 200 };
+const limits = { ...defaultLimits, drainTimeoutMs: 200 };
 
 async function openHarness(): Promise<SandboxesHarness> {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-contract-'));

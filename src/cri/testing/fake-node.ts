@@ -72,7 +72,7 @@ export async function openFakeNode({ pulled = ['busybox'], delegate }: FakeNodeO
   const parts = createFakeParts(directory, { cmd: ['run'], user: '1000:50' });
   const { images } = parts;
   for (const reference of pulled) await images.pull(reference, {}, new AbortController().signal);
-  const limits = { ...defaultLimits, killTimeoutMs: 200, lastWordsMs: 50, drainTimeoutMs: 50 };
+  const limits = { ...defaultLimits, drainTimeoutMs: 200 };
   const streams: FakeNode['streams'][number][] = [];
   const urlOf = (request: FakeNode['streams'][number]) => `http://127.0.0.1/${streams.push(request)}`;
   const socketPath = join(directory, 'cri.sock');

@@ -12,7 +12,7 @@ import { containerSpec, sandboxSpec } from '../testing/examples.ts';
 import { createFakeParts, type FakeParts } from '../testing/fake-parts.ts';
 
 const never = new AbortController().signal;
-const limits = { ...defaultLimits, userIds: { first: 1000, count: 1 }, killTimeoutMs: 200, drainTimeoutMs: 200 };
+const limits = { ...defaultLimits, userIds: { first: 1000, count: 1 }, drainTimeoutMs: 200 };
 const kept = { ...sandboxSpec, isKept: true };
 type Wanted = NonNullable<OpenSandboxesOptions['takesOver']>;
 

@@ -14,9 +14,6 @@ export const never = new AbortController().signal;
 const limits = {
   ...defaultLimits,
   userIds: { first: 1000, count: 1 },
-  killAnswerMs: 200,
-  killTimeoutMs: 200,
-  lastWordsMs: 50,
   drainTimeoutMs: 200,
 };
 /** Whether an error is of this kind. */

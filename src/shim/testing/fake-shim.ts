@@ -21,7 +21,7 @@ import { serveTtrpc } from '../ttrpc/server.ts';
 import { handlersOf } from '../ttrpc/service.ts';
 import { containerSpec, podSpec, writeBundle } from './bundles.ts';
 
-const soon = { ms: 20_000 };
+const soon = { ms: 60_000 };
 
 /** The task API with fake machines behind its real socket, as containerd sees it; for tests. */
 export interface FakeShim extends AsyncDisposable {
@@ -67,7 +67,7 @@ export async function openFakeShim(): Promise<FakeShim> {
   const socketPath = join(directory, 'shim.sock');
   const shimDirectory = join(directory, 'shim');
   undo.use(await serveKeeper(socketPath, recordsDirectoryOf(shimDirectory)));
-  const limits = { ...defaultLimits, killTimeoutMs: 200, lastWordsMs: 50, drainTimeoutMs: 50 };
+  const limits = { ...defaultLimits, drainTimeoutMs: 200 };
   undo.defer(() => assert.deepEqual([...parts.alive].filter(isOfDaemon), [], 'nothing of a sandbox is left'));
   const begin = async () => {
     await using starting = new AsyncDisposableStack();
