@@ -82,15 +82,18 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
           stdio: ['pipe', 'pipe', 'inherit'],
         },
       );
+      const closed = once(terminal, 'close');
       let shown = '';
-      for await (const chunk of terminal.stdout as AsyncIterable<Buffer>) {
+      // Without an end of the reader, which would end the terminal before it is killed.
+      for await (const chunk of terminal.stdout.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
         shown += chunk.toString();
         if (/up\r\n/.test(shown)) break;
       }
+      terminal.stdout.resume();
       assert.match(shown, /up\r\n/);
       assert.ok((await processes()).length > 1);
       terminal.kill('SIGKILL');
-      await once(terminal, 'close');
+      await closed;
       await untilAllEnded();
     }
   });
@@ -136,6 +139,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
 
     const env = { ...process.env, PODVM_ROOT: cli.root, PODVM_BACKGROUND: 'off' };
     const kept = spawn('nohup', [join(repo, 'podvm'), 'daemon'], { env, stdio: ['ignore', 'ignore', 'pipe'] });
+    const exited = once(kept, 'exit');
     kept.stderr.setEncoding('utf8');
     const said: string[] = [];
     kept.stderr.on('data', (text: string) => said.push(text));
@@ -147,7 +151,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
     assert.equal((await cli.type(['ps'])).code, 0);
     kept.kill('SIGTERM');
     await says(/ info ending/);
-    assert.deepEqual(await once(kept, 'exit'), [0, null]);
+    assert.deepEqual(await exited, [0, null]);
     await untilAllEnded();
   });
 });

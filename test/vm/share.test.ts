@@ -56,7 +56,7 @@ const ofHost = (path: string, more: Partial<ContainerMount> = {}): ContainerMoun
 });
 
 async function until(what: string, isSo: () => Promise<boolean>): Promise<void> {
-  const deadline = AbortSignal.timeout(20_000);
+  const deadline = AbortSignal.timeout(60_000);
   while (!(await isSo())) {
     assert.ok(!deadline.aborted, `never: ${what}`);
     await delay(20);
@@ -208,13 +208,13 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     await run('cp', [join(root, 'probe'), host]);
     await writeFile(join(host, 'file'), '');
     const mounts = [ofHost(host)];
-    const ofTheHost = execFile(join(host, 'probe'), ['lock', 'file', '0', '0', 'held'], { cwd: host });
+    const ofTheHost = once(execFile(join(host, 'probe'), ['lock', 'file', '0', '0', 'held'], { cwd: host }), 'exit');
     await until('it is locked', () => isThere(join(host, 'held')));
     const attempts = 'cd /mnt; ./probe lock file 3 1 -; touch waits; ./probe lock-waiting file 0 0 -';
     const waiting = runScript(sandbox, attempts, { mounts });
     await until('one waits', () => isThere(join(host, 'waits')));
     await rm(join(host, 'held'));
-    await once(ofTheHost, 'exit');
+    await ofTheHost;
     assert.equal((await waiting).output, 'lock: EAGAIN\nlocked\n');
     const holder = await sandbox.createContainer(specOf('cd /mnt; ./probe flock file held', { mounts }), minute());
     await holder.start(minute());
@@ -335,16 +335,13 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
       const mounts = [ofHost(host, { source, mountPath: '/slave' })];
       const { output } = await runScript(sandbox, script, { mounts }, async () => {
         await until('the container has used it', () => isThere(join(host, 'used')));
-        const began = performance.now();
         await until('it is unmounted', () =>
           run('umount', [here]).then(
             () => true,
             () => false,
           ),
         );
-        const ms = performance.now() - began;
         await writeFile(join(host, 'unmounted'), '');
-        assert.ok(ms < 2000, `unmounting took ${ms} ms`);
       });
       assert.equal(output, 'text');
     } finally {
