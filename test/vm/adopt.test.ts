@@ -80,7 +80,7 @@ describe('a daemon takes over the pods of the one before', { skip }, () => {
     it(`after ${how}: processes, connections, addresses, exits and output continue`, async () => {
       const name = how.toLowerCase();
       const pod = await runPod(name, {
-        portMappings: [{ hostPort: how === 'SIGKILL' ? 34_511 : 34_512, containerPort: 7, protocol: Protocol.TCP }],
+        portMappings: [{ hostPort: how === 'SIGKILL' ? 19_511 : 19_512, containerPort: 7, protocol: Protocol.TCP }],
       });
       const echo = await runContainer(pod, 'echo', 'exec nc -ll -p 7 -e cat');
       const last = 60_000;

@@ -31,7 +31,7 @@ const bridge = (harness: CniHarness, name: string) => ({
 
 const bandwidths = { 'kubernetes.io/ingress-bandwidth': '20M', 'kubernetes.io/egress-bandwidth': '10M' };
 const hostPorts = (['TCP', 'UDP', 'SCTP'] as const).map((protocol) => ({
-  hostPort: 39_860,
+  hostPort: 19_860,
   containerPort: 80,
   protocol,
 }));
@@ -64,7 +64,7 @@ describe('a CNI chain', { skip, timeout: 240_000 }, () => {
     assert.equal((await inside(attachment, 'cat', '/proc/sys/net/ipv4/conf/eth0/arp_notify')).trim(), '1');
     const rules = (await run('iptables', ['-t', 'nat', '-S'])).stdout;
     for (const protocol of ['tcp', 'udp', 'sctp']) {
-      assert.match(rules, new RegExp(`-p ${protocol} .*--dport 39860 .*-j DNAT --to-destination 10\\.219\\.16\\.`));
+      assert.match(rules, new RegExp(`-p ${protocol} .*--dport 19860 .*-j DNAT --to-destination 10\\.219\\.16\\.`));
     }
     assert.match((await run('iptables', ['-S', 'CNI-FORWARD'])).stdout, /10\.219\.16\.\d+\/32 .*-j ACCEPT/);
     const qdiscs = (await run('tc', ['qdisc', 'show'])).stdout;

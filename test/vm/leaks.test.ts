@@ -24,7 +24,7 @@ const kind = (expected: ErrorKind) => (error: unknown) => {
 };
 const volumes = [{ name: 'small', kind: 'scratch', sizeLimitBytes: 1024 * 1024 }] as const;
 const spec = (more: Partial<SandboxSpec> = {}): SandboxSpec => ({ ...sandboxSpec, name: 'leaky', volumes, ...more });
-const port = { hostPort: 39_881, containerPort: 80, protocol: 'TCP' } as const;
+const port = { hostPort: 19_881, containerPort: 80, protocol: 'TCP' } as const;
 
 /** Fails unless all is as it was before `attempt`, which must fail. */
 async function failing(node: Node, expected: ErrorKind, attempt: () => Promise<unknown>): Promise<void> {

@@ -12,7 +12,7 @@ import { buildProbe } from './probe.ts';
 const skip = await whyNoVm();
 const soon = () => AbortSignal.timeout(60_000);
 const image = 'localhost/podvm/base:latest';
-const port = { hostPort: 39_886, containerPort: 9000, protocol: 'SCTP' } as const;
+const port = { hostPort: 19_886, containerPort: 9000, protocol: 'SCTP' } as const;
 /** Size of a message, above that of a packet and of a receiver's window. */
 const bytes = 1024 * 1024;
 
