@@ -84,7 +84,7 @@ export const concurrency = `--test-concurrency=${most}`;
 export const inOneProcess = ['--test-isolation=none', `--import=${join(import.meta.dirname, 'test-guard.ts')}`];
 
 /** Node's own limits, with room for a busy machine. */
-const limits = { limit: '15m', testTimeoutMs: 120_000 };
+const limits = { limit: '15m', testTimeoutMs: 300_000 };
 
 /**
  * Runs all that `groupTests()` finds, and shows the output of each process that fails. Files with a process of their own
