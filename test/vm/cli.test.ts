@@ -45,7 +45,11 @@ spec:
   containers: [{name: it, image: ${image}, command: [sh, -c, ${JSON.stringify(script)}]}]
 `;
 
-const stubborn = once("trap '' TERM; echo up; while :; do sleep 0.1; done");
+/** With a grace period that no test waits for. */
+const stubborn = once("trap '' TERM; echo up; while :; do sleep 0.1; done").replace(
+  'spec:\n',
+  'spec:\n  terminationGracePeriodSeconds: 3600\n',
+);
 
 describe('podvm, as it is typed', { skip }, () => {
   let cli: CliNode;
@@ -143,11 +147,8 @@ describe('podvm, as it is typed', { skip }, () => {
     await typed.shows(/up/);
     typed.child.kill('SIGINT');
     await typed.shows(/stopping/); // two at once would be one
-    const startedAt = performance.now();
     typed.child.kill('SIGINT');
-    const { code } = await typed.ended;
-    assert.notEqual(code, 0);
-    assert.ok(performance.now() - startedAt < 20_000, 'the grace period is 30 s');
+    assert.notEqual((await typed.ended).code, 0);
   });
 
   it('Ctrl-C lets containers end by themselves', async () => {

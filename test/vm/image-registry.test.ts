@@ -612,7 +612,7 @@ async function rootsLogin(credentials: string): Promise<AsyncDisposable> {
 
 /** The process of this name whose jail has something of this directory mounted. */
 async function jailedProcess(directory: string, name = 'skopeo'): Promise<string> {
-  const deadlineMs = Date.now() + 20_000;
+  const deadlineMs = Date.now() + 60_000;
   for (;;) {
     for (const pid of await pidsThatMount(directory)) {
       if ((await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '')) === `${name}\n`) return pid;
@@ -624,7 +624,7 @@ async function jailedProcess(directory: string, name = 'skopeo'): Promise<string
 
 /** Waits until a killed process is gone, for which the kernel may take some time. */
 async function untilGone(pid: string): Promise<void> {
-  const deadlineMs = Date.now() + 20_000;
+  const deadlineMs = Date.now() + 60_000;
   while ((await readdir('/proc')).includes(pid)) {
     assert.ok(Date.now() < deadlineMs, `process ${pid} does not go`);
     await delay(20);
@@ -632,7 +632,7 @@ async function untilGone(pid: string): Promise<void> {
 }
 
 async function untilEmpty(directory: string): Promise<void> {
-  const deadlineMs = Date.now() + 20_000;
+  const deadlineMs = Date.now() + 60_000;
   while ((await readdir(directory)).length > 0) {
     assert.ok(Date.now() < deadlineMs, `${directory} does not become empty`);
     await delay(20);
