@@ -5,20 +5,20 @@ import { poll } from '#host/wait.ts';
 import { Task } from './schema/generated/runtime/task/v2/shim_pb.ts';
 import { Status } from './schema/generated/types/task/task_pb.ts';
 import { containerSpec, podSpec } from './testing/bundles.ts';
-import { type FakeShim, openFakeShim, rootfs } from './testing/fake-shim.ts';
+import { type ServedShim, openShim, rootfs } from './testing/served-shim.ts';
 
 const soon = { ms: 60_000 };
 const verbs = Task.method;
 
 /** Numbers of the streams in the last call of that method. */
-function streamsOf({ parts }: FakeShim, method: 'createContainer' | 'startExec') {
+function streamsOf({ parts }: ServedShim, method: 'createContainer' | 'startExec') {
   const call = parts.guest.calls.findLast((each) => each.method === method);
   assert.ok(call !== undefined);
   return call.params['stdio'] as { stdin: number; stdout: number; stderr: number };
 }
 
 test('a pod and its container pass all states from create to delete', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   const { client } = shim;
   await shim.pod();
   const guestId = await shim.container('box-1');
@@ -52,7 +52,7 @@ test('a pod and its container pass all states from create to delete', async () =
 });
 
 test('events arrive in order, with the OOM event before the exit', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   const { client } = shim;
   await shim.pod();
   const guestId = await shim.container('box-1');
@@ -69,7 +69,7 @@ test('events arrive in order, with the OOM event before the exit', async () => {
 });
 
 test('output reaches its FIFO, and ends with the process; input comes from another FIFO', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   const io = await shim.io('box');
   await shim.pod();
   const guestId = await shim.container('box-1', containerSpec, io.paths);
@@ -87,7 +87,7 @@ test('output reaches its FIFO, and ends with the process; input comes from anoth
 });
 
 test('a command runs in a container, with its own FIFOs, exit code and events', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   const { client } = shim;
   await shim.pod();
   await shim.container('box-1');
@@ -128,7 +128,7 @@ test('a command runs in a container, with its own FIFOs, exit code and events', 
 });
 
 test('what a machine does not support is refused, with a message for the user', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   const { client } = shim;
   const namespaces = podSpec.linux.namespaces.filter(({ type }) => type !== 'network' && type !== 'pid');
   const onHost = { ...podSpec, linux: { ...podSpec.linux, namespaces } };
@@ -153,7 +153,7 @@ test('what a machine does not support is refused, with a message for the user', 
 });
 
 test('a container that cannot start fails at its creation, and leaves nothing', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   await shim.pod();
   shim.parts.before = async (step) => {
     if (step === 'call createContainer') throw new Error('the link is torn');
@@ -164,7 +164,7 @@ test('a container that cannot start fails at its creation, and leaves nothing', 
 });
 
 test('the tasks of a pod share one measurement', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   const { client, parts } = shim;
   await shim.pod();
   await shim.container('box-1');
@@ -178,7 +178,7 @@ test('the tasks of a pod share one measurement', async () => {
 });
 
 test('a pod whose bundle is removed ends with its containers', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   await shim.pod();
   await shim.container('box-1');
   await rm(await shim.bundle('pod-1', podSpec), { recursive: true });
@@ -190,7 +190,7 @@ test('a pod whose bundle is removed ends with its containers', async () => {
 });
 
 test('a machine that dies ends its container and its pod', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   const { client } = shim;
   await shim.pod();
   await shim.container('box-1');
@@ -201,7 +201,7 @@ test('a machine that dies ends its container and its pod', async () => {
 });
 
 test('pods survive a replacement of the daemon: pending waits are answered, and output is complete', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   const { client } = shim;
   const io = await shim.io('box');
   await shim.pod();
@@ -240,7 +240,7 @@ test('pods survive a replacement of the daemon: pending waits are answered, and 
 });
 
 test('an exit while no daemon runs is reported by the next one, and a reported one is not repeated', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   await shim.pod();
   const [told, untold] = [await shim.container('box-1'), await shim.container('box-2')];
   const isTold = (topic: string) => () => Promise.resolve(shim.told.includes(topic) || undefined);
@@ -257,7 +257,7 @@ test('an exit while no daemon runs is reported by the next one, and a reported o
 });
 
 test('a pod that containerd has deleted meanwhile is removed', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   await shim.pod();
   await shim.container('box-1');
   await shim.end();

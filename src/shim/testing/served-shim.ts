@@ -24,7 +24,7 @@ import { containerSpec, podSpec, writeBundle } from './bundles.ts';
 const soon = { ms: 60_000 };
 
 /** The task API with fake machines behind its real socket, as containerd sees it; for tests. */
-export interface FakeShim extends AsyncDisposable {
+export interface ServedShim extends AsyncDisposable {
   readonly parts: FakeParts;
   readonly client: TtrpcClient;
   /** Topics of events that containerd got, in order, with the ids of their containers. */
@@ -35,15 +35,15 @@ export interface FakeShim extends AsyncDisposable {
   /** Starts the next daemon. */
   next(): Promise<void>;
   /** Makes FIFOs for a process, and reads its output. */
-  io(name: string): Promise<FakeIo>;
+  io(name: string): Promise<TaskIo>;
   /** Makes a pod and starts it. */
   pod(spec?: object): Promise<void>;
   /** Makes a container and starts it. Returns its id in the guest. */
-  container(id: string, spec?: object, io?: Partial<FakeIo['paths']>): Promise<string>;
+  container(id: string, spec?: object, io?: Partial<TaskIo['paths']>): Promise<string>;
   exit(guestId: string, exitCode: number, oomKilled?: boolean): void;
 }
 
-export interface FakeIo {
+export interface TaskIo {
   readonly paths: { readonly stdin: string; readonly stdout: string; readonly stderr: string };
   readonly stdin: FileHandle;
   /** Reads the output to its end; the runtime must have opened it before. */
@@ -59,7 +59,7 @@ export const rootfs = [
   { type: 'overlay', options: ['lowerdir=/snapshots/2/fs:/snapshots/1/fs', 'upperdir=/snapshots/3/fs'] },
 ];
 
-export async function openFakeShim(): Promise<FakeShim> {
+export async function openShim(): Promise<ServedShim> {
   await using undo = new AsyncDisposableStack();
   const directory = await mkdtemp(join(tmpdir(), 'podvm-shim-'));
   undo.defer(() => rm(directory, { recursive: true }));
