@@ -198,7 +198,7 @@ export const processesScenarios: Record<string, Scenario> = {
   /** Changes owners as other users see them, writes as another user, and enters another network. */
   async users() {
     const pid = engine.spawnPause(false, '0 1000 10\n', '0 2000 10\n');
-    const [source, target] = ['/tmp/podvm-source', '/tmp/podvm-target'];
+    const [source, target] = [`/tmp/podvm-source-${engine.pid}`, `/tmp/podvm-target-${engine.pid}`];
     for (const directory of [source, target]) engine.makeDirectories(directory);
     engine.mount('tmpfs', source, 'tmpfs', 0, '');
     engine.writeFile(`${source}/file`, 'root', 0o644);
@@ -210,7 +210,10 @@ export const processesScenarios: Record<string, Scenario> = {
     engine.enterNamespaces(pid);
     const links = engine.readText('/proc/self/net/dev', 4096).match(/\w+(?=:)/g);
     const text = engine.readText(`${source}/file`, 100);
-    for (const directory of [target, source]) engine.unmount(directory, unmountFlags.detach);
+    for (const directory of [target, source]) {
+      engine.unmount(directory, unmountFlags.detach);
+      engine.removeDirectory(directory);
+    }
     engine.kill(pid, signals.kill);
     return { uid, gid, denied, text, proc, links, noProcess: attempt(() => engine.enterNamespaces(pid + 10_000)) };
   },
