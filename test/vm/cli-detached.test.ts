@@ -57,7 +57,8 @@ describe('podvm with a node in the background', { skip, timeout: 480_000 }, () =
     const { stdout } = await cli.type(['ps']);
     assert.match(stdout, /\ndefault +web +1\/1 +Running /);
     assert.match(stdout, /\ndefault +other +1\/1 +Running /);
-    assert.equal((await cli.type(['logs', 'web'])).stdout, 'up\n');
+    const printed = async () => (await cli.type(['logs', 'web'])).stdout || undefined;
+    assert.equal(await poll(printed, { everyMs: 100, signal: AbortSignal.timeout(60_000) }), 'up\n');
   });
 
   it('Ctrl-C ends the pods of its own command, and no others', async () => {

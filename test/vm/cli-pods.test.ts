@@ -7,6 +7,7 @@ import { after, before, describe, it } from 'node:test';
 import * as v from 'valibot';
 import { podDetailsSchema } from '#api/pods.ts';
 import { run } from '#host/run.ts';
+import { poll } from '#host/wait.ts';
 import { guestLevel, levelOfFlags } from '#vm/qemu/processor-level.ts';
 import { writeLayout } from '../images/layout-writer.ts';
 import { startRegistry } from '../images/registry.ts';
@@ -183,7 +184,9 @@ describe('podvm, from a second terminal', { skip, timeout: 600_000 }, () => {
   it("console shows the output of the guest's kernel", async () => {
     const command = ['sh', '-c', "echo '<0>a word from the kernel' >/dev/kmsg"];
     assert.equal((await cli.type(['exec', 'keeper', '--', ...command])).code, 0);
-    assert.match((await cli.type(['console', 'keeper'])).stdout, /a word from the kernel/);
+    const isShown = async () =>
+      /a word from the kernel/.test((await cli.type(['console', 'keeper'])).stdout) || undefined;
+    assert.ok(await poll(isShown, { everyMs: 100, signal: AbortSignal.timeout(60_000) }));
   });
 
   it('exec -it passes changes of our terminal’s size to the command', async () => {

@@ -170,7 +170,7 @@ describe('monitoring', { skip }, () => {
     const [usage] = await prometheus.found('container_cpu_usage_seconds_total{container="main", pod="busy"} > 1');
     assert.equal(usage?.metric['namespace'], 'default');
     assert.equal(usage.metric['image'], 'localhost/podvm/base:latest');
-    await prometheus.found('rate(container_cpu_usage_seconds_total{container="main", pod="busy"}[30s]) > 0.1');
+    await prometheus.found('rate(container_cpu_usage_seconds_total{container="main", pod="busy"}[30s]) > 0.01');
 
     const isEmulated = (await prometheus.query('podvm_pod_info{accelerator="tcg"}')).length > 0;
     const queries = await queriesOfDashboard();
