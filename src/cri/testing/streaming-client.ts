@@ -15,7 +15,7 @@ import {
 import { types } from '../streaming/spdy/frame.ts';
 
 /** Limit of each wait in a test, in `ms`. */
-export const patienceMs = 60_000;
+const patienceMs = 60_000;
 
 /** Resolves when `check` holds, evaluated at each `changed`; rejects after the time limit. */
 export class Awaited {
