@@ -25,7 +25,7 @@ async function meet(address: string): Promise<void> {
 
 test(
   'every server disconnects its clients while the descriptor table is full, and serves again afterwards',
-  { timeout: 60_000 },
+  { timeout: 120_000 },
   async () => {
     const directory = await mkdtemp(join(tmpdir(), 'podvm-short-'));
     const script = `

@@ -53,7 +53,7 @@ function lackingDescriptors(): Error {
 for (const failing of ['/proc/stat', '/proc/7/stat', 'write']) {
   test(
     `a look that lacks descriptors for ${failing} changes nothing, and a later one does`,
-    { timeout: 10_000 },
+    { timeout: 60_000 },
     async () => {
       using kernel = new FakeKernel();
       await kernel.open();
@@ -69,7 +69,7 @@ for (const failing of ['/proc/stat', '/proc/7/stat', 'write']) {
   );
 }
 
-test('a machine keeps its savings after a look that lacks descriptors', { timeout: 10_000 }, async () => {
+test('a machine keeps its savings after a look that lacks descriptors', { timeout: 60_000 }, async () => {
   using kernel = new FakeKernel();
   kernel.usedTicks = 1_000_000; // long ago
   await kernel.open();
