@@ -2,7 +2,6 @@ import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import type { Result } from '#wire/messages.ts';
-import type { Machine } from '#vm/driver.ts';
 import type { HeldImage } from '#image/images.ts';
 import type { ScratchDisk } from '#storage/volumes.ts';
 import { ContainerRecords } from '../container/container-record.ts';
@@ -47,16 +46,19 @@ const step = stepOf<AdoptMade, AdoptSite>();
 /** A step whose result exists already and needs no object in this process. */
 const there = { needs: [], run: () => undefined } as const;
 
+/** What is taken over of a sandbox with a foreign agent, to end it later. */
+type Held = Pick<AdoptMade, 'machine' | 'attachment'>;
+
 /** The agent speaks no version of the protocol with which this podvm can take its sandbox over. */
 export class ForeignAgent extends PodvmError {
-  readonly machine: Machine;
+  readonly held: Held;
 
-  constructor({ namespace, name }: SandboxRecord, machine: Machine, cause?: unknown) {
+  constructor({ namespace, name }: SandboxRecord, held: Held, cause?: unknown) {
     super('unsupported', `Cannot take over ${namespace}/${name}: its agent speaks another protocol`, {
       cause,
       fix: leftFix(name),
     });
-    this.machine = machine;
+    this.held = held;
   }
 }
 
@@ -129,14 +131,14 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
   record: { ...startSteps.record, needs: [], run: (_made, { record }) => record },
   guest: step({
     ...startSteps.guest,
-    needs: ['machine'],
-    run: async ({ machine }, { context, record }, signal) => {
+    needs: ['attachment', 'machine'],
+    run: async ({ attachment, machine }, { context, record }, signal) => {
       const link = await linkTo(machine, context, { isUp: true }, signal).catch((error: unknown) => {
-        throw kindOf(error) === 'unsupported' ? new ForeignAgent(record, machine, error) : error;
+        throw kindOf(error) === 'unsupported' ? new ForeignAgent(record, { machine, attachment }, error) : error;
       });
       if (link.welcome.version >= firstAdopted) return link;
       await link[Symbol.asyncDispose]();
-      throw new ForeignAgent(record, machine);
+      throw new ForeignAgent(record, { machine, attachment });
     },
   }),
   scratchPlugged: { ...startSteps.scratchPlugged, ...there },

@@ -1,6 +1,6 @@
 import { basename } from 'node:path';
 import { messageOf } from '#base/errors.ts';
-import type { Machine } from '#vm/driver.ts';
+import type { Attachment } from '#network/network.ts';
 import { isRunning } from '#host/process-identity.ts';
 import { ContainerRecords } from '../container/container-record.ts';
 import { Holdings } from '../holdings.ts';
@@ -120,7 +120,7 @@ async function sandboxOf(
     if (signal.aborted) throw error;
     if (error instanceof ForeignAgent) {
       context.surroundings.log.error('sandbox left alone', error, { sandbox: record.id });
-      return await leave({ record, path, why: error.message, machine: error.machine }, context);
+      return await leave({ record, path, why: error.message, ...error.held }, context);
     }
     const { namespace, name } = record;
     const pod = `${namespace}/${name}`;
@@ -179,33 +179,41 @@ async function leaveNewer(
   stopping: AbortSignal,
 ): Promise<LeftSandbox> {
   const { parts, limits, surroundings } = context;
-  let machine: Machine | undefined;
-  try {
-    const signal = AbortSignal.any([stopping, AbortSignal.timeout(limits.adoptTimeoutMs)]);
-    machine = record.machine && (await parts.driver.adopt(record.machine, signal));
-  } catch (error) {
-    if (stopping.aborted) throw error;
-    surroundings.log.warn('machine cannot be followed', { sandbox: record.id, why: messageOf(error) });
-  }
-  const sandbox = await leave({ record, path, why, machine }, context);
-  const runs = machine !== undefined || (record.machine !== undefined && (await isRunning(record.machine)));
+  const signal = AbortSignal.any([stopping, AbortSignal.timeout(limits.adoptTimeoutMs)]);
+  const tried = async <T>(what: string, take: () => Promise<T | undefined>): Promise<T | undefined> => {
+    try {
+      return await take();
+    } catch (error) {
+      if (stopping.aborted) throw error;
+      surroundings.log.warn(`${what} not taken over`, { sandbox: record.id, why: messageOf(error) });
+      return undefined;
+    }
+  };
+  const attachment = await tried('attachment', () => parts.network.adopt(record.id, signal)); // keeps its host ports
+  const recorded = record.machine;
+  const machine = recorded && (await tried('machine', () => parts.driver.adopt(recorded, signal)));
+  const sandbox = await leave({ record, path, why, machine, attachment }, context);
+  const runs = machine !== undefined || (recorded !== undefined && (await isRunning(recorded)));
   if (!runs) await sandbox.lose('its machine ended while no podvm ran');
   return sandbox;
 }
 
+type Left = Pick<LeftParts, 'record' | 'path' | 'why' | 'machine'> & { readonly attachment: Attachment | undefined };
+
 async function leave(
-  { record, path, why, machine }: Pick<LeftParts, 'record' | 'path' | 'why' | 'machine'>,
+  { record, path, why, machine, attachment }: Left,
   { names, parts, surroundings, userIds }: TakingContext,
 ): Promise<LeftSandbox> {
   const { log, nowMs } = surroundings;
   const user = userIds.take(record.uid);
   const pod = await readAnyPod(path);
   const containers = await new ContainerRecords(path).list().catch(() => []);
+  let attached = attachment;
   const end = async () => {
     await machine?.kill();
     await endRemains(path, parts.driver, log);
-    const attachment = await parts.network.adopt(record.id, new AbortController().signal);
-    await attachment?.[Symbol.asyncDispose]();
+    attached ??= await parts.network.adopt(record.id, new AbortController().signal);
+    await attached?.[Symbol.asyncDispose]();
   };
   const left = { record, pod, path, containers, why, machine, end, nowMs, log: log.with({ sandbox: record.id }) };
   return new LeftSandbox(left, [names.reserve(pod?.spec ?? { ...record, uid: record.podUid }), user]);
