@@ -10,21 +10,33 @@ export interface AnotherBuild extends AsyncDisposable {
   readonly program: string;
 }
 
-/** Makes the same program with another agent, other arguments of its VMMs, and so other templates. */
-export async function makeAnotherBuild(): Promise<AnotherBuild> {
+/** A change of a source file: `from` becomes `to`. */
+type Change = readonly [file: string, from: string, to: string];
+
+/** Another agent, and other arguments of VMMs, and so other templates. */
+const otherParts: readonly Change[] = [
+  ['src/agent/main.ts', 'engine.print(`ready: ', 'engine.print(`another build is ready: '],
+  ['src/vm/qemu/command-line.ts', 'translatedCodeMiB = 96', 'translatedCodeMiB = 80'],
+];
+
+/** A protocol that no agent of the checkout speaks. */
+export const otherProtocol: readonly Change[] = [
+  ['src/wire/messages.ts', 'protocolVersions = [2, 1]', 'protocolVersions = [3]'],
+];
+
+/** Makes the same program with these changes. */
+export async function makeAnotherBuild(changes = otherParts): Promise<AnotherBuild> {
   const directory = await mkdtemp('/var/tmp/podvm-build-');
   const sources = ['src', 'podvm', 'package.json', 'package-lock.json'];
   await run('cp', ['-a', ...sources.map((name) => join(repo, name)), directory], { timeoutMs: 120_000 });
   const packages = join(directory, 'node_modules');
   await mkdir(packages);
   await run('mount', ['--bind', '-o', 'ro', join(repo, 'node_modules'), packages]); // 400 MB
-  const change = async (file: string, from: string, to: string) => {
+  for (const [file, from, to] of changes) {
     const text = await readFile(join(directory, file), 'utf8');
     assert.ok(text.includes(from), `${file} has no ${from}`);
     await writeFile(join(directory, file), text.replace(from, to));
-  };
-  await change('src/agent/main.ts', 'engine.print(`ready: ', 'engine.print(`another build is ready: ');
-  await change('src/vm/qemu/command-line.ts', 'translatedCodeMiB = 96', 'translatedCodeMiB = 80');
+  }
   return {
     program: join(directory, 'podvm'),
     async [Symbol.asyncDispose]() {

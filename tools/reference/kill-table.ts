@@ -14,6 +14,7 @@ interface Row {
 const adopt = 'test/vm/adopt.test.ts';
 const adoptRun = 'test/vm/adopt-run.test.ts';
 const recover = 'src/admin/recover.test.ts';
+const leftAlone = 'test/vm/left-alone.test.ts';
 const takeOver = 'src/sandbox/adoption/take-over.test.ts';
 const replaced = 'test/vm/replaced-parts.test.ts';
 const leaks = 'test/vm/leaks.test.ts';
@@ -198,7 +199,7 @@ const rows: readonly Row[] = [
     moment: 'adopting',
     fault: 'it speaks no version that the daemon can take over',
     promise: 'the same',
-    test: [takeOver, 'a machine whose agent speaks only a protocol ${which} is left alone, and can be ended'],
+    test: [leftAlone, 'run on, are listed with the reason, and end when their client or an operator wants it'],
   },
   {
     component: 'records',
