@@ -107,6 +107,13 @@ const rows: readonly Row[] = [
   },
   {
     component: 'daemon',
+    moment: 'pods run and write, under systemd',
+    fault: 'restart, stop, KILL, upgrade (`npm run systemd`)',
+    promise: 'pods continue, no line is lost',
+    test: ['test/systemd/main.ts', 'an upgrade: other files, and try-restart'],
+  },
+  {
+    component: 'daemon',
     moment: 'a volume, link or server of a pod is lost meanwhile',
     fault: 'KILL',
     promise: 'the next daemon notices the loss',
