@@ -8,7 +8,7 @@ export interface DatabasesOptions {
   readonly say: (text: string) => void;
 }
 
-const mostRows = 200;
+const mostRows = 60;
 
 /**
  * Each round ends all databases in each way, in every second round after their daemon was killed and replaced. No

@@ -126,18 +126,25 @@ export class DatabasePod implements AsyncDisposable {
     return told.length;
   }
 
-  /** Resolves once each has committed as many more rows. */
+  /** Resolves once each has committed as many more rows. Errors: one has ended, or commits no row before the deadline. */
   async untilWritten(written: readonly Database[], count: number): Promise<void> {
     for (const database of written) {
-      const { name } = database;
       const before = await this.committed(database);
-      await until(`${name} writes`, async () => {
-        if ((await this.#statusOf(name)).state === ContainerState.CONTAINER_EXITED) {
-          assert.fail(`${name} has ended: ${await this.#all(name)}`);
-        }
-        return (await this.committed(database)) >= before + count || undefined;
-      });
+      let rows = before;
+      while (rows < before + count) rows = await this.#nextRows(database, rows); // on a busy host slowly, but steadily
     }
+  }
+
+  /** Number of committed rows once it is above `rows`. */
+  async #nextRows(database: Database, rows: number): Promise<number> {
+    const { name } = database;
+    return await until(`${name} writes`, async () => {
+      if ((await this.#statusOf(name)).state === ContainerState.CONTAINER_EXITED) {
+        assert.fail(`${name} has ended: ${await this.#all(name)}`);
+      }
+      const now = await this.committed(database);
+      return now > rows ? now : undefined;
+    });
   }
 
   /** Kills the containers, without a grace period. */
