@@ -153,6 +153,8 @@ export interface Machine extends AsyncDisposable {
   connect(signal: AbortSignal): Promise<Duplex>;
   /** Threads of the VMM that are the machine's processors. Errors: `unavailable`, `failedPrecondition`. */
   vcpuThreads(signal: AbortSignal): Promise<readonly number[]>;
+  /** Learns its disks and ports from the VMM; needed once after `adopt`, before any is attached or detached. */
+  learnDevices(signal: AbortSignal): Promise<void>;
   /** Attaches a disk to the running machine. Errors: `failedPrecondition`, `unavailable`, `alreadyExists`. */
   attachDisk(disk: DiskSpec, signal: AbortSignal): Promise<void>;
   /**
@@ -206,7 +208,10 @@ export interface MachineDriver {
    * `exercise`; no template is made then.
    */
   makeTemplate(spec: MachineSpec, exercise: (machine: Machine) => Promise<void>, signal: AbortSignal): Promise<void>;
-  /** Takes over a machine that an earlier process of ours started. Returns undefined if it no longer runs. */
+  /**
+   * Takes over a machine that an earlier process of ours started, except for its devices (`learnDevices`). Returns undefined
+   * if it no longer runs.
+   */
   adopt(record: MachineRecord, signal: AbortSignal): Promise<Machine | undefined>;
   /**
    * Removes traces of a VMM outside its directory, after it was killed together with its starter. `cgroupParent`: that

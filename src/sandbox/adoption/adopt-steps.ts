@@ -37,6 +37,8 @@ export interface AdoptSite extends PodSite {
 /** The results of a start, and the containers that guest and records name. */
 export interface AdoptMade extends StartMade {
   readonly listed: Result<'list'>;
+  /** The machine knows its disks and ports. */
+  readonly devices: true;
   readonly known: readonly KnownContainer[];
   readonly containers: readonly FoundContainer[];
 }
@@ -117,7 +119,7 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
   }),
   machine: step({
     name: 'machine taken over',
-    what: 'QEMU answers and lists its disks and ports',
+    what: 'QEMU answers',
     needs: ['turn', 'attachment', 'scratch'],
     run: async (_made, { context, record }, signal) => {
       const { machine } = record;
@@ -129,6 +131,15 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
     lost: async (machine) => gone((await machine.exited).reason),
   }),
   record: { ...startSteps.record, needs: [], run: (_made, { record }) => record },
+  devices: step({
+    name: 'devices listed',
+    what: 'QEMU lists its disks and ports; meanwhile the agent answers',
+    needs: ['machine'],
+    run: async ({ machine }, _site, signal): Promise<true> => {
+      await machine.learnDevices(signal);
+      return true;
+    },
+  }),
   guest: step({
     ...startSteps.guest,
     needs: ['attachment', 'machine'],
@@ -154,7 +165,7 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
   imageDisks: step({
     name: 'images held',
     what: 'images in use by the machine stay on the node',
-    needs: ['directory', 'machine', 'guest', 'listed'],
+    needs: ['directory', 'machine', 'devices', 'guest', 'listed'],
     run: ({ directory, machine, guest, listed }, site) =>
       createImageDisks({
         machine,
@@ -183,7 +194,7 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
   connected: { ...startSteps.connected, ...there },
   attachable: step({
     ...startSteps.attachable,
-    needs: ['identity', 'directory', 'machine', 'guest', 'imageDisks', 'claims', 'listed'],
+    needs: ['identity', 'directory', 'machine', 'devices', 'guest', 'imageDisks', 'claims', 'listed'],
     run(made, site) {
       const fits = site.record.parts?.kernel === site.context.parts.versions.kernel;
       return attachableOf(made, site, { serials: made.listed.disks, fits });

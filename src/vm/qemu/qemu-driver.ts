@@ -326,7 +326,6 @@ async function adopt(
     protect: (score) => setOomScore(record, score),
   });
   undo.move();
-  await machine.learnDevices(signal);
   return machine;
 }
 

@@ -197,7 +197,6 @@ export class QemuMachine implements Machine {
     }
   }
 
-  /** Asks QEMU for its disks and ports, for a machine that an earlier process started. */
   async learnDevices(signal: AbortSignal): Promise<void> {
     await Promise.all([this.#disks.learn(signal), this.#ports.learn(signal)]);
   }

@@ -200,6 +200,7 @@ function describeAdopt(harness: Harness): void {
     assert.ok(machine);
     assert.equal(machine.state, 'running');
     assert.deepEqual(machine.record, record);
+    await machine.learnDevices(soon());
     await harness().makeDiskFile(spec, 'late.img');
     await machine.attachDisk({ serial: 'late', file: 'late.img', readOnly: false }, soon());
     assert.equal((await machine.connect(soon())).destroyed, false);

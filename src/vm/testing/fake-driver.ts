@@ -171,6 +171,11 @@ export class FakeMachine implements Machine {
     return [this.record.pid];
   }
 
+  async learnDevices(signal: AbortSignal): Promise<void> {
+    this.#life.assertRunning('ask');
+    signal.throwIfAborted();
+  }
+
   async attachDisk(disk: DiskSpec, signal: AbortSignal): Promise<void> {
     this.#life.assertRunning('attach a disk to');
     signal.throwIfAborted();
