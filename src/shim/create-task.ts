@@ -47,6 +47,7 @@ export async function createTask(
       case 'container':
         return await createContainer(parts, request, podOf(parts, request), signal);
       case 'single': {
+        await readRequest(request); // what is refused costs no machine
         const pod = await createPod(parts, request, signal);
         try {
           return await createContainer(parts, request, pod, signal);
@@ -84,6 +85,14 @@ function podOf({ tasks }: ShimParts, { id, bundle }: Request): PodTask {
   return pod;
 }
 
+/** Reads where a container's files and output are. Errors: those of `checkFifo` and `snapshotDirectoriesOf`. */
+async function readRequest({ id, rootfs, paths }: Pick<Request, 'id' | 'rootfs' | 'paths'>) {
+  const { stdin, stdout, stderr, terminal } = paths;
+  const outputs = { ...(stdout === '' ? {} : { stdout }), ...(stderr === '' || terminal ? {} : { stderr }) };
+  for (const path of [stdin, ...Object.values(outputs)]) if (path !== '') await checkFifo(path);
+  return { outputs, directories: await snapshotDirectoriesOf(`container ${id}`, rootfs) };
+}
+
 async function createContainer(
   parts: ShimParts,
   { id, bundle, rootfs, paths }: Request,
@@ -91,13 +100,12 @@ async function createContainer(
   signal: AbortSignal,
 ): Promise<ContainerTask> {
   const { tasks, keeper } = parts;
-  const { stdin, stdout, stderr, terminal } = paths;
-  const outputs = { ...(stdout === '' ? {} : { stdout }), ...(stderr === '' || terminal ? {} : { stderr }) };
-  for (const path of [stdin, ...Object.values(outputs)]) if (path !== '') await checkFifo(path);
+  const { stdin, stdout, stderr } = paths;
+  const { directories, outputs } = await readRequest({ id, rootfs, paths });
   const facts = {
     id,
     attempt: tasks.nextAttempt(),
-    rootfs: await snapshotDirectoriesOf(`container ${id}`, rootfs),
+    rootfs: directories,
     podPid: pod.pid,
     hasStdin: stdin !== '',
     outputs,

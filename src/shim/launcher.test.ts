@@ -34,14 +34,25 @@ test('start prints only the address, and writes the files that containerd and th
   assert.equal(await readFile(join(bundle, 'podvm-events'), 'utf8'), '/run/containerd/containerd.sock.ttrpc');
 });
 
+interface Features {
+  readonly mountOptions: readonly string[];
+  readonly linux: {
+    readonly namespaces: readonly string[];
+    readonly mountExtensions: { readonly idmap: { readonly enabled: boolean } };
+  };
+}
+
 test('delete reports that the task was killed, and -info describes the runtime', async () => {
   await run('sh', ['-c', './launcher -id x delete >deleted; ./launcher -info >info'], { cwd: bundle });
   const deleted = fromBinary(DeleteResponseSchema, await readFile(join(bundle, 'deleted')));
   assert.equal(deleted.exitStatus, 137);
   const info = fromBinary(RuntimeInfoSchema, await readFile(join(bundle, 'info')));
   assert.deepEqual([info.name, info.version?.version], ['io.containerd.podvm.v2', '1.2.3']);
-  const features = JSON.parse(new TextDecoder().decode(info.features?.value)) as { mountOptions: readonly string[] };
+  const features = JSON.parse(new TextDecoder().decode(info.features?.value)) as Features;
   assert.ok(features.mountOptions.includes('rro'));
+  // Both are what containerd asks for before it makes a pod with users of its own.
+  assert.ok(features.linux.namespaces.includes('user'));
+  assert.equal(features.linux.mountExtensions.idmap.enabled, true);
 });
 
 test('an unknown action is an error, with a message', async () => {

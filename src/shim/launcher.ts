@@ -15,7 +15,9 @@ const features = {
   ociVersionMax: '1.2.0',
   mountOptions: ['bind', 'rbind', 'ro', 'rw', 'rro', 'private', 'rprivate', 'slave', 'rslave'],
   linux: {
-    namespaces: ['cgroup', 'ipc', 'mount', 'network', 'pid', 'uts'],
+    namespaces: ['cgroup', 'ipc', 'mount', 'network', 'pid', 'user', 'uts'],
+    // Containerd demands it for a pod with users of its own. Shared files have the owners that they have in the pod.
+    mountExtensions: { idmap: { enabled: true } },
   },
 };
 

@@ -80,6 +80,9 @@ test('a container without a pod that cannot be created leaves no machine, and it
     kind: 'failedPrecondition',
     message: /namespaces: network\. Run it with runc, or without the host's namespaces/,
   });
+  const logged = { stdout: 'file:///var/log/box' };
+  await assert.rejects(shim.container('box-1', singleSpec, logged), { kind: 'unsupported' });
+  assert.throws(() => shim.parts.guest, /no machine yet/, 'neither costs a machine');
   shim.parts.before = async (step) => {
     if (step === 'call createContainer') throw new Error('the link is torn');
   };
