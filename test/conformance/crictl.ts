@@ -38,16 +38,21 @@ export class Crictl {
 
   /** Starts a command on a terminal of 31 rows and 99 columns. */
   type(...args: readonly string[]): Conversation {
-    const words = [this.#program, ...this.#flags, ...args].map((word) => `'${word.replaceAll("'", `'\\''`)}'`);
-    const command = `stty rows 31 cols 99; exec ${words.join(' ')}`;
-    const env = { ...defaultEnv(), TERM: 'xterm', SHELL: '/bin/sh' };
-    return new Conversation(spawn('script', ['-qfec', command, '/dev/null'], { env }));
+    return typeOnTerminal([this.#program, ...this.#flags, ...args]);
   }
 
   async #run(args: readonly string[], okCodes: readonly number[], input?: Uint8Array): Promise<RunResult> {
     const options = { signal: this.#signal, okCodes, timeoutMs: patienceMs, ...(input === undefined ? {} : { input }) };
     return await run(this.#program, [...this.#flags, ...args], options);
   }
+}
+
+/** Starts a program on a terminal of 31 rows and 99 columns. */
+export function typeOnTerminal(argv: readonly string[]): Conversation {
+  const words = argv.map((word) => `'${word.replaceAll("'", `'\\''`)}'`);
+  const command = `stty rows 31 cols 99; exec ${words.join(' ')}`;
+  const env = { ...defaultEnv(), TERM: 'xterm', SHELL: '/bin/sh' };
+  return new Conversation(spawn('script', ['-qfec', command, '/dev/null'], { env }));
 }
 
 /** An interactive command. Disposing kills it if it still runs. */

@@ -1,7 +1,7 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run, type RunOptions } from '#host/run.ts';
-import { goEnv, inNewDirectory, sourceOf } from '../conformance/go-module.ts';
+import { goEnv, type GoModule, inNewDirectory, sourceOf } from '../conformance/go-module.ts';
 
 /** Containerd's programs, and runc. */
 export interface ContainerdPrograms {
@@ -12,19 +12,42 @@ export interface ContainerdPrograms {
   readonly version: string;
 }
 
-export const version = 'v2.4.2';
-const module = {
-  path: 'github.com/containerd/containerd/v2',
-  version,
-  sum: 'h1:p6Qg+xbEz8lvwdhHDx0U469xENvp4LgGBx+E7djXkGw=',
-};
+/** Versions that can be built: the newest patch of each, by their minor version. */
+export const modules = {
+  '1.7': {
+    path: 'github.com/containerd/containerd',
+    version: 'v1.7.35',
+    sum: 'h1:7AU2T1qI2OdNBmKkreWZ7kASHUNFItN5Hgejd9sY938=',
+  },
+  '2.2': {
+    path: 'github.com/containerd/containerd/v2',
+    version: 'v2.2.9',
+    sum: 'h1:ddw9THGOXhcKnHORjkKoXtazPjwtcPwmqk8AVyRpfZw=',
+  },
+  '2.4': {
+    path: 'github.com/containerd/containerd/v2',
+    version: 'v2.4.2',
+    sum: 'h1:p6Qg+xbEz8lvwdhHDx0U469xENvp4LgGBx+E7djXkGw=',
+  },
+} as const satisfies Record<string, GoModule>;
+export type MinorVersion = keyof typeof modules;
+export const newest: MinorVersion = '2.4';
+
+export const isMinorVersion = (text: string): text is MinorVersion => Object.hasOwn(modules, text);
+
 const buildTimeoutMs = 60 * 60_000;
 
 /**
  * Builds containerd from its module, once, into `cache`; nothing is installed. The environment determines where the
  * module comes from (GOPROXY, GOFLAGS, GOMODCACHE).
  */
-export async function buildContainerd(cache: string, signal: AbortSignal): Promise<ContainerdPrograms> {
+export async function buildContainerd(
+  cache: string,
+  signal: AbortSignal,
+  minor: MinorVersion = newest,
+): Promise<ContainerdPrograms> {
+  const module = modules[minor];
+  const { version } = module;
   const home = join(cache, `containerd-${version}`);
   await inNewDirectory(home, async (work) => {
     const env = { ...goEnv(), CGO_ENABLED: '0' };

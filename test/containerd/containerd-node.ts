@@ -32,6 +32,9 @@ export interface ContainerdNode extends AsyncDisposable {
   readonly socket: string;
   readonly endpoint: string;
   readonly places: ContainerdPlaces;
+  /** Directory with the bundles of its tasks, below their namespaces. */
+  readonly bundles: string;
+  readonly ctrProgram: string;
   /** Kills it. */
   stop(): Promise<void>;
   /** Kills it if it runs, and starts the next one. */
@@ -87,6 +90,8 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
     socket,
     endpoint: `unix://${socket}`,
     places,
+    bundles: join(work, 'state/io.containerd.runtime.v2.task'),
+    ctrProgram: programs.ctr,
     stop: () => kill('SIGKILL'),
     async restart() {
       await kill('SIGKILL');

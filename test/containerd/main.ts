@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { messageOf } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
 import { run } from '#host/run.ts';
 import type { TarSpec } from '#image/tar/tar-builder.ts';
 import { makeBaseLayout } from '#image/source/base-image.ts';
@@ -13,16 +13,18 @@ import { makeWorkDirectory } from '../conformance/work-directory.ts';
 import { sysroot } from '../images/image-tree.ts';
 import { writeLayout } from '../images/layout-writer.ts';
 import { type CliNode, openCliNode, repo } from '../vm/cli-node.ts';
-import { buildContainerd, debianContainerd, version } from './build-containerd.ts';
+import { buildContainerd, debianContainerd, isMinorVersion, modules, newest } from './build-containerd.ts';
 import { startContainerd, testVersion } from './containerd-node.ts';
+import { tourCtr } from './ctr-tour.ts';
 import { tourDelegate } from './delegate-tour.ts';
 import { baseImage, layeredImage, pauseImage } from './pod.ts';
 import { tour } from './tour.ts';
 
 /*
- * `npm run containerd [-- --debian] [-- --delegate]`: a real containerd, a new one or that of Debian, runs pods with
- * podvm beside pods with runc; then it is the delegate of podvm's own CRI, or with `--delegate` only that. Needs root,
- * the result of `podvm setup`, and a Go toolchain: a machine without one gets a message, and nothing fails.
+ * `npm run containerd [-- --version MINOR | --debian] [-- --delegate]`: a real containerd, the newest, another one that
+ * can be built or that of Debian, runs pods with podvm beside pods with runc; then it is the delegate of podvm's own CRI,
+ * or with `--delegate` only that. Needs root, the result of `podvm setup`, and a Go toolchain: a machine without one gets
+ * a message, and nothing fails.
  */
 const cache = '/var/cache/podvm-conformance';
 /** Timeout of a start, which first builds the agent if that of this checkout differs from that of set-up. */
@@ -39,10 +41,24 @@ async function main(): Promise<void> {
     return;
   }
   const { values } = parseArgs({
-    options: { debian: { type: 'boolean', default: false }, delegate: { type: 'boolean', default: false } },
+    options: {
+      version: { type: 'string', default: newest },
+      debian: { type: 'boolean', default: false },
+      delegate: { type: 'boolean', default: false },
+    },
   });
-  say(`building containerd ${version} and crictl with ${go}, unless they are there`);
-  const programs = values.debian ? await debianContainerd(cache, signal) : await buildContainerd(cache, signal);
+  const { version } = values;
+  if (!isMinorVersion(version)) {
+    throw new PodvmError(
+      'invalid',
+      `Cannot build containerd ${version}: expected ${Object.keys(modules).join(' or ')}`,
+    );
+  }
+  const which = values.debian ? 'that of Debian' : modules[version].version;
+  say(`getting containerd (${which}) and building crictl with ${go}, unless they are there`);
+  const programs = values.debian
+    ? await debianContainerd(cache, signal)
+    : await buildContainerd(cache, signal, version);
   say(`using containerd ${programs.version}`);
   const { crictl: program } = await buildCriTools(cache, signal);
 
@@ -81,17 +97,18 @@ async function main(): Promise<void> {
   const shimSocket = join(cli.root, 'shim.sock');
   const containerd = undo.use(await startContainerd({ programs, work, netns, shimSocket, pauseImage }));
   const podvm = { shimSocketPath: shimSocket, version: testVersion };
-  for (const layout of await makeImages(work, signal)) {
-    await run('tar', ['-C', layout, '-cf', join(work, 'image.tar'), '.']);
-    await containerd.ctr('images', 'import', join(work, 'image.tar'));
-  }
+  const images = await makeImages(work, signal);
+  for (const image of images) await containerd.ctr('images', 'import', image);
   const inside = await inNetns(program); // the streams are at 127.0.0.1
   const direct = new Crictl(inside, containerd.endpoint, signal);
   const crictl = new Crictl(inside, `unix://${join(cli.root, 'cri.sock')}`, signal);
   try {
-    const site = { containerd, work, say, replaceDaemon };
-    if (!values.delegate)
-      await tour({ ...site, podvm, crictl: direct, fetch: fetchIn, comparesStarts: !values.debian });
+    const isNewer = !programs.version.startsWith('1.');
+    const site = { containerd, isNewer, isWhole: !values.debian, work, say, replaceDaemon };
+    if (!values.delegate) {
+      await tour({ ...site, podvm, crictl: direct, fetch: fetchIn });
+      await tourCtr({ ...site, image: images[0], records: join(cli.root, 'shim/tasks') });
+    }
     const place = join(work, 'delegate');
     await mkdir(place);
     await runBaseImage(cli);
@@ -116,8 +133,8 @@ async function runBaseImage(cli: CliNode): Promise<void> {
   assert.equal(code, 0, stderr);
 }
 
-/** Layouts of the images: the base image, one for pods of runc, and one of two layers. */
-async function makeImages(work: string, signal: AbortSignal): Promise<readonly string[]> {
+/** Makes files of the base image, and of the images of runc's pods and of two layers. */
+async function makeImages(work: string, signal: AbortSignal): Promise<readonly [base: string, others: string]> {
   const directory = join(work, 'images');
   await mkdir(directory);
   const base = await makeBaseLayout(await sysroot(), directory, signal);
@@ -132,7 +149,10 @@ async function makeImages(work: string, signal: AbortSignal): Promise<readonly s
     { name: pauseImage, layers, config: { config: { Cmd: ['/bin/sleep', '1000000'] } } },
     { name: layeredImage, layers, config: { config: { Env: ['PATH=/bin'] } } },
   ]);
-  return [base, others];
+  const files = [join(work, 'base.tar'), join(work, 'others.tar')] as const;
+  await run('tar', ['-C', base, '-cf', files[0], '.']);
+  await run('tar', ['-C', others, '-cf', files[1], '.']);
+  return files;
 }
 
 try {

@@ -8,19 +8,24 @@ import { containerdFindings } from '#daemon/doctor-runtimes.ts';
 import { poll } from '#host/wait.ts';
 import { KubeletCgroups, memoryRoot, processesIn } from '../kubelet-cgroups.ts';
 import type { Crictl } from '../conformance/crictl.ts';
+import { compareStarts } from './compare-starts.ts';
 import type { ContainerdNode } from './containerd-node.ts';
+import { endSteps } from './end-steps.ts';
 import { layeredImage, Pod } from './pod.ts';
+import { newerSteps, specialSteps } from './special-steps.ts';
 import { type Steps, walkSteps } from './walk-steps.ts';
 
 export interface TourOptions {
   readonly crictl: Crictl;
   readonly containerd: ContainerdNode;
+  /** Whether containerd is of version 2 or newer. */
+  readonly isNewer: boolean;
   /** Shim socket and version of podvm in containerd's configuration. */
   readonly podvm: { readonly shimSocketPath: string; readonly version: string };
   readonly work: string;
   readonly say: (text: string) => void;
-  /** Whether starts are measured, too, which takes half a minute. */
-  readonly comparesStarts: boolean;
+  /** Whether steps that are too long for CI are walked, too, and starts are measured. */
+  readonly isWhole: boolean;
   /** Gets a page from where crictl runs. */
   readonly fetch: (url: string) => Promise<string>;
   /** Ends the daemon of podvm and starts the next one, which serves when it resolves. `meanwhile`: while there is none. */
@@ -28,7 +33,7 @@ export interface TourOptions {
 }
 
 /** Pods that all steps use: one of each runtime, with a container that waits. */
-interface Tour extends TourOptions {
+export interface Tour extends TourOptions {
   readonly runc: Pod;
   readonly pod: Pod;
   /** In the pod of runc. */
@@ -52,6 +57,7 @@ const steps: Steps<Tour> = [
   ['volumes of the kubelet and of the host appear, and change', volumes],
   ['a pod that is to share the network of the host is refused by podvm, and runs with runc', refuses],
   ['annotations of podvm reach it, and its machine is in the cgroup of the pod', isPlaced],
+  ...endSteps,
   ['the pods live on when containerd is killed, and an end meanwhile is not lost', outlives],
   ['no pod has a process of the runtime', hasNoShim],
   [
@@ -72,7 +78,7 @@ export async function tour(options: TourOptions): Promise<void> {
   const before = await netnsOfContainerd();
   try {
     await walkAll(options);
-    if (options.comparesStarts) await compareStarts(options);
+    if (options.isWhole) await compareStarts(options);
   } finally {
     await removePods(options.crictl);
   }
@@ -85,29 +91,8 @@ async function walkAll(options: TourOptions): Promise<void> {
   const pod = await Pod.run(crictl, work, 'machine', 'podvm');
   const beside = await runc.start('main', 'sleep 10000');
   const main = await pod.start('main', 'echo begun; sleep 10000');
-  await walkSteps(steps, { ...options, runc, pod, beside, main }, say);
-}
-
-const rounds = 3;
-/** Time for the pool to make its next machine, in `ms`. */
-const refillMs = 10_000;
-
-/** Prints the time of a pod and its first container with either runtime, in turn: the median of some rounds. */
-async function compareStarts({ crictl, work, say }: TourOptions): Promise<void> {
-  const took = { podvm: [] as number[], runc: [] as number[] };
-  for (let round = 0; round < rounds; round += 1) {
-    await setTimeout(refillMs);
-    for (const runtime of ['podvm', 'runc'] as const) {
-      const startedMs = performance.now();
-      const pod = await Pod.run(crictl, work, `start-${runtime}-${round}`, runtime);
-      await pod.start('main', 'sleep 1000');
-      took[runtime].push(Math.round(performance.now() - startedMs));
-      await pod.remove();
-    }
-  }
-  for (const [runtime, all] of Object.entries(took)) {
-    say(`pod and container with ${runtime}: ${all.toSorted((a, b) => a - b)[1]} ms (${all.join(', ')})`);
-  }
+  const all = [...(options.isNewer ? newerSteps : []), ...(options.isWhole ? specialSteps : []), ...steps];
+  await walkSteps(all, { ...options, runc, pod, beside, main }, say);
 }
 
 /** Processes of runc would outlive their containerd. */
