@@ -37,10 +37,21 @@ describe('parseManifest() makes the pods of a workload', () => {
         `ordinals: { start: 1000000 }, volumeClaimTemplates: [${claim('v'.repeat(63))}], template: ${podTemplate}`,
       ).replace('name: web', `name: ${name}`);
     assert.deepEqual(
-      parseManifest(set('s'.repeat(181)), 'f').claims.map(({ metadata }) => metadata.name.length),
-      [253],
+      parseManifest(set('s'.repeat(52)), 'f').claims.map(({ metadata }) => metadata.name.length),
+      [63 + 1 + 52 + 1 + 7],
     );
-    assert.throws(() => parseManifest(set('s'.repeat(182)), 'f'), /must have a name of at most 181 characters/);
+  });
+
+  test('of a StatefulSet only with a name that is a host name, also with its number', () => {
+    const set = (name: string) =>
+      workload('StatefulSet', `ordinals: { start: 1000000 }, template: ${template()}`).replace(
+        'name: web',
+        `name: ${name}`,
+      );
+    const [pod] = parseManifest(set('s'.repeat(52)), 'f').pods;
+    assert.equal(pod?.spec.hostname, `${'s'.repeat(52)}-1000000`);
+    assert.throws(() => parseManifest(set('s'.repeat(53)), 'f'), /must have a name of at most 52 characters/);
+    assert.throws(() => parseManifest(set('db.example'), 'f'), /must have a name without dots, which becomes the host/);
   });
 
   test('once for a name, and up to the limit of objects, however often an alias repeats it', () => {

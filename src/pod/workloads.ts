@@ -110,7 +110,7 @@ function ofSet(pod: Pod, set: Replicated & { readonly kind: 'StatefulSet' }, num
     },
     spec: {
       ...pod.spec,
-      hostname: name.slice(0, 63),
+      hostname: name,
       ...(serviceName === undefined ? {} : { subdomain: serviceName }),
       volumes: own,
     },

@@ -7,8 +7,8 @@ import * as s from './scalars.ts';
 const maxPods = 256;
 /** Leaves room for the suffix that makes the name of a pod. */
 const maxNameChars = 240;
-/** Leaves room also for the name of a volumeClaimTemplate: the name of a claim has at most 253 characters. */
-const maxSetNameChars = 181;
+/** Names of a StatefulSet's pods become host names, and an API server labels them with the set's and 11 characters more. */
+const maxSetNameChars = 52;
 
 const namedBy = (maxChars: number) =>
   v.pipe(
@@ -84,7 +84,13 @@ export const workloadSchemas = {
   StatefulSet: v.object({
     apiVersion: apps,
     kind: v.literal('StatefulSet'),
-    metadata: namedBy(maxSetNameChars),
+    metadata: v.pipe(
+      namedBy(maxSetNameChars),
+      v.check(
+        ({ name }) => v.is(s.dnsLabel, name),
+        'must have a name without dots, which becomes the host names of its pods',
+      ),
+    ),
     spec: v.pipe(
       v.object({
         replicas,
