@@ -109,6 +109,20 @@ test('keeps the end of what a node streams without end, in a bound for all', asy
   assert.ok(size < 34 * 1024 * 1024, `${size} characters`);
 });
 
+test('names the pods that it leaves out', async () => {
+  const path = '/v1/pods?ended=true';
+  const [pod] = v.parse(v.array(v.record(v.string(), v.unknown())), answers[path]);
+  const pods = (count: number) => Array.from({ length: count }, (_, at) => ({ ...pod, name: `p${at}` }));
+  const textOf = async (count: number) => {
+    const files = await supportFiles(clientOf({ [path]: pods(count) }), { logs: false }, signal);
+    assert.equal(files.filter(({ name }) => name.endsWith('/description.json')).length, 100);
+    return files.find(({ name }) => name === 'pods/left-out.txt')?.text;
+  };
+  assert.equal(await textOf(100), undefined);
+  const left = '2 pods of node/pods.json are not described: a report has at most 100\na b/p100\na b/p101\n';
+  assert.equal(await textOf(102), left);
+});
+
 test('has nothing of a node that does not serve, and says what one does not answer', async () => {
   const failing = (kind: 'unavailable' | 'internal') => ({
     ...clientOf({ '/v1/log': 'log' }),

@@ -62,6 +62,11 @@ export async function supportFiles(
   await add('node/metrics.txt', () => stream('/metrics'));
   await add('node/log.txt', () => stream('/v1/log'));
   const rest = pods.slice(0, maxPods);
+  const leftOut = pods.slice(maxPods).map(({ namespace, name }) => `${namespace}/${name}\n`);
+  if (leftOut.length > 0) {
+    const text = `${leftOut.length} pods of node/pods.json are not described: a report has at most ${maxPods}\n`;
+    files.push({ name: 'pods/left-out.txt', text: text + leftOut.join('') });
+  }
   const work = async () => {
     for (let pod = rest.shift(); pod !== undefined; pod = rest.shift()) await addPod(pod);
   };
