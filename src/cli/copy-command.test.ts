@@ -289,6 +289,28 @@ describe('copyCommand()', () => {
     assert.deepEqual(await readdir(join(it.host, 'tree')), ['disk']);
   });
 
+  it('warns of a file that changes while it is copied, and copies it', async () => {
+    await using it = await openPod();
+    await mkdir(it.host);
+    await mkdir(it.pod);
+    await writeFile(join(it.pod, 'log'), 'one line\n');
+    await it.replaceTar('/usr/bin/tar "$@"; echo "tar: log: file changed as we read it" >&2; exit 1');
+    await it.copy(`web:${it.pod}/log`, it.host);
+    assert.equal(await readFile(join(it.host, 'log'), 'utf8'), 'one line\n');
+    assert.equal(it.said.stderr, 'podvm: warning: copied while it changed: log\n');
+  });
+
+  it('refuses what tar could not read, though the rest is there', async () => {
+    await using it = await openPod();
+    await mkdir(it.host);
+    await mkdir(it.pod);
+    await writeFile(join(it.pod, 'log'), '');
+    const words = ['tar: log: file changed as we read it', 'tar: secret: Cannot open: Permission denied'];
+    await it.replaceTar(`/usr/bin/tar "$@"; printf '%s\\n' "${words.join('" "')}" >&2; exit 1`);
+    await assert.rejects(it.copy(`web:${it.pod}/log`, it.host), { message: /^Cannot copy web:/ });
+    assert.deepEqual(await readdir(it.host), []);
+  });
+
   it('names some of many files that it does not copy', async () => {
     await using it = await openPod();
     await mkdir(it.host);

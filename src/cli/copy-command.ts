@@ -70,7 +70,10 @@ async function copyOut({ pod, path }: InPod, target: Place, parts: CopyParts): P
   const words = isWhole ? ['-C', normal, '-cf', '-', '.'] : ['-C', posix.dirname(normal), '-cf', '-', '--', name];
   const archive: Archive = async (output) => {
     const ended = await execStream(client, { pod, container, command: ['tar', ...words], output, signal });
-    if (ended.exitCode !== 0) throw tarFailed(`${pod}:${path}`, ended.said);
+    if (ended.exitCode === 0) return;
+    const changed = changedFiles(ended.exitCode, ended.said);
+    if (changed === undefined) throw tarFailed(`${pod}:${path}`, ended.said);
+    await write(terminal.stderr, `podvm: warning: copied while it changed: ${changed}\n`);
   };
   if (target.kind === 'archive') return await archive((bytes) => write(terminal.stdout, bytes));
   if (target.kind !== 'host') return;
@@ -90,6 +93,20 @@ async function copyOut({ pod, path }: InPod, target: Place, parts: CopyParts): P
   } finally {
     await removeUnpacked(beside);
   }
+}
+
+/** The words of GNU tar about a file that changed while it was read: its archive is whole, and the exit code is 1. */
+const changedWords = /^tar: (.*): (?:[Ff]ile changed as we read it|File removed before we read it)$/;
+
+/** Describes the files that changed while tar read them; undefined if anything else went wrong. */
+function changedFiles(exitCode: number, said: string): string | undefined {
+  const names = said
+    .trim()
+    .split('\n')
+    .map((line) => changedWords.exec(line)?.[1]);
+  if (exitCode !== 1 || names.includes(undefined)) return undefined;
+  const rest = names.length > 1 ? ` and ${names.length - 1} more` : '';
+  return `${shown(names[0] ?? '')}${rest}`;
 }
 
 async function unpackShown(archive: Archive, directory: string, terminal: Terminal): Promise<readonly string[]> {
