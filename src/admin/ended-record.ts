@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { podDetailsSchema, podOutcomeSchema } from '#api/pods.ts';
 import type { PodConfig, TerminalSize } from '#pod/pods.ts';
-import type { Pod } from '#pod/schema/objects.ts';
+import { type Pod, podSchema } from '#pod/schema/objects.ts';
 
 /** Everything needed to run a pod again. */
 export interface PodSource extends Pick<PodConfig, 'configMaps' | 'secrets' | 'logins' | 'hasLostLogins' | 'network'> {
@@ -53,8 +53,13 @@ const sourceSchema = v.object({
   network: v.picklist(['cni', 'none']),
 });
 
-/** Errors: valibot's and JSON's. */
+/**
+ * Fields that this version's schema has and the recording version's had not get their defaults, so that the pod is the
+ * same as one that is read from its file now. Errors: valibot's and JSON's.
+ */
 export function parseSource(text: string): StoredSource {
+  const source = v.parse(sourceSchema, JSON.parse(text));
+  const pod = v.safeParse(podSchema, source.pod);
   // SAFE: the Pod passed the schema of manifests and JSON keeps all of it (read-manifests.ts relies on that, too)
-  return v.parse(sourceSchema, JSON.parse(text)) as unknown as StoredSource;
+  return { ...source, pod: pod.success ? pod.output : source.pod } as unknown as StoredSource;
 }
