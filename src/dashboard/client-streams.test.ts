@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { CallError } from './client/api.ts';
+import { followLines } from './client/follow-lines.ts';
 import { maxLines, tellLines } from './client/tell-lines.ts';
 import { whileVisible } from './client/while-visible.ts';
 
@@ -62,4 +64,44 @@ test('tellLines() tells lines once in a frame, and those at the end of a text af
   await tellLines(long(), (lines) => (last = lines), frames);
   assert.equal(last.length, maxLines);
   assert.equal(last[0], 'line');
+});
+
+test('followLines() reads again when the node is back, keeps what it has told meanwhile, and ends with the text', async () => {
+  const texts: (() => AsyncIterable<string>)[] = [
+    async function* () {
+      yield 'one\ntwo\n';
+      throw new CallError('unavailable', 'the node has cut the connection');
+    },
+    // eslint-disable-next-line require-yield
+    async function* () {
+      throw new CallError('unavailable', 'the node does not answer');
+    },
+    async function* () {
+      yield 'one\ntwo\nthree\n';
+    },
+  ];
+  const told: string[] = [];
+  await followLines(() => texts.shift()?.() ?? assert.fail('it is read again after its end'), {
+    tell: (lines) => told.push(lines.join()),
+    onCut: ({ message }) => told.push(message),
+    frames: { request: () => 0, cancel: () => {} },
+    pause: async () => void told.push('pause'),
+  });
+  assert.deepEqual(told, [
+    ...['one,two', 'the node has cut the connection', 'pause'],
+    ...['the node does not answer', 'pause', 'one,two,three'],
+  ]);
+});
+
+test('followLines() passes on why a text cannot be read, and stops when its page is left', async () => {
+  const tell = () => assert.fail('nothing is told');
+  const [frames, onCut] = [{ request: () => 0, cancel: () => {} }, () => {}];
+  const failing = (kind: string) =>
+    // eslint-disable-next-line require-yield
+    async function* () {
+      throw new CallError(kind, kind);
+    };
+  const pause = () => Promise.reject(new Error('left'));
+  await assert.rejects(followLines(failing('notFound'), { tell, onCut, frames, pause }), /notFound/);
+  await assert.rejects(followLines(failing('unavailable'), { tell, onCut, frames, pause }), /left/);
 });

@@ -39,7 +39,10 @@ export async function* streamText(path: string, signal: AbortSignal): AsyncGener
   const decoder = new TextDecoder();
   const reader = body.getReader();
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch((cause: unknown) => {
+      if (signal.aborted) throw cause;
+      throw new CallError('unavailable', 'The node has cut the connection', 'It is read again when the node answers.');
+    });
     if (done) return;
     yield decoder.decode(value, { stream: true });
   }

@@ -2,9 +2,10 @@ import type { ComponentChildren } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import type { PodDetails } from '#api/pods.ts';
 import { type CallError, streamText } from './api.ts';
+import { followLines } from './follow-lines.ts';
 import { podPath } from './pod-name.ts';
 import { asError } from './poll.ts';
-import { type Frames, maxLines, tellLines } from './tell-lines.ts';
+import { type Frames, maxLines } from './tell-lines.ts';
 import { Problem } from './ui.tsx';
 import { whileVisible } from './while-visible.ts';
 
@@ -105,7 +106,7 @@ function StreamView({ title, path, controls }: StreamProps) {
         </label>
         <span class="faint count" role="status">
           {word === '' ? `${lines.length} lines` : `${shown.length} of ${lines.length} lines`}
-          {isOver ? ', ended' : ', live'}
+          {isOver ? ', ended' : error === undefined ? ', live' : ', waiting for the node'}
         </span>
       </div>
       <Problem error={error} />
@@ -146,12 +147,16 @@ function useLines(path: string): { lines: readonly string[]; error: CallError | 
       const tell = (lines: readonly string[]) => {
         if (!signal.aborted) setState({ lines, isOver: false });
       };
+      const onCut = (error: CallError) => {
+        if (!signal.aborted) setState(({ lines }) => ({ lines, error, isOver: false }));
+      };
+      const pause = () => pauseFor(againMs, signal);
       const end = (error?: CallError) => {
         if (signal.aborted) return;
         isOver = true;
         setState(({ lines }) => ({ lines, ...(error === undefined ? {} : { error }), isOver }));
       };
-      tellLines(streamFollowed(path, signal), tell, frames).then(
+      followLines(() => streamFollowed(path, signal), { tell, onCut, frames, pause }).then(
         () => end(),
         (error: unknown) => end(asError(error)),
       );
@@ -159,6 +164,16 @@ function useLines(path: string): { lines: readonly string[]; error: CallError | 
   }, [path]);
   return { error: undefined, ...state };
 }
+
+/** Interval of tries to reach a node that does not answer, in `ms`. */
+const againMs = 1000;
+
+/** Rejects with the signal's reason when that aborts. */
+const pauseFor = (ms: number, signal: AbortSignal): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener('abort', () => (clearTimeout(timer), reject(signal.reason as Error)), { once: true });
+  });
 
 const frames: Frames = {
   request: (act) => requestAnimationFrame(act),
