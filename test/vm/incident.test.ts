@@ -66,7 +66,7 @@ describe('an operator finds the cause of an incident', { skip, timeout: 880_000 
     const config = join(node.root, 'podvm.yaml');
     await writeFile(config, 'metricsAddress: 127.0.0.1:0\n');
     daemon = node.start(['daemon', '--config', config]);
-    await daemon.shows(/ info serving /, 300_000);
+    await daemon.shows(/ info serving cri=/, 300_000);
     const [, port] = /serving metrics address=127.0.0.1 port=(\d+)/.exec(daemon.stderr()) ?? [];
     const prometheusRoot = join(node.root, 'prometheus');
     prometheus = await openPrometheus(prometheusRoot, `127.0.0.1:${port}`, await quickRules(node.root));

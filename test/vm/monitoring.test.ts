@@ -74,7 +74,7 @@ describe('monitoring', { skip }, () => {
     await writeFile(config, `metricsAddress: 127.0.0.1:0\nauthFile: ${authFile}\ntraces: ${collector.url}\n`);
     daemon = node.start(['daemon', '--config', config]);
     await daemon.shows(/serving metrics/, 300_000);
-    await daemon.shows(/ info serving /, 300_000);
+    await daemon.shows(/ info serving cri=/, 300_000);
     const [, port] = /serving metrics address=127.0.0.1 port=(\d+)/.exec(daemon.stderr()) ?? [];
     target = `127.0.0.1:${port}`;
   });
