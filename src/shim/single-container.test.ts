@@ -5,13 +5,13 @@ import { poll } from '#host/wait.ts';
 import { Task } from './schema/generated/runtime/task/v2/shim_pb.ts';
 import { Status } from './schema/generated/types/task/task_pb.ts';
 import { singleSpec } from './testing/bundles.ts';
-import { openFakeShim } from './testing/fake-shim.ts';
+import { openShim } from './testing/served-shim.ts';
 
 const soon = { ms: 20_000 };
 const verbs = Task.method;
 
 test('a container without a pod has a machine of its own, from create to delete', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   const { client } = shim;
   const io = await shim.io('box');
   const guestId = await shim.container('box-1', singleSpec, io.paths);
@@ -38,7 +38,7 @@ test('a container without a pod has a machine of its own, from create to delete'
 });
 
 test('a container without a pod survives a replacement of the daemon, and an exit meanwhile is told', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   const { client } = shim;
   const guestId = await shim.container('box-1', singleSpec);
   await shim.end();
@@ -53,7 +53,7 @@ test('a container without a pod survives a replacement of the daemon, and an exi
 });
 
 test('a container without a pod that containerd has deleted meanwhile is removed', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   await shim.container('box-1', singleSpec);
   await shim.end();
   await rm(await shim.bundle('box-1', singleSpec), { recursive: true });
@@ -63,7 +63,7 @@ test('a container without a pod that containerd has deleted meanwhile is removed
 });
 
 test('a container without a pod whose bundle is removed ends with its machine', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   await shim.container('box-1', singleSpec);
   await rm(await shim.bundle('box-1', singleSpec), { recursive: true });
   const isGone = async () => {
@@ -74,7 +74,7 @@ test('a container without a pod whose bundle is removed ends with its machine', 
 });
 
 test('a container without a pod that cannot be created leaves no machine, and its id is free', async () => {
-  await using shim = await openFakeShim();
+  await using shim = await openShim();
   const namespaces = singleSpec.linux.namespaces.filter(({ type }) => type !== 'network');
   await assert.rejects(shim.container('box-1', { ...singleSpec, linux: { ...singleSpec.linux, namespaces } }), {
     kind: 'failedPrecondition',

@@ -54,7 +54,7 @@ for (const [what, poolSize, start] of [
     let holdsPool = false;
     parts.before = async (step, signal) => {
       signal.throwIfAborted();
-      if (holdsPool && replacing.has(step)) await untilAborted(signal);
+      if (holdsPool && replacing.has(step)) await untilAborted(new Promise<never>(() => {}), signal);
       else calls.push(step);
     };
     const sandboxes = undo.use(await openSandboxes({ directory, parts, log: silentLog, poolSize }, never));
