@@ -2,6 +2,7 @@ import type { OciResources } from '../bundle/oci-spec.ts';
 import type { Bundle } from '../bundle/bundle.ts';
 import type { IoPaths } from '../io/fifos.ts';
 import type { Figures } from '../translate/metrics.ts';
+import type { TaskKind } from '../translate/sandbox-spec.ts';
 import type { ProcessLife } from './process-life.ts';
 
 /** A process that containerd knows by ids: the first of a task, or a command in it. */
@@ -16,9 +17,6 @@ export interface TaskProcess {
   /** Frees its resources after it has ended. */
   remove(signal: AbortSignal): Promise<void>;
 }
-
-/** `single`: a container that is no part of a pod, such as that of `ctr run`. */
-export type TaskKind = 'pod' | 'container' | 'single';
 
 /** A task, in containerd's sense: a pod's sandbox, or a container. */
 export interface Task extends TaskProcess {

@@ -4,7 +4,6 @@ import { hostNameOf } from '#sandbox/host-name.ts';
 import { oomScoreOf } from '#sandbox/cgroup-parent.ts';
 import type { SandboxSpec } from '#sandbox/sandbox.ts';
 import type { OciSpec } from '../bundle/oci-spec.ts';
-import type { TaskKind } from '../task/process.ts';
 import { podResourcesOf, resourcesOf } from './resources.ts';
 
 /** Facts from which a pod's sandbox is made, besides its bundle's spec. */
@@ -22,6 +21,9 @@ export interface PodFacts {
 }
 
 const annotationOf = (spec: OciSpec, name: string) => spec.annotations?.[`io.kubernetes.cri.${name}`];
+
+/** `single`: a container that is no part of a pod, such as that of `ctr run`. */
+export type TaskKind = 'pod' | 'container' | 'single';
 
 export function kindOfTask(spec: OciSpec): TaskKind {
   const type = annotationOf(spec, 'container-type');
