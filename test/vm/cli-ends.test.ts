@@ -82,7 +82,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
           stdio: ['pipe', 'pipe', 'inherit'],
         },
       );
-      const closed = once(terminal, 'close');
+      const exited = once(terminal, 'exit');
       let shown = '';
       // Without an end of the reader, which would end the terminal before it is killed.
       for await (const chunk of terminal.stdout.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
@@ -93,7 +93,7 @@ describe('podvm, ended in other ways than by Ctrl-C', { skip, timeout: 600_000 }
       assert.match(shown, /up\r\n/);
       assert.ok((await processes()).length > 1);
       terminal.kill('SIGKILL');
-      await closed;
+      await exited;
       await untilAllEnded();
     }
   });
