@@ -12,6 +12,7 @@ import { ioSuite } from './io.ts';
 import { memorySuite } from './memory.ts';
 import { netSuite } from './net.ts';
 import { plot } from './plot.ts';
+import { scrapeSuite } from './scrape.ts';
 import { startSuite } from './start.ts';
 import type { SuiteOptions } from './suite.ts';
 import { versus } from './versus/versus.ts';
@@ -31,6 +32,7 @@ const suites = {
   density: { run: densitySuite, n: 20 },
   cri: { run: criSuite, n: 10 },
   adopt: { run: adoptSuite, n: 100 },
+  scrape: { run: scrapeSuite, n: 20 },
 } as const;
 
 const [suiteName, ...more] = process.argv.slice(2);

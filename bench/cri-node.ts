@@ -15,17 +15,22 @@ const maxLogChars = 1_000_000;
 /** A `podvm daemon`, with a kubelet's connection to it. */
 export interface CriNode extends AsyncDisposable {
   readonly runtime: ClientOf<typeof RuntimeService>;
+  readonly pid: number;
   /** Resident memory of the daemon, in `KiB` (proc(5)). */
   residentKiB(): Promise<number>;
   /** Kills the daemon and starts the next one. Resolves when that serves, to its log so far. */
   replace(): Promise<string>;
 }
 
-/** Starts a daemon with the default pool, or another. `PODVM_CPU_PROFILE`: directory for its processor profile. */
-export async function openCriNode(poolSize: number | undefined): Promise<CriNode> {
+/** Starts a daemon with the default pool, or another, and further settings. `PODVM_CPU_PROFILE`: directory for its processor profile. */
+export async function openCriNode(
+  poolSize: number | undefined,
+  settings: Readonly<Record<string, string>> = {},
+): Promise<CriNode> {
   const profile = process.env['PODVM_CPU_PROFILE'];
   const env = environment({
     PODVM_CRI_SOCKET: criSocket,
+    ...settings,
     ...(poolSize === undefined ? {} : { PODVM_POOL: String(poolSize) }),
     ...(profile === undefined ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${profile}` }),
   });
@@ -44,6 +49,9 @@ export async function openCriNode(poolSize: number | undefined): Promise<CriNode
   return {
     get runtime() {
       return daemon.client.of(RuntimeService);
+    },
+    get pid() {
+      return daemon.child.pid ?? 0;
     },
     residentKiB: async () =>
       Number(/^VmRSS:\s+(\d+)/m.exec(await readFile(`/proc/${daemon.child.pid}/status`, 'latin1'))?.[1]),
@@ -66,7 +74,7 @@ async function startDaemon(env: Record<string, string>) {
   const serving = Promise.withResolvers<void>();
   child.stderr.on('data', (chunk: Buffer) => {
     said = (said + chunk.toString()).slice(-maxLogChars);
-    if (said.includes(' info serving ')) serving.resolve();
+    if (said.includes(' info serving cri=')) serving.resolve();
   });
   void ended.then(() => serving.reject(new Error(`podvm daemon ended: ${said}`)));
   AbortSignal.timeout(readyTimeoutMs).addEventListener('abort', () => serving.reject(new Error(`not ready: ${said}`)));
