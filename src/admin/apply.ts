@@ -8,6 +8,7 @@ import type { Job } from '#pod/schema/workloads.ts';
 import { jobLabel, workloadAnnotation, workloadName } from '#pod/workloads.ts';
 import type { NamedVolumes } from '#storage/named-volumes.ts';
 import type { PodSource } from './ended-record.ts';
+import { applyData } from './apply-data.ts';
 import { leftTo, type LivePod, onlyOf, untilOver } from './known-pod.ts';
 import type { Jobs } from './jobs.ts';
 import type { NewestCalls } from './newest-calls.ts';
@@ -107,6 +108,7 @@ export async function applyObjects(parts: ObjectsParts): Promise<number> {
       change: changes[at] ?? 'unchanged',
     });
   }
+  await applyData(parts);
   for (const job of manifest.jobs) await applyJob(job, parts);
   const ofGroups = await Promise.all(groupsOf(manifest).map((group) => applyGroup(group, parts)));
   return ofGroups.find((code) => code !== 0) ?? 0;

@@ -123,11 +123,16 @@ export class EndedPods {
   /** Records that a pod starts, so that it is not forgotten if podvm is killed. Returns the id of its directory. */
   async begin(details: PodDetails, source: PodSource, id: string = randomUUID()): Promise<string> {
     await mkdir(this.#pathOf(id), { recursive: true, mode: 0o700 });
+    await this.changeSource(id, source);
+    await this.#write(id, { version: 1, details, logs: [], bytes: 0 });
+    return id;
+  }
+
+  /** Replaces the source of a running pod that `begin` has recorded. */
+  async changeSource(id: string, source: PodSource): Promise<void> {
     const { secrets, logins = [] } = source;
     if (secrets.length > 0 || logins.length > 0) this.#secrets.keep(id, { secrets, logins });
     await replaceFile(this.#pathOf(id, 'source.json'), storedSource(source));
-    await this.#write(id, { version: 1, details, logs: [], bytes: 0 });
-    return id;
   }
 
   /**

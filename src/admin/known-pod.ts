@@ -10,11 +10,12 @@ export interface LivePod {
   readonly namespace: string;
   readonly name: string;
   readonly pod: RunningPod;
-  readonly source: PodSource;
+  /** `NodePods.changeData` changes it. */
+  source: PodSource;
   /** `NodePods.takeApplied` changes them. */
   options: StartOptions;
-  /** Its Secrets were lost with an earlier process. */
-  readonly hasLostSecrets: boolean;
+  /** Its Secrets were lost with an earlier process, until `NodePods.changeData` gives it others. */
+  hasLostSecrets: boolean;
   /**
    * Settles when the pod has ended, its sandbox is gone, and the pod is recorded as ended or forgotten. Never rejects.
    */

@@ -52,6 +52,7 @@ export class NodePods implements AsyncDisposable {
   readonly #activity: Activity;
   readonly #live = new Map<RunningPod, LivePod>();
   readonly #writers = new Map<RunningPod, LiveRecordWriter>();
+  readonly #recorded = new Map<RunningPod, Promise<string | undefined>>();
   readonly #leaving = Promise.withResolvers<void>();
   readonly #beginListeners = new Set<(live: LivePod) => void>();
 
@@ -191,6 +192,15 @@ export class NodePods implements AsyncDisposable {
     await this.#writers.get(live.pod)?.apply();
   }
 
+  /** Gives a running pod other ConfigMaps and Secrets. Errors: those of `RunningPod.changeData`. */
+  async changeData(live: LivePod, data: Pick<PodSource, 'configMaps' | 'secrets'>, signal: AbortSignal): Promise<void> {
+    await live.pod.changeData(data, signal);
+    live.source = { ...live.source, ...data };
+    live.hasLostSecrets = false;
+    const id = await this.#recorded.get(live.pod);
+    if (id !== undefined) await this.#parts.ended.changeSource(id, live.source);
+  }
+
   /** Errors: `alreadyExists`; `failedPrecondition` for a running pod, whose machine and network use its name. */
   async rename(pod: KnownPod, name: string): Promise<EndedPod> {
     if (pod.kind === 'foreign') throw notOurs(pod, 'rename');
@@ -283,6 +293,8 @@ export class NodePods implements AsyncDisposable {
     const { namespace, name } = pod;
     const listed = this.#parts.pods.add(pod);
     const activity = this.#activity.begin();
+    const recorded = Promise.withResolvers<string | undefined>();
+    this.#recorded.set(pod, recorded.promise);
     const live: LivePod = {
       kind: 'live',
       namespace,
@@ -292,15 +304,18 @@ export class NodePods implements AsyncDisposable {
       options,
       left: this.#leaving.promise,
       hasLostSecrets: before?.hasLostSecrets === true,
-      over: this.#untilOver(pod, source, options, { id, begun: before === undefined ? begun : undefined }).then(
-        (finish) => {
-          listed[Symbol.dispose]();
-          this.#live.delete(pod);
-          this.#writers.delete(pod);
-          activity[Symbol.dispose]();
-          return finish;
-        },
-      ),
+      over: this.#untilOver(pod, source, options, {
+        id,
+        begun: before === undefined ? begun : undefined,
+        recorded,
+      }).then((finish) => {
+        listed[Symbol.dispose]();
+        this.#live.delete(pod);
+        this.#writers.delete(pod);
+        this.#recorded.delete(pod);
+        activity[Symbol.dispose]();
+        return finish;
+      }),
     };
     this.#live.set(pod, live);
     if (writer !== undefined) this.#writers.set(pod, writer);
@@ -316,7 +331,11 @@ export class NodePods implements AsyncDisposable {
     pod: RunningPod,
     source: PodSource,
     { removeAtEnd }: StartOptions,
-    record: { readonly id: string; readonly begun: PromiseWithResolvers<void> | undefined },
+    record: {
+      readonly id: string;
+      readonly begun: PromiseWithResolvers<void> | undefined;
+      readonly recorded: PromiseWithResolvers<string | undefined>;
+    },
   ): Promise<PodFinish> {
     const { ended, log } = this.#parts;
     const tried = async <T>(what: string, act: () => Promise<T>): Promise<T | undefined> =>
@@ -335,6 +354,7 @@ export class NodePods implements AsyncDisposable {
             return await ended.begin(await detailsOf(pod, signal), source, record.id);
           });
     record.begun?.resolve();
+    record.recorded.resolve(id);
     const finish = await pod.finished;
     await this.#writers.get(pod)?.saved; // the writer writes to the directory of the record
     const containers = pod.sandbox?.status.containers ?? [];

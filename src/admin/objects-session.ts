@@ -24,7 +24,7 @@ export async function serveObjects(
   try {
     const request = parseJson(await firstMessage(socket, () => {}), runRequestSchema);
     if (act === applyObjects && !mayDetach) throw endsWithCommand('apply');
-    const manifest = await tellManifest(request, say, signal);
+    const manifest = await tellManifest(request, say, signal, { needsPods: false });
     if (manifest === undefined) return;
     const [unnamed] = manifest.generated;
     if (unnamed !== undefined) throw hasNoName(unnamed);

@@ -27,7 +27,7 @@ export const configMapsOf = (source: PodSource): readonly ConfigMap[] => referre
 export const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
 
 /** The objects that the pod names anywhere, by name. */
-function referred<T extends ConfigMap | Secret>({ pod }: PodSource, objects: readonly T[]): readonly T[] {
+export function referred<T extends ConfigMap | Secret>({ pod }: PodSource, objects: readonly T[]): readonly T[] {
   const names = new Set<unknown>();
   collectNames(pod.spec, names);
   return objects

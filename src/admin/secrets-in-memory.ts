@@ -11,6 +11,7 @@ export class SecretsInMemory {
   #chars = 0;
 
   keep(id: string, secrets: Secrets): void {
+    this.drop(id);
     const chars = JSON.stringify(secrets).length;
     this.#kept.set(id, { secrets, chars });
     this.#chars += chars;

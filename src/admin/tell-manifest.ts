@@ -22,6 +22,7 @@ export async function tellManifest(
   request: RunRequest,
   say: (event: RunEvent) => Promise<void>,
   signal: AbortSignal,
+  { needsPods = true } = {},
 ): Promise<Manifest | undefined> {
   const manifest = await readManifests(request.files, signal).catch((error: unknown) => {
     if (signal.aborted) return undefined;
@@ -30,19 +31,14 @@ export async function tellManifest(
   if (manifest === undefined) return undefined;
   for (const warning of manifest.warnings) await say({ event: 'warning', message: problemText(warning) });
   const names = request.files.map((file) => file.name).join(', ');
-  if (
-    manifest.pods.length +
-      manifest.jobs.length +
-      manifest.workloads.length +
-      manifest.claims.length +
-      manifest.services.length ===
-    0
-  ) {
+  const { pods, jobs, workloads, claims, services, configMaps, secrets } = manifest;
+  const data = needsPods ? [] : [configMaps, secrets];
+  if ([pods, jobs, workloads, claims, services, ...data].every((objects) => objects.length === 0)) {
     throw new PodvmError('invalid', `Cannot run ${names}: it contains no Pod`, {
       fix: 'Pass a file with a Pod, or with a Deployment, StatefulSet, DaemonSet or Job.',
     });
   }
-  const count = manifest.jobs.reduce((sum, job) => sum + podsAtOnce(job), manifest.pods.length);
+  const count = jobs.reduce((sum, job) => sum + podsAtOnce(job), pods.length);
   if (count > maxPodsPerRun) {
     throw new PodvmError(
       'invalid',

@@ -1,5 +1,6 @@
 import type { GuestText } from '#base/guest-text.ts';
 import type { ContainerKind } from './pods.ts';
+import type { Pod } from './schema/objects.ts';
 
 /**
  * The state of a running pod, as plain values. Only `applyEvent` changes it; `decide` (decide.ts) returns the next
@@ -257,4 +258,25 @@ function applyExit(container: ContainerRun, exit: Exit, isEnding: boolean, nowMs
 
 function nextDelay(delayMs: number): number {
   return Math.min(backOff.maxMs, Math.max(backOff.firstMs, 2 * delayMs));
+}
+
+/** What is decided of a pod by its manifest. */
+export function planOf(pod: Pod): PodPlan {
+  const { spec } = pod;
+  const init = spec.initContainers.map((container): ContainerPlan => {
+    const isSidecar = container.restartPolicy === 'Always';
+    const restart = isSidecar ? 'Always' : spec.restartPolicy === 'Never' ? 'Never' : 'OnFailure';
+    const hasReadinessProbe = container.readinessProbe !== undefined;
+    return { name: container.name, kind: isSidecar ? 'sidecar' : 'init', restart, hasReadinessProbe };
+  });
+  const main = spec.containers.map((container): ContainerPlan => {
+    const hasReadinessProbe = container.readinessProbe !== undefined;
+    return { name: container.name, kind: 'main', restart: spec.restartPolicy, hasReadinessProbe };
+  });
+  const deadline = spec.activeDeadlineSeconds;
+  return {
+    containers: [...init, ...main],
+    graceMs: spec.terminationGracePeriodSeconds * 1000,
+    ...(deadline === undefined ? {} : { activeDeadlineMs: deadline * 1000 }),
+  };
 }

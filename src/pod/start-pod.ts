@@ -6,19 +6,13 @@ import { decide, finishOf, type Action } from './decide.ts';
 import type { PodFacts } from './downward.ts';
 import { createEvents } from './events.ts';
 import { createOutputs } from './outputs.ts';
-import {
-  applyEvent,
-  initialState,
-  type ContainerPlan,
-  type PodPlan,
-  type PodState,
-  type StateEvent,
-} from './pod-state.ts';
+import { applyEvent, initialState, planOf, type PodState, type StateEvent } from './pod-state.ts';
 import { noMachine, type PodConfig, type PodFinish, type PodParts, type PodStatus, type RunningPod } from './pods.ts';
 import { containerOf, isUnderWay, recordedMemory, resumedState, type PodBefore } from './pod-memory.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
 import { readLocalProfiles, type LocalProfiles } from './security.ts';
+import { changedVolumes } from './changed-volumes.ts';
 import { requireClaims } from './claims.ts';
 import { ensureHostPaths } from './host-paths.ts';
 import { containerSpecOf, sandboxSpecOf } from './specs.ts';
@@ -50,7 +44,7 @@ class PodDriver implements RunningPod {
   readonly pod: Pod;
   readonly createdAt: Date;
   readonly finished: Promise<PodFinish>;
-  readonly #config: PodConfig;
+  #config: PodConfig;
   readonly #parts: PodParts;
   readonly #containers: readonly PodContainer[];
   readonly #events;
@@ -155,6 +149,15 @@ class PodDriver implements RunningPod {
       .then(() => this.#sandbox?.remove())
       .finally(() => (this.#removing = undefined)); // a failed removal can be retried
     await this.#removing;
+  }
+
+  async changeData(data: Pick<PodConfig, 'configMaps' | 'secrets'>, signal: AbortSignal): Promise<void> {
+    await this.#sandboxMade;
+    const config = { ...this.#config, ...data, hasLostSecrets: false };
+    const around = { facts: this.#facts(), profiles: this.#profiles };
+    const changed = changedVolumes(this.pod, this.#config, config, around);
+    this.#config = config;
+    for (const { name, files } of changed) await this.#sandbox?.updateVolume(name, files, signal);
   }
 
   leave(): boolean {
@@ -375,23 +378,3 @@ class PodDriver implements RunningPod {
 
 /** Placeholders for the pod's addresses until they are known, so that a subPathExpr of them is not empty. */
 const assumedIPs = ['0.0.0.0', '::'];
-
-function planOf(pod: Pod): PodPlan {
-  const { spec } = pod;
-  const init = spec.initContainers.map((container): ContainerPlan => {
-    const isSidecar = container.restartPolicy === 'Always';
-    const restart = isSidecar ? 'Always' : spec.restartPolicy === 'Never' ? 'Never' : 'OnFailure';
-    const hasReadinessProbe = container.readinessProbe !== undefined;
-    return { name: container.name, kind: isSidecar ? 'sidecar' : 'init', restart, hasReadinessProbe };
-  });
-  const main = spec.containers.map((container): ContainerPlan => {
-    const hasReadinessProbe = container.readinessProbe !== undefined;
-    return { name: container.name, kind: 'main', restart: spec.restartPolicy, hasReadinessProbe };
-  });
-  const deadline = spec.activeDeadlineSeconds;
-  return {
-    containers: [...init, ...main],
-    graceMs: spec.terminationGracePeriodSeconds * 1000,
-    ...(deadline === undefined ? {} : { activeDeadlineMs: deadline * 1000 }),
-  };
-}

@@ -117,7 +117,9 @@ describe('files of clusters', { skip: await whyNoVm(), timeout: 300_000 }, () =>
     const diff = await cli.type(['diff', '-f', '-'], other);
     assert.match(diff.stdout, /^--- Pod default\/pages-0 now\n[^]*\n- +greeting: Hello\n\+ +greeting: Goodbye\n/);
     assert.equal(diff.code, 1);
-    assert.match((await cli.type(['apply', '-f', '-'], other)).stdout, /Deployment default\/pages configured\n$/);
+    const configured = /ConfigMap default\/pages configured\nDeployment default\/pages unchanged\n$/;
+    assert.match((await cli.type(['apply', '-f', '-'], other)).stdout, configured);
+    assert.equal((await cli.type(['restart', 'pages-0'])).code, 0); // its variable is of the ConfigMap
     assert.equal(await page(), 'Hello, start 0\nGoodbye, start 1\n');
     const deleted = await cli.type(['delete', '-f', file]);
     assert.equal(

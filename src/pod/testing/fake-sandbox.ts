@@ -10,6 +10,7 @@ import type {
   Sandboxes,
   SandboxSpec,
   SandboxStatus,
+  VolumeFile,
 } from '#sandbox/sandbox.ts';
 import { NodeCounts } from '#sandbox/node-counts.ts';
 import type { SandboxStats } from '#sandbox/sandbox-stats.ts';
@@ -153,9 +154,11 @@ class FakeSandbox implements Sandbox {
     return [];
   }
 
-  async updateVolume(name: string): Promise<void> {
+  async updateVolume(name: string, files: readonly VolumeFile[]): Promise<void> {
     this.#assertReady('update a volume');
     const kind = this.spec.volumes.find((volume) => volume.name === name)?.kind;
+    for (const { path, bytes } of kind === 'push' ? files : [])
+      this.#surroundings.journal.push(`update ${name}/${path}: ${Buffer.from(bytes).toString()}`);
     if (kind === 'push') return;
     throw new PodvmError(
       kind === undefined ? 'notFound' : 'failedPrecondition',
