@@ -54,6 +54,8 @@ export class NodePods implements AsyncDisposable {
   readonly #writers = new Map<RunningPod, LiveRecordWriter>();
   readonly #recorded = new Map<RunningPod, Promise<string | undefined>>();
   readonly #leaving = Promise.withResolvers<void>();
+  /** Pods of podvm itself that only another podvm can take over; each settles when its end is on record. */
+  readonly #left = new Map<Sandbox, Promise<void>>();
   readonly #beginListeners = new Set<(live: LivePod) => void>();
 
   constructor(parts: NodePodsParts, activity: Activity) {
@@ -79,7 +81,7 @@ export class NodePods implements AsyncDisposable {
     const kept = new Set(sandboxes.list().filter(({ spec }) => spec.keptFor === 'podvm'));
     for (const left of ended.unfinished()) {
       const sandbox = [...kept].find(({ spec }) => isOf(left, spec));
-      if (sandbox?.status.leftAlone !== undefined) continue;
+      if (sandbox?.status.leftAlone !== undefined) continue; // below
       try {
         await this.#recoverOne(left, sandbox, keeping);
         if (sandbox !== undefined) kept.delete(sandbox);
@@ -89,7 +91,10 @@ export class NodePods implements AsyncDisposable {
       }
     }
     for (const sandbox of kept) {
-      if (sandbox.status.leftAlone !== undefined) continue; // listed among the foreign pods
+      if (sandbox.status.leftAlone !== undefined) {
+        this.#left.set(sandbox, this.#loseAtEnd(sandbox)); // listed among the foreign pods
+        continue;
+      }
       log.warn('removing a sandbox of a pod that is not on record', { sandbox: sandbox.id });
       await sandbox.remove().catch((error: unknown) => log.error('sandbox not removed', error));
     }
@@ -231,11 +236,21 @@ export class NodePods implements AsyncDisposable {
 
   /** Ends a pod that is left alone. One of podvm itself is then listed as ended; the client of another removes it. */
   async endLeft({ sandbox }: ForeignPod): Promise<void> {
-    const { ended } = this.#parts;
     await sandbox.stop(0); // nothing in it can be asked to end
-    if (sandbox.spec.keptFor !== 'podvm') return;
-    await sandbox.remove();
-    for (const left of ended.unfinished()) if (isOf(left, sandbox.spec)) await ended.lose(left);
+    await this.#left.get(sandbox);
+  }
+
+  /** Removes a sandbox that is left alone once it has ended, and lists its pod as ended. Never rejects. */
+  async #loseAtEnd(sandbox: Sandbox): Promise<void> {
+    const { ended, log } = this.#parts;
+    await sandbox.ended;
+    try {
+      await sandbox.remove();
+      for (const left of ended.unfinished()) if (isOf(left, sandbox.spec)) await ended.lose(left);
+    } catch (error) {
+      log.error('pod that was left alone not removed', error, { sandbox: sandbox.id });
+    }
+    this.#left.delete(sandbox);
   }
 
   /** Ends all pods, and waits until they are over. */

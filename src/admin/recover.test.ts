@@ -119,6 +119,27 @@ describe('a pod that the next process takes over', () => {
     assert.deepEqual(await readdir(second.kept), []);
   });
 
+  test('is left alone if only another podvm can take it over, and is listed as lost once its machine ends', async () => {
+    const first = await openAdmin();
+    await detach(first, always);
+    await isRunning(first);
+    const { sandboxes } = first.parts;
+    let isLeft = true;
+    await using second = await first.next({}, () => {
+      const [sandbox] = sandboxes.list();
+      const { status } = sandbox ?? assert.fail();
+      const get = () => (isLeft ? { ...status, leftAlone: 'Cannot take over default/web' } : status);
+      Object.defineProperty(sandbox, 'status', { get });
+    });
+    assert.equal(sandboxes.list().length, 1);
+    const { owner, reason } = await details(second);
+    assert.deepEqual([owner, reason], ['podvm', 'LeftAlone']);
+    isLeft = false;
+    sandboxes.crash('the VMM was killed');
+    await until('it is lost', async () => sandboxes.list().length === 0 && (await details(second)).phase === 'Failed');
+    assert.deepEqual((await readdir(second.kept)).length, 1);
+  });
+
   test('continues to be stopped', async () => {
     const stubborn = { behaviours: { main: { onTerm: () => {} } } };
     const first = await openAdmin(stubborn);
