@@ -6,7 +6,7 @@ import * as v from 'valibot';
 import { performanceDrawing } from '../bench/versus/drawing.ts';
 import { judge } from '../bench/versus/judge.ts';
 import { performancePage } from '../bench/versus/page.ts';
-import { ratioOf, type Result, resultSchema, spreadOf } from '../bench/versus/result.ts';
+import { keptRows, ratioOf, type Result, resultSchema, spreadOf } from '../bench/versus/result.ts';
 
 const docs = join(import.meta.dirname, '../docs');
 const written = v.parse(resultSchema, JSON.parse(await readFile(join(docs, 'performance.json'), 'utf8')));
@@ -27,6 +27,21 @@ describe('docs/performance.md and its picture', () => {
     assert.match(page, /\| PodVM, no machine waiting \| 2\.9 \(2\.85-3\) × +\| ≤ 3 × containerd, runc +\| met +\|/);
     assert.match(page, /^- `pod` failed: no such pod$/m);
     assert.match(page, /Not measured in this run: `start`, `exec`/);
+  });
+});
+
+describe('keptRows()', () => {
+  const row = { seconds: 1, values: { execSyncMs: { podvm: [20] } } };
+  const before = resultOf({ exec: row, pod: { ...row, failure: 'no such pod' } });
+
+  it('keeps rows that did not fail, whatever the load was', () => {
+    const now = { ...before, machine: { ...before.machine, loadBefore: 9 } };
+    assert.deepEqual(keptRows(before, now), { exec: row });
+  });
+
+  it('keeps nothing of other versions, or of another number of rounds', () => {
+    assert.deepEqual(keptRows(before, { ...before, versions: { ...before.versions, PodVM: 'another' } }), {});
+    assert.deepEqual(keptRows(before, { ...before, rounds: before.rounds + 1 }), {});
   });
 });
 

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import * as v from 'valibot';
 
 const values = v.array(v.number());
@@ -33,6 +34,19 @@ export const resultSchema = v.object({
 });
 export type Result = v.InferOutput<typeof resultSchema>;
 export type MeasuredRow = Result['rows'][string];
+
+/** What two runs must have in common for their rows to stand on one page. */
+export type Conditions = Pick<Result, 'rounds' | 'density' | 'versions' | 'machine'>;
+
+/** Rows of an earlier run that a later one need not measure again: none if anything differs but the load. */
+export function keptRows(before: Result, now: Conditions): Result['rows'] {
+  const conditionsOf = ({ rounds, density, versions, machine }: Conditions) => ({
+    ...{ rounds, density, versions },
+    machine: { ...machine, loadBefore: 0 },
+  });
+  if (!isDeepStrictEqual(conditionsOf(before), conditionsOf(now))) return {};
+  return Object.fromEntries(Object.entries(before.rows).filter(([, { failure }]) => failure === undefined));
+}
 
 export interface Spread {
   readonly median: number;

@@ -1,27 +1,28 @@
 import { once } from 'node:events';
-import { copyFile, readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import * as v from 'valibot';
 import { cgroupRoot, removeWhenEmpty } from '#host/cgroup-tree.ts';
-import { isThere } from '#host/files.ts';
+import { isThere, writeFileAtomic } from '#host/files.ts';
 import { startChild } from '#host/start-child.ts';
 import { makeWorkDirectory } from '../../test/conformance/work-directory.ts';
 import { familyOf } from './accounts.ts';
 import { performancePage } from './page.ts';
 import { handOn, prepare } from './prepared.ts';
-import { resultSchema } from './result.ts';
+import { keptRows, type Result, resultSchema } from './result.ts';
 import { type RowName, rowNames } from './table.ts';
 import { callersEnv } from '../../test/conformance/callers-env.ts';
 
-const usage = `npm run bench -- versus [--rows ${rowNames.join(',')}] [--rounds N] [--density N] [--json FILE]`;
+const usage = `npm run bench -- versus [--rows ${rowNames.join(',')}] [--rounds N] [--density N] [--json FILE [--resume]]`;
 const say = (line: string) => process.stderr.write(`versus: ${line}\n`);
 const endTimeoutMs = 20_000;
 
 /**
  * `npm run bench -- versus`: PodVM beside containerd with runc, `runsc`, `crun` and `ctr`, in turn on this machine.
- * Builds the peers once, prints the page of the result, and writes the result as JSON. Returns the exit code.
+ * Builds the peers once, prints the page of the result, and writes the result as JSON. With `--resume`, rows that the file
+ * has already, of the same versions and machine, are not measured again. Returns the exit code.
  */
 export async function versus(args: readonly string[]): Promise<number> {
   const { values } = parseArgs({
@@ -31,12 +32,14 @@ export async function versus(args: readonly string[]): Promise<number> {
       rounds: { type: 'string', default: '8' },
       density: { type: 'string', default: '20' },
       json: { type: 'string' },
+      resume: { type: 'boolean', default: false },
     },
   });
   const rows = values.rows.split(',');
   const unknown = rows.find((name) => !rowNames.includes(name as RowName)); // SAFE: compared as a string
   const areCounts = [values.rounds, values.density].every((text) => /^[1-9]\d{0,2}$/.test(text));
-  if (unknown !== undefined || !areCounts) {
+  const cannotResume = values.resume && values.json === undefined;
+  if (unknown !== undefined || !areCounts || cannotResume) {
     process.stderr.write(`usage: ${usage}\n`);
     return 2;
   }
@@ -47,17 +50,30 @@ export async function versus(args: readonly string[]): Promise<number> {
   undo.defer(() => removeCgroups(basename(work)));
   undo.defer(() => endAll(work));
   const prepared = await prepare(work, say, stop.signal);
+  const counts = { rounds: Number(values.rounds), density: Number(values.density) };
+  const before = values.resume ? await readResult(values.json) : undefined;
+  const kept = before === undefined ? {} : keptRows(before, { ...counts, ...prepared });
+  const left = rows.filter((name) => kept[name] === undefined);
+  if (values.resume) say(`rows kept: ${Object.keys(kept).join(', ') || 'none'}`);
+  if (before !== undefined && left.length === 0) return 0;
   const json = join(work, 'result.json');
   const inside = [join(import.meta.dirname, 'inside.ts'), await handOn(prepared)];
-  const argv = ['--net', process.execPath, ...inside, values.rounds, values.density, json, ...rows];
+  const argv = ['--net', process.execPath, ...inside, values.rounds, values.density, json, ...left];
   const child = await startChild('unshare', argv, { stdio: ['ignore', 2, 2], env: callersEnv() });
   stop.signal.addEventListener('abort', () => child.kill('SIGTERM'));
   const [code] = (await once(child, 'exit')) as [number | null];
-  if (!(await isThere(json))) return code ?? 1;
-  const result = v.parse(resultSchema, JSON.parse(await readFile(json, 'utf8')));
+  const measured = await readResult(json);
+  if (measured === undefined) return code ?? 1;
+  const result = { ...measured, rows: { ...kept, ...measured.rows } };
   process.stdout.write(await performancePage(result));
-  if (values.json !== undefined) await copyFile(json, values.json);
+  if (values.json !== undefined) await writeFileAtomic(values.json, `${JSON.stringify(result)}\n`, 0o644);
   return code ?? 1;
+}
+
+/** Undefined if there is no such file. */
+async function readResult(file: string | undefined): Promise<Result | undefined> {
+  if (file === undefined || !(await isThere(file))) return undefined;
+  return v.parse(resultSchema, JSON.parse(await readFile(file, 'utf8')));
 }
 
 /** Ends the processes of a failed or killed run: those with its directory in their command line. */
