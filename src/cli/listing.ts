@@ -26,6 +26,6 @@ export async function listText<T>(
       .flatMap(namesOf)
       .map((name) => `${name}\n`)
       .join('');
-  const { stringify } = await import('yaml'); // most commands do not need it
+  const { stringify } = await import('./yaml.ts'); // most commands do not need it
   return stringify(items);
 }

@@ -66,7 +66,7 @@ async function imagePlan(
     envFiles: await readEnvFiles(flags['envFile'] as readonly string[] | undefined), // SAFE: as it is declared
   });
   for (const path of mustExist) requirePath(path);
-  const { stringify } = await import('yaml'); // most commands do not need it
+  const { stringify } = await import('../yaml.ts'); // most commands do not need it
   const text = flags.output === 'json' ? `${JSON.stringify(pod, null, 2)}\n` : stringify(pod, { lineWidth: 0 });
   const input = { takesInput: flags['interactive'] === true, hasTerminal: flags['tty'] === true };
   const isLent = input.takesInput && input.hasTerminal && !flags.dryRun && !flags.detach;
