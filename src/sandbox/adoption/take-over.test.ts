@@ -410,8 +410,10 @@ test('records contain no command, variable, login or file of a volume', async ()
     env: [{ name: 'A', value: 'hidden-4' }],
     pullLogins: [{ registry: 'hidden-5', username: 'hidden-6', password: 'hidden-7' }] as never,
   });
+  await node.end(); // with its last records written
   const files = await readdir(join(node.root, id), { recursive: true, withFileTypes: true });
   for (const file of files.filter((entry) => entry.isFile() && !entry.parentPath.endsWith('/machine'))) {
     assert.doesNotMatch(await readFile(join(file.parentPath, file.name), 'utf8'), /hidden|aGlkZGVu/);
   }
+  await node.next();
 });
