@@ -82,7 +82,7 @@ export default defineConfig({
   overrides: [
     ...names.map((layer) => ({
       files: [`src/${layer}/**/*.{ts,tsx}`],
-      excludeFiles: [`src/${layer}/**/*.test.ts`, 'src/host/start-child.ts'],
+      excludeFiles: [`src/${layer}/**/*.test.ts`, 'src/host/process/start-child.ts'],
       rules: { 'no-restricted-imports': restricted(layer) },
     })),
     {

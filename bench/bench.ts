@@ -1,6 +1,6 @@
 import { availableParallelism, totalmem } from 'node:os';
 import { parseArgs } from 'node:util';
-import { writeFileAtomic } from '#host/files.ts';
+import { writeFileAtomic } from '#host/file/files.ts';
 import { adoptSuite } from './adopt.ts';
 import { bootSuite } from './boot.ts';
 import { burstSuite } from './burst.ts';

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { podDetailsSchema, type PodDetails } from '#api/pods.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import type { SuiteOptions } from './suite.ts';
 import { type Figures, Sheet } from './figures.ts';
 import { environment } from './node.ts';

@@ -1,6 +1,6 @@
 import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { type Figures, Sheet } from './figures.ts';
 import { openNode, type Node } from './node.ts';
 import type { SuiteOptions } from './suite.ts';

@@ -7,8 +7,8 @@ import { channel } from '#api/exec.ts';
 import { nodeDetailsSchema } from '#api/node.ts';
 import { podDetailsSchema, type PodDetails } from '#api/pods.ts';
 import { createClient } from '#cli/client.ts';
-import { readConfiguration } from '#daemon/configuration.ts';
-import { run } from '#host/run.ts';
+import { readConfiguration } from '#daemon/configuration/configuration.ts';
+import { run } from '#host/process/run.ts';
 
 export const podvm = join(import.meta.dirname, '../podvm');
 const outputTimeoutMs = 600_000;

@@ -1,7 +1,7 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 
 const indexSchema = v.object({ manifests: v.array(v.object({ digest: v.string() })) });
 const manifestSchema = v.object({ layers: v.array(v.object({ digest: v.string() })) });

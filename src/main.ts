@@ -1,9 +1,9 @@
 import { resolve } from 'node:path';
 import type { GlobalOptions, ProgramParts, Served } from '#cli/program-parts.ts';
 import { runProgram } from '#cli/program.ts';
-import type { Terminal } from '#cli/terminal.ts';
-import { type Configuration, daemonDefaults, readConfiguration } from '#daemon/configuration.ts';
-import { closeInheritedDescriptors } from '#host/inherited-descriptors.ts';
+import type { Terminal } from '#cli/terminal/terminal.ts';
+import { type Configuration, daemonDefaults, readConfiguration } from '#daemon/configuration/configuration.ts';
+import { closeInheritedDescriptors } from '#host/jail/inherited-descriptors.ts';
 import { programDirectory as repo, programVersion } from '#host/program-files.ts';
 
 /**
@@ -33,16 +33,16 @@ const parts: ProgramParts = {
   terminal,
   version: await programVersion(repo),
   versions: async (options) => {
-    const { readVersions } = await import('#daemon/versions.ts');
+    const { readVersions } = await import('#daemon/node/versions.ts');
     return await readVersions(configure(options), parts.version);
   },
   environment: process.env,
   checkManifests: async (files) => {
-    const { parseManifests, problemText } = await import('#pod/manifest.ts');
+    const { parseManifests, problemText } = await import('#pod/manifest/manifest.ts');
     return parseManifests(files).warnings.map(problemText);
   },
   namedImages: async (files, signal) => {
-    const { namedImages } = await import('#pod/named-images.ts');
+    const { namedImages } = await import('#pod/manifest/named-images.ts');
     return await namedImages(files, signal);
   },
   userLogins: async (images, authFile, signal) => {
@@ -63,37 +63,37 @@ const parts: ProgramParts = {
   leave: (code) => process.exit(code),
   socketPath: (options) => configure(options).socketPath,
   ensureServed: async (options, purpose, ends) => {
-    const { isServed } = await import('#host/is-served.ts');
+    const { isServed } = await import('#host/socket/is-served.ts');
     const config = configure(options);
     if (purpose === 'storedImages') await parts.serveLeftPods(options, ends.any); // whose images are in use
     if (await isServed(config.socketPath)) return servedBy(config.socketPath);
     const write = (line: string) => process.stderr.write(line);
     if (purpose === 'storedImages') {
-      const { serveStoredImages } = await import('#daemon/serve-stored-images.ts');
+      const { serveStoredImages } = await import('#daemon/background/serve-stored-images.ts');
       return await serveStoredImages(config, write);
     }
     if (config.startsNode && purpose !== 'podsHere') {
-      const { startBackground } = await import('#daemon/start-background.ts');
+      const { startBackground } = await import('#daemon/background/start-background.ts');
       await startBackground(config, write, ends.any);
       return servedBy(config.socketPath);
     }
-    const { serveHere } = await import('#daemon/serve-here.ts');
+    const { serveHere } = await import('#daemon/background/serve-here.ts');
     const here = purpose === 'images' ? 'images' : 'pods';
     return { socketPath: config.socketPath, ...(await serveHere(config, here, write, ends)) };
   },
   serveLeftPods: async (options, signal) => {
-    const { isServed } = await import('#host/is-served.ts');
+    const { isServed } = await import('#host/socket/is-served.ts');
     const config = configure(options);
     if (!config.startsNode || (await isServed(config.socketPath))) return; // most commands load nothing of a node
-    const { serveLeftPods } = await import('#daemon/left-pods.ts');
+    const { serveLeftPods } = await import('#daemon/background/left-pods.ts');
     await serveLeftPods(config, (line) => process.stderr.write(line), signal);
   },
   knownPods: async (options) => {
-    const { isServed } = await import('#host/is-served.ts');
+    const { isServed } = await import('#host/socket/is-served.ts');
     const config = configure(options);
     await parts.serveLeftPods(options, new AbortController().signal);
     if (await isServed(config.socketPath)) return servedBy(config.socketPath);
-    const { serveEndedPods } = await import('#daemon/ended-pods.ts');
+    const { serveEndedPods } = await import('#daemon/node/ended-pods.ts');
     return await serveEndedPods(config, (line) => process.stderr.write(line));
   },
   orphans: async (options) => {
@@ -101,12 +101,12 @@ const parts: ProgramParts = {
     return await findOrphans(configure(options).root);
   },
   endOrphans: async (options) => {
-    const { endOrphans } = await import('#daemon/end-orphans.ts');
+    const { endOrphans } = await import('#daemon/background/end-orphans.ts');
     return await endOrphans(configure(options), (line) => process.stderr.write(line));
   },
   setup: async ({ upgrade, sbom, bundle, from, ...options }, { any: signal }) => {
     if (sbom) {
-      const { makeSbom } = await import('#setup/sbom.ts');
+      const { makeSbom } = await import('#setup/bundle/sbom.ts');
       return await makeSbom({ root: configure(options).root, repo, version: parts.version });
     }
     const { bundleCommand, setupCommand, setupFromCommand } = await import('#daemon/setup-command.ts');
@@ -116,8 +116,8 @@ const parts: ProgramParts = {
     return await setupCommand(setting, upgrade);
   },
   install: async ({ dryRun: isDry, restart: restarts, ...options }, { any: signal }) => {
-    const { containerdPlaces, installContainerd } = await import('#daemon/install-containerd.ts');
-    const { requireRoot } = await import('#daemon/serve-here.ts');
+    const { containerdPlaces, installContainerd } = await import('#daemon/containerd/install-containerd.ts');
+    const { requireRoot } = await import('#daemon/background/serve-here.ts');
     if (!isDry) requireRoot('install podvm in containerd');
     const { shimSocketPath } = configure(options);
     return await installContainerd(
@@ -133,7 +133,7 @@ const parts: ProgramParts = {
   },
   daemon: async ({ config: file, background, ...options }) => {
     if (background) {
-      const { backgroundCommand } = await import('#daemon/background-node.ts');
+      const { backgroundCommand } = await import('#daemon/background/background-node.ts');
       await backgroundCommand(configure(options), process);
       process.exit(0);
     }
@@ -143,7 +143,7 @@ const parts: ProgramParts = {
     process.exit(0); // machines that outlive this process are its children, and would keep its event loop alive
   },
   doctor: async ({ json, accelerator, config: file, ...options }, { any: signal }) => {
-    const { doctorCommand } = await import('#daemon/doctor.ts');
+    const { doctorCommand } = await import('#daemon/doctor/doctor.ts');
     const config = file === undefined ? configure(options) : await configureDaemon(file, options);
     const host = { config, version: parts.version, write: (line: string) => process.stderr.write(line) };
     return await doctorCommand(host, { json, accelerator }, signal);
@@ -154,7 +154,7 @@ const parts: ProgramParts = {
   },
   supportBundle: async ({ output, config: path, logs, ofNode, ...options }, { any: signal }) => {
     const { supportBundle } = await import('#daemon/support/support-bundle.ts');
-    const { readConfigFile } = await import('#daemon/config-file.ts');
+    const { readConfigFile } = await import('#daemon/configuration/config-file.ts');
     const config = path === undefined ? configure(options) : await configureDaemon(path, options);
     const file = path === undefined ? {} : await readConfigFile(path);
     const write = (line: string) => process.stderr.write(line);
@@ -165,8 +165,8 @@ const parts: ProgramParts = {
     );
   },
   diskUsage: async (options, { any: signal }) => {
-    const { readDiskUsage } = await import('#daemon/disk-usage.ts');
-    const { requireRoot } = await import('#daemon/serve-here.ts');
+    const { readDiskUsage } = await import('#daemon/node/disk-usage.ts');
+    const { requireRoot } = await import('#daemon/background/serve-here.ts');
     requireRoot('measure the state directory');
     return await readDiskUsage(configure(options).root, signal);
   },
@@ -174,7 +174,7 @@ const parts: ProgramParts = {
 
 /** The configuration of a daemon, with the settings of its file. */
 async function configureDaemon(file: string | undefined, options: Parameters<typeof configure>[0]) {
-  const { readConfigFile } = await import('#daemon/config-file.ts');
+  const { readConfigFile } = await import('#daemon/configuration/config-file.ts');
   const inFile = { ...daemonDefaults, ...(file === undefined ? {} : await readConfigFile(file)) };
   return readConfiguration(options, process.env, repo, inFile);
 }

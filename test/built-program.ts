@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { copyFile, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { hashProgramSources } from '#setup/program-sources.ts';
-import type { ProgramBuild } from '#setup/build-program.ts';
+import { hashProgramSources } from '#setup/parts/program-sources.ts';
+import type { ProgramBuild } from '#setup/parts/build-program.ts';
 
 /**
  * `buildProgram()` for tests: a program whose sources, tools and options are those of the last time is copied from
@@ -22,7 +22,7 @@ export async function builtProgram(options: ProgramBuild): Promise<void> {
   );
   if (isKept) return;
   // Loaded here and not above: a test that is skipped needs no bundler.
-  const { buildProgram } = await import('#setup/build-program.ts');
+  const { buildProgram } = await import('#setup/parts/build-program.ts');
   await buildProgram(options);
   await mkdir(cache, { recursive: true });
   for (const old of await readdir(cache)) {

@@ -1,7 +1,7 @@
 import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { hasCgroups2 } from '#host/cgroup-tree.ts';
-import { isThere } from '#host/files.ts';
+import { hasCgroups2 } from '#host/cgroup/cgroup-tree.ts';
+import { isThere } from '#host/file/files.ts';
 
 export const isVersion2 = await hasCgroups2();
 const controllers = ['memory', 'pids', 'cpu', 'cpuacct'];

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 
 /**
  * Names by which traces of a PodVM are found on a host: its directory, and the ids of its sandboxes and machines. So

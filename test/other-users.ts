@@ -1,4 +1,4 @@
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 
 /** Users of a host without access to PodVM: that of many services, and a person's. */
 export const otherUsers = [65_534, 1000] as const;

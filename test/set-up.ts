@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { missingHostTools, parseHostTools } from '#setup/host-tools.ts';
 
 /** Installs the Debian packages in `host-packages.txt` whose program is missing; nothing when all are there. */

@@ -1,5 +1,5 @@
 import { delimiter, join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { flakyMark } from './run-tests.ts';
 
 /** One part of `npm run check`: a program of `node_modules/.bin` that exits with 0 if all is well. */

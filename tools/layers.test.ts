@@ -3,7 +3,7 @@ import { cp, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/pro
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { run } from '../src/host/run.ts';
+import { run } from '../src/host/process/run.ts';
 import { layers, neutralLayers, type Layer } from './layers.ts';
 
 /**

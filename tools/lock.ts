@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { type LockedPackage, readNpmLock } from '../src/setup/npm-lock.ts';
+import { type LockedPackage, readNpmLock } from '../src/setup/bundle/npm-lock.ts';
 
 /**
  * The npm packages of `package-lock.json`, and the licences and installation scripts among them that we accept. One

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as delay } from 'node:timers/promises';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { openBrowser } from '../test/dashboard/browser.ts';
 
 /** Time for which the plots of a page grow before its picture. */

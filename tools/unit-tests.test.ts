@@ -3,7 +3,7 @@ import { glob, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { briefVariable } from '../test/property-runs.ts';
 import { filesWithProperties, groupTests, inOneProcess, measuring, repo, testPatterns } from './unit-tests.ts';
 

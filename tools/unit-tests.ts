@@ -29,7 +29,7 @@ export const measuring: Readonly<Record<string, string>> = {
   'src/admin/server.test.ts': 'how long its event loop is blocked',
   'src/cri/held-memory.test.ts': 'its memory',
   'src/host/deadline.test.ts': 'its memory',
-  'src/pod/read-manifests.test.ts': 'its memory',
+  'src/pod/manifest/read-manifests.test.ts': 'its memory',
   'src/sandbox/held-memory.test.ts': 'its memory',
 };
 

@@ -1,6 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { freemem } from 'node:os';
-import { isThere } from '#host/files.ts';
+import { isThere } from '#host/file/files.ts';
 
 /** Resources used by processes and the host, read from proc(5) and cgroups. */
 

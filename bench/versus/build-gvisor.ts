@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { run, type RunOptions } from '#host/run.ts';
+import { run, type RunOptions } from '#host/process/run.ts';
 import { goEnv, inNewDirectory, sourceOf } from '../../test/conformance/go-module.ts';
 
 /** gVisor's runtime. */

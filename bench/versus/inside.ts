@@ -1,6 +1,6 @@
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { messageOf } from '#base/errors.ts';
-import { writeFileAtomic } from '#host/files.ts';
+import { writeFileAtomic } from '#host/file/files.ts';
 import { openField } from './field.ts';
 import { takeOver } from './prepared.ts';
 import type { MeasuredRow, Result } from './result.ts';

@@ -3,7 +3,7 @@ import { cpus, loadavg, release, totalmem } from 'node:os';
 import { basename, join } from 'node:path';
 import * as v from 'valibot';
 import { assetsSchema } from '#host/assets.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { makeBaseLayout } from '#image/source/base-image.ts';
 import { callersEnv } from '../../test/conformance/callers-env.ts';
 import { buildCriTools } from '../../test/conformance/cri-tools.ts';

@@ -2,8 +2,8 @@ import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { outliveAcceptErrors } from '#host/accept-errors.ts';
-import { createServer } from '#host/node-http.ts';
+import { outliveAcceptErrors } from '#host/socket/accept-errors.ts';
+import { createServer } from '#host/socket/node-http.ts';
 import { answerBy, type Routes } from './routes.ts';
 
 /** Serves some calls of the admin API to this process only, on a socket in its own directory, until disposed. */

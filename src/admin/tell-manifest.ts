@@ -1,12 +1,12 @@
 import { PodvmError } from '#base/errors.ts';
 import { parseQuantity, unitsOf } from '#base/quantity.ts';
 import type { RunEvent, RunRequest } from '#api/run.ts';
-import { problemText } from '#pod/manifest.ts';
+import { problemText } from '#pod/manifest/manifest.ts';
 import type { Manifest } from '#pod/pods.ts';
-import { readManifests } from '#pod/read-manifests.ts';
+import { readManifests } from '#pod/manifest/read-manifests.ts';
 import type { Claim } from '#pod/schema/objects.ts';
 import type { Job } from '#pod/schema/workloads.ts';
-import type { NodeServices } from './node-services.ts';
+import type { NodeServices } from './pods/node-services.ts';
 import type { NamedVolumes, VolumeWish } from '#storage/named-volumes.ts';
 
 type ServiceChange = Awaited<ReturnType<NodeServices['apply']>>['changes'][number];

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { inspect } from 'node:util';
 import type { ErrorBody } from '#api/pods.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { type GuestText, guestText, printable, rawText } from './guest-text.ts';
 
 const raw = 'a\u001b[2Jb\u202e\nc';

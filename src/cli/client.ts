@@ -2,7 +2,7 @@ import { text } from 'node:stream/consumers';
 import type { IncomingMessage } from 'node:http';
 import * as v from 'valibot';
 import { WebSocket } from 'ws';
-import { request } from '#host/node-http.ts';
+import { request } from '#host/socket/node-http.ts';
 import { type ErrorKind, PodvmError, errorKinds } from '#base/errors.ts';
 import { guestText } from '#base/guest-text.ts';
 import { type ErrorBody, errorBodySchema } from '#api/pods.ts';

@@ -3,19 +3,19 @@ import { kindOf } from '#base/errors.ts';
 import { type Client, createClient } from './client.ts';
 import { type CommandRow, flag } from './command-row.ts';
 import { completion, shells } from './completion.ts';
-import { dashboardCommand, parsePort } from './dashboard-command.ts';
-import { describeCommand } from './describe-command.ts';
-import { doctorCommand } from './doctor-command.ts';
-import type { EndSignals } from './end-signals.ts';
-import { execCommand } from './exec-command.ts';
-import { type ExecFlags, execOptions, parseExecWords } from './exec-words.ts';
-import { imageCommands, imageListRow } from './image-commands.ts';
-import { namespaceOptions, outputOption } from './listing.ts';
+import { dashboardCommand, parsePort } from './node/dashboard-command.ts';
+import { describeCommand } from './pods/describe-command.ts';
+import { doctorCommand } from './node/doctor-command.ts';
+import type { EndSignals } from './terminal/end-signals.ts';
+import { execCommand } from './exec/exec-command.ts';
+import { type ExecFlags, execOptions, parseExecWords } from './exec/exec-words.ts';
+import { imageCommands, imageListRow } from './images/image-commands.ts';
+import { namespaceOptions, outputOption } from './terminal/listing.ts';
 import { lifeCommands } from './life-rows.ts';
-import { loginCommands, loginsFor } from './login-commands.ts';
-import { objectsCommands } from './objects-commands.ts';
-import { stopOrphans, warnOfOrphans } from './orphans.ts';
-import { type OverheadOutput, overheadCommand } from './overhead-command.ts';
+import { loginCommands, loginsFor } from './images/login-commands.ts';
+import { objectsCommands } from './run/objects-commands.ts';
+import { stopOrphans, warnOfOrphans } from './pods/orphans.ts';
+import { type OverheadOutput, overheadCommand } from './node/overhead-command.ts';
 import {
   consoleCommand,
   drainCommand,
@@ -23,16 +23,16 @@ import {
   logsCommand,
   type LogsOptions,
   stopCommand,
-} from './pod-commands.ts';
-import { psCommand, type PsOptions } from './ps-command.ts';
+} from './pods/pod-commands.ts';
+import { psCommand, type PsOptions } from './pods/ps-command.ts';
 import type { GlobalOptions, ProgramParts, Purpose, SetupWishes, SupportWishes } from './program-parts.ts';
 import { planRun, printPlan } from './run/run-plan.ts';
 import { type RunFlags, runOptions } from './run/run-options.ts';
 import { runCommand } from './run/run-command.ts';
-import { supportFiles } from './support-files.ts';
-import { systemCommands } from './system-commands.ts';
-import { write } from './terminal.ts';
-import { volumeCommands } from './volume-commands.ts';
+import { supportFiles } from './node/support-files.ts';
+import { systemCommands } from './images/system-commands.ts';
+import { write } from './terminal/terminal.ts';
+import { volumeCommands } from './images/volume-commands.ts';
 import { versionCommand } from './version-command.ts';
 
 /** Parts that the commands of one program share. */

@@ -1,17 +1,17 @@
 import { Option } from 'commander';
-import { attachCommand, type AttachOptions } from './attach-command.ts';
+import { attachCommand, type AttachOptions } from './run/attach-command.ts';
 import type { Client } from './client.ts';
 import { type CommandRow, flag } from './command-row.ts';
-import { copyCommand } from './copy-command.ts';
-import type { EndSignals } from './end-signals.ts';
-import { eventsCommand, type EventsOptions } from './events-command.ts';
-import { forEachPod, removeCommand, renameCommand, startCommand, waitCommand } from './life-commands.ts';
-import { namespaceOptions } from './listing.ts';
-import { parseForwardedPort, portForwardCommand } from './port-forward-command.ts';
-import { killCommand, type KillOptions } from './kill-command.ts';
+import { copyCommand } from './copy/copy-command.ts';
+import type { EndSignals } from './terminal/end-signals.ts';
+import { eventsCommand, type EventsOptions } from './pods/events-command.ts';
+import { forEachPod, removeCommand, renameCommand, startCommand, waitCommand } from './pods/life-commands.ts';
+import { namespaceOptions } from './terminal/listing.ts';
+import { parseForwardedPort, portForwardCommand } from './pods/port-forward-command.ts';
+import { killCommand, type KillOptions } from './pods/kill-command.ts';
 import type { Purpose } from './program-parts.ts';
-import type { Terminal } from './terminal.ts';
-import { topCommand, type TopOptions } from './top-command.ts';
+import type { Terminal } from './terminal/terminal.ts';
+import { topCommand, type TopOptions } from './pods/top-command.ts';
 
 /** Parts that these commands share with the others. */
 export interface LifeSetting {

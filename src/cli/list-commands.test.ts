@@ -7,9 +7,9 @@ import type { ImageSummary } from '#api/images.ts';
 import type { VolumeSummary } from '#api/volumes.ts';
 import type { Client } from './client.ts';
 import type { CommandRow } from './command-row.ts';
-import { imageListRow } from './image-commands.ts';
-import type { Terminal } from './terminal.ts';
-import { volumeCommands } from './volume-commands.ts';
+import { imageListRow } from './images/image-commands.ts';
+import type { Terminal } from './terminal/terminal.ts';
+import { volumeCommands } from './images/volume-commands.ts';
 
 /** Runs a command of a list over what a node answers. */
 async function list(

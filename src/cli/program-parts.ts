@@ -2,9 +2,9 @@ import type { DiskUsage } from '#api/disk-usage.ts';
 import type { FoundLogins, LoginWish, LogoutWish } from '#api/registry-logins.ts';
 import type { RunRequestInput } from '#api/run.ts';
 import type { SupportFile } from '#api/support-file.ts';
-import type { EndSignals } from './end-signals.ts';
-import type { Orphan } from './orphans.ts';
-import type { Terminal } from './terminal.ts';
+import type { EndSignals } from './terminal/end-signals.ts';
+import type { Orphan } from './pods/orphans.ts';
+import type { Terminal } from './terminal/terminal.ts';
 import type { Versions } from './version-command.ts';
 
 /** Parts that the commands need besides a terminal. `main.ts` provides them, so that this layer stays a client. */

@@ -13,7 +13,7 @@ import { PodvmError } from '#base/errors.ts';
 import { poll } from '#host/wait.ts';
 import { runProgram } from './program.ts';
 import type { ProgramParts } from './program-parts.ts';
-import type { Terminal } from './terminal.ts';
+import type { Terminal } from './terminal/terminal.ts';
 import { foreignWords } from './foreign-words.ts';
 
 const orphan = { namespace: 'shop', name: 'web', pid: 77, createdAt: '2026-01-02T03:04:05.000Z' };

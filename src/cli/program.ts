@@ -2,11 +2,11 @@ import { Command, CommanderError, Option } from 'commander';
 import { kindOf } from '#base/errors.ts';
 import type { CommandRow } from './command-row.ts';
 import { commandTable } from './commands.ts';
-import { catchEndSignals, type EndSignals } from './end-signals.ts';
+import { catchEndSignals, type EndSignals } from './terminal/end-signals.ts';
 import { failureCode, usageErrorCode } from './exit-codes.ts';
 import { foreignWords } from './foreign-words.ts';
 import type { GlobalOptions, ProgramParts } from './program-parts.ts';
-import { errorText, fixLine } from './terminal.ts';
+import { errorText, fixLine } from './terminal/terminal.ts';
 
 /** Runs one command line (without `node` and script) and returns the exit code. */
 export async function runProgram(argv: readonly string[], parts: ProgramParts): Promise<number> {

@@ -1,4 +1,4 @@
-import { type Terminal, write } from './terminal.ts';
+import { type Terminal, write } from './terminal/terminal.ts';
 
 /** Versions by name; undefined for parts that set-up has not made. */
 export type Versions = Readonly<Record<string, string | number | undefined>>;

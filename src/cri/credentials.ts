@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
-import { writeFileAtomic } from '#host/files.ts';
+import { writeFileAtomic } from '#host/file/files.ts';
 import { parseReference } from '#base/image-reference.ts';
 import type { AuthConfig } from './schema/api_pb.ts';
 

@@ -1,5 +1,5 @@
 import type { Clock } from '#host/clock.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 import type { Events } from './events.ts';

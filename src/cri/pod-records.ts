@@ -1,7 +1,7 @@
 import { create, fromJson, type JsonValue, toJson } from '@bufbuild/protobuf';
 import * as v from 'valibot';
-import type { Log } from '#host/log.ts';
-import { RecordFiles } from '#host/record-files.ts';
+import type { Log } from '#host/log/log.ts';
+import { RecordFiles } from '#host/file/record-files.ts';
 import type { KnownContainer, KnownPod } from './known-pods.ts';
 import { ContainerConfigSchema, LinuxContainerResourcesSchema, PodSandboxConfigSchema } from './schema/api_pb.ts';
 

@@ -1,6 +1,6 @@
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { KnownPod, KnownPods } from './known-pods.ts';
 import { untilAborted } from '#host/until-aborted.ts';
 

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { Clock } from '#host/clock.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 import { Credentials } from './credentials.ts';

@@ -1,5 +1,5 @@
-import { createLog, type Log } from '#host/log.ts';
-import type { Configuration } from './configuration.ts';
+import { createLog, type Log } from '#host/log/log.ts';
+import type { Configuration } from './configuration/configuration.ts';
 
 /** The log of a process that is not a service. Its lines go to a person or a file. */
 export const commandLog = (

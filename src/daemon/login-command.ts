@@ -4,7 +4,7 @@ import type { LoginWish, LogoutWish } from '#api/registry-logins.ts';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { isLoopback } from '#base/image-reference.ts';
-import { startChild } from '#host/start-child.ts';
+import { startChild } from '#host/process/start-child.ts';
 import { explainSkopeo } from '#image/source/skopeo-words.ts';
 
 /**

@@ -1,12 +1,12 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Assets } from '#host/assets.ts';
-import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
-import { makeBundle, setUpFrom } from '#setup/bundle.ts';
+import { readFileIfThere, writeFileAtomic } from '#host/file/files.ts';
+import { makeBundle, setUpFrom } from '#setup/bundle/bundle.ts';
 import { createProgress } from '#setup/progress.ts';
 import { type SetupOptions, ensureSetup, upgradeSetup } from '#setup/setup.ts';
 import { commandLog } from './command-log.ts';
-import type { Configuration } from './configuration.ts';
+import type { Configuration } from './configuration/configuration.ts';
 import { openStateDirectory } from './state-directory.ts';
 
 type Write = (line: string) => void;
@@ -79,9 +79,9 @@ async function ensureTemplate(config: Configuration, assets: Assets, write: Writ
   if (config.template !== 'on') return; // templates are made per pod, or not at all
   const isMade = (await readFileIfThere(stamp)) === assets.key && (await hasEntries(join(config.root, 'templates')));
   if (isMade || process.getuid?.() !== 0) return;
-  const { isServed } = await import('#host/is-served.ts');
+  const { isServed } = await import('#host/socket/is-served.ts');
   if (await isServed(config.socketPath)) return;
-  const { openNode } = await import('./node.ts');
+  const { openNode } = await import('./node/node.ts');
   await createProgress(write).during(templateTask, async () => {
     await using node = await openNode(config, assets, commandLog(config, write), signal, 'command');
     await node.warmUp(signal);

@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { access, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
-import { assertReachable } from '#vm/qemu/jail.ts';
+import { assertReachable } from '#vm/qemu/jail/jail.ts';
 
 /**
  * Makes the state directory if it is missing and checks it, so that faults are reported first. Errors:

@@ -1,13 +1,13 @@
 import { readdir, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { isThere } from '#host/files.ts';
+import { isThere } from '#host/file/files.ts';
 import { bridgeOf, removeDefaultNetwork } from '#network/default-network.ts';
 import { keeperSocketsOf } from '#shim/keeper/keeper-sockets.ts';
-import { containerdPlaces, uninstallContainerd } from './install-containerd.ts';
-import { endBackgroundNode } from './background-node.ts';
-import type { Configuration } from './configuration.ts';
-import { endOrphans } from './end-orphans.ts';
-import { requireRoot } from './serve-here.ts';
+import { containerdPlaces, uninstallContainerd } from './containerd/install-containerd.ts';
+import { endBackgroundNode } from './background/background-node.ts';
+import type { Configuration } from './configuration/configuration.ts';
+import { endOrphans } from './background/end-orphans.ts';
+import { requireRoot } from './background/serve-here.ts';
 
 /** Entries that podvm makes in its state directory; others are not removed. */
 const ours = [

@@ -6,7 +6,7 @@ import type { FoundLogins } from '#api/registry-logins.ts';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { nameOf, parseReference } from '#base/image-reference.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { keyOf, keysOf, type RegistryLogin } from '#image/logins.ts';
 import { dockerLogins } from '#pod/schema/docker-config.ts';
 

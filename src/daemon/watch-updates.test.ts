@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createLog } from '#host/log.ts';
+import { createLog } from '#host/log/log.ts';
 import type { UpdateFinding } from '#setup/update-report.ts';
 import { watchUpdates } from './watch-updates.ts';
 

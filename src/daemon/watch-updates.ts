@@ -1,6 +1,6 @@
 import { messageOf } from '#base/errors.ts';
 import { type Clock, pause } from '#host/clock.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { UpdateFinding } from '#setup/update-report.ts';
 
 /**

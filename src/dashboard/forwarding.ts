@@ -1,7 +1,7 @@
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
-import { request as requestOf } from '#host/node-http.ts';
+import { request as requestOf } from '#host/socket/node-http.ts';
 import { chosenProtocol } from './access.ts';
 import { safetyHeaders } from './page.ts';
 

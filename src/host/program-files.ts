@@ -19,7 +19,7 @@ export async function programVersion(directory: string): Promise<string> {
 
 export const isRelease = extension === '.js';
 
-/** Path in the program's directory, such as `src/pod/manifest-process`, of a program that runs in its own process. */
+/** Path in the program's directory, such as `src/pod/manifest/manifest-process`, of a program that runs in its own process. */
 export const entryPoint = (path: string): string => `${path}${extension}`;
 
 /** File of a release that lists its bundled packages and Node, in the form of `package-lock.json`. */

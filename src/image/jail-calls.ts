@@ -4,7 +4,7 @@ import {
   onlyWhereArgumentIs,
   onlyWithoutBits,
   seccompProgram,
-} from '#host/seccomp-program.ts';
+} from '#host/jail/seccomp-program.ts';
 
 /**
  * The system calls of the process that reads images (`import/`), and of mkfs.erofs, which it starts: files, memory,

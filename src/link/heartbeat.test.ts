@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { ProcessPulse } from '#host/process-pulse.ts';
+import type { ProcessPulse } from '#host/process/process-pulse.ts';
 import { Heartbeat } from './heartbeat.ts';
 
 const limits = { lookMs: 5_000, quietMs: 6_000, answerMs: 9_000, patienceMs: 120_000 };

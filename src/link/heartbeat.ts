@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import type { ProcessPulse } from '#host/process-pulse.ts';
+import type { ProcessPulse } from '#host/process/process-pulse.ts';
 
 /** Limits on a guest's silence. */
 export interface HeartbeatLimits {

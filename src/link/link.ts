@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream';
-import type { ProcessPulse } from '#host/process-pulse.ts';
+import type { ProcessPulse } from '#host/process/process-pulse.ts';
 import type { AgentEvent, Method, Params, Result, Welcome } from '#wire/messages.ts';
 import type { Heartbeat } from './heartbeat.ts';
 

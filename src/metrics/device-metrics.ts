@@ -1,4 +1,4 @@
-import type { MetricFigures } from '#sandbox/sandbox-stats.ts';
+import type { MetricFigures } from '#sandbox/figures/sandbox-stats.ts';
 import { type GuestSubject, type MetricRow, rowsOf, secondsOfMs, type Unit } from './metric-row.ts';
 
 const { each } = rowsOf<GuestSubject>();

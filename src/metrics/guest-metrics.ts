@@ -1,4 +1,4 @@
-import type { MetricFigures, SandboxMetrics } from '#sandbox/sandbox-stats.ts';
+import type { MetricFigures, SandboxMetrics } from '#sandbox/figures/sandbox-stats.ts';
 import { cgroupMetrics } from './cgroup-metrics.ts';
 import { deviceMetrics } from './device-metrics.ts';
 import type { CpuResources, GuestSubject, MetricRow } from './metric-row.ts';

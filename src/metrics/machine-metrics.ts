@@ -1,7 +1,7 @@
 import { requestKinds } from '#base/file-requests.ts';
 import { type HistogramReading, sumOf } from '#base/histogram.ts';
-import type { HostFigures } from '#sandbox/host-figures.ts';
-import type { MetricFigures } from '#sandbox/sandbox-stats.ts';
+import type { HostFigures } from '#sandbox/figures/host-figures.ts';
+import type { MetricFigures } from '#sandbox/figures/sandbox-stats.ts';
 import type { SandboxStatus } from '#sandbox/sandbox.ts';
 import { type MetricRow, rowsOf } from './metric-row.ts';
 

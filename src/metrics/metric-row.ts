@@ -1,5 +1,5 @@
 import type { HistogramReading } from '#base/histogram.ts';
-import type { MetricFigures } from '#sandbox/sandbox-stats.ts';
+import type { MetricFigures } from '#sandbox/figures/sandbox-stats.ts';
 
 /** Measurements of one container, or of a pod as a whole, by its guest. */
 export interface GuestSubject {

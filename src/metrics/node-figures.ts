@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { countsOf } from '#host/descriptors.ts';
+import { countsOf } from '#host/process/descriptors.ts';
 import { memoryOf } from '#host/meminfo.ts';
 
 /** Figures of the node from the kernel, and of this process. */

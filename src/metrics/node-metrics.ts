@@ -1,6 +1,6 @@
 import type { HistogramReading } from '#base/histogram.ts';
 import type { ImageCounts } from '#image/image-counts.ts';
-import type { SandboxCounts } from '#sandbox/node-counts.ts';
+import type { SandboxCounts } from '#sandbox/figures/node-counts.ts';
 import { type MetricRow, rowsOf, secondsOfMs } from './metric-row.ts';
 import type { NodeFigures } from './node-figures.ts';
 

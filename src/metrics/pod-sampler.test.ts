@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import type { Clock } from '#host/clock.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { poll } from '#host/wait.ts';
 import { createFakeParts } from '#sandbox/testing/fake-parts.ts';
 import { sandboxSpec } from '#sandbox/testing/examples.ts';

@@ -1,10 +1,10 @@
 import { messageOf } from '#base/errors.ts';
 import type { Clock } from '#host/clock.ts';
 import { openDeadline } from '#host/deadline.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import { within } from '#host/wait.ts';
-import type { HostFigures } from '#sandbox/host-figures.ts';
-import type { SandboxMetrics } from '#sandbox/sandbox-stats.ts';
+import type { HostFigures } from '#sandbox/figures/host-figures.ts';
+import type { SandboxMetrics } from '#sandbox/figures/sandbox-stats.ts';
 import type { Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
 
 /** A guest's answer. */

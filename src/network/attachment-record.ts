@@ -1,7 +1,7 @@
 import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
-import { readFileIfThere } from '#host/files.ts';
+import { readFileIfThere } from '#host/file/files.ts';
 import { conflistSchema, resultSchema } from './cni/cni-schema.ts';
 
 /**

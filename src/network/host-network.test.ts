@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import type { AttachmentRecord } from './attachment-record.ts';
 import { createHostNetwork } from './host-network.ts';
 import { findLoss, hostLinkOf } from './lost-links.ts';

@@ -1,4 +1,4 @@
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import type { AttachmentRecord } from './attachment-record.ts';
 import { bareAddress } from './ip/bare-address.ts';
 import { readPortRules } from './ports/port-rules.ts';

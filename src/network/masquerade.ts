@@ -1,4 +1,4 @@
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 
 /** A rule that gives packets of the subnet the node's address. */
 export interface Masquerade {

@@ -1,5 +1,5 @@
 import { messageOf } from '#base/errors.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { AttachmentRecord } from './attachment-record.ts';
 import type { HostAttachment } from './host-attachment.ts';
 import { hostLinkOf, isLinkThere } from './lost-links.ts';

@@ -1,9 +1,9 @@
 import { mkdir, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
-import { isThere } from '#host/files.ts';
+import { isThere } from '#host/file/files.ts';
 import { printable } from '#base/guest-text.ts';
-import { run, type RunOptions } from '#host/run.ts';
+import { run, type RunOptions } from '#host/process/run.ts';
 import { ip } from './ip/ip-command.ts';
 import type { FrameFilters } from './guard/frame-filter.ts';
 import { bytecodeOf, type Instruction } from './guard/packet-program.ts';

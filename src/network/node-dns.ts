@@ -1,4 +1,4 @@
-import { readFileIfThere } from '#host/files.ts';
+import { readFileIfThere } from '#host/file/files.ts';
 import type { GuestDns } from './network.ts';
 
 /** glibc's own limits (resolv.conf(5)), with room. */

@@ -1,6 +1,6 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { writeFileAtomic } from '#host/files.ts';
+import { writeFileAtomic } from '#host/file/files.ts';
 import type { AttachmentRecords } from './attachment-record.ts';
 import { bareAddress } from './ip/bare-address.ts';
 import { interfaceName } from './lost-links.ts';

@@ -1,15 +1,15 @@
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { type GuestText, guestText, rawText } from '#base/guest-text.ts';
 import { deadlineAfter, type Clock } from '#host/clock.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { Container, ContainerExit, ContainerSpec, Sandbox } from '#sandbox/sandbox.ts';
-import type { CheckTarget } from './check.ts';
+import type { CheckTarget } from './probe/check.ts';
 import type { Events } from './events.ts';
-import { runHook } from './hook.ts';
+import { runHook } from './probe/hook.ts';
 import { createOutputTail, type Outputs } from './outputs.ts';
 import type { Exit, StateEvent } from './pod-state.ts';
 import type { TerminalSize } from './pods.ts';
-import { runProbe, type ProbeKind, type ProbeListener } from './probe.ts';
+import { runProbe, type ProbeKind, type ProbeListener } from './probe/probe.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { Probe } from './schema/probe.ts';
 

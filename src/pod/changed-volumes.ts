@@ -1,11 +1,11 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { VolumeFile } from '#sandbox/sandbox.ts';
-import type { PodFacts } from './downward.ts';
+import type { PodFacts } from './spec/downward.ts';
 import type { PodConfig } from './pods.ts';
 import type { Pod } from './schema/objects.ts';
-import type { LocalProfiles } from './security.ts';
-import { containerSpecOf } from './specs.ts';
-import { sandboxVolumes } from './volumes.ts';
+import type { LocalProfiles } from './spec/security.ts';
+import { containerSpecOf } from './spec/specs.ts';
+import { sandboxVolumes } from './spec/volumes.ts';
 
 export interface ChangedVolume {
   readonly name: string;

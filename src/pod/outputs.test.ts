@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { rawText } from '#base/guest-text.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { createOutputs, createOutputTail } from './outputs.ts';
 
 const chunk = { stream: 'stdout', bytes: Buffer.from('x') } as const;

@@ -1,5 +1,5 @@
 import { type GuestText, guestText } from '#base/guest-text.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { OutputChunk } from '#sandbox/sandbox.ts';
 
 export type OutputListener = (container: string, chunk: OutputChunk) => Promise<void>;

@@ -1,5 +1,5 @@
 import type { GuestText } from '#base/guest-text.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { Clock } from '#host/clock.ts';
 import type { OutputChunk, RegistryLogin, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
 import type { Claim, ConfigMap, Pod, Secret } from './schema/objects.ts';

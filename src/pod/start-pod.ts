@@ -3,7 +3,7 @@ import { messageOf } from '#base/errors.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
 import { pastAttempt, resumeAttempt, startAttempt, type Attempt, type AttemptSite } from './attempt.ts';
 import { decide, finishOf, type Action } from './decide.ts';
-import type { PodFacts } from './downward.ts';
+import type { PodFacts } from './spec/downward.ts';
 import { createEvents } from './events.ts';
 import { createOutputs } from './outputs.ts';
 import { applyEvent, initialState, planOf, type PodState, type StateEvent } from './pod-state.ts';
@@ -11,11 +11,11 @@ import { noMachine, type PodConfig, type PodFinish, type PodParts, type PodStatu
 import { containerOf, isUnderWay, recordedMemory, resumedState, type PodBefore } from './pod-memory.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
-import { readLocalProfiles, type LocalProfiles } from './security.ts';
+import { readLocalProfiles, type LocalProfiles } from './spec/security.ts';
 import { changedVolumes } from './changed-volumes.ts';
-import { requireClaims } from './claims.ts';
-import { ensureHostPaths } from './host-paths.ts';
-import { containerSpecOf, sandboxSpecOf } from './specs.ts';
+import { requireClaims } from './spec/claims.ts';
+import { ensureHostPaths } from './spec/host-paths.ts';
+import { containerSpecOf, sandboxSpecOf } from './spec/specs.ts';
 import { statusOf } from './status.ts';
 
 /**

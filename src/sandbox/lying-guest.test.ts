@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { rawText } from '#base/guest-text.ts';
-import { createLog } from '#host/log.ts';
+import { createLog } from '#host/log/log.ts';
 import { containerSpec, sandboxSpec } from './testing/examples.ts';
 import { createFakeParts } from './testing/fake-parts.ts';
 import type { ExitedEvent } from '#wire/messages.ts';

@@ -1,5 +1,5 @@
 import type { PartVersions } from '#host/assets.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { SnapshotImages } from '#image/snapshot/snapshot-images.ts';
 import type { Link, LinkOptions } from '#link/link.ts';

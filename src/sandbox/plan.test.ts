@@ -6,8 +6,8 @@ import { allCapabilities, ambientOf, capabilitiesOf, defaultCapabilities } from 
 import { checkContainerSpec, checkSandboxSpec } from './container/check-spec.ts';
 import { containerSpec, sandboxSpec, security } from './testing/examples.ts';
 import { etcHostsOf, plainAddresses, resolvConfOf } from './container/etc-files.ts';
-import { createInbox, maxWaitingRequests } from './inbox.ts';
-import { createMoves } from './moves.ts';
+import { createInbox, maxWaitingRequests } from './state/inbox.ts';
+import { createMoves } from './state/moves.ts';
 import { createNames, createUserIds } from './names.ts';
 import { processOf, stopSignalOf } from './container/process.ts';
 import { cgroupResourcesOf, checkResources, machineSizeOf, minMemoryLimitBytes, hostLimitsOf } from './resources.ts';

@@ -1,6 +1,6 @@
 import { PodvmError } from '#base/errors.ts';
 import { maxScratchBytes } from '#storage/scratch-disk.ts';
-import { oomScores } from '#host/oom-score.ts';
+import { oomScores } from '#host/process/oom-score.ts';
 import type { HostLimits } from '#vm/driver.ts';
 import type { Resources } from './sandbox.ts';
 

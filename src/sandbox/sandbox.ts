@@ -2,14 +2,14 @@ import type { Duplex, Readable, Writable } from 'node:stream';
 import type { GuestText } from '#base/guest-text.ts';
 import type { PartVersions } from '#host/assets.ts';
 import type { RegistryLogin } from '#image/logins.ts';
-import type { ContainerSecurity } from './container-security.ts';
-import type { Examination } from './examination.ts';
-import type { HostFigures } from './host-figures.ts';
-import type { SandboxCounts } from './node-counts.ts';
-import type { StartPhase } from './phases.ts';
-import type { SandboxMetrics, SandboxStats } from './sandbox-stats.ts';
-import type { TemplateChoice } from './template-choice.ts';
-import type { UserNamespace } from './user-namespace.ts';
+import type { ContainerSecurity } from './spec/container-security.ts';
+import type { Examination } from './figures/examination.ts';
+import type { HostFigures } from './figures/host-figures.ts';
+import type { SandboxCounts } from './figures/node-counts.ts';
+import type { StartPhase } from './state/phases.ts';
+import type { SandboxMetrics, SandboxStats } from './figures/sandbox-stats.ts';
+import type { TemplateChoice } from './spec/template-choice.ts';
+import type { UserNamespace } from './spec/user-namespace.ts';
 
 /**
  * A *sandbox* is what runs one pod: one machine plus its containers. This layer joins machine, image, network, storage

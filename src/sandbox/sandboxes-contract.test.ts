@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { containerSpec, sandboxSpec } from './testing/examples.ts';
 import { createFakeParts } from './testing/fake-parts.ts';
 import { describeExecs } from './testing/exec.conformance.ts';

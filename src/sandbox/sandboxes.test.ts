@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { kindOf, PodvmError } from '#base/errors.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { sandboxSpec } from './testing/examples.ts';
 import type { SandboxSpec } from './sandbox.ts';
 import { openSandboxes } from './sandboxes.ts';

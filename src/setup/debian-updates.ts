@@ -1,9 +1,9 @@
 import { basename } from 'node:path';
-import { run } from '#host/run.ts';
-import type { Candidate } from './debian-packages.ts';
+import { run } from '#host/process/run.ts';
+import type { Candidate } from './parts/debian-packages.ts';
 import { readHostTools } from './host-tools.ts';
-import type { NewestPackages } from './newest-packages.ts';
-import { type PackageRecord, readPackages, versionsOf } from './package-record.ts';
+import type { NewestPackages } from './parts/newest-packages.ts';
+import { type PackageRecord, readPackages, versionsOf } from './parts/package-record.ts';
 import { describeOutdated, type Outdated, type UpdateFinding } from './update-report.ts';
 
 /** The Debian packages of the current parts. */

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
-import { isThere } from '#host/files.ts';
+import { isThere } from '#host/file/files.ts';
 import { programDirectory } from '#host/program-files.ts';
 
 /** A Debian package of the host, and the program that shows its presence. */

@@ -3,8 +3,8 @@ import { once } from 'node:events';
 import { mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
-import { defaultEnv } from '#host/run.ts';
-import { startChild } from '#host/start-child.ts';
+import { defaultEnv } from '#host/process/run.ts';
+import { startChild } from '#host/process/start-child.ts';
 import type { Progress } from './progress.ts';
 
 /**

@@ -2,14 +2,14 @@ import { mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
 import { assetsSchema, type Assets } from '#host/assets.ts';
-import { isThere, readFileIfThere, writeFileAtomic } from '#host/files.ts';
+import { isThere, readFileIfThere, writeFileAtomic } from '#host/file/files.ts';
 import { PodvmError } from '#base/errors.ts';
-import { programBuilderOf } from './built-programs.ts';
-import { hashProgramSources } from './program-sources.ts';
-import { type DebianArchive, findDebianArchive, securityMissing } from './debian-archive.ts';
-import type { Versions } from './package-record.ts';
+import { programBuilderOf } from './parts/built-programs.ts';
+import { hashProgramSources } from './parts/program-sources.ts';
+import { type DebianArchive, findDebianArchive, securityMissing } from './parts/debian-archive.ts';
+import type { Versions } from './parts/package-record.ts';
 import { missingHostTools, readHostTools } from './host-tools.ts';
-import { collectParts, ensurePart, hashOf, superseded, sweepUnfinished, type Part } from './parts.ts';
+import { collectParts, ensurePart, hashOf, superseded, sweepUnfinished, type Part } from './parts/parts.ts';
 import type { Progress } from './progress.ts';
 import {
   buildRootRecipe,
@@ -20,7 +20,7 @@ import {
   modulesDiskRecipe,
   recipesVersion,
   sysrootRecipe,
-} from './recipes.ts';
+} from './parts/recipes.ts';
 import { takeSetupLock } from './setup-lock.ts';
 
 export interface SetupOptions {
@@ -96,7 +96,7 @@ async function isUpToDate(
   const hasQemu = await stat(join(sysroot, 'usr/bin/qemu-system-x86_64')).catch(() => undefined);
   if (hasQemu === undefined) return false;
   const [{ askArchives }, { isNewest, readInstalled }] = await Promise.all([
-    import('./newest-packages.ts'), // not needed by a start
+    import('./parts/newest-packages.ts'), // not needed by a start
     import('./debian-updates.ts'),
   ]);
   const archive = await findDebianArchive(mirror, signal);

@@ -1,4 +1,4 @@
-import { readFileIfThere } from '#host/files.ts';
+import { readFileIfThere } from '#host/file/files.ts';
 import { PodvmError } from '#base/errors.ts';
 import { type Bundle, readBundle } from './bundle/bundle.ts';
 import { podCgroupOf } from './bundle/pod-cgroup.ts';

@@ -2,7 +2,7 @@ import { create, type DescMessage, type MessageInitShape, toBinary } from '@bufb
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { messageOf } from '#base/errors.ts';
 import { type Clock, pause } from '#host/clock.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { Bundle } from './bundle/bundle.ts';
 import { Events as EventsService } from './schema/generated/services/ttrpc/events/v1/events_pb.ts';
 import { TtrpcClient } from './ttrpc/client.ts';

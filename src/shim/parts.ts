@@ -1,4 +1,4 @@
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 import type { Events } from './events.ts';
 import type { FifoKeeper } from './io/fifo-keeper.ts';

@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises';
 import type { Clock } from '#host/clock.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 import { Events } from './events.ts';
 import { Task } from './schema/generated/runtime/task/v2/shim_pb.ts';

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, beforeEach, describe, test } from 'node:test';
 import { kindOf } from '#base/errors.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { poll, retry } from '#host/wait.ts';
 import { adoptBlockClaim, claimBlock, findBlockSource, type BlockClaim, type BlockClaimRecord } from './block-claim.ts';
 import { describeClaims } from './testing/storage.conformance.ts';

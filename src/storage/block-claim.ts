@@ -2,11 +2,11 @@ import { once } from 'node:events';
 import { constants } from 'node:fs';
 import { open, readFile, stat, type FileHandle } from 'node:fs/promises';
 import { kindOf, PodvmError } from '#base/errors.ts';
-import { lockFile } from '#host/file-lock.ts';
-import { identify, isRunning, killProcess, type ProcessIdentity } from '#host/process-identity.ts';
+import { lockFile } from '#host/file/file-lock.ts';
+import { identify, isRunning, killProcess, type ProcessIdentity } from '#host/process/process-identity.ts';
 import { retry } from '#host/wait.ts';
-import { run } from '#host/run.ts';
-import { startChild } from '#host/start-child.ts';
+import { run } from '#host/process/run.ts';
+import { startChild } from '#host/process/start-child.ts';
 
 /**
  * A *claim* is the exclusive right of one machine to a block device of the node, or to an image file through a loop

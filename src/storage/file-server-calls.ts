@@ -1,4 +1,4 @@
-import { onlyThreads, onlyWhereArgumentIs, onlyWithoutBits, seccompProgram } from '#host/seccomp-program.ts';
+import { onlyThreads, onlyWhereArgumentIs, onlyWithoutBits, seccompProgram } from '#host/jail/seccomp-program.ts';
 
 /** Operations of a file server on the host's files besides reading them. */
 interface Doing {

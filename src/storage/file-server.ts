@@ -4,8 +4,8 @@ import type { Duplex } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
 import { type GuestText, printable } from '#base/guest-text.ts';
-import { boundLog } from '#host/bound-log.ts';
-import { logTail, spawnJailed } from '#host/jailed-process.ts';
+import { boundLog } from '#host/log/bound-log.ts';
+import { logTail, spawnJailed } from '#host/jail/jailed-process.ts';
 import {
   allPids,
   identify,
@@ -13,7 +13,7 @@ import {
   killProcess,
   type ProcessIdentity,
   waitUntilGone,
-} from '#host/process-identity.ts';
+} from '#host/process/process-identity.ts';
 import { fileServerCalls } from './file-server-calls.ts';
 import type { HostSource } from './host-source.ts';
 import { type Room, Rooms } from './rooms.ts';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { readHostTree } from './host-tree.ts';
 
 const limits = { maxBytes: 1024, maxFiles: 8, maxDepth: 3 };

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { kubeletVolumeOf } from './kubelet-volume.ts';
 
 const uid = '0b1e5a3c-2f5f-4f0e-9d68-1d1f7b3f0a11';

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFile, stat, statfs } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
-import { isThere } from '#host/files.ts';
+import { isThere } from '#host/file/files.ts';
 import type { Owner } from './host-tree.ts';
 import { contentPlugins, emptyDirPlugin, kubeletPathOf, type KubeletPath } from './kubelet-path.ts';
 import { mountAt, parseMountInfo, type HostMount } from '#base/mount-table.ts';

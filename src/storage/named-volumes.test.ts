@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { kindOf } from '#base/errors.ts';
-import { lockFile } from '#host/file-lock.ts';
-import { run } from '#host/run.ts';
+import { lockFile } from '#host/file/file-lock.ts';
+import { run } from '#host/process/run.ts';
 import { minVolumeBytes, NamedVolumes } from './named-volumes.ts';
 
 const root = await mkdtemp(join(tmpdir(), 'podvm-volumes-'));

@@ -1,9 +1,9 @@
 import { mkdir, open, readdir, rename, rm, rmdir, stat, truncate } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
-import { lockFile } from '#host/file-lock.ts';
-import { syncToDisk } from '#host/files.ts';
-import { run } from '#host/run.ts';
+import { lockFile } from '#host/file/file-lock.ts';
+import { syncToDisk } from '#host/file/files.ts';
+import { run } from '#host/process/run.ts';
 import { blockBytes } from './ext4-room.ts';
 import { maxScratchBytes } from './scratch-disk.ts';
 

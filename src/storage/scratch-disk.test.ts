@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { roomOf } from './ext4-room.ts';
 import { describeDisks } from './testing/storage.conformance.ts';
 import { diskBytesFor, makeScratchDisk, makeVolumeDisk, maxScratchBytes, minScratchBytes } from './scratch-disk.ts';

@@ -1,6 +1,6 @@
 import { chmod, chown, open, rm, truncate } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { blockBytes, roomOf } from './ext4-room.ts';
 import type { ScratchDisk } from './volumes.ts';
 

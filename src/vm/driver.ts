@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream';
 import type { GuestText } from '#base/guest-text.ts';
 import type { Phase } from '#base/phases.ts';
-import type { ProcessIdentity } from '#host/process-identity.ts';
+import type { ProcessIdentity } from '#host/process/process-identity.ts';
 
 /**
  * The interface that every hypervisor driver implements. Terms: a *machine* is one microVM: a VMM process, its memory

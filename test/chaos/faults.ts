@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { sweepFileServers } from '#storage/file-server.ts';
 import type { CriNode } from '../vm/cri-node.ts';
 

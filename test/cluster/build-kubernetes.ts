@@ -1,6 +1,6 @@
 import { copyFile, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run, type RunOptions } from '#host/run.ts';
+import { run, type RunOptions } from '#host/process/run.ts';
 import { type GoModule, goEnv, inNewDirectory, sourceOf } from '../conformance/go-module.ts';
 import { kubernetes, goModOf } from '../kubelet/build-kubelet.ts';
 

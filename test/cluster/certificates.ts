@@ -1,6 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 
 const curve = ['ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1'];
 

@@ -1,6 +1,6 @@
 import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { buildContainerd } from '../containerd/build-containerd.ts';
 import { buildCriTools } from '../conformance/cri-tools.ts';
 import { DebianFiles } from '../conformance/debian-files.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import * as v from 'valibot';
 import { parseAllDocuments } from 'yaml';
-import { tryContainerdPod } from '#daemon/try-containerd-pod.ts';
+import { tryContainerdPod } from '#daemon/containerd/try-containerd-pod.ts';
 import { plainManifests } from '../../tools/chart/chart.ts';
 import type { Steps } from '../containerd/walk-steps.ts';
 import { until } from './kubectl.ts';

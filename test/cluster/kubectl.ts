@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import { messageOf } from '#base/errors.ts';
-import type { RunOptions, RunResult } from '#host/run.ts';
+import type { RunOptions, RunResult } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import type { Conversation } from '../conformance/crictl.ts';
 import type { ClusterNode } from './node-namespaces.ts';

@@ -1,7 +1,7 @@
 import { mkdir, readdir, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { isThere } from '#host/files.ts';
-import { hasCgroups2 } from '#host/cgroup-tree.ts';
+import { isThere } from '#host/file/files.ts';
+import { hasCgroups2 } from '#host/cgroup/cgroup-tree.ts';
 
 const root = '/sys/fs/cgroup';
 

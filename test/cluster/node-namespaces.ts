@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { mkdir, open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
-import { defaultEnv, run, type RunOptions, type RunResult } from '#host/run.ts';
+import { defaultEnv, run, type RunOptions, type RunResult } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import { Conversation } from '../conformance/crictl.ts';
 import { adminConfig } from './places.ts';

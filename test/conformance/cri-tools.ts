@@ -1,6 +1,6 @@
 import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run, type RunOptions } from '#host/run.ts';
+import { run, type RunOptions } from '#host/process/run.ts';
 import { goEnv, inNewDirectory, sourceOf } from './go-module.ts';
 
 /** The suite and its client, of one version. */

@@ -1,7 +1,7 @@
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
-import { defaultEnv, run, type RunResult } from '#host/run.ts';
+import { defaultEnv, run, type RunResult } from '#host/process/run.ts';
 
 const patienceMs = 60_000;
 

@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
 import { lstat, mkdir, mkdtemp, readdir, readFile, readlink, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { isThere } from '#host/files.ts';
-import { run } from '#host/run.ts';
+import { isThere } from '#host/file/files.ts';
+import { run } from '#host/process/run.ts';
 import type { TarSpec } from '#image/tar/tar-builder.ts';
-import { findDebianArchive, suite } from '#setup/debian-archive.ts';
-import { extractPackages } from '#setup/debian-packages.ts';
+import { findDebianArchive, suite } from '#setup/parts/debian-archive.ts';
+import { extractPackages } from '#setup/parts/debian-packages.ts';
 
 /** Packages of the images that critest pulls. */
 const suitePackages = ['busybox-static', 'nginx-light', 'perl-base', 'procps', 'util-linux'];

@@ -1,6 +1,6 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { buildContainerd } from '../containerd/build-containerd.ts';
 import { bridgeName, startContainerd } from '../containerd/containerd-node.ts';
 import { pauseImage } from '../containerd/pod.ts';

@@ -2,8 +2,8 @@ import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
-import { isThere } from '#host/files.ts';
-import { run, type RunOptions } from '#host/run.ts';
+import { isThere } from '#host/file/files.ts';
+import { run, type RunOptions } from '#host/process/run.ts';
 import { callersEnv } from './callers-env.ts';
 
 /** A Go module of one version. */

@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { callersEnv } from './callers-env.ts';
 import { buildCriTools, version } from './cri-tools.ts';
 import { startDelegate } from './delegate.ts';

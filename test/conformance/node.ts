@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import { guestText, printable } from '#base/guest-text.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { removeDefaultNetwork } from '#network/default-network.ts';
 import { callersEnv } from './callers-env.ts';
 

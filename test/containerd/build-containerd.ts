@@ -1,6 +1,6 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run, type RunOptions } from '#host/run.ts';
+import { run, type RunOptions } from '#host/process/run.ts';
 import { goEnv, type GoModule, inNewDirectory, sourceOf } from '../conformance/go-module.ts';
 
 /** Containerd's programs, and runc. */

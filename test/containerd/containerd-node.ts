@@ -3,11 +3,11 @@ import { once } from 'node:events';
 import { mkdir, open, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
-import { defaultEnv, run } from '#host/run.ts';
+import { defaultEnv, run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import { RuntimeService } from '#cri/schema/api_pb.ts';
 import { connectTestClient } from '#cri/testing/grpc-client.ts';
-import { type ContainerdPlaces, installContainerd } from '#daemon/install-containerd.ts';
+import { type ContainerdPlaces, installContainerd } from '#daemon/containerd/install-containerd.ts';
 import type { ContainerdPrograms } from './build-containerd.ts';
 
 export interface ContainerdOptions {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run, type RunResult } from '#host/run.ts';
+import { run, type RunResult } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import { typeOnTerminal } from '../conformance/crictl.ts';
 import type { TourOptions } from './tour.ts';

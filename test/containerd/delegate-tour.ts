@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { readFile, readlink } from 'node:fs/promises';
 import * as v from 'valibot';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import type { Crictl } from '../conformance/crictl.ts';
 import type { ContainerdNode } from './containerd-node.ts';

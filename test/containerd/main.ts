@@ -3,7 +3,7 @@ import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { messageOf, PodvmError } from '#base/errors.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import type { TarSpec } from '#image/tar/tar-builder.ts';
 import { makeBaseLayout } from '#image/source/base-image.ts';
 import { buildCriTools } from '../conformance/cri-tools.ts';

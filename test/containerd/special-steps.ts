@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { mkdir, open, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { layeredImage, Pod } from './pod.ts';
 import { execSync, type Tour } from './tour.ts';
 import type { Steps } from './walk-steps.ts';

@@ -4,7 +4,7 @@ import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import * as v from 'valibot';
-import { containerdFindings } from '#daemon/doctor-runtimes.ts';
+import { containerdFindings } from '#daemon/doctor/doctor-runtimes.ts';
 import { poll } from '#host/wait.ts';
 import { KubeletCgroups, memoryRoot, processesIn } from '../kubelet-cgroups.ts';
 import type { Crictl } from '../conformance/crictl.ts';

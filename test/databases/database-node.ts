@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { buildImage } from '../images/build-images.ts';
 import { type CriNode, openCriNode } from '../vm/cri-node.ts';
 import { type Database, DatabasePod, makeVolumes } from './database-pod.ts';

@@ -3,7 +3,7 @@ import { mkdir, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { ContainerState, PodSandboxState } from '#cri/schema/api_pb.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import { linesOf, logRecords } from '../log-lines.ts';
 import type { CriNode } from '../vm/cri-node.ts';

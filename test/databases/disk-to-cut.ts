@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { mkdir, open, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 
 /**
  * A disk of the host whose power can be cut: an ext4 in an image file. A cut ends all writes to the image at one

@@ -4,7 +4,7 @@ import { mkdtemp, open, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { ports } from './agent-steps.ts';
 import { ScriptedHost } from './scripted-host.ts';
 import { buildRoot } from './scripted-guest.ts';
@@ -26,7 +26,7 @@ export async function openAgentBench(): Promise<AgentBench> {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-agent-'));
   undo.defer(() => rm(directory, { recursive: true, force: true }));
   await run('chmod', ['0711', directory]);
-  const { buildProgram } = await import('#setup/build-program.ts'); // a skipped test needs no bundler
+  const { buildProgram } = await import('#setup/parts/build-program.ts'); // a skipped test needs no bundler
   const program = join(directory, 'agent');
   await buildProgram({
     repo,

@@ -6,7 +6,7 @@ import { mkdir, mkdtemp, readdir, readlink, rm } from 'node:fs/promises';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { builtProgram } from '../built-program.ts';
 
 /** Operations of FUSE (linux/fuse.h). */

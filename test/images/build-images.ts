@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 import { chmod, copyFile, mkdir, mkdtemp, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { isThere } from '#host/files.ts';
-import { run } from '#host/run.ts';
-import { findDebianArchive, suite } from '#setup/debian-archive.ts';
+import { isThere } from '#host/file/files.ts';
+import { run } from '#host/process/run.ts';
+import { findDebianArchive, suite } from '#setup/parts/debian-archive.ts';
 import type { Recipe } from './recipes.ts';
 
 /** Directory in which built images are kept, by their recipes. */

@@ -5,7 +5,7 @@ import { basename, join } from 'node:path';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import * as v from 'valibot';
 import { assetsSchema } from '#host/assets.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { flatten } from '#image/flatten.ts';
 import type { Layer } from '#image/source/layout.ts';
 import { type ImageLimits, imageLimits } from '#image/limits.ts';

@@ -1,4 +1,4 @@
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { openImageStore } from '#image/store/image-store.ts';
 import { sysroot } from './image-tree.ts';
 

@@ -4,7 +4,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { connect, createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { sha256 } from './image-tree.ts';
 
 /** A real registry on loopback, gone with its storage after disposal. */

@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '#host/run.ts';
-import { isThere } from '#host/files.ts';
+import { run } from '#host/process/run.ts';
+import { isThere } from '#host/file/files.ts';
 import { type GoModule, goEnv, sourceOf } from '../conformance/go-module.ts';
 
 export const version = 'v1.35.4';

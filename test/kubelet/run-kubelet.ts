@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { request } from 'node:https';
 import { join } from 'node:path';
 import * as v from 'valibot';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { callersEnv } from '../conformance/callers-env.ts';
 import { freePort } from '../images/registry.ts';
 

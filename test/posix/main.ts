@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promi
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import * as v from 'valibot';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { goEnv, goVersion } from '../conformance/go-module.ts';
 
 /*

@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, readFile, rm, rmdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run, type RunResult } from '#host/run.ts';
+import { run, type RunResult } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 
 const startTimeoutMs = 60_000;

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ContainerState, PodSandboxState, Protocol } from '#cri/schema/api_pb.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import { logLines } from '../log-lines.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { chmod, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { assertNothingLeaked } from '../leaks.ts';
 import { whyNoVm } from './node.ts';
 import { type CliNode, type Ended, openCliNode, type Typed } from './cli-node.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { chmod, mkdir, mkdtempDisposable, readdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { openCliNode } from './cli-node.ts';
 import { whyNoVm } from './node.ts';
 

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { tracesOf } from '../leaks.ts';
 import { type CliNode, openCliNode, repo, type Typed } from './cli-node.ts';
 import { whyNoVm } from './node.ts';

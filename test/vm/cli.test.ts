@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { after, before, describe, it } from 'node:test';
 import { whyNoVm } from './node.ts';
 import { type CliNode, openCliNode, type Typed } from './cli-node.ts';

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { ContainerState, PodSandboxState } from '#cri/schema/api_pb.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import { logLines } from '../log-lines.ts';
 import { repo } from './cli-node.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import { type CliNode, openCliNode, repo } from './cli-node.ts';
 import { whyNoVm } from './node.ts';

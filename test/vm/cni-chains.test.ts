@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { removeDefaultNetwork } from '#network/default-network.ts';
 import type { Network } from '#network/network.ts';
 import { inside, makeBridge, openCniHarness, soon, type CniHarness } from './cni-harness.ts';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { chmod, mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { silentLog } from '#host/log.ts';
-import { run } from '#host/run.ts';
+import { silentLog } from '#host/log/log.ts';
+import { run } from '#host/process/run.ts';
 import { createHostNetwork, defaultPluginDirs, type CniConfigDirectory } from '#network/host-network.ts';
 import type { Attachment, AttachmentRequest, Network } from '#network/network.ts';
 import { tracesOf } from '../leaks.ts';

@@ -7,7 +7,7 @@ import { status } from '@grpc/grpc-js';
 import { WebSocket } from 'ws';
 import { is } from '#cri/testing/grpc-client.ts';
 import { ContainerState, MountPropagation, NamespaceMode, PodSandboxState } from '#cri/schema/api_pb.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './node.ts';
 import { openCliNode, type CliNode } from './cli-node.ts';

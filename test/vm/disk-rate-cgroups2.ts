@@ -2,8 +2,8 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { cgroupRoot, podvmCgroup } from '#host/cgroup-tree.ts';
-import { confine } from '#vm/qemu/host-cgroup.ts';
+import { cgroupRoot, podvmCgroup } from '#host/cgroup/cgroup-tree.ts';
+import { confine } from '#vm/qemu/cgroup/host-cgroup.ts';
 
 /**
  * Runs in a machine, whose kernel has cgroups version 2: confines a process like a VMM, without a rate and with a

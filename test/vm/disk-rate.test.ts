@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readdir, realpath } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { suite, test } from 'node:test';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { containerSpec, sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import { createQemuDriver } from '#vm/qemu/qemu-driver.ts';
 import { openNode, readAssets, templatesDirectory, whyNoVm } from './node.ts';

@@ -5,15 +5,15 @@ import { copyFile, link, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { netnsPath } from '#network/netns.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
-import { runInBuildRoot } from '#setup/build-root.ts';
+import { runInBuildRoot } from '#setup/parts/build-root.ts';
 import type { MachineSpec } from '#vm/driver.ts';
 import { jailOf } from '#vm/qemu/qemu-driver.ts';
-import { Templates } from '#vm/qemu/templates.ts';
-import { spawnVmm } from '#vm/qemu/spawn-vmm.ts';
+import { Templates } from '#vm/qemu/template/templates.ts';
+import { spawnVmm } from '#vm/qemu/jail/spawn-vmm.ts';
 import { type Node, openNode, readAssets, templatesDirectory, whyNoVm } from './node.ts';
 
 /**

@@ -1,5 +1,5 @@
 import { lstat, readdir, readFile } from 'node:fs/promises';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 
 /** Regular files below it; links (to what set-up made) are followed only when asked. */
 export async function filesOf(directory: string, follow = false): Promise<readonly string[]> {

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { isThere } from '#host/files.ts';
+import { isThere } from '#host/file/files.ts';
 import { sandboxSpec, security } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
 import { openNode, whyNoVm } from './node.ts';

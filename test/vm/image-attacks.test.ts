@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type ErrorKind, PodvmError } from '#base/errors.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { imageUser } from '#image/import/image-user.ts';
 import { openImageStore } from '#image/store/image-store.ts';
 import type { ImageStore } from '#image/images.ts';

@@ -5,7 +5,7 @@ import { after, suite, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import type { ErrorKind } from '#base/errors.ts';
 import { PodvmError } from '#base/errors.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { entryBytes, tarOf } from '#image/tar/tar-builder.ts';
 import { compress, contentOf, flattenedDigest, flattenedTree, sha256, traces } from '../images/image-tree.ts';
 import { whyNoVm } from './node.ts';

@@ -3,8 +3,8 @@ import { link, mkdir, mkdtemp, open, readdir, readFile, rm, symlink, truncate, w
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { type ErrorKind, PodvmError } from '#base/errors.ts';
-import { silentLog } from '#host/log.ts';
-import { run } from '#host/run.ts';
+import { silentLog } from '#host/log/log.ts';
+import { run } from '#host/process/run.ts';
 import { openImageStore } from '#image/store/image-store.ts';
 import type { ImageStore } from '#image/images.ts';
 import { tarOf } from '#image/tar/tar-builder.ts';

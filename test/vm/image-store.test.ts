@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { openImageStore } from '#image/store/image-store.ts';
 import { describeImageStore } from '#image/testing/images.conformance.ts';
 import { sysroot } from '../images/image-tree.ts';

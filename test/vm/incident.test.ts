@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { type Browser, openBrowser } from '../dashboard/browser.ts';
 import { startSilentServer } from '../images/bad-registries.ts';
 import { type CliNode, openCliNode, repo, type Typed } from './cli-node.ts';

@@ -6,7 +6,7 @@ import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { after, before, suite, test } from 'node:test';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import { keeperSocketsOf } from '#shim/keeper/keeper-sockets.ts';
 import { type CliNode, openCliNode, repo } from './cli-node.ts';

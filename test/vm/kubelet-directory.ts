@@ -1,6 +1,6 @@
 import { chmod, chown, mkdir, mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 
 /** Owner and mode of files that a kubelet makes; with an fsGroup, the group's. */
 export interface Owned {

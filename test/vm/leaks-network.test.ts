@@ -3,7 +3,7 @@ import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { kindOf, type ErrorKind } from '#base/errors.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { createHostNetwork, defaultPluginDirs } from '#network/host-network.ts';
 import type { Attachment, Network } from '#network/network.ts';
 import { tracesOf } from '../leaks.ts';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { kindOf, type ErrorKind } from '#base/errors.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { connectLink } from '#link/connect-link.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import { defaultLimits } from '#sandbox/limits.ts';

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { ContainerState, PodSandboxState } from '#cri/schema/api_pb.ts';
-import { identify, isRunning } from '#host/process-identity.ts';
+import { identify, isRunning } from '#host/process/process-identity.ts';
 import { poll } from '#host/wait.ts';
 import { tracesOf } from '../leaks.ts';
 import { type AnotherBuild, makeAnotherBuild, otherProtocol } from './make-another-build.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { repo } from './cli-node.ts';
 
 /** Another build of the program. Disposing removes it. */

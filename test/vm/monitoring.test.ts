@@ -12,7 +12,7 @@ import { parseDocument } from 'yaml';
 import { RuntimeService } from '#cri/schema/api_pb.ts';
 import { connectTestClient } from '#cri/testing/grpc-client.ts';
 import { diagnosisSchema } from '#api/finding.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import { fileServersOf } from '#storage/file-server.ts';
 import { sysroot } from '../images/image-tree.ts';

@@ -7,14 +7,14 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { silentLog } from '#host/log.ts';
-import { run } from '#host/run.ts';
+import { silentLog } from '#host/log/log.ts';
+import { run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import { bridgeOf, removeDefaultNetwork } from '#network/default-network.ts';
 import { createHostNetwork, type HostNetworkOptions } from '#network/host-network.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
-import { runInBuildRoot } from '#setup/build-root.ts';
+import { runInBuildRoot } from '#setup/parts/build-root.ts';
 import { assetsRoot, openNode, whyNoVm, type Node } from './node.ts';
 
 /**

@@ -7,8 +7,8 @@ import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
-import { silentLog } from '#host/log.ts';
-import { run } from '#host/run.ts';
+import { silentLog } from '#host/log/log.ts';
+import { run } from '#host/process/run.ts';
 import { openDefaultNetwork, removeDefaultNetwork } from '#network/default-network.ts';
 import { createHostNetwork } from '#network/host-network.ts';
 import { readIpv6 } from '#network/ip/ipv6.ts';
@@ -130,7 +130,7 @@ describe('check() of the default network', { skip, timeout: 60_000 }, () => {
 /** Opens the network twice, and prints its bridge after each. */
 const inOtherNetns = `
   import { openDefaultNetwork } from '#network/default-network.ts';
-  import { run } from '#host/run.ts';
+  import { run } from '#host/process/run.ts';
   const signal = AbortSignal.timeout(30_000);
   for (const prepare of [[], ['link', 'set', 'dev', 'podvm0', 'down', 'type', 'bridge', 'mcast_snooping', '1']]) {
     if (prepare.length > 0) await run('ip', prepare);

@@ -5,7 +5,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import * as v from 'valibot';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { whyNoVm } from './node.ts';
 import type { Question } from './node-process.ts';
 

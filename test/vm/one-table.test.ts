@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import * as v from 'valibot';
 import { diagnosisSchema } from '#api/finding.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './node.ts';
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { is } from '#cri/testing/grpc-client.ts';
-import { isThere } from '#host/files.ts';
+import { isThere } from '#host/file/files.ts';
 import { poll } from '#host/wait.ts';
 import { isVersion2, KubeletCgroups, memoryRoot, processesIn, roots } from '../kubelet-cgroups.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';

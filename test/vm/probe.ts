@@ -1,6 +1,6 @@
 import { copyFile, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { runInBuildRoot } from '#setup/build-root.ts';
+import { runInBuildRoot } from '#setup/parts/build-root.ts';
 import { assetsRoot } from './node.ts';
 
 /** Compiles a probe, a C file beside this one, for a guest that has no libraries, with set-up's own compiler. */

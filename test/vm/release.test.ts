@@ -13,7 +13,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { makeDebFiles } from '../../tools/release/deb.ts';
 import { unitOf } from '../../tools/release/node-program.ts';
 import { makeNpmPackage } from '../../tools/release/npm-package.ts';

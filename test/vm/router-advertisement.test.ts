@@ -3,11 +3,11 @@ import { globSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { netnsPath } from '#network/netns.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
-import { runInBuildRoot } from '#setup/build-root.ts';
+import { runInBuildRoot } from '#setup/parts/build-root.ts';
 import { type Node, openNode, readAssets, whyNoVm } from './node.ts';
 
 /**

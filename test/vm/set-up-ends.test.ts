@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { poll } from '#host/wait.ts';
-import { makingPrefix } from '#setup/parts.ts';
+import { makingPrefix } from '#setup/parts/parts.ts';
 import { tracesOf } from '../leaks.ts';
 import { type CliNode, openCliNode, type Typed } from './cli-node.ts';
 import { whyNoVm } from './node.ts';

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
-import { readDiskUsage } from '#daemon/disk-usage.ts';
-import { run } from '#host/run.ts';
+import { readDiskUsage } from '#daemon/node/disk-usage.ts';
+import { run } from '#host/process/run.ts';
 import { readAssets, whyNoVm } from './node.ts';
 
 const podvm = join(import.meta.dirname, '../../podvm');

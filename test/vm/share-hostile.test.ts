@@ -3,11 +3,11 @@ import { globSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { fileServerCalls } from '#storage/file-server-calls.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, ContainerMount, Sandbox } from '#sandbox/sandbox.ts';
-import { runInBuildRoot } from '#setup/build-root.ts';
+import { runInBuildRoot } from '#setup/parts/build-root.ts';
 import { assetsRoot, openNode, whyNoVm, type Node } from './node.ts';
 
 /**

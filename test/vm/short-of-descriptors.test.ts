@@ -5,7 +5,7 @@ import { connect, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { PodSandboxState } from '#cri/schema/api_pb.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { tracesOf } from '../leaks.ts';
 import { openCriNode, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './node.ts';

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { chmod, mkdir, mkdtempDisposable, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { isThere } from '#host/files.ts';
-import { run } from '#host/run.ts';
+import { isThere } from '#host/file/files.ts';
+import { run } from '#host/process/run.ts';
 import { openCliNode } from './cli-node.ts';
 import { whyNoVm } from './node.ts';
 

@@ -4,7 +4,7 @@ import { basename, join } from 'node:path';
 import { describe, it } from 'node:test';
 import * as v from 'valibot';
 import { podDetailsSchema } from '#api/pods.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { currentSchema, keyOf } from '#setup/setup.ts';
 import { whyNoVm } from './node.ts';
 import { type CliNode, openCliNode } from './cli-node.ts';

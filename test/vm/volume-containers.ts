@@ -1,6 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { capabilitiesOf, makeBundle, shell, writeConfig } from '../../bench/bundle.ts';
 import { crunCommands, firstWorking, type CrunCommand } from '../../bench/crun.ts';
 import { fill, type HostVolumes, type MatrixMount, type World } from './volume-matrix.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { chmod, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { openImageStore } from '#image/store/image-store.ts';
 import { podAnnotations } from '#base/pod-annotations.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';

@@ -1,8 +1,8 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { isThere } from '#host/files.ts';
-import { run } from '#host/run.ts';
+import { isThere } from '#host/file/files.ts';
+import { run } from '#host/process/run.ts';
 import type { KubeletDirectory } from './kubelet-directory.ts';
 
 /** Modes that a container may write to; the others are always read-only. */

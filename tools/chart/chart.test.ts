@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { parseAllDocuments } from 'yaml';
-import { parseManifests } from '#pod/manifest.ts';
+import { parseManifests } from '#pod/manifest/manifest.ts';
 import { chartDirectory, headOf, plainManifests } from './chart.ts';
 
 interface Rendered {

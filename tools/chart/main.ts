@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { goEnv, goVersion, inNewDirectory, sourceOf } from '../../test/conformance/go-module.ts';
 import { chartDirectory, headOf, plainManifests } from './chart.ts';
 

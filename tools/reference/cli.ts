@@ -1,5 +1,5 @@
 import { type Argument, type Command, Help, type Option } from 'commander';
-import { notExecutable, noSuchProgram } from '../../src/admin/exec-refusal.ts';
+import { notExecutable, noSuchProgram } from '../../src/admin/session/exec-refusal.ts';
 import { helpProgram } from '../../src/cli/help-pages.ts';
 import { failureCode, usageErrorCode } from '../../src/cli/exit-codes.ts';
 import { code, page, table } from './markdown.ts';

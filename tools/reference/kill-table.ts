@@ -13,7 +13,7 @@ interface Row {
 
 const adopt = 'test/vm/adopt.test.ts';
 const adoptRun = 'test/vm/adopt-run.test.ts';
-const recover = 'src/admin/recover.test.ts';
+const recover = 'src/admin/pods/recover.test.ts';
 const leftAlone = 'test/vm/left-alone.test.ts';
 const takeOver = 'src/sandbox/adoption/take-over.test.ts';
 const replaced = 'test/vm/replaced-parts.test.ts';
@@ -132,7 +132,7 @@ const rows: readonly Row[] = [
     fault: 'unhandled rejection, uncaught exception',
     promise: 'the first is logged; the second ends the daemon, and pods continue',
     test: [
-      'src/daemon/outlive-rejections.test.ts',
+      'src/daemon/node/outlive-rejections.test.ts',
       'an unhandled rejection is logged; an uncaught exception is logged',
     ],
   },
@@ -159,7 +159,7 @@ const rows: readonly Row[] = [
     fault: 'EMFILE',
     promise: 'the process is not considered ended',
     test: [
-      'src/host/process-identity.test.ts',
+      'src/host/process/process-identity.test.ts',
       'a process that cannot be looked up for lack of descriptors is not considered',
     ],
   },
@@ -395,7 +395,7 @@ const rows: readonly Row[] = [
     moment: 'freezing',
     fault: 'ENOSPC, no answer',
     promise: 'machines boot without a template, which is tried again after a minute',
-    test: ['src/sandbox/template-choice.test.ts', 'boots without a template for a while after making one failed'],
+    test: ['src/sandbox/spec/template-choice.test.ts', 'boots without a template for a while after making one failed'],
   },
   {
     component: 'maker of the template',

@@ -1,4 +1,4 @@
-import { type Setting, type SettingType, settings } from '../../src/daemon/settings.ts';
+import { type Setting, type SettingType, settings } from '../../src/daemon/configuration/settings.ts';
 import { code, page, table } from './markdown.ts';
 
 export async function settingsPage(): Promise<string> {
@@ -11,7 +11,7 @@ export async function settingsPage(): Promise<string> {
   ]);
   return await page(
     'Settings',
-    '`src/daemon/settings.ts`',
+    '`src/daemon/configuration/settings.ts`',
     '`podvm daemon --config FILE` reads a YAML file with these keys. All commands read the environment. Command-line ' +
       'options take precedence over the environment, and the environment over the file. Every setting is optional. ' +
       '[Configuration](../configuration.md) explains them in use.',

@@ -26,7 +26,7 @@ export async function startPage(): Promise<string> {
     'What happens when a sandbox starts. `runSteps()` in `src/sandbox/start/run-steps.ts` starts each step as soon as what ' +
       'it needs is there, and times it under its name: `podvm inspect` and the log show these times. When a step fails, ' +
       'or the machine dies, the other steps are told to stop and waited for, and what was acquired is undone in reverse ' +
-      'order (`src/sandbox/holdings.ts`). What cannot be undone when a sandbox ends makes it `failed`, and `remove` tries ' +
+      'order (`src/sandbox/state/holdings.ts`). What cannot be undone when a sandbox ends makes it `failed`, and `remove` tries ' +
       'it again.',
     'A start may begin in the middle: what is done already is given to the runner with its results, as with a _spare_, a ' +
       'machine of the pool.',

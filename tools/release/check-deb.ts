@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtempDisposable } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TriedDistribution, triedDistributions } from '#host/distribution.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import type { Checking } from './checking.ts';
 import { insideRoot, makeFreshRoot, makeHostRoot } from './fresh-root.ts';
 import type { Release } from './release.ts';

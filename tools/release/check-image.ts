@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { configSchema, manifestSchema } from '#image/oci.ts';
 import type { Checking } from './checking.ts';
 import { insideRoot, makeHostRoot } from './fresh-root.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { mkdtempDisposable, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { checkDeb } from './check-deb.ts';
 import { checkImage } from './check-image.ts';
 import { checkUpgrade } from './check-upgrade.ts';

@@ -5,7 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
 import { ImageService, PodSandboxState, RuntimeService } from '#cri/schema/api_pb.ts';
 import { connectTestClient } from '#cri/testing/grpc-client.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { logLines } from '../../test/log-lines.ts';
 import { type CliNode, openCliNode } from '../../test/vm/cli-node.ts';
 import type { Checking } from './checking.ts';

@@ -1,7 +1,7 @@
 import { chmod, copyFile, mkdir, mkdtempDisposable, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { defaultEnv, run } from '#host/run.ts';
+import { defaultEnv, run } from '#host/process/run.ts';
 import { readHostTools } from '#setup/host-tools.ts';
 import { completion } from '../../src/cli/completion.ts';
 import { helpProgram } from '../../src/cli/help-pages.ts';

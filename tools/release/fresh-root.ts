@@ -3,10 +3,10 @@ import { createHash } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TriedDistribution } from '#host/distribution.ts';
-import { isThere } from '#host/files.ts';
-import { run } from '#host/run.ts';
+import { isThere } from '#host/file/files.ts';
+import { run } from '#host/process/run.ts';
 import { readHostTools } from '#setup/host-tools.ts';
-import { findDebianArchive, suite } from '#setup/debian-archive.ts';
+import { findDebianArchive, suite } from '#setup/parts/debian-archive.ts';
 
 const timeoutMs = 30 * 60_000;
 

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { readConfiguration } from '#daemon/configuration.ts';
-import { errorText } from '#cli/terminal.ts';
+import { readConfiguration } from '#daemon/configuration/configuration.ts';
+import { errorText } from '#cli/terminal/terminal.ts';
 import { checkParts, checkRelease } from './check-release.ts';
 import { makeAll } from './make-all.ts';
 import { readRelease } from './release.ts';

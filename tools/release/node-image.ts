@@ -1,7 +1,7 @@
 import { copyFile, mkdir, mkdtempDisposable, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { makeBusyboxRoot } from '#image/source/base-image.ts';
 import { writeImageLayout } from '#image/source/write-image-layout.ts';
 import { readCurrent } from '#setup/setup.ts';

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { mkdtempDisposable } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { defaultEnv, run } from '#host/run.ts';
+import { defaultEnv, run } from '#host/process/run.ts';
 import { makeProgramTree } from './program-tree.ts';
 import type { Release } from './release.ts';
 

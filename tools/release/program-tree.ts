@@ -10,8 +10,8 @@ import type { Release } from './release.ts';
 /** Entry points of podvm: the command, and programs that run in their own processes. */
 const entryPoints = [
   'src/main.ts',
-  'src/pod/manifest-process.ts',
-  'src/setup/updates-process.ts',
+  'src/pod/manifest/manifest-process.ts',
+  'src/setup/updates/updates-process.ts',
   'src/image/import/main.ts',
   'src/shim/keeper/main.ts',
   'src/shim/ports/listener-process.ts',

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { readFile } from 'node:fs/promises';
 import * as v from 'valibot';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { readReady } from '#setup/setup.ts';
 import { PodvmError } from '#base/errors.ts';
 

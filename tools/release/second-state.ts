@@ -1,6 +1,6 @@
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { readCurrent } from '#setup/setup.ts';
 
 const timeoutMs = 30 * 60_000;

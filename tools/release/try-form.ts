@@ -1,4 +1,4 @@
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 
 /** Code that the checks of all forms share: shell scripts that install, use and remove one. */
 

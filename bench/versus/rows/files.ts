@@ -1,6 +1,6 @@
 import { glob, mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { CriPod } from '../cri-peer.ts';
 import { type Row, sleeping, type Values } from './row.ts';
 

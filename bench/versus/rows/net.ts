@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import * as v from 'valibot';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { CriPod } from '../cri-peer.ts';
 import { type Row, sleeping, type Values } from './row.ts';
 

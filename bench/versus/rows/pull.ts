@@ -1,7 +1,7 @@
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import type { TarSpec } from '#image/tar/tar-builder.ts';
 import { writeLayout } from '../../../test/images/layout-writer.ts';
 import { type CriPeer, CriPod, imagesOf } from '../cri-peer.ts';

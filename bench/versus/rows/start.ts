@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { mkdir, mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
-import { defaultEnv } from '#host/run.ts';
-import { startChild } from '#host/start-child.ts';
+import { defaultEnv } from '#host/process/run.ts';
+import { startChild } from '#host/process/start-child.ts';
 import { shell, writeConfig } from '../../bundle.ts';
 import { crunCommands, firstWorking } from '../../crun.ts';
 import { unpackLayout } from '../../unpack-layout.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { guestText } from '#base/guest-text.ts';
-import type { Examination, GuestView, Space } from '#sandbox/examination.ts';
+import type { Examination, GuestView, Space } from '#sandbox/figures/examination.ts';
 import { fakeVersions } from '#sandbox/testing/fake-parts.ts';
 import { sandboxSpec } from '#sandbox/testing/examples.ts';
 import { diagnose, type DiagnosedPod } from './diagnose.ts';

@@ -1,7 +1,7 @@
 import { type Diagnosis, diagnosisOf, type Finding } from '#api/finding.ts';
 import { printable } from '#base/guest-text.ts';
 import type { PodEvent } from '#pod/pods.ts';
-import type { Examination, GuestView } from '#sandbox/examination.ts';
+import type { Examination, GuestView } from '#sandbox/figures/examination.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
 import {
   answerFinding,

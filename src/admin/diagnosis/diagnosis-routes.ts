@@ -1,8 +1,8 @@
 import { PodvmError } from '#base/errors.ts';
 import { sendJson } from '../http.ts';
-import { findKnown, findReached } from '../life-routes.ts';
-import type { MonitoringParts } from '../monitoring-routes.ts';
-import type { NodePods } from '../node-pods.ts';
+import { findKnown, findReached } from '../routes/life-routes.ts';
+import type { MonitoringParts } from '../routes/monitoring-routes.ts';
+import type { NodePods } from '../pods/node-pods.ts';
 import type { Routes } from '../routes.ts';
 import { diagnose } from './diagnose.ts';
 

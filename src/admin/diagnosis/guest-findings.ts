@@ -1,6 +1,6 @@
 import type { Finding } from '#api/finding.ts';
-import type { ExaminedContainer, Examination, GuestView, Seen } from '#sandbox/examination.ts';
-import type { MetricFigures } from '#sandbox/sandbox-stats.ts';
+import type { ExaminedContainer, Examination, GuestView, Seen } from '#sandbox/figures/examination.ts';
+import type { MetricFigures } from '#sandbox/figures/sandbox-stats.ts';
 
 const slowAnswerMs = 1000;
 /** Difference of the clocks that certificates and protocols do not notice, in `ms`. */

@@ -1,5 +1,5 @@
 import type { Finding } from '#api/finding.ts';
-import type { ExaminedContainer, ExaminedMount, Space } from '#sandbox/examination.ts';
+import type { ExaminedContainer, ExaminedMount, Space } from '#sandbox/figures/examination.ts';
 
 /** Age of a request from which on its file system hangs, in seconds. */
 const hangsSeconds = 5;

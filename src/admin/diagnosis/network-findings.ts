@@ -1,5 +1,5 @@
 import type { Finding } from '#api/finding.ts';
-import type { Examination, GuestView } from '#sandbox/examination.ts';
+import type { Examination, GuestView } from '#sandbox/figures/examination.ts';
 
 /** Share of lost packets from which they are reported, and their least number. */
 const worthLoss = 0.01;

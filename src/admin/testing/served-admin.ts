@@ -10,15 +10,15 @@ import { WebSocket } from 'ws';
 import { errorBodySchema } from '#api/pods.ts';
 import { PodvmError } from '#base/errors.ts';
 import type { Served as ServedServices, ServedService } from '#base/served-services.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { CountedImages } from '#image/image-counts.ts';
 import type { ImageStore } from '#image/images.ts';
 import { createFakeClock, type FakeClock } from '#pod/testing/fake-clock.ts';
 import { createFakeSandboxes, type FakeSandboxes, type FakeSettings } from '#pod/testing/fake-sandbox.ts';
 import { createPodTable } from '#pod/pod-table.ts';
 import { NamedVolumes } from '#storage/named-volumes.ts';
-import { EndedPods } from '../ended-pods.ts';
-import { type PodKeeping } from '../node-pods.ts';
+import { EndedPods } from '../record/ended-pods.ts';
+import { type PodKeeping } from '../pods/node-pods.ts';
 import { type AdminParts, type AdminServer, serveAdmin } from '../server.ts';
 
 export const yaml = `

@@ -3,13 +3,13 @@ import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import type { RegistryLogins } from '#api/registry-logins.ts';
 import { type RunCommand, type RunEvent, type RunRequestInput, runEventSchema, stdoutStream } from '#api/run.ts';
-import { messageBytes } from '#host/message-bytes.ts';
+import { messageBytes } from '#host/socket/message-bytes.ts';
 import { type Client, connectionClosed, connectionFailed, fromErrorBody } from '../client.ts';
-import type { EndSignal, EndSignals } from '../end-signals.ts';
-import { OutputPrinter } from '../output-printer.ts';
+import type { EndSignal, EndSignals } from '../terminal/end-signals.ts';
+import { OutputPrinter } from '../terminal/output-printer.ts';
 import { createRunInput, type InputWish, type RunInput } from './run-input.ts';
-import { sizeOf } from '../terminal-input.ts';
-import { type Terminal, fixLine, write } from '../terminal.ts';
+import { sizeOf } from '../terminal/terminal-input.ts';
+import { type Terminal, fixLine, write } from '../terminal/terminal.ts';
 
 export interface RunOptions {
   readonly files: RunRequestInput['files'];
@@ -177,7 +177,7 @@ export class RunSession {
         await write(this.#terminal.stdout, `${event.object} ${event.change}\n`);
         return;
       case 'differs': {
-        const { printDifference } = await import('../print-difference.ts'); // most commands do not need it
+        const { printDifference } = await import('../terminal/print-difference.ts'); // most commands do not need it
         await printDifference(event, this.#terminal);
         return;
       }

@@ -1,7 +1,7 @@
 import type { Client } from '../client.ts';
-import { podPath } from '../pod-name.ts';
-import { followSize, makeRaw, pumpInput } from '../terminal-input.ts';
-import type { Terminal } from '../terminal.ts';
+import { podPath } from '../pods/pod-name.ts';
+import { followSize, makeRaw, pumpInput } from '../terminal/terminal-input.ts';
+import type { Terminal } from '../terminal/terminal.ts';
 
 /** Streams of this process that the container of an image gets. */
 export interface InputWish {

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { DescMessage } from '@bufbuild/protobuf';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import {
   type Container,
   type ContainerFilter,

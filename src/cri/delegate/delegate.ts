@@ -1,7 +1,7 @@
 import { create, type DescMessage, type MessageInitShape, type MessageShape, toBinary } from '@bufbuild/protobuf';
 import { kindOf, messageOf } from '#base/errors.ts';
 import { openDeadline } from '#host/deadline.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import { CriClient, type Method } from '../rpc/cri-client.ts';
 import { EncodedAnswer } from '../rpc/service.ts';
 

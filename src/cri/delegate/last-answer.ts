@@ -1,8 +1,8 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { type DescMessage, fromBinary, type MessageShape, toBinary } from '@bufbuild/protobuf';
-import { replaceFile } from '#host/files.ts';
-import type { Log } from '#host/log.ts';
+import { replaceFile } from '#host/file/files.ts';
+import type { Log } from '#host/log/log.ts';
 import type { Method } from '../rpc/cri-client.ts';
 import type { Delegate } from './delegate.ts';
 

@@ -1,4 +1,4 @@
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { KnownPods } from '../known-pods.ts';
 import type { EncodedAnswer, Verbs } from '../rpc/service.ts';
 import type { ImageService, RuntimeService } from '../schema/api_pb.ts';

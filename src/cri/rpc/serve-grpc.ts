@@ -4,8 +4,8 @@ import { createServer } from 'node:net';
 import { dirname } from 'node:path';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { PodvmError } from '#base/errors.ts';
-import { outliveAcceptErrors } from '#host/accept-errors.ts';
-import { isServed } from '#host/is-served.ts';
+import { outliveAcceptErrors } from '#host/socket/accept-errors.ts';
+import { isServed } from '#host/socket/is-served.ts';
 
 /** Limit of one message in kubelet and containerd, in bytes. */
 export const maxMessageBytes = 16 * 1024 * 1024;

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { errorKinds, PodvmError } from '#base/errors.ts';
-import { createLog, silentLog } from '#host/log.ts';
+import { createLog, silentLog } from '#host/log/log.ts';
 import { ImageService } from '../schema/api_pb.ts';
 import { connectTestClient, is } from '../testing/grpc-client.ts';
 import { maxMessageBytes, serveGrpc } from './serve-grpc.ts';

@@ -18,9 +18,9 @@ import {
   type ServerWritableStream,
 } from '@grpc/grpc-js';
 import { kindOf, PodvmError } from '#base/errors.ts';
-import type { Log } from '#host/log.ts';
-import { asRequest, requestIdOf } from '#host/request.ts';
-import { spanContextOf, traced } from '#host/tracing.ts';
+import type { Log } from '#host/log/log.ts';
+import { asRequest, requestIdOf } from '#host/log/request.ts';
+import { spanContextOf, traced } from '#host/log/tracing.ts';
 import { statusOf } from '#base/status-codes.ts';
 
 /** A message of a handler. Omitted fields have proto3's defaults. */

@@ -1,6 +1,6 @@
 import { Duplex, Readable, Writable } from 'node:stream';
 import type { WebSocket } from 'ws';
-import { messageBytes } from '#host/message-bytes.ts';
+import { messageBytes } from '#host/socket/message-bytes.ts';
 import type { SessionParts } from './session-parts.ts';
 import { SessionWatch } from './session-watch.ts';
 

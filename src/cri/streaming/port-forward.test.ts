@@ -5,7 +5,7 @@ import { afterEach, beforeEach, test } from 'node:test';
 import { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import { systemClock } from '#host/clock.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { Awaited as Changes, StreamingClient } from '../testing/streaming-client.ts';
 import { ClientTunnel } from '../testing/client-tunnel.ts';
 import { defaultStreamingSettings, serveStreaming } from './server.ts';

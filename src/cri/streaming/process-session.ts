@@ -1,7 +1,7 @@
 import type { Readable, Writable } from 'node:stream';
 import { kindOf } from '#base/errors.ts';
 import { type Clock, deadlineAfter } from '#host/clock.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { Exec, OutputChunk } from '#sandbox/sandbox.ts';
 import { type RemoteStatus, statusOfError, statusOfExit, success } from './remote-status.ts';
 import type { Attachment, AttachStreamRequest, ExecStreamRequest } from './streaming.ts';

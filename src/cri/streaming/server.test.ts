@@ -4,7 +4,7 @@ import { connect } from 'node:net';
 import { afterEach, beforeEach, test } from 'node:test';
 import fc from 'fast-check';
 import { systemClock } from '#host/clock.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { askUpgrade, StreamingClient, spdyUpgrade } from '../testing/streaming-client.ts';
 import { FakeContainer } from '../testing/fake-container.ts';
 import { defaultStreamingSettings, serveStreaming } from './server.ts';

@@ -1,5 +1,5 @@
 import type { Clock } from '#host/clock.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 
 /** Parts of every session, for any transport. */
 export interface SessionParts {

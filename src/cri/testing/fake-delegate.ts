@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { PodvmError } from '#base/errors.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { serveGrpc } from '../rpc/serve-grpc.ts';
 import { addService, type Answer, EncodedAnswer, type Verbs } from '../rpc/service.ts';
 import {

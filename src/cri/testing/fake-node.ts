@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '#host/clock.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import type { FakeImages } from '#image/testing/fake-images.ts';
 import { createFakeParts, type FakeParts } from '#sandbox/testing/fake-parts.ts';
 import { defaultLimits } from '#sandbox/limits.ts';

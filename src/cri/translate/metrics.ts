@@ -1,6 +1,6 @@
 import { guestRows, labelKeys, measuredOf, type Measured } from '#metrics/guest-metrics.ts';
 import { helpOf } from '#metrics/metric-row.ts';
-import type { SandboxMetrics } from '#sandbox/sandbox-stats.ts';
+import type { SandboxMetrics } from '#sandbox/figures/sandbox-stats.ts';
 import type { KnownPod } from '../known-pods.ts';
 import type { Answer } from '../rpc/service.ts';
 import {

@@ -1,8 +1,8 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import { hostNameOf } from '#sandbox/host-name.ts';
+import { hostNameOf } from '#sandbox/spec/host-name.ts';
 import type { HostPort, SandboxSpec } from '#sandbox/sandbox.ts';
-import { cgroupParentOf, oomScoreOf } from '#sandbox/cgroup-parent.ts';
+import { cgroupParentOf, oomScoreOf } from '#sandbox/spec/cgroup-parent.ts';
 import { templateOfHandler } from '../handlers.ts';
 import {
   type LinuxSandboxSecurityContext,

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { isAbsolute } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
-import type { ContainerSecurity, SeccompProfile } from '#sandbox/container-security.ts';
+import type { ContainerSecurity, SeccompProfile } from '#sandbox/spec/container-security.ts';
 import {
   type LinuxContainerSecurityContext,
   type SecurityProfile,

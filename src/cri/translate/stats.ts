@@ -1,5 +1,5 @@
 import type { Clock } from '#host/clock.ts';
-import type { ContainerStats, SandboxStats, SpaceStats } from '#sandbox/sandbox-stats.ts';
+import type { ContainerStats, SandboxStats, SpaceStats } from '#sandbox/figures/sandbox-stats.ts';
 import type { KnownContainer, KnownPod } from '../known-pods.ts';
 import type { Answer } from '../rpc/service.ts';
 import type {

@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import type { UserNamespace } from '#sandbox/user-namespace.ts';
+import type { UserNamespace } from '#sandbox/spec/user-namespace.ts';
 import { type IDMapping, type NamespaceOption, NamespaceMode } from '../schema/api_pb.ts';
 
 /**

@@ -1,14 +1,14 @@
 import { readFile } from 'node:fs/promises';
 import type { SupportFile } from '#api/support-file.ts';
 import { messageOf } from '#base/errors.ts';
-import { backgroundLogPath } from '../background-node.ts';
-import type { FileSettings } from '../config-file.ts';
-import type { Configuration } from '../configuration.ts';
-import { readDiskUsage } from '../disk-usage.ts';
-import { doctorCommand } from '../doctor.ts';
-import { requireRoot } from '../serve-here.ts';
-import { settings } from '../settings.ts';
-import { readVersions } from '../versions.ts';
+import { backgroundLogPath } from '../background/background-node.ts';
+import type { FileSettings } from '../configuration/config-file.ts';
+import type { Configuration } from '../configuration/configuration.ts';
+import { readDiskUsage } from '../node/disk-usage.ts';
+import { doctorCommand } from '../doctor/doctor.ts';
+import { requireRoot } from '../background/serve-here.ts';
+import { settings } from '../configuration/settings.ts';
+import { readVersions } from '../node/versions.ts';
 import { hostFacts } from './host-facts.ts';
 import { writeBundle } from './write-bundle.ts';
 

@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import { diskRoom } from '#host/disk-room.ts';
+import { diskRoom } from '#host/file/disk-room.ts';
 
 /** Checks that the bytes fit on the disk before any is written. Errors: `exhausted`. */
 export async function assertRoom(directory: string, bytes: number, doing: string): Promise<void> {

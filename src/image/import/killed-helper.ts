@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import { signalOf, tailOf } from '#host/run.ts';
+import { signalOf, tailOf } from '#host/process/run.ts';
 
 /**
  * Returns the error for a program, or its jail, that was killed by a signal of the kernel or an operator; undefined

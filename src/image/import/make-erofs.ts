@@ -3,8 +3,8 @@ import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { PodvmError } from '#base/errors.ts';
-import { defaultEnv, exitCodeOf, tailOf } from '#host/run.ts';
-import { isDeaf, startChild } from '#host/start-child.ts';
+import { defaultEnv, exitCodeOf, tailOf } from '#host/process/run.ts';
+import { isDeaf, startChild } from '#host/process/start-child.ts';
 import { killedHelper } from './killed-helper.ts';
 
 export interface MakeErofsOptions {

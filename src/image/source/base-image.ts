@@ -1,6 +1,6 @@
 import { copyFile, mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { writeImageLayout } from './write-image-layout.ts';
 
 /** The image of the examples: only Debian's busybox. */

@@ -2,7 +2,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parse } from 'smol-toml';
 import * as v from 'valibot';
-import { readFileIfThere } from '#host/files.ts';
+import { readFileIfThere } from '#host/file/files.ts';
 import { keysOf } from '../logins.ts';
 
 const maxFileChars = 1024 * 1024;

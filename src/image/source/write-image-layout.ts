@@ -3,7 +3,7 @@ import { createReadStream, createWriteStream } from 'node:fs';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { digestOf, ociArchitecture } from '../oci.ts';
 
 /** A layer: the content of a directory. */

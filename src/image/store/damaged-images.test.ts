@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { ImageHealth } from './image-health.ts';
 import { readRecords, rootfsDirectory, rootfsPath, writeRecords } from './image-record.ts';
 import type { Image } from '../images.ts';

@@ -1,5 +1,5 @@
 import { systemClock } from '#host/clock.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import { rootfsPath } from './image-record.ts';
 import type { Image } from '../images.ts';
 import { compareWhole, lookAt } from './rootfs-file.ts';

@@ -2,8 +2,8 @@ import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
-import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
-import type { Log } from '#host/log.ts';
+import { readFileIfThere, writeFileAtomic } from '#host/file/files.ts';
+import type { Log } from '#host/log/log.ts';
 import type { Image } from '../images.ts';
 import { imageSchema, parseVersioned } from './record-schema.ts';
 

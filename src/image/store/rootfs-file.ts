@@ -1,7 +1,7 @@
 import { constants, open, type FileHandle } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import { run, signalOf, tailOf } from '#host/run.ts';
+import { run, signalOf, tailOf } from '#host/process/run.ts';
 import type { Image, RootfsFacts } from '../images.ts';
 import { digestOf } from '../oci.ts';
 

@@ -1,5 +1,5 @@
 import { type Clock, pause } from '#host/clock.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { Image, ImageStore } from '../images.ts';
 
 const minuteMs = 60_000;

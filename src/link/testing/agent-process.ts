@@ -1,7 +1,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import type { Duplex } from 'node:stream';
-import { startChild } from '#host/start-child.ts';
+import { startChild } from '#host/process/start-child.ts';
 import { connectLink } from '../connect-link.ts';
 import type { Link } from '../link.ts';
 

@@ -1,4 +1,4 @@
-import type { MetricFigures } from '#sandbox/sandbox-stats.ts';
+import type { MetricFigures } from '#sandbox/figures/sandbox-stats.ts';
 
 const disk = { mergedReads: 1, readMs: 2999, mergedWrites: 3, writeMs: 4, inFlight: 5, busyMs: 6, queueMs: 7 };
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { PodvmError, messageOf, type ErrorKind } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import { defaultEnv, run, type RunResult, signalOf, tailOf } from '#host/run.ts';
+import { defaultEnv, run, type RunResult, signalOf, tailOf } from '#host/process/run.ts';
 import {
   errorSchema,
   maxAnswerBytes,

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { readNetwork, requireNetwork } from './cni-config.ts';
 
 const list = { cniVersion: '1.0.0', name: 'cluster', plugins: [{ type: 'bridge' }] };

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import * as v from 'valibot';
 import { messageOf } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import { readFileIfThere } from '#host/files.ts';
-import { run } from '#host/run.ts';
+import { readFileIfThere } from '#host/file/files.ts';
+import { run } from '#host/process/run.ts';
 import { dnsPort } from '../services/service-rules.ts';
 
 /**

@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 
 /** The fields of iproute2's output (`ip -json`) that are read here. */
 const linkSchema = v.object({

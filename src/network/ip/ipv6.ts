@@ -1,4 +1,4 @@
-import { readFileIfThere } from '#host/files.ts';
+import { readFileIfThere } from '#host/file/files.ts';
 import type { Route } from './ip-command.ts';
 import type { NatRules } from './node-facts.ts';
 

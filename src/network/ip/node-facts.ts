@@ -1,4 +1,4 @@
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { printable } from '#base/guest-text.ts';
 import { parseLinks, parseRoutes, type Link, type Route } from './ip-command.ts';
 

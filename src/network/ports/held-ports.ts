@@ -1,6 +1,6 @@
 import { isIPv6 } from 'node:net';
 import { PodvmError } from '#base/errors.ts';
-import { announce, heldBy } from '#host/announcement.ts';
+import { announce, heldBy } from '#host/socket/announcement.ts';
 import type { HostPort } from '../network.ts';
 import { addressesOf, type PortAddress, portText } from '../port-address.ts';
 import { announcedName, hasSctpSocket, holderOf } from './port-holder.ts';

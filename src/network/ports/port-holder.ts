@@ -1,8 +1,8 @@
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { isIPv6 } from 'node:net';
 import { printable } from '#base/guest-text.ts';
-import { allPids } from '#host/process-identity.ts';
-import { heldBy } from '#host/announcement.ts';
+import { allPids } from '#host/process/process-identity.ts';
+import { heldBy } from '#host/socket/announcement.ts';
 import { isAnyAddress, type PortAddress } from '../port-address.ts';
 
 /** A socket of the host, as listed in /proc/net. */

@@ -1,5 +1,5 @@
 import { printable } from '#base/guest-text.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { defaultNetworkName } from '../default-network.ts';
 import type { HostPort } from '../network.ts';
 import { isAnyAddress } from '../port-address.ts';

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
-import { refuseWhileShort } from '#host/accept-errors.ts';
+import { refuseWhileShort } from '#host/socket/accept-errors.ts';
 import type { PortAddress } from '../port-address.ts';
 
 /** Maximum simultaneous connections through one address of a host port. */

@@ -1,7 +1,7 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { isIPv6 } from 'node:net';
-import { descriptors } from '#host/descriptors.ts';
+import { descriptors } from '#host/process/descriptors.ts';
 import type { PortAddress } from '../port-address.ts';
 
 /** Maximum peers of one address of a host port that are answered at a time. */

@@ -1,5 +1,5 @@
 import { messageOf, PodvmError } from '#base/errors.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import type { BuiltInBridge } from '../network.ts';
 import type { ServedService, ServiceTarget } from '#base/served-services.ts';
 

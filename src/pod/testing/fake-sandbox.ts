@@ -12,8 +12,8 @@ import type {
   SandboxStatus,
   VolumeFile,
 } from '#sandbox/sandbox.ts';
-import { NodeCounts } from '#sandbox/node-counts.ts';
-import type { SandboxStats } from '#sandbox/sandbox-stats.ts';
+import { NodeCounts } from '#sandbox/figures/node-counts.ts';
+import type { SandboxStats } from '#sandbox/figures/sandbox-stats.ts';
 import { fakeVersions } from '#sandbox/testing/fake-parts.ts';
 import type { FakeClock } from './fake-clock.ts';
 import { createFakeContainer, type FakeBehaviour, type FakeContainer } from './fake-container.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { silentLog } from '#host/log.ts';
-import { parseManifest } from '../manifest.ts';
+import { silentLog } from '#host/log/log.ts';
+import { parseManifest } from '../manifest/manifest.ts';
 import type { PodConfig } from '../pods.ts';
 import { startPod } from '../start-pod.ts';
 import { createFakeClock } from './fake-clock.ts';

@@ -5,7 +5,7 @@ import type { Result } from '#wire/messages.ts';
 import type { HeldImage } from '#image/images.ts';
 import type { ScratchDisk } from '#storage/volumes.ts';
 import { ContainerRecords } from '../container/container-record.ts';
-import { limitOnHost } from '../resize.ts';
+import { limitOnHost } from '../live/resize.ts';
 import { linkTo, scratchDisk, type Identity } from '../start/machine-steps.ts';
 import { attachableOf, startSteps, type PodSite, type StartMade } from '../start/pod-steps.ts';
 import { stepOf, type Steps } from '../start/run-steps.ts';

@@ -1,8 +1,8 @@
 import { messageOf } from '#base/errors.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { Machine } from '#vm/driver.ts';
 import { exitOf, type ContainerRecord } from '../container/container-record.ts';
-import { createMoves, type Moves } from '../moves.ts';
+import { createMoves, type Moves } from '../state/moves.ts';
 import { sandboxDirectory, type AnyRecord, type PodRecord } from '../recovery/record.ts';
 import {
   sandboxMoves,

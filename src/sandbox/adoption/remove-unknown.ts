@@ -1,4 +1,4 @@
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { Container } from '../sandbox.ts';
 
 /** Ends and removes a container whose id no client knows. */

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { createLog } from '#host/log.ts';
+import { createLog } from '#host/log/log.ts';
 import { defaultLimits } from '../limits.ts';
 import { readLog } from '../log/read-log.ts';
 import type { ContainerSpec, Sandbox } from '../sandbox.ts';

@@ -1,10 +1,10 @@
 import { basename } from 'node:path';
 import { messageOf } from '#base/errors.ts';
 import type { Attachment } from '#network/network.ts';
-import { isRunning } from '#host/process-identity.ts';
+import { isRunning } from '#host/process/process-identity.ts';
 import { ContainerRecords } from '../container/container-record.ts';
-import { Holdings } from '../holdings.ts';
-import type { LiveSandbox } from '../live-sandbox.ts';
+import { Holdings } from '../state/holdings.ts';
+import type { LiveSandbox } from '../live/live-sandbox.ts';
 import { runSteps } from '../start/run-steps.ts';
 import { publish, siteOf, type TakingContext } from '../start/start-sandbox.ts';
 import { restoreContainer } from './adopt-containers.ts';

@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import { Holdings } from '../holdings.ts';
+import { Holdings } from '../state/holdings.ts';
 import { logPathOf } from '../log/log-writer.ts';
 import type { ContainerRecord } from '../container/container-record.ts';
 import type { Container, ContainerStatus, Resources, Sandbox, SandboxSpec, SandboxStatus } from '../sandbox.ts';

@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import type { ContainerSecurity } from '../container-security.ts';
+import type { ContainerSecurity } from '../spec/container-security.ts';
 
 /** The capabilities that containerd and docker give a container by default. */
 export const defaultCapabilities: readonly string[] = [

@@ -1,7 +1,7 @@
 import type { Writable } from 'node:stream';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { Link } from '#link/link.ts';
-import type { Inbox } from '../inbox.ts';
+import type { Inbox } from '../state/inbox.ts';
 import type { SandboxLimits } from '../limits.ts';
 import type { Output } from '../log/output.ts';
 import type { ContainerExit, ContainerState, ContainerStatus } from '../sandbox.ts';

@@ -12,7 +12,7 @@ import type { ImageDisks } from '../volume/image-disks.ts';
 import { givenCapabilities, needsModules } from './kernel-modules.ts';
 import type { ModulesDisk } from './modules-disk.ts';
 import type { Parts } from '../parts.ts';
-import { createPhases } from '../phases.ts';
+import { createPhases } from '../state/phases.ts';
 import { processOf, stopSignalOf } from './process.ts';
 import { envBytesOf } from './process-size.ts';
 import { cgroupResourcesOf, checkResources } from '../resources.ts';

@@ -3,7 +3,7 @@ import type { Writable } from 'node:stream';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { openDeadline } from '#host/deadline.ts';
 import { within } from '#host/wait.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import { stateOf, type ContainerBefore, type ContainerHome, type ContainerMade } from './container-home.ts';
 import { containerRecordOf, type KeptSpec } from './container-record.ts';
 import { cellsOf, startExec } from './guest-exec.ts';
@@ -11,7 +11,7 @@ import type { ExitedEvent } from '#wire/messages.ts';
 import type { HeldSource } from '../volume/host-mode.ts';
 import { checkCommand } from './process-size.ts';
 import { capResources, type Capped, cgroupResourcesOf, checkResources, mostOfNode } from '../resources.ts';
-import { createMoves, type Moves } from '../moves.ts';
+import { createMoves, type Moves } from '../state/moves.ts';
 import { startErrorCode } from './start-error.ts';
 import { TerminationMessage } from './termination-message.ts';
 import {

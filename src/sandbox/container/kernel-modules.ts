@@ -2,7 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 import { podAnnotations } from '#base/pod-annotations.ts';
 import { capabilitiesOf } from './capabilities.ts';
 import type { SandboxSpec } from '../sandbox.ts';
-import type { ContainerSecurity } from '../container-security.ts';
+import type { ContainerSecurity } from '../spec/container-security.ts';
 
 const { name: annotation, words } = podAnnotations.kernelModules;
 type KernelModules = (typeof words)[number];

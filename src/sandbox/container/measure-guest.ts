@@ -3,7 +3,7 @@ import type { Link } from '#link/link.ts';
 import type { MetricFigures } from '#wire/figures.ts';
 import type { Result } from '#wire/messages.ts';
 import type { GuestContainer } from './guest-container.ts';
-import type { SandboxMetrics, SandboxStats } from '../sandbox-stats.ts';
+import type { SandboxMetrics, SandboxStats } from '../figures/sandbox-stats.ts';
 
 type Containers = readonly Pick<GuestContainer, 'status' | 'spec'>[];
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
 import type { Machine } from '#vm/driver.ts';
-import type { PhaseClock } from '../phases.ts';
+import type { PhaseClock } from '../state/phases.ts';
 
 /** The disk with modules of the guest's kernel, attached before the first container that may need them. */
 export interface ModulesDisk {

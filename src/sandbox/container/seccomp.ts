@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import type { ContainerSecurity } from '../container-security.ts';
+import type { ContainerSecurity } from '../spec/container-security.ts';
 import { allowedSyscalls, syscallsByCapability } from './syscalls.ts';
 
 /** errno values for refused calls. */

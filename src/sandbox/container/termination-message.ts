@@ -1,7 +1,7 @@
 import { kindOf } from '#base/errors.ts';
 import { type GuestText, guestText } from '#base/guest-text.ts';
 import { openDeadline } from '#host/deadline.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { ContainerHome } from './container-home.ts';
 
 /** Content of a container's termination log, cut to `maxTerminationBytes`. */

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { recoverLogPosition } from './log-position.ts';
 import { openLogWriter, type LogFileOptions } from './log-writer.ts';
 import { readLog } from './read-log.ts';

@@ -1,7 +1,7 @@
 import { open, readdir, readFile, stat, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import * as v from 'valibot';
-import { replaceFile } from '#host/files.ts';
+import { replaceFile } from '#host/file/files.ts';
 import { readBytes } from './read-lines.ts';
 import { countRecords, maxRecordBytes } from './log-format.ts';
 

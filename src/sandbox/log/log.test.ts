@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { PodvmError } from '#base/errors.ts';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import { within } from '#host/wait.ts';
 import { countRecords, createNanoClock, decodeRecord, encodeRecords, maxRecordBytes } from './log-format.ts';
 import { openLogWriter, rotatedNumbers } from './log-writer.ts';

@@ -1,7 +1,7 @@
 import { open, watch, type FileHandle } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
-import { isThere } from '#host/files.ts';
+import { isThere } from '#host/file/files.ts';
 import { within } from '#host/wait.ts';
 import { decodeRecord, type LogRecord } from './log-format.ts';
 import { rotatedNumbers } from './log-writer.ts';

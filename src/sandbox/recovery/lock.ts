@@ -1,7 +1,7 @@
 import { open, stat } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
-import { announce, heldBy } from '#host/announcement.ts';
-import { lockFile } from '#host/file-lock.ts';
+import { announce, heldBy } from '#host/socket/announcement.ts';
+import { lockFile } from '#host/file/file-lock.ts';
 
 /**
  * Locks a directory for one process of the node at a time, in any network namespace. The holder also announces its pid,

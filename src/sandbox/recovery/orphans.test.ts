@@ -5,11 +5,11 @@ import { mkdir, mkdtempDisposable, readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { lockDirectory } from './lock.ts';
 import { endOrphans, findOrphans } from './orphans.ts';
 import type { Parts } from '../parts.ts';
-import { identify } from '#host/process-identity.ts';
+import { identify } from '#host/process/process-identity.ts';
 import { makeSandboxDirectory } from './record.ts';
 
 const never = new AbortController().signal;

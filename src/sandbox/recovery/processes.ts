@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { allPids, identify, type ProcessIdentity, readProcessFile } from '#host/process-identity.ts';
+import { allPids, identify, type ProcessIdentity, readProcessFile } from '#host/process/process-identity.ts';
 
 /**
  * Processes of the user `uid` that have the sandbox's directory, identified by its random id, in their command line or

@@ -3,8 +3,8 @@ import { basename, join } from 'node:path';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { partVersionsSchema } from '#host/assets.ts';
-import { readFileIfThere, replaceFile } from '#host/files.ts';
-import { processIdentitySchema } from '#host/process-identity.ts';
+import { readFileIfThere, replaceFile } from '#host/file/files.ts';
+import { processIdentitySchema } from '#host/process/process-identity.ts';
 import type { SandboxSpec } from '../sandbox.ts';
 import { resourcesSchema, sandboxSpecSchema } from './spec-record.ts';
 

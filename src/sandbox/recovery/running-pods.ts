@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { PartVersions } from '#host/assets.ts';
-import { isRunning } from '#host/process-identity.ts';
+import { isRunning } from '#host/process/process-identity.ts';
 import { recordsIn } from './record.ts';
 
 /** A pod with a running machine, of any process, from its record. */

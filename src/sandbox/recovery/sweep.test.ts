@@ -6,9 +6,9 @@ import { chown, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { createFakeParts } from '../testing/fake-parts.ts';
-import { identify, isRunning, killProcess } from '#host/process-identity.ts';
+import { identify, isRunning, killProcess } from '#host/process/process-identity.ts';
 import { processesOf, pssKiB } from './processes.ts';
 import { writeRecord, type SandboxRecord } from './record.ts';
 import { sweep } from './sweep.ts';

@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { killProcess } from '#host/process-identity.ts';
-import type { Log } from '#host/log.ts';
+import { killProcess } from '#host/process/process-identity.ts';
+import type { Log } from '#host/log/log.ts';
 import { sweepFileServers } from '#storage/file-server.ts';
 import type { Parts } from '../parts.ts';
 import { processesOf } from './processes.ts';

@@ -4,10 +4,10 @@ import { etcHostsOf, resolvConfOf } from '../container/etc-files.ts';
 import { kernelModulesOf } from '../container/kernel-modules.ts';
 import type { Params } from '#wire/messages.ts';
 import type { Surroundings } from '../parts.ts';
-import type { PhaseClock } from '../phases.ts';
+import type { PhaseClock } from '../state/phases.ts';
 import { cgroupResourcesOf } from '../resources.ts';
 import type { Resources, SandboxSpec } from '../sandbox.ts';
-import type { UserNamespace } from '../user-namespace.ts';
+import type { UserNamespace } from '../spec/user-namespace.ts';
 
 /** Gives the guest the pod's identity: clock, entropy, names and users. Errors: those of the agent. */
 export async function configureGuest(

@@ -8,7 +8,7 @@ import type { ContainerParams } from '#wire/container-params.ts';
 import type { Params } from '#wire/messages.ts';
 import { openOutputStream } from '../container/open-stream.ts';
 import type { MachineContext, MachineMade } from './machine-steps.ts';
-import type { ContainerSecurity } from '../container-security.ts';
+import type { ContainerSecurity } from '../spec/container-security.ts';
 import { seccompOf } from '../container/seccomp.ts';
 
 /** Image of the container that exercises a machine; made without a registry. */

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { within } from '#host/wait.ts';
 import type { HostMount } from '../volume/host-mode.ts';
 import { createKubeletMode, type KubeletModeParts } from './kubelet-mode.ts';

@@ -1,5 +1,5 @@
 import { kindOf, messageOf } from '#base/errors.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { Link } from '#link/link.ts';
 import { readHostTree, type HostTree, type TreeLimits } from '#storage/host-tree.ts';
 import { kubeletVolumeOf, type KubeletVolume } from '#storage/kubelet-volume.ts';

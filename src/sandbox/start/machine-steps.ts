@@ -2,7 +2,7 @@ import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import { readPulse } from '#host/process-pulse.ts';
+import { readPulse } from '#host/process/process-pulse.ts';
 import type { Link, LinkOptions } from '#link/link.ts';
 import type { Attachment, AttachmentOwner } from '#network/network.ts';
 import type { ScratchDisk } from '#storage/volumes.ts';
@@ -13,7 +13,7 @@ import { lastWords } from '../log/console-tail.ts';
 import type { UserIds } from '../names.ts';
 import type { ImageDemand } from './image-demand.ts';
 import type { Parts, Surroundings } from '../parts.ts';
-import type { PhaseClock } from '../phases.ts';
+import type { PhaseClock } from '../state/phases.ts';
 import {
   makeSandboxDirectory,
   recordVersionOf,

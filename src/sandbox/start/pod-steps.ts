@@ -4,10 +4,10 @@ import type { Gate } from '#host/gate.ts';
 import type { AttachmentOwner, GuestNetwork } from '#network/network.ts';
 import { createModulesDisk, type ModulesBefore, type ModulesDisk } from '../container/modules-disk.ts';
 import type { Names } from '../names.ts';
-import type { NodeCounts } from '../node-counts.ts';
+import type { NodeCounts } from '../figures/node-counts.ts';
 import type { Parts } from '../parts.ts';
 import { writeRecord } from '../recovery/record.ts';
-import { limitOnHost } from '../resize.ts';
+import { limitOnHost } from '../live/resize.ts';
 import type { SandboxSpec } from '../sandbox.ts';
 import { createBlockDisks } from '../volume/block-disks.ts';
 import { createBlockMode, createDeviceMode } from '../volume/block-mode.ts';
@@ -117,7 +117,7 @@ const podSteps: Steps<StartMade, PodSite, keyof PodMade> = {
   }),
   limited: step({
     name: 'machine limited',
-    what: "the machine's cgroup has the pod's limits, and is below the pod's (`src/vm/qemu/host-cgroup.ts`)",
+    what: "the machine's cgroup has the pod's limits, and is below the pod's (`src/vm/qemu/cgroup/host-cgroup.ts`)",
     needs: ['machine', 'named'],
     run: ({ machine }, { context, order: { size, cgroupParent } }) =>
       limitOnHost(machine, { ...size, cgroupParent }, context.limits.size),

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, PodvmError } from '#base/errors.ts';
-import { traced } from '#host/tracing.ts';
-import { Holdings } from '../holdings.ts';
-import { createPhases } from '../phases.ts';
+import { traced } from '#host/log/tracing.ts';
+import { Holdings } from '../state/holdings.ts';
+import { createPhases } from '../state/phases.ts';
 import { machineSizeOf } from '../resources.ts';
 import type { MachineContext, MachineMade, MachineOrder } from './machine-steps.ts';
 import { PoolDemand, type PoolSize } from './pool-demand.ts';

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { untilAborted } from '#host/until-aborted.ts';
 import { openSandboxes } from '../sandboxes.ts';
 import { sandboxSpec } from '../testing/examples.ts';

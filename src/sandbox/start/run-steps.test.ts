@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { untilAborted } from '#host/until-aborted.ts';
-import { Holdings } from '../holdings.ts';
-import { createPhases } from '../phases.ts';
+import { Holdings } from '../state/holdings.ts';
+import { createPhases } from '../state/phases.ts';
 import { runSteps, stepOf, type Step, type Steps } from './run-steps.ts';
 
 interface Made {

@@ -1,5 +1,5 @@
-import type { Holdings, Until } from '../holdings.ts';
-import type { PhaseClock } from '../phases.ts';
+import type { Holdings, Until } from '../state/holdings.ts';
+import type { PhaseClock } from '../state/phases.ts';
 
 /** One step of a recipe that makes `All`: a row of its table. `Site`: the input of every step. */
 export interface Step<All, Site, Result> {

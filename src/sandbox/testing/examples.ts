@@ -1,4 +1,4 @@
-import type { ContainerSecurity } from '../container-security.ts';
+import type { ContainerSecurity } from '../spec/container-security.ts';
 import type { ContainerSpec, SandboxSpec } from '../sandbox.ts';
 
 /** Plain specs for tests to vary, without optional requests. */

@@ -3,7 +3,7 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { defaultLimits } from '../limits.ts';
 import type { Sandbox } from '../sandbox.ts';
 import { openSandboxes } from '../sandboxes.ts';

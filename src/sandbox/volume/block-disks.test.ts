@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PodvmError, type ErrorKind } from '#base/errors.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { createBlockDisks } from './block-disks.ts';
 import { createBlockMode, createDeviceMode } from './block-mode.ts';
 import type { HostMode } from './host-mode.ts';

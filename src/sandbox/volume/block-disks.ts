@@ -1,5 +1,5 @@
 import { kindOf } from '#base/errors.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { Link } from '#link/link.ts';
 import type { BlockClaim, BlockClaimRecord, BlockClaimRequest } from '#storage/block-claim.ts';
 import type { Machine } from '#vm/driver.ts';

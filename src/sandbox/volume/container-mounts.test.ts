@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import type { DeviceMode } from './block-mode.ts';
 import { createContainerMounts } from './container-mounts.ts';
 import type { HostMode } from './host-mode.ts';

@@ -1,5 +1,5 @@
 import { PodvmError } from '#base/errors.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import {
   type AttachedSource,
   type FoundSource,

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { createImageDisks, type ImageDisksSite, type ImagesBefore } from './image-disks.ts';
-import { createPhases } from '../phases.ts';
+import { createPhases } from '../state/phases.ts';
 
 test('attach() reports a damaged image when a guest cannot mount it, and otherwise the guest’s message', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-image-disks-'));

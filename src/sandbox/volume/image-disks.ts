@@ -4,7 +4,7 @@ import { kindOf, PodvmError } from '#base/errors.ts';
 import type { HeldImage } from '#image/images.ts';
 import type { Link } from '#link/link.ts';
 import type { Machine } from '#vm/driver.ts';
-import type { PhaseClock } from '../phases.ts';
+import type { PhaseClock } from '../state/phases.ts';
 
 /** The images of one machine: each is attached once, and shared by the containers that run it. */
 export interface ImageDisks extends AsyncDisposable {

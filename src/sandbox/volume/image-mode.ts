@@ -3,7 +3,7 @@ import type { ImageStore } from '#image/images.ts';
 import type { Link } from '#link/link.ts';
 import type { AttachedSource, FoundSource, HeldSource } from './host-mode.ts';
 import type { ImageDisks } from './image-disks.ts';
-import { createPhases } from '../phases.ts';
+import { createPhases } from '../state/phases.ts';
 import type { ContainerMount, MountSource, RegistryLogin } from '../sandbox.ts';
 
 export type ImageMount = ContainerMount & { readonly source: Extract<MountSource, { readonly kind: 'image' }> };

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { test } from 'node:test';
-import { createLog } from '#host/log.ts';
-import { identify } from '#host/process-identity.ts';
+import { createLog } from '#host/log/log.ts';
+import { identify } from '#host/process/process-identity.ts';
 import { endIfStopped, watchStopped } from './stopped-server.ts';
 
 test('watchStopped() reports that a server is stopped or continues, and ends one that stays stopped', async () => {

@@ -1,5 +1,5 @@
-import type { Log } from '#host/log.ts';
-import { isStopped, killProcess, type ProcessIdentity } from '#host/process-identity.ts';
+import type { Log } from '#host/log/log.ts';
+import { isStopped, killProcess, type ProcessIdentity } from '#host/process/process-identity.ts';
 
 export interface StoppedLimits {
   /** Interval of the checks, in `ms`. */

@@ -1,7 +1,7 @@
 import { dirname, join } from 'node:path';
-import { cgroupRoot, hasCgroups2 } from '#host/cgroup-tree.ts';
-import { isThere } from '#host/files.ts';
-import { cgroupParentOf } from '#sandbox/cgroup-parent.ts';
+import { cgroupRoot, hasCgroups2 } from '#host/cgroup/cgroup-tree.ts';
+import { isThere } from '#host/file/files.ts';
+import { cgroupParentOf } from '#sandbox/spec/cgroup-parent.ts';
 import type { OciSpec } from './oci-spec.ts';
 
 /**

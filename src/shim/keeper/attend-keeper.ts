@@ -1,8 +1,8 @@
 import { watch } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
-import { isThere } from '#host/files.ts';
-import type { Log } from '#host/log.ts';
+import { isThere } from '#host/file/files.ts';
+import type { Log } from '#host/log/log.ts';
 import { endKeeper, type Keeper } from './keeper.ts';
 
 export interface AttendOptions {

@@ -7,9 +7,9 @@ import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { systemClock } from '#host/clock.ts';
-import { isServed } from '#host/is-served.ts';
-import { silentLog } from '#host/log.ts';
-import { run } from '#host/run.ts';
+import { isServed } from '#host/socket/is-served.ts';
+import { silentLog } from '#host/log/log.ts';
+import { run } from '#host/process/run.ts';
 import { endKeeper, Keeper } from './keeper.ts';
 
 test('the keeper outlives the daemon, counts the bytes of each FIFO, and ends on request', async () => {

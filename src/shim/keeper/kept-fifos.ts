@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { isThere } from '#host/files.ts';
+import { isThere } from '#host/file/files.ts';
 import { within } from '#host/wait.ts';
 import { openBothEnds } from '../io/open-fifo.ts';
 

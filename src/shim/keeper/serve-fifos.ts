@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
 import { messageOf, PodvmError } from '#base/errors.ts';
-import { outliveAcceptErrors } from '#host/accept-errors.ts';
+import { outliveAcceptErrors } from '#host/socket/accept-errors.ts';
 import type { KeptFifos } from './kept-fifos.ts';
 import { type KeeperAnswer, type KeeperRequest, maxLineBytes } from './keeper-sockets.ts';
 

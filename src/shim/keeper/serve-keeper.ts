@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
-import { outliveAcceptErrors } from '#host/accept-errors.ts';
-import { isServed } from '#host/is-served.ts';
+import { outliveAcceptErrors } from '#host/socket/accept-errors.ts';
+import { isServed } from '#host/socket/is-served.ts';
 import { poll } from '#host/wait.ts';
 import { answersFrom } from './answer-away.ts';
 import { keeperSocketsOf } from './keeper-sockets.ts';

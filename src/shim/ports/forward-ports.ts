@@ -3,11 +3,11 @@ import { Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { openDeadline } from '#host/deadline.ts';
-import { outliveAcceptErrors } from '#host/accept-errors.ts';
-import type { Log } from '#host/log.ts';
+import { outliveAcceptErrors } from '#host/socket/accept-errors.ts';
+import type { Log } from '#host/log/log.ts';
 import { entryPoint, programDirectory } from '#host/program-files.ts';
-import { defaultEnv, run } from '#host/run.ts';
-import { startChild } from '#host/start-child.ts';
+import { defaultEnv, run } from '#host/process/run.ts';
+import { startChild } from '#host/process/start-child.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
 import { forwardedTo } from './listener-port.ts';
 

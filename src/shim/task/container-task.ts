@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { PodvmError } from '#base/errors.ts';
 import { rawText } from '#base/guest-text.ts';
 import { within } from '#host/wait.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import type { Container } from '#sandbox/sandbox.ts';
 import type { Bundle } from '../bundle/bundle.ts';
 import type { OciResources } from '../bundle/oci-spec.ts';

@@ -1,9 +1,9 @@
 import { PodvmError } from '#base/errors.ts';
-import type { Log } from '#host/log.ts';
+import type { Log } from '#host/log/log.ts';
 import { openDeadline } from '#host/deadline.ts';
 import { untilAborted } from '#host/until-aborted.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
-import type { SandboxStats } from '#sandbox/sandbox-stats.ts';
+import type { SandboxStats } from '#sandbox/figures/sandbox-stats.ts';
 import type { Bundle } from '../bundle/bundle.ts';
 import type { IoPaths } from '../io/fifos.ts';
 import { type Figures, podFiguresOf } from '../translate/metrics.ts';

@@ -1,6 +1,6 @@
 import * as v from 'valibot';
-import type { Log } from '#host/log.ts';
-import { RecordFiles } from '#host/record-files.ts';
+import type { Log } from '#host/log/log.ts';
+import { RecordFiles } from '#host/file/record-files.ts';
 
 const recordSchema = v.object({
   version: v.literal(1),

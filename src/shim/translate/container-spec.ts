@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { allCapabilities } from '#sandbox/container/capabilities.ts';
-import type { ContainerSecurity } from '#sandbox/container-security.ts';
+import type { ContainerSecurity } from '#sandbox/spec/container-security.ts';
 import type { ContainerSpec, OutputFifos } from '#sandbox/sandbox.ts';
 import type { OciProcess, OciSpec } from '../bundle/oci-spec.ts';
 import { devicesOf } from './devices.ts';

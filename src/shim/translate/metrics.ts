@@ -1,6 +1,6 @@
 import { create, toBinary } from '@bufbuild/protobuf';
 import type { Any } from '@bufbuild/protobuf/wkt';
-import type { ContainerStats, SandboxStats } from '#sandbox/sandbox-stats.ts';
+import type { ContainerStats, SandboxStats } from '#sandbox/figures/sandbox-stats.ts';
 import { MetricsSchema } from '../schema/generated/cgroup2/metrics_pb.ts';
 
 /** Figures of one cgroup in the guest. */

@@ -1,7 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import { hostNameOf } from '#sandbox/host-name.ts';
-import { oomScoreOf } from '#sandbox/cgroup-parent.ts';
+import { hostNameOf } from '#sandbox/spec/host-name.ts';
+import { oomScoreOf } from '#sandbox/spec/cgroup-parent.ts';
 import type { SandboxSpec } from '#sandbox/sandbox.ts';
 import type { OciSpec } from '../bundle/oci-spec.ts';
 import { podResourcesOf, resourcesOf } from './resources.ts';

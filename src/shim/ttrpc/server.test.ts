@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { kindOf, PodvmError } from '#base/errors.ts';
-import { silentLog } from '#host/log.ts';
+import { silentLog } from '#host/log/log.ts';
 import { Task, type WaitRequest } from '../schema/generated/runtime/task/v2/shim_pb.ts';
 import { RequestSchema } from '../schema/generated/ttrpc-request_pb.ts';
 import { TtrpcClient } from './client.ts';

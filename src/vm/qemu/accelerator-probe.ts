@@ -6,9 +6,9 @@ import { messageOf, PodvmError } from '#base/errors.ts';
 import { within } from '#host/wait.ts';
 import { printable } from '#base/guest-text.ts';
 import type { Assets } from '#host/assets.ts';
-import { readFileIfThere, writeFileAtomic } from '#host/files.ts';
+import { readFileIfThere, writeFileAtomic } from '#host/file/files.ts';
 import type { Accelerator } from '../driver.ts';
-import { type KvmHost, readKvmHost } from './kvm-host.ts';
+import { type KvmHost, readKvmHost } from './processor/kvm-host.ts';
 import { startQemuMachine } from './qemu-driver.ts';
 
 /**

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { agentPortName } from '../driver.ts';
 import { kernelArguments, qemuArguments, qemuSwitches, type CommandLineInput } from './command-line.ts';
-import { inside } from './jail.ts';
+import { inside } from './jail/jail.ts';
 
 const input: CommandLineInput = {
   id: 'm-1',

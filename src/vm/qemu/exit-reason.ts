@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import type { MachineExit } from '../driver.ts';
-import type { ProcessEnd } from '#host/jailed-process.ts';
+import type { ProcessEnd } from '#host/jail/jailed-process.ts';
 import type { VmmEnd } from './failure.ts';
 
 export interface ExitFacts {

@@ -1,9 +1,9 @@
 import { existsSync } from 'node:fs';
 import { chmod, chown, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '#host/run.ts';
+import { run } from '#host/process/run.ts';
 import type { BlockDevice } from '../driver.ts';
-import { inside } from './jail.ts';
+import { inside } from './jail/jail.ts';
 import { socketNames } from './command-line.ts';
 
 const portFile = (name: string): string => `port-${name}`;

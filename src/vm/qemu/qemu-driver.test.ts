@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { access, mkdtemp, rm, stat } from 'node:fs/promises';
 import { test } from 'node:test';
 import type { Accelerator } from '../driver.ts';
-import { kvmDevice } from './device-nodes.ts';
+import { kvmDevice } from './jail/device-nodes.ts';
 import { jailOf } from './qemu-driver.ts';
 
 const hasKvm = await access(kvmDevice.path).then(

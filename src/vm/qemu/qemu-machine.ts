@@ -1,11 +1,11 @@
 import type { Duplex } from 'node:stream';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
-import { boundLog } from '#host/bound-log.ts';
+import { boundLog } from '#host/log/bound-log.ts';
 import type { Phase } from '#base/phases.ts';
-import { logTail, type ProcessEnd } from '#host/jailed-process.ts';
-import { threadsByInnerIds } from '#host/process-figures.ts';
-import { killProcess, waitUntilGone, type ProcessIdentity } from '#host/process-identity.ts';
+import { logTail, type ProcessEnd } from '#host/jail/jailed-process.ts';
+import { threadsByInnerIds } from '#host/process/process-figures.ts';
+import { killProcess, waitUntilGone, type ProcessIdentity } from '#host/process/process-identity.ts';
 import { within } from '#host/wait.ts';
 import type {
   Accelerator,
@@ -19,16 +19,16 @@ import type {
 } from '../driver.ts';
 import { MachineLife } from '../machine-life.ts';
 import { agentPortId } from './command-line.ts';
-import { connectSocket } from './connect-socket.ts';
-import { endOfFile, type MachineConsole } from './console-log.ts';
-import { Deletions } from './deletions.ts';
-import { Disks } from './disks.ts';
+import { connectSocket } from './qmp/connect-socket.ts';
+import { endOfFile, type MachineConsole } from './console/console-log.ts';
+import { Deletions } from './devices/deletions.ts';
+import { Disks } from './devices/disks.ts';
 import { describeExit } from './exit-reason.ts';
-import type { HostCgroup } from './host-cgroup.ts';
+import type { HostCgroup } from './cgroup/host-cgroup.ts';
 import type { MachineDirectory } from './machine-directory.ts';
-import { freeze } from './migration.ts';
-import { Ports } from './ports.ts';
-import type { QmpClient, QmpEvent } from './qmp.ts';
+import { freeze } from './template/migration.ts';
+import { Ports } from './devices/ports.ts';
+import type { QmpClient, QmpEvent } from './qmp/qmp.ts';
 
 /** Parts of a VMM whose guest runs. */
 export interface RunningVmm {

@@ -1,0 +1,104 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import * as v from 'valibot';
+import { podDetailsSchema } from '#api/pods.ts';
+import { eventsOf, openAdmin, type Served } from '../testing/served-admin.ts';
+
+const data = (word: string, secret = 'hidden', more = '') => `
+{ apiVersion: v1, kind: ConfigMap, metadata: { name: words }, data: { word: ${word} ${more} } }
+---
+{ apiVersion: v1, kind: Secret, metadata: { name: key }, stringData: { key: ${secret} } }
+---
+`;
+const deployment = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: web }
+spec:
+  selector: { matchLabels: { app: web } }
+  template:
+    metadata: { labels: { app: web } }
+    spec:
+      terminationGracePeriodSeconds: 0
+      volumes: [{ name: words, configMap: { name: words } }, { name: key, secret: { secretName: key } }]
+      containers:
+        - { name: main, image: i, envFrom: [{ configMapRef: { name: words } }], volumeMounts: [{ name: words, mountPath: /w }] }
+`;
+
+async function apply(served: Served, text: string) {
+  const socket = served.talk('/v1/apply');
+  await once(socket, 'open');
+  const from = served.parts.sandboxes.journal.length;
+  socket.send(JSON.stringify({ files: [{ name: 'f', text }], network: 'none' }));
+  const events = await Array.fromAsync(eventsOf(socket));
+  return {
+    objects: events.filter(({ event }) => event === 'object').map(({ object, change }) => [object, change].join(' ')),
+    warnings: events.filter(({ event }) => event === 'warning').map(({ message }) => message),
+    updates: served.parts.sandboxes.journal.slice(from).filter((line) => line.startsWith('update ')),
+    last: events.at(-1),
+  };
+}
+const uidOf = async (served: Served) =>
+  v.parse(podDetailsSchema, JSON.parse((await served.call('GET', '/v1/pods/_/web-0')).body)).uid;
+const wordOf = (served: Served) =>
+  served.parts.sandboxes.current('main').spec.env.find(({ name }) => name === 'word')?.value;
+
+describe('a changed ConfigMap or Secret', () => {
+  test('changes the files of running pods and not their variables, which a restart does', async () => {
+    await using served = await openAdmin();
+    await apply(served, data('one') + deployment);
+    const uid = await uidOf(served);
+    const second = await apply(served, data('two') + deployment);
+    assert.deepEqual(second.objects, ['ConfigMap default/words configured', 'Deployment default/web unchanged']);
+    assert.deepEqual(second.updates, ['update words/word: two']);
+    assert.deepEqual((await apply(served, data('two') + deployment)).updates, []);
+    const third = await apply(served, data('two', 'other') + deployment);
+    assert.deepEqual(third.objects, ['Secret default/key configured', 'Deployment default/web unchanged']);
+    assert.deepEqual(third.updates, ['update key/key: other']);
+    assert.equal(await uidOf(served), uid);
+    assert.equal(wordOf(served), 'one');
+    assert.equal((await served.call('POST', '/v1/pods/_/web-0/restart')).status, 200);
+    assert.equal(wordOf(served), 'two');
+  });
+
+  test('needs no file of the pods, and is known to the next node, whose pods get Secrets again', async () => {
+    const before = await openAdmin();
+    await apply(before, data('one') + deployment);
+    const uid = await uidOf(before);
+    const alone = await apply(before, data('two'));
+    assert.deepEqual(alone.objects, ['ConfigMap default/words configured']);
+    assert.deepEqual(alone.last, { event: 'finished', exitCode: 0 });
+    await using served = await before.next();
+    const same = await apply(served, data('two', 'lost') + deployment);
+    assert.deepEqual(same.objects, ['Deployment default/web unchanged']);
+    const changed = await apply(served, data('three', 'found') + deployment);
+    assert.deepEqual(changed.objects, ['ConfigMap default/words configured', 'Deployment default/web unchanged']);
+    assert.deepEqual(changed.updates, ['update words/word: three', 'update key/key: found']);
+    assert.equal(await uidOf(served), uid);
+    for (const file of await readdir(served.kept, { recursive: true, withFileTypes: true }))
+      if (file.isFile())
+        assert.doesNotMatch(await readFile(join(file.parentPath, file.name), 'utf8'), /found/, file.name);
+  });
+
+  test('of another namespace changes nothing', async () => {
+    await using served = await openAdmin();
+    await apply(served, data('one') + deployment);
+    const elsewhere = data('two').replaceAll('metadata: {', 'metadata: { namespace: far,');
+    assert.deepEqual((await apply(served, elsewhere + deployment.replace('web', 'other'))).updates, []);
+  });
+
+  test('that lacks what a pod needs leaves its files as they are, and says so', async () => {
+    await using served = await openAdmin();
+    const needs = deployment.replace(
+      'envFrom: [{',
+      'env: [{ name: W, valueFrom: { configMapKeyRef: { name: words, key: word } } }], envFrom: [{',
+    );
+    await apply(served, data('one') + needs);
+    const lacking = await apply(served, data('x').replace('word:', 'other:'));
+    assert.deepEqual(lacking.updates, []);
+    assert.match(String(lacking.warnings), /default\/web-0 keeps its files: Cannot find the key "word"/);
+  });
+});

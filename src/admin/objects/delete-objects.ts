@@ -1,0 +1,57 @@
+import { type ObjectsParts, endAndForget, groupsOf, isOfJob, livePodsOf, objectName } from './apply.ts';
+import type { EndedPod } from '../record/ended-pods.ts';
+import type { LivePod } from '../pods/known-pod.ts';
+
+/** Ends the pods of the files' objects, and forgets them. Volumes stay, with their data. */
+export async function deleteObjects({
+  manifest,
+  pods,
+  jobs: ofNode,
+  calls,
+  services,
+  say,
+}: ObjectsParts): Promise<number> {
+  const remove = async (
+    object: string,
+    live: readonly LivePod[],
+    isOld: (pod: EndedPod) => boolean,
+    isKnown = false,
+  ) => {
+    const isThere = isKnown || live.length > 0 || pods.ended().some(isOld);
+    await Promise.all(live.map((pod) => endAndForget(pod, pods)));
+    await pods.forget(isOld);
+    await say(
+      isThere
+        ? { event: 'object', object, change: 'deleted' }
+        : { event: 'warning', message: `${object} is not there: nothing to delete` },
+    );
+  };
+  const groups = groupsOf(manifest).map(async (group) => {
+    const object = objectName(group);
+    using _ = calls.begin(object);
+    const named = new Set(group.pods.map(({ metadata }) => metadata.name));
+    await remove(
+      object,
+      livePodsOf(group, pods),
+      ({ namespace, name }) => namespace === group.namespace && named.has(name),
+    );
+  });
+  const jobs = manifest.jobs.map(async (job) => {
+    const wasKnown = ofNode.remove(job);
+    await remove(
+      objectName({ kind: 'Job', ...job.metadata }),
+      pods.live().filter(({ pod: { pod } }) => isOfJob(job, pod.metadata)),
+      ({ namespace, details: { labels } }) => isOfJob(job, { namespace, labels }),
+      wasKnown,
+    );
+  });
+  await Promise.all([...groups, ...jobs]);
+  for (const service of manifest.services) {
+    const wasThere = await services.remove(service);
+    await remove(objectName({ kind: 'Service', ...service.metadata }), [], () => false, wasThere);
+  }
+  for (const { metadata } of manifest.claims) {
+    await say({ event: 'object', object: objectName({ kind: 'PersistentVolumeClaim', ...metadata }), change: 'kept' });
+  }
+  return 0;
+}

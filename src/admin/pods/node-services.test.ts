@@ -1,0 +1,110 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { describe, test } from 'node:test';
+import { poll } from '#host/wait.ts';
+import { eventsOf, openAdmin, type Served } from '../testing/served-admin.ts';
+
+const service = (spec: string, name = 'web') =>
+  `{ apiVersion: v1, kind: Service, metadata: { name: ${name} }, spec: { selector: { app: web }, ${spec} } }\n---\n`;
+const ports = 'ports: [{ port: 80, targetPort: 8080 }]';
+const deployment = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: web }
+spec:
+  selector: { matchLabels: { app: web } }
+  template:
+    metadata: { labels: { app: web } }
+    spec: { terminationGracePeriodSeconds: 0, containers: [{ name: main, image: i }] }
+`;
+
+async function talk(served: Served, verb: 'apply' | 'delete' | 'diff' | 'run', text: string) {
+  const socket = served.talk(`/v1/${verb}`);
+  await once(socket, 'open');
+  socket.send(JSON.stringify({ files: [{ name: 'f', text }], network: 'cni' }));
+  const events = await Array.fromAsync(eventsOf(socket));
+  const objects = events
+    .filter(({ event }) => event === 'object')
+    .map(({ object, change }) => [object, change].join(' '));
+  return { events, objects, last: events.at(-1) };
+}
+const web = 'web.default.svc.cluster.local';
+const addressOf = (served: Served) => served.services.names?.find(({ name }) => name === web)?.address;
+const untilTargets = async (served: Served, count: number) =>
+  assert.ok(
+    await poll(async () => (served.services.services[0]?.ports[0]?.targets.length === count ? true : undefined), {
+      everyMs: 5,
+      signal: AbortSignal.timeout(20_000),
+    }),
+    JSON.stringify(served.services.services),
+  );
+
+describe('Services', () => {
+  test('are made by apply, lead to their pods while those run, and are removed by delete', async () => {
+    await using served = await openAdmin();
+    const files = service(ports) + deployment;
+    assert.deepEqual((await talk(served, 'diff', files)).last, { event: 'finished', exitCode: 1 });
+    const both = (change: string) => [`Service default/web ${change}`, `Deployment default/web ${change}`];
+    assert.deepEqual((await talk(served, 'apply', files)).objects, both('created'));
+    await untilTargets(served, 1);
+    const address = addressOf(served);
+    assert.match(address ?? '', /^10\.196\.\d+\.\d+$/);
+    assert.deepEqual((await talk(served, 'apply', files)).objects, both('unchanged'));
+    assert.deepEqual((await talk(served, 'diff', files)).last, { event: 'finished', exitCode: 0 });
+    const changed = await talk(served, 'apply', service(ports.replace('80', '81')) + deployment);
+    assert.deepEqual(changed.objects, ['Service default/web configured', 'Deployment default/web unchanged']);
+    assert.equal(addressOf(served), address);
+    assert.equal(served.services.services[0]?.ports[0]?.port, 81);
+    assert.equal((await served.call('POST', '/v1/pods/_/web-0/stop')).status, 200);
+    await untilTargets(served, 0);
+    assert.deepEqual((await talk(served, 'delete', files)).objects.toSorted(), both('deleted').toSorted());
+    assert.equal(served.services.names, undefined, 'nothing is served any more');
+  });
+
+  test('are kept for the next node, with their addresses', async () => {
+    const before = await openAdmin();
+    await talk(before, 'apply', service(ports) + deployment);
+    const address = addressOf(before);
+    await using served = await before.next();
+    assert.equal(addressOf(served), address);
+    await untilTargets(served, 1);
+    assert.deepEqual((await talk(served, 'apply', service(ports))).objects, ['Service default/web unchanged']);
+  });
+
+  test('of an unreadable record are made by the next apply', async () => {
+    const before = await openAdmin();
+    await talk(before, 'apply', service(ports));
+    const record = join(dirname(before.kept), 'services.json');
+    assert.match(await readFile(record, 'utf8'), /"web"/);
+    await using served = await before.next({}, () => writeFile(record, '{'));
+    assert.deepEqual((await talk(served, 'apply', service(ports))).objects, ['Service default/web created']);
+  });
+
+  test('get addresses of their own, and a headless one or one that selects nothing none', async () => {
+    await using served = await openAdmin();
+    const many = Array.from({ length: 60 }, (_, at) => service(ports, `s${at}`)).join('');
+    await talk(served, 'apply', `${many}${service('clusterIP: None', 'headless')}`);
+    assert.equal(new Set(served.services.names?.map(({ address }) => address)).size, 60);
+  });
+
+  test('of files that run in the foreground end with the run', async () => {
+    await using served = await openAdmin();
+    assert.equal(served.services.names, undefined);
+    const pod =
+      '{ apiVersion: v1, kind: Pod, metadata: { name: p }, spec: { restartPolicy: Never, containers: [{ name: c, image: i }] } }';
+    const socket = served.talk('/v1/run');
+    await once(socket, 'open');
+    socket.send(JSON.stringify({ files: [{ name: 'f', text: service(ports) + pod }], network: 'cni' }));
+    for await (const event of eventsOf(socket))
+      if ((event['detail'] as { reason?: string })?.reason === 'Started') break;
+    assert.ok(addressOf(served));
+    socket.close();
+    const ended = await poll(async () => (served.services.names === undefined ? true : undefined), {
+      everyMs: 5,
+      signal: AbortSignal.timeout(20_000),
+    });
+    assert.ok(ended);
+  });
+});

@@ -1,0 +1,45 @@
+import { PodvmError } from '#base/errors.ts';
+import { systemClock } from '#host/clock.ts';
+import { silentLog } from '#host/log/log.ts';
+import { createPodTable } from '#pod/pod-table.ts';
+import { NodeCounts } from '#sandbox/figures/node-counts.ts';
+import type { Sandboxes } from '#sandbox/sandbox.ts';
+import { Activity } from '../activity.ts';
+import type { EndedPods } from '../record/ended-pods.ts';
+import { lifeRoutes } from './life-routes.ts';
+import { NodePods } from '../pods/node-pods.ts';
+import type { NamedVolumes } from '#storage/named-volumes.ts';
+import { podRoutes } from './pod-routes.ts';
+import type { Routes } from '../routes.ts';
+import { volumeRoutes } from './volume-routes.ts';
+
+const noNode = () =>
+  Promise.reject(
+    new PodvmError('failedPrecondition', 'Cannot run a pod: no node runs', { fix: 'Start one with `podvm run`.' }),
+  );
+/** Sandboxes of a process without a node: none, and none can be started. */
+const noSandboxes: Sandboxes = {
+  run: noNode,
+  list: () => [],
+  get: () => undefined,
+  waitingMachines: 0,
+  starting: 0,
+  counts: new NodeCounts([]),
+  templateMadeAt: () => Promise.resolve(undefined),
+};
+
+/** Calls about pods and volumes in a process without a node: it knows only the pods that have ended. */
+export function endedRoutes(ended: EndedPods, volumes: NamedVolumes): Routes {
+  const parts = {
+    sandboxes: noSandboxes,
+    log: silentLog,
+    clock: systemClock,
+    pods: createPodTable(),
+    node: { nodeName: '' },
+    ended,
+    nameserver: () => undefined,
+    startNoMore: () => {},
+  };
+  const pods = new NodePods(parts, new Activity(systemClock));
+  return { ...podRoutes(pods, parts), ...lifeRoutes(pods, ended, parts.startNoMore), ...volumeRoutes(volumes, pods) };
+}

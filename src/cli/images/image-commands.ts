@@ -1,0 +1,174 @@
+import { resolve } from 'node:path';
+import { Option } from 'commander';
+import * as v from 'valibot';
+import {
+  type ImageSummary,
+  type LoadRequestInput,
+  type PullRequestInput,
+  type TagRequestInput,
+  imageDetailsSchema,
+  imageProgressSchema,
+  imageSummarySchema,
+  untaggedSchema,
+} from '#api/images.ts';
+import { type Client, connectionClosed, fromErrorBody } from '../client.ts';
+import { type CommandRow, flag } from '../command-row.ts';
+import { lines } from '../terminal/lines.ts';
+import { type ListOutput, listText, outputOption } from '../terminal/listing.ts';
+import { loginsFor } from './login-commands.ts';
+import type { EndSignals } from '../terminal/end-signals.ts';
+import type { ProgramParts } from '../program-parts.ts';
+import { pruneImages, pruneOptions, type PruneOptions } from './prune-commands.ts';
+import { type Terminal, table, write } from '../terminal/terminal.ts';
+
+/**
+ * Provides a client while a process serves it. `storedImages` is for commands on existing images, which need no set-up.
+ */
+type WithClient = (
+  purpose: 'images' | 'storedImages',
+  use: (client: Client, ends: EndSignals) => Promise<void>,
+) => Promise<void>;
+
+const nameOrId = ['<reference>', 'name or id'] as const;
+
+/** Makes the command that lists images. `name`: podvm's or docker's name for it. */
+export const imageListRow = (name: string, withClient: WithClient, terminal: Terminal): CommandRow => ({
+  name,
+  description: 'list the images',
+  options: [outputOption('table'), flag('--json', 'print JSON')],
+  action: ({ output, json }: { output: 'table' | ListOutput; json: boolean }) =>
+    withClient('storedImages', async (client) => {
+      const images = await client.get('/v1/images', v.array(imageSummarySchema));
+      const form = json ? 'json' : output;
+      await write(terminal.stdout, form === 'table' ? listOf(images) : await listText(images, form, namesOf));
+    }),
+});
+
+/** The commands below `podvm image`. */
+export function imageCommands(
+  withClient: WithClient,
+  parts: Pick<ProgramParts, 'userLogins' | 'terminal'>,
+): readonly CommandRow[] {
+  const { terminal } = parts;
+  const follow = (path: string, request: unknown) =>
+    withClient('images', (client, ends) => work(client, path, request, { terminal, signal: ends.any }));
+  return [
+    {
+      name: 'pull',
+      description: 'pull an image from a registry',
+      arguments: [['<reference>', 'for example nginx:1.27 or registry.example/team/app@sha256:...']],
+      options: [
+        flag('--insecure', 'allow plain HTTP and any certificate'),
+        new Option('--authfile <file>', "logins in the format of docker's config.json; default: those of podvm login"),
+      ],
+      action(reference: string, { insecure, authfile }: { insecure: boolean; authfile?: string }) {
+        return withClient('images', async (client, ends) => {
+          const images = () => Promise.resolve([reference]);
+          const file = authfile === undefined ? undefined : resolve(authfile);
+          const logins = await loginsFor(images, parts, ends.any, file);
+          const request: PullRequestInput = { reference, insecure, ...logins };
+          await work(client, '/v1/images/pull', request, { terminal, signal: ends.any });
+        });
+      },
+    },
+    {
+      name: 'load',
+      description: 'load images from a Docker or OCI archive, or from a directory with an OCI layout',
+      arguments: [['<path>', 'archive or directory']],
+      options: [new Option('--name <reference>', 'name for an image without a name in the archive')],
+      action(path: string, { name }: { name?: string }) {
+        const reference = name === undefined ? {} : { reference: name };
+        return follow('/v1/images/load', { path: resolve(path), ...reference } satisfies LoadRequestInput);
+      },
+    },
+    {
+      name: 'build-base',
+      description: "build the examples' image from Debian's busybox, without a registry",
+      action: () => follow('/v1/images/build-base', {}),
+    },
+    imageListRow('ls', withClient, terminal),
+    {
+      name: 'inspect',
+      description: 'print all details of an image as JSON',
+      arguments: [nameOrId],
+      action: (reference: string) =>
+        withClient('storedImages', async (client) => {
+          const image = await client.get(`/v1/images/inspect?${query(reference)}`, imageDetailsSchema);
+          await write(terminal.stdout, `${JSON.stringify(image, null, 2)}\n`);
+        }),
+    },
+    {
+      name: 'tag',
+      description: 'add a name to an image',
+      arguments: [nameOrId, ['<name>', 'for example team/app:stable; the default tag is latest']],
+      action: (reference: string, name: string) =>
+        withClient('storedImages', async (client) => {
+          const request: TagRequestInput = { reference, name };
+          await client.send('POST', '/v1/images/tag', request, imageSummarySchema);
+        }),
+    },
+    {
+      name: 'rm',
+      description:
+        'remove a name of an image, and the image with its last name; an id removes the image and all its names',
+      arguments: [nameOrId],
+      action: (reference: string) =>
+        withClient('storedImages', async (client) => {
+          const path = `/v1/images?${query(reference)}`;
+          const { untagged, removed } = await client.send('DELETE', path, undefined, untaggedSchema);
+          const lines = [
+            ...untagged.map((name) => `${name} untagged`),
+            ...(removed === undefined ? [] : [`${removed} removed`]),
+          ];
+          await write(terminal.stdout, `${lines.join('\n')}\n`);
+        }),
+    },
+    {
+      name: 'prune',
+      description: 'remove images without a name, or all that no pod uses',
+      options: pruneOptions,
+      action: (options: PruneOptions) => withClient('storedImages', (client) => pruneImages(client, options, terminal)),
+    },
+  ];
+}
+
+const query = (reference: string) => `reference=${encodeURIComponent(reference)}`;
+
+const namesOf = (image: ImageSummary): readonly string[] =>
+  image.references.length > 0 ? image.references : [image.id];
+
+function listOf(images: readonly ImageSummary[]): string {
+  const rows = images.flatMap((image) =>
+    (image.references.length > 0 ? image.references : [tagless(image)]).map((reference) => [
+      reference,
+      image.id.replace('sha256:', '').slice(0, 12),
+      `${(image.sizeBytes / 1_000_000).toFixed(1)} MB${image.damaged === undefined ? '' : `, damaged: ${image.damaged}`}`,
+    ]),
+  );
+  return table(['REFERENCE', 'IMAGE ID', 'SIZE'], rows);
+}
+
+/** Display name of an image without a tag. It can be removed by its id, or by a digest that `inspect` shows. */
+function tagless({ digests }: ImageSummary): string {
+  const [name] = digests.map((digest) => digest.split('@')[0]);
+  return name === undefined ? '<none>' : `${name}:<none>`;
+}
+
+/** Starts a long operation and shows its progress. */
+async function work(
+  client: Client,
+  path: string,
+  request: unknown,
+  { terminal, signal }: { readonly terminal: Terminal; readonly signal: AbortSignal },
+): Promise<void> {
+  for await (const line of lines(await client.stream('POST', path, request, signal))) {
+    const progress = v.parse(imageProgressSchema, JSON.parse(line));
+    if (progress.message !== undefined) await write(terminal.stderr, `podvm: ${progress.message}\n`);
+    if (progress.error !== undefined) throw fromErrorBody(progress.error);
+    if (progress.done !== undefined) {
+      for (const name of progress.done.flatMap(({ names }) => names)) await write(terminal.stdout, `${name}\n`);
+      return;
+    }
+  }
+  throw connectionClosed('finish the operation');
+}

@@ -1,0 +1,58 @@
+import * as v from 'valibot';
+import { type PodOverhead, podOverheadSchema } from '#api/node.ts';
+import { PodvmError } from '#base/errors.ts';
+import type { Client } from '../client.ts';
+import { table, type Terminal, write } from '../terminal/terminal.ts';
+
+export type OverheadOutput = 'text' | 'yaml';
+
+/** Prints the overhead of pods on the node; as YAML, a RuntimeClass that declares it to the scheduler. */
+export async function overheadCommand(client: Client, output: OverheadOutput, { stdout }: Terminal): Promise<void> {
+  const pods = await client.get('/v1/overhead', v.array(podOverheadSchema));
+  await write(stdout, output === 'yaml' ? runtimeClassOf(pods) : overheadText(pods));
+}
+
+/** Overhead that a scheduler adds to each pod: the highest memory and the median processor time. */
+export interface FixedOverhead {
+  readonly memoryMiB: number;
+  readonly cpuMillis: number;
+}
+
+/** Errors: `failedPrecondition` if no pod was measured. */
+export function fixedOverheadOf(pods: readonly PodOverhead[]): FixedOverhead {
+  const byCpu = pods.map(({ cpuMillis }) => cpuMillis).sort((a, b) => a - b);
+  const middle = byCpu[Math.floor(byCpu.length / 2)];
+  if (middle === undefined) {
+    throw new PodvmError('failedPrecondition', 'Cannot measure the overhead: no pod has run for half a minute', {
+      fix: 'Run a pod, such as `podvm run examples/hello.yaml`, and try again while it runs.',
+    });
+  }
+  const most = Math.max(...pods.map(({ memoryBytes }) => memoryBytes));
+  return {
+    memoryMiB: Math.max(1, Math.ceil(most / 1024 / 1024)),
+    cpuMillis: Math.max(1, Math.ceil(middle)),
+  };
+}
+
+export function overheadText(pods: readonly PodOverhead[]): string {
+  const { memoryMiB, cpuMillis } = fixedOverheadOf(pods);
+  const rows = pods.map((pod) => [
+    `${pod.namespace}/${pod.name}`,
+    `${(pod.memoryBytes / 1024 / 1024).toFixed(1)} MiB`,
+    `${pod.cpuMillis.toFixed(1)}m`,
+  ]);
+  return `${table(['POD', 'MEMORY', 'CPU'], rows)}\nfor a RuntimeClass: memory ${memoryMiB}Mi, cpu ${cpuMillis}m (podvm overhead -o yaml)\n`;
+}
+
+export function runtimeClassOf(pods: readonly PodOverhead[]): string {
+  const { memoryMiB, cpuMillis } = fixedOverheadOf(pods);
+  const count = pods.length === 1 ? '1 pod' : `${pods.length} pods`;
+  return `# Measured on this node over ${count}: the most memory, and the processor time of the middle one.
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: { name: podvm }
+handler: podvm
+overhead:
+  podFixed: { memory: ${memoryMiB}Mi, cpu: ${cpuMillis}m }
+`;
+}

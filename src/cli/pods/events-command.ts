@@ -1,0 +1,45 @@
+import * as v from 'valibot';
+import { type NodeEvent, nodeEventSchema } from '#api/pods.ts';
+import { printable } from '#base/guest-text.ts';
+import type { Client } from '../client.ts';
+import { lines } from '../terminal/lines.ts';
+import { readOn } from './pod-commands.ts';
+import { type Terminal, fixLine, write } from '../terminal/terminal.ts';
+
+export interface EventsOptions {
+  readonly follow: boolean;
+  readonly json: boolean;
+  readonly namespace?: string;
+}
+
+/** Prints the events of pods, the oldest first; with `follow` also those that happen, until the client is ended. */
+export async function eventsCommand(
+  client: Client,
+  pod: string | undefined,
+  { follow, json, namespace }: EventsOptions,
+  { stdout }: Terminal,
+): Promise<void> {
+  const query = new URLSearchParams({
+    follow: String(follow),
+    ...(namespace === undefined ? {} : { namespace }),
+    ...(pod === undefined ? {} : namesOf(pod)),
+  });
+  const answer = await client.stream('GET', `/v1/events?${query.toString()}`);
+  await readOn(async () => {
+    for await (const line of lines(answer)) {
+      await write(stdout, json ? `${line}\n` : textOf(v.parse(nodeEventSchema, JSON.parse(line))));
+    }
+  });
+}
+
+function namesOf(pod: string): Record<string, string> {
+  const [first = '', second] = pod.split('/');
+  return second === undefined ? { name: first } : { namespace: first, name: second };
+}
+
+function textOf({ at, type, reason, namespace, name, container, message, fix }: NodeEvent): string {
+  const pod = namespace === 'default' ? name : `${namespace}/${name}`;
+  const object = container === undefined ? pod : `${pod}/${container}`;
+  const line = [at, type.padEnd(7), reason, object, printable(message)].join('  ');
+  return fix === undefined ? `${line}\n` : `${line}\n${fixLine(printable(fix))}\n`;
+}

@@ -1,0 +1,56 @@
+import { podOutcomeSchema, podSummarySchema } from '#api/pods.ts';
+import type { Client } from '../client.ts';
+import { podPath } from './pod-name.ts';
+import { failureCode } from '../exit-codes.ts';
+import { graceOf } from './pod-commands.ts';
+import { type Terminal, errorText, write } from '../terminal/terminal.ts';
+
+/** Calls `act` for each pod in turn. Prints a failure and continues with the next pod. Returns the exit code. */
+export async function forEachPod(
+  pods: readonly string[],
+  { stderr }: Terminal,
+  act: (pod: string) => Promise<void>,
+): Promise<number> {
+  let code = 0;
+  for (const pod of pods) {
+    await act(pod).catch(async (error: unknown) => {
+      code = failureCode;
+      await write(stderr, errorText(error));
+    });
+  }
+  return code;
+}
+
+export async function removeCommand(
+  client: Client,
+  pod: string,
+  { force }: { readonly force: boolean },
+  { stdout }: Terminal,
+): Promise<void> {
+  const removed = await client.send('DELETE', `${podPath(pod)}?force=${force}`, undefined, podSummarySchema);
+  await write(stdout, `${removed.namespace}/${removed.name} removed\n`);
+}
+
+/** Starts a pod that has ended, or restarts any. */
+export async function startCommand(
+  client: Client,
+  pod: string,
+  verb: 'start' | 'restart',
+  options: { readonly grace?: string },
+  { stdout }: Terminal,
+): Promise<void> {
+  const body = verb === 'restart' ? graceOf(options) : {};
+  const started = await client.send('POST', `${podPath(pod)}/${verb}`, body, podSummarySchema);
+  await write(stdout, `${started.namespace}/${started.name} ${verb}ed\n`);
+}
+
+export async function renameCommand(client: Client, pod: string, name: string, { stdout }: Terminal): Promise<void> {
+  const renamed = await client.send('POST', `${podPath(pod)}/rename`, { name }, podSummarySchema);
+  await write(stdout, `${renamed.namespace}/${renamed.name} renamed\n`);
+}
+
+/** Waits for the end of a pod and prints its exit code, as docker and podman do. */
+export async function waitCommand(client: Client, pod: string, { stdout }: Terminal): Promise<void> {
+  const { exitCode } = await client.get(`${podPath(pod)}/wait`, podOutcomeSchema);
+  await write(stdout, `${exitCode}\n`);
+}

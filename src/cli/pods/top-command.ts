@@ -1,0 +1,115 @@
+import * as v from 'valibot';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type PodDetails, podDetailsSchema, podSummarySchema } from '#api/pods.ts';
+import type { Client } from '../client.ts';
+import type { EndSignals } from '../terminal/end-signals.ts';
+import { podPath } from './pod-name.ts';
+import { type Terminal, table, write } from '../terminal/terminal.ts';
+
+export interface TopOptions {
+  /** False with `--no-stream`. */
+  readonly stream: boolean;
+  readonly sort: 'cpu' | 'memory' | 'name';
+}
+
+/** Usage of a pod at one time. */
+export interface Usage {
+  readonly name: string;
+  readonly atMs: number;
+  readonly cpuUsec: number;
+  readonly memoryBytes: number;
+  readonly memoryLimitBytes: number | undefined;
+  readonly threads: number;
+  /** Memory of its machine on the host, shared pages divided among those that share them. */
+  readonly vmmBytes: number;
+}
+
+/** Time between two samples, in `ms`. */
+const sampleMs = 1000;
+/** Clears the screen and moves to its upper left. */
+const clear = '\u001b[H\u001b[2J';
+
+/**
+ * Prints the usage of pods: on a terminal repeatedly until a signal, otherwise once, after a second of measuring.
+ * `pod`: only this one.
+ */
+export async function topCommand(
+  client: Client,
+  pod: string | undefined,
+  { stream, sort }: TopOptions,
+  { stdout }: Terminal,
+  ends: EndSignals,
+): Promise<void> {
+  const isLive = stream && stdout.isTTY;
+  let before = await sample(client, pod);
+  for (;;) {
+    await delay(sampleMs, undefined, { signal: ends.any }).catch(() => undefined);
+    if (ends.any.aborted) return;
+    const now = await sample(client, pod);
+    const listed = usageTable(before, now, sort);
+    await write(
+      stdout,
+      isLive
+        ? `${clear}${listed
+            .split('\n')
+            .slice(0, stdout.rows - 1)
+            .join('\n')}\n`
+        : listed,
+    );
+    if (!isLive) return;
+    before = now;
+  }
+}
+
+async function sample(client: Client, pod: string | undefined): Promise<readonly Usage[]> {
+  const names =
+    pod === undefined
+      ? (await client.get('/v1/pods', v.array(podSummarySchema))).map(({ namespace, name }) => `${namespace}/${name}`)
+      : [pod];
+  const found = await Promise.all(
+    names.map(async (name) => {
+      const details = client.get(podPath(name), podDetailsSchema);
+      return usageOf(await (pod === undefined ? details.catch(() => undefined) : details)); // it may have ended since
+    }),
+  );
+  return found.filter((usage) => usage !== undefined);
+}
+
+function usageOf(details: PodDetails | undefined): Usage | undefined {
+  const stats = details?.sandbox?.stats;
+  if (details === undefined || stats === undefined) return undefined;
+  const { cpuUsec, memoryBytes, memoryLimitBytes, pids: threads, vmmPssKiB } = stats;
+  const name = `${details.namespace}/${details.name}`;
+  return { name, atMs: performance.now(), cpuUsec, memoryBytes, memoryLimitBytes, threads, vmmBytes: vmmPssKiB * 1024 };
+}
+
+/** Formats the usage of pods that are in both samples, the largest first. */
+export function usageTable(before: readonly Usage[], now: readonly Usage[], sort: TopOptions['sort']): string {
+  const used = now.flatMap((usage) => {
+    const earlier = before.find(({ name }) => name === usage.name);
+    // The processor time of a pod that was restarted in between begins at zero.
+    if (earlier === undefined || usage.cpuUsec < earlier.cpuUsec) return [];
+    return [{ ...usage, cpu: (usage.cpuUsec - earlier.cpuUsec) / 10 / (usage.atMs - earlier.atMs) }];
+  });
+  const byName = (one: Usage, other: Usage) => one.name.localeCompare(other.name);
+  const orders = {
+    name: byName,
+    cpu: (one: (typeof used)[number], other: (typeof used)[number]) => other.cpu - one.cpu || byName(one, other),
+    memory: (one: Usage, other: Usage) => other.memoryBytes - one.memoryBytes || byName(one, other),
+  };
+  return table(
+    ['POD', 'CPU %', 'MEMORY', 'LIMIT', 'THREADS', 'MACHINE'],
+    used
+      .toSorted(orders[sort])
+      .map(({ name, cpu, memoryBytes, memoryLimitBytes, threads, vmmBytes }) => [
+        name,
+        cpu.toFixed(1),
+        mebibytes(memoryBytes),
+        memoryLimitBytes === undefined ? '-' : mebibytes(memoryLimitBytes),
+        String(threads),
+        mebibytes(vmmBytes),
+      ]),
+  );
+}
+
+const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)}Mi`;

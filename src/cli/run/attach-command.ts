@@ -1,0 +1,70 @@
+import { PodvmError } from '#base/errors.ts';
+import { podDetailsSchema } from '#api/pods.ts';
+import type { Client } from '../client.ts';
+import type { EndSignals } from '../terminal/end-signals.ts';
+import { OutputPrinter } from '../terminal/output-printer.ts';
+import { podPath } from '../pods/pod-name.ts';
+import { RunSession } from './run-command.ts';
+import { createRunInput } from './run-input.ts';
+import { type Terminal, write } from '../terminal/terminal.ts';
+
+export interface AttachOptions {
+  readonly container?: string;
+  /** False with `--no-stdin`. */
+  readonly stdin: boolean;
+}
+
+/** Ctrl-P and Ctrl-Q, as docker and podman have it. */
+const detachKeys = [0x10, 0x11] as const;
+
+/**
+ * Prints a pod's output, and passes input to a container that takes it, until the pod ends. Ctrl-C, or Ctrl-P Ctrl-Q if
+ * the container has the terminal, ends only this client. Returns the pod's exit code, or 0 if the client ended first.
+ */
+export async function attachCommand(
+  client: Client,
+  pod: string,
+  options: AttachOptions,
+  terminal: Terminal,
+  ends: EndSignals,
+): Promise<number> {
+  const { namespace, name, containers } = await client.get(podPath(pod), podDetailsSchema);
+  const container = containers.find((it) =>
+    options.container === undefined ? it.kind === 'main' : it.name === options.container,
+  );
+  if (container === undefined) {
+    throw new PodvmError('notFound', `Cannot find container ${options.container ?? ''} in pod ${name}`, {
+      fix: `Give one of these with -c: ${containers.map((it) => it.name).join(', ')}.`,
+    });
+  }
+  const takesInput = options.stdin && container.stdin === true;
+  const wish = { takesInput, hasTerminal: container.tty === true && terminal.stdin.isTTY };
+  using input = createRunInput(client, wish, terminal);
+  using undo = new DisposableStack();
+  const socket = client.open(`${podPath(`${namespace}/${name}`)}/attach`);
+  undo.defer(() => socket.terminate());
+  const printer = new OutputPrinter(terminal, terminal.hasColour);
+  undo.defer(() => void printer.flush());
+  const { promise: detached, resolve } = Promise.withResolvers<'detached'>();
+  undo.defer(ends.listen(() => resolve('detached')));
+  if (wish.takesInput && wish.hasTerminal) undo.use(onKeys(terminal.stdin, () => resolve('detached')));
+  socket.once('open', () => input.begin(`${namespace}/${name}`, container.name));
+  const session = new RunSession(printer, { verbose: false, isOfImage: true }, terminal, input);
+  const ended = await Promise.race([session.follow(socket), detached]);
+  if (ended !== 'detached') return ended;
+  await write(terminal.stderr, input.lines(`podvm: detached from ${name}, which keeps running\n`));
+  return 0;
+}
+
+/** Calls `found` when the two keys were pressed, one after the other, until it is disposed. */
+function onKeys(stdin: NodeJS.ReadStream, found: () => void): Disposable {
+  let last: number | undefined;
+  const look = (chunk: Buffer) => {
+    for (const key of chunk) {
+      if (last === detachKeys[0] && key === detachKeys[1]) found();
+      last = key;
+    }
+  };
+  stdin.on('data', look);
+  return { [Symbol.dispose]: () => stdin.off('data', look) };
+}

@@ -1,0 +1,54 @@
+import { mkdir, rmdir } from 'node:fs/promises';
+import { join, relative } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
+import { isThere } from '../file/files.ts';
+import { retry } from '../wait.ts';
+
+/** Mount point of cgroups: version 2, or one hierarchy of version 1 for each controller below. */
+export const cgroupRoot = '/sys/fs/cgroup';
+/** Parent of all cgroups of this program. */
+export const podvmCgroup = 'podvm';
+
+const removeForMs = 2000;
+const removeIntervalMs = 25;
+
+export async function hasCgroups2(): Promise<boolean> {
+  return await isThere(`${cgroupRoot}/cgroup.controllers`);
+}
+
+/**
+ * Makes a cgroup, and any missing parents. A recursive `mkdir` would not end where no cgroups are mounted: the kernel
+ * refuses a directory in /sys with ENOENT, and Node then retries the parents forever.
+ */
+export async function makeCgroup(directory: string): Promise<void> {
+  let path = cgroupRoot;
+  for (const name of relative(cgroupRoot, directory).split('/')) {
+    path = join(path, name);
+    await mkdir(path).catch((error: unknown) => {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error; // SAFE: mkdir throws system errors only
+    });
+  }
+}
+
+/** Converts version 1's 2 to 262144 into version 2's 1 to 10000, as kubelet does. */
+export function weightOf(shares: number): number {
+  return 1 + Math.floor(((shares - 2) * 9999) / 262_142);
+}
+
+/**
+ * Removes a cgroup, which the kernel empties shortly after its last process has ended. Errors: `busy` when it stays
+ * full.
+ */
+export async function removeWhenEmpty(directory: string): Promise<void> {
+  const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code; // SAFE: rmdir throws system errors only
+  const timing = { everyMs: removeIntervalMs, forMs: removeForMs };
+  await retry(
+    () => rmdir(directory),
+    (error) => codeOf(error) === 'EBUSY',
+    timing,
+  ).catch((cause: unknown) => {
+    if (codeOf(cause) === 'ENOENT') return;
+    if (codeOf(cause) !== 'EBUSY') throw cause;
+    throw new PodvmError('busy', `Cannot remove the cgroup ${directory}: processes are in it`, { cause });
+  });
+}

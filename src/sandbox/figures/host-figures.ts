@@ -1,0 +1,68 @@
+import {
+  type ProcessFigures,
+  readProcessFigures,
+  readThreadTimes,
+  type ThreadTime,
+} from '#host/process/process-figures.ts';
+import { findTranslatedCode, type PageRange, residentBytes } from '#host/process/translated-code.ts';
+import type { LinkTraffic } from '#link/link.ts';
+import { type FileServerFigures, readFileServerFigures } from '#storage/request-figures.ts';
+import type { Machine } from '#vm/driver.ts';
+
+/** Resources that the host spends on one sandbox. */
+export interface HostFigures {
+  /** Memory of its machine, used or not. */
+  readonly guestMemoryBytes: number;
+  /** Memory, processor time and disk traffic of its VMM. */
+  readonly vmm: ProcessFigures;
+  /** Times of the VMM's threads that run the machine's processors. */
+  readonly vcpus: ThreadTime;
+  /** The part of the VMM's memory that holds translated code; undefined where nothing is translated. */
+  readonly translatedCode: TranslatedCode | undefined;
+  /** Figures of the file servers of its shared volumes. */
+  readonly fileServers: readonly FileServerFigures[];
+  readonly link: LinkTraffic;
+}
+
+export interface TranslatedCode {
+  readonly bytes: number;
+  /** Size at which the VMM discards all of it and begins again. */
+  readonly limitBytes: number;
+}
+
+/** What does not change while a machine runs: threads of its processors, and memory of translated code. */
+export interface MeasuredParts {
+  readonly threads: readonly number[];
+  readonly code: readonly PageRange[];
+}
+
+export async function findMeasured(
+  machine: Pick<Machine, 'vcpuThreads' | 'record'>,
+  signal: AbortSignal,
+): Promise<MeasuredParts> {
+  return { threads: await machine.vcpuThreads(signal), code: await findTranslatedCode(machine.record.pid) };
+}
+
+/** Measures without the guest; undefined when the VMM is gone. `servers`: pids of its file servers. */
+export async function measureHost(
+  { memoryMiB, record: { pid } }: Pick<Machine, 'memoryMiB' | 'record'>,
+  { threads, code }: MeasuredParts,
+  servers: readonly number[],
+  link: LinkTraffic,
+): Promise<HostFigures | undefined> {
+  const [vmm, vcpus, codeBytes, figures] = await Promise.all([
+    readProcessFigures(pid),
+    readThreadTimes(pid, threads),
+    residentBytes(pid, code),
+    Promise.all(servers.map((server) => readFileServerFigures(server, process.hrtime.bigint()))),
+  ]);
+  if (vmm === undefined) return undefined;
+  const fileServers = figures.filter((each) => each !== undefined);
+  return {
+    guestMemoryBytes: memoryMiB * 1024 * 1024,
+    ...{ vmm, vcpus, fileServers, link },
+    translatedCode: code.length === 0 ? undefined : { bytes: codeBytes, limitBytes: limitOf(code) },
+  };
+}
+
+const limitOf = (code: readonly PageRange[]) => code.reduce((sum, { count }) => sum + count, 0) * 4096;

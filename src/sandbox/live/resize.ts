@@ -1,0 +1,57 @@
+import { PodvmError } from '#base/errors.ts';
+import type { Link } from '#link/link.ts';
+import type { Machine } from '#vm/driver.ts';
+import {
+  capResources,
+  type Capped,
+  cgroupResourcesOf,
+  checkResources,
+  hostLimitsOf,
+  mostOfNode,
+  type SizeLimits,
+} from '../resources.ts';
+import type { Resources, SandboxSpec } from '../sandbox.ts';
+
+interface Resizable {
+  readonly machine: Pick<Machine, 'limitHost' | 'memoryMiB'>;
+  readonly guest: Pick<Link, 'call'>;
+  readonly limits: SizeLimits;
+}
+
+/**
+ * Changes the limits of a running pod: two cgroup writes, one in the guest and one on the host, ordered so that the host
+ * never gives less than the guest takes. Undefined limits stay; limits above the machine's size are reduced to it.
+ * Errors: `invalid`, those of machine and agent.
+ */
+export async function resize(
+  { namespace, name, resources: now }: Pick<SandboxSpec, 'namespace' | 'name' | 'resources'>,
+  next: Resources,
+  { machine, guest, limits }: Resizable,
+  signal: AbortSignal,
+): Promise<Capped> {
+  const what = `pod ${namespace}/${name}`;
+  checkResources(what, { ...now, ...next });
+  const most = { ...mostOfNode(limits), memoryMiB: machine.memoryMiB };
+  const { resources, warnings } = capResources(what, next, most);
+  const wanted = { ...now, ...resources };
+  const { memoryLimitBytes } = wanted;
+  const inGuest = () => guest.call('updatePod', { resources: cgroupResourcesOf(resources) }, signal);
+  const onHost = () => limitOnHost(machine, { resources: wanted }, limits);
+  const grows = (memoryLimitBytes ?? Infinity) > (now.memoryLimitBytes ?? Infinity);
+  for (const step of grows ? [onHost, inGuest] : [inGuest, onHost]) await step();
+  return { resources: wanted, warnings };
+}
+
+/** Does nothing on a host without cgroups for podvm, which was logged when the machine started. */
+export async function limitOnHost(
+  machine: Pick<Machine, 'limitHost' | 'memoryMiB'>,
+  { resources, cgroupParent }: { readonly resources: Resources; readonly cgroupParent?: string | undefined },
+  limits: SizeLimits,
+): Promise<void> {
+  try {
+    const place = cgroupParent === undefined ? {} : { cgroupParent };
+    await machine.limitHost({ ...hostLimitsOf(resources, machine.memoryMiB, limits), ...place });
+  } catch (error) {
+    if (!(error instanceof PodvmError && error.kind === 'unsupported')) throw error;
+  }
+}

@@ -1,0 +1,112 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdir, readdir, readFile, readlink, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { readFileIfThere, writeFileAtomic } from '#host/file/files.ts';
+import { allPids } from '#host/process/process-identity.ts';
+import { run } from '#host/process/run.ts';
+import type { Versions } from './package-record.ts';
+import type { Progress } from '../progress.ts';
+
+/**
+ * A *part* is one directory that set-up makes: `<root>/parts/<name>-<hash of its recipe>`. It is made under another name
+ * and renamed when complete, so an existing part is complete; the next set-up removes what an interrupted one left.
+ */
+export interface Part {
+  readonly directory: string;
+  /** Versions of the packages that it was made from. */
+  readonly versions: Versions;
+}
+
+export interface PartRecipe {
+  /** `[a-z-]+`. */
+  readonly name: string;
+  /** Text of progress messages while it is made: "unpacking the compiler". */
+  readonly task: string;
+  /** Everything that determines the result, as plain JSON: the part is made again when it changes. */
+  readonly inputs: unknown;
+  /** Makes the content in an empty directory. */
+  make(directory: string): Promise<Versions>;
+}
+
+const partFile = 'part.json';
+export const makingPrefix = '.making-';
+const partSchema = v.object({ name: v.string(), versions: v.record(v.string(), v.string()) });
+
+export function hashOf(inputs: unknown): string {
+  return createHash('sha256').update(JSON.stringify(inputs)).digest('hex').slice(0, 16);
+}
+
+/** The part of this recipe, made if it is missing. */
+export async function ensurePart(partsDirectory: string, recipe: PartRecipe, progress: Progress): Promise<Part> {
+  const directory = join(partsDirectory, `${recipe.name}-${hashOf(recipe.inputs)}`);
+  const known = await readFileIfThere(join(directory, partFile));
+  if (known !== undefined) return { directory, versions: v.parse(partSchema, JSON.parse(known)).versions };
+  return await progress.during(recipe.task, async () => {
+    const making = join(partsDirectory, `${makingPrefix}${recipe.name}-${randomBytes(4).toString('hex')}`);
+    await mkdir(making, { recursive: true });
+    try {
+      const versions = await recipe.make(making);
+      await writeFileAtomic(
+        join(making, partFile),
+        `${JSON.stringify({ name: recipe.name, versions }, null, 2)}\n`,
+        0o644,
+      );
+      // Syncs first: after a power cut, a part with its final name must not have empty files.
+      await run('sync', ['-f', making], { timeoutMs: 120_000 });
+      await rename(making, directory);
+      return { directory, versions };
+    } catch (error) {
+      await rm(making, { recursive: true, force: true, maxRetries: 5 });
+      throw error;
+    }
+  });
+}
+
+/** Removes parts of an interrupted set-up. Only for the holder of the set-up lock. */
+export async function sweepUnfinished(partsDirectory: string): Promise<void> {
+  for (const entry of await readdir(partsDirectory)) {
+    if (entry.startsWith(makingPrefix))
+      await rm(join(partsDirectory, entry), { recursive: true, force: true, maxRetries: 5 });
+  }
+}
+
+/** Pattern of a part's name: if the directory is a link, other entries there are left alone. */
+const partName = /^[a-z-]+-[0-9a-f]{16}$/;
+
+/** Parts that are not kept, in use or not. */
+export async function superseded(partsDirectory: string, keep: ReadonlySet<string>): Promise<readonly string[]> {
+  const parts = (await readdir(partsDirectory)).filter((entry) => partName.test(entry));
+  return parts.filter((entry) => !keep.has(join(partsDirectory, entry)));
+}
+
+/**
+ * Removes parts that are not kept and that no process has mounted or holds (`holdAssets`). Returns their names. Only for
+ * the holder of the set-up lock.
+ */
+export async function collectParts(partsDirectory: string, keep: ReadonlySet<string>): Promise<readonly string[]> {
+  const candidates = await superseded(partsDirectory, keep);
+  if (candidates.length === 0) return [];
+  const used = `${await allMounts()}\n${await allDirectories()}`;
+  const unused = candidates.filter((entry) => !new RegExp(`/${entry}(?:/|$)`, 'm').test(used));
+  for (const entry of unused) await rm(join(partsDirectory, entry), { recursive: true, force: true });
+  return unused;
+}
+
+/** The mount tables of all processes: a jail that binds a part's `/usr` shows the part's path as the mount's root. */
+async function allMounts(): Promise<string> {
+  const tables = await Promise.all(
+    (await allPids()).map((pid) => readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => '')), // may end meanwhile
+  );
+  return tables.join('\n');
+}
+
+/** The targets of the descriptors of all processes, one per line. */
+async function allDirectories(): Promise<string> {
+  const paths: string[] = [];
+  for (const pid of await allPids()) {
+    const descriptors = await readdir(`/proc/${pid}/fd`).catch(() => []);
+    for (const fd of descriptors) paths.push(await readlink(`/proc/${pid}/fd/${fd}`).catch(() => ''));
+  }
+  return paths.join('\n');
+}
