@@ -46,7 +46,8 @@ test(
     process.env['TMPDIR'] = directory;
     const parts = { log: silentLog, clock: systemClock };
     const forwardedPort = 34_873;
-    await serveAdmin(directory + '/admin', { ...parts, sandboxes: {}, images: {}, pods: {}, monitoring: {}, diskUsage: {} });
+    await serveAdmin(directory + '/admin', { ...parts, sandboxes: {}, images: {}, pods: {}, monitoring: {}, diskUsage: {},
+      services: { path: directory + '/services.json', network: {} } });
     const { port: monitoringPort } = await serveMonitoring({ address: '127.0.0.1', port: 0, clients: 'local' }, {});
     const { socketPath: routes } = await serveRoutes({});
     await serveGrpc(directory + '/cri', () => {});
@@ -67,7 +68,11 @@ test(
     const args = ['-c', 'ulimit -n 256 && exec "$@"', 'sh', process.execPath, '--input-type=module-typescript', '-e'];
     const child = spawn('bash', [...args, script], { stdio: ['pipe', 'pipe', 'inherit'] });
     const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-    const next = async () => String((await lines.next()).value);
+    const next = async () => {
+      const { value, done } = await lines.next();
+      assert.ok(done !== true, 'the process has ended');
+      return value;
+    };
     const ask = async (line: string) => {
       child.stdin.write(`${line}\n`);
       while ((await next()) !== 'done'); // it also reports a shortage

@@ -5,9 +5,9 @@ import { after, before, describe, it } from 'node:test';
 import { run } from '#host/process/run.ts';
 import { type Browser, openBrowser } from '../dashboard/browser.ts';
 import { startSilentServer } from '../images/bad-registries.ts';
-import { type CliNode, openCliNode, repo, type Typed } from './cli-node.ts';
-import { whyNoVm } from './node.ts';
-import { openPrometheus } from './prometheus.ts';
+import { type CliNode, openCliNode, repo, type Typed } from '../vm/cli-node.ts';
+import { whyNoVm } from '../vm/node.ts';
+import { openPrometheus } from '../vm/prometheus.ts';
 
 /**
  * Incidents at 3 a.m.: an operator who knows only docs/monitoring.md finds the cause of each, by the alert, the dashboard
