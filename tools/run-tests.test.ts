@@ -13,21 +13,44 @@ const bodies = {
     if (!existsSync(before)) { writeFileSync(before, ''); throw new Error('lost a race'); }`,
   fails: "throw new Error('wrong')",
   'ends its process': 'process.exit(1)',
+  'fails in common': '',
+  'fails once in common': '',
 };
+
+/** Tests of another file, as those of a contract that several files have in common. */
+const common = `import { existsSync, writeFileSync } from 'node:fs';
+  import { describe, test } from 'node:test';
+  const before = new URL('common-before', import.meta.url);
+  export const contract = (isLasting) => describe('contract', () => test('holds', () => {
+    if (!isLasting && existsSync(before)) return;
+    writeFileSync(before, '');
+    throw new Error('broken');
+  }));`;
 
 /** Runs these files as `npm run test:vm` does. Returns its exit code and its last line. */
 async function outcome(...names: (keyof typeof bodies)[]): Promise<[code: number, last: string]> {
+  return await outcomeOf(['--test-isolation=none'], names);
+}
+
+/** The same, with these arguments of Node. */
+async function outcomeOf(
+  nodeArgs: readonly string[],
+  names: readonly (keyof typeof bodies)[],
+): Promise<[code: number, last: string]> {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-twice-'));
   try {
+    await writeFile(join(directory, 'common.mjs'), common);
     for (const [at, name] of names.entries()) {
       const [imports = '', body = ''] = bodies[name].startsWith('import') ? split(bodies[name]) : ['', bodies[name]];
-      const text = `import { test } from 'node:test';\n${imports}\ntest('${name}', () => { ${body} });\n`;
+      const text = name.endsWith(' in common')
+        ? `import { contract } from './common.mjs';\ncontract(${name === 'fails in common'});\n`
+        : `import { test } from 'node:test';\n${imports}\ntest('${name}', () => { ${body} });\n`;
       await writeFile(join(directory, `${at}.test.mjs`), text);
     }
     const limits = `{ env: process.env, limit: '1m', testTimeoutMs: 50_000, isQuiet: true }`;
     const script = `
       import { runAgain, runTests } from ${JSON.stringify(join(repo, 'tools/run-tests.ts'))};
-      const first = await runTests({ ...${limits}, args: ['--test-isolation=none', ...process.argv.slice(1)], reporter: 'dot' });
+      const first = await runTests({ ...${limits}, args: [...${JSON.stringify(nodeArgs)}, ...process.argv.slice(1)], reporter: 'dot' });
       process.exitCode = first.passed || (await runAgain(first.failed, ${limits})) ? 0 : 1;`;
     const files = names.map((_, at) => join(directory, `${at}.test.mjs`));
     const { NODE_TEST_CONTEXT: _, ...outside } = process.env; // a runner inside of a test would run nothing
@@ -53,4 +76,11 @@ it('fails where a file fails again, where too many fail, and where a process end
   assert.equal((await outcome('fails', 'fails once'))[0], 1);
   assert.equal((await outcome('fails once', 'fails', 'fails', 'fails'))[0], 1);
   assert.equal((await outcome('ends its process', 'passes'))[0], 1);
+});
+
+it('fails where a test that files have in common fails again, and names the file that runs it', async () => {
+  for (const args of [['--test-isolation=none'], ['--test-isolation=process']])
+    assert.equal((await outcomeOf(args, ['passes', 'fails in common']))[0], 1, args.join());
+  const [code, last] = await outcomeOf(['--test-isolation=process'], ['passes', 'fails once in common']);
+  assert.deepEqual([code, last], [0, 'flaky: DIR/1.test.mjs failed beside others and passed alone']);
 });

@@ -12,6 +12,9 @@ const repo = join(import.meta.dirname, '..');
 /** Most files that run a second time; more failures than that are no accident. */
 export const mostSecondRuns = 3;
 
+/** Files that run tests by themselves. Of a failed test that several have in common, only its own file may be known. */
+const testFile = /\.test\.m?[jt]s$/;
+
 /** Start of the line that names a file with a flaky test. `npm run check` shows these lines also when all is well. */
 export const flakyMark = 'flaky: ';
 
@@ -64,6 +67,7 @@ export async function runTests(run: TestRun): Promise<{ passed: boolean; failed:
  */
 export async function runAgain(failed: readonly string[], alone: Omit<TestRun, 'args' | 'reporter'>): Promise<boolean> {
   if (failed.length === 0 || failed.length > mostSecondRuns) return false;
+  if (!failed.every((file) => testFile.test(file))) return false; // would run no test, and pass
   const flaky: string[] = [];
   for (const file of failed) {
     process.stdout.write(`\nrunning ${file} again, alone\n`);
