@@ -13,7 +13,7 @@ type Recorded = readonly [id: string, record: TaskRecord];
 
 /**
  * Restores the tasks of an earlier daemon, with their pids, FIFOs and exits. Pods and containers that containerd does not
- * know, or has given up meanwhile (its bundle is gone), are removed.
+ * know, or has given up meanwhile (its bundle is gone), are removed. Nothing of a sandbox that is left alone is.
  */
 export async function recoverTasks(parts: ShimParts): Promise<void> {
   const { sandboxes, records, log } = parts;
@@ -43,7 +43,11 @@ export async function recoverTasks(parts: ShimParts): Promise<void> {
       await removeUnknown(container, log);
     }
   }
+  const isLeftAlone = new Set(
+    sandboxes.list().flatMap(({ id, status }) => (status.leftAlone === undefined ? [] : [id])),
+  );
   for (const [id, record] of left) {
+    if (isLeftAlone.has(record.sandboxId)) continue; // the record of its container may be one of a newer podvm
     for (const path of Object.values(record.io)) if (typeof path === 'string') await parts.keeper.forget(path);
     await records.remove(id);
   }

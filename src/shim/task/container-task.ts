@@ -38,6 +38,8 @@ export interface ContainerTaskParts {
 
 /** Wait for containerd to take the event of an exit's reason, which must come before the exit, in `ms`. */
 const tellTimeoutMs = 2_000;
+/** SIGINT, SIGQUIT, SIGKILL and SIGTERM, with which containerd ends a container. */
+const ends: ReadonlySet<number> = new Set([2, 3, 9, 15]);
 
 /** A container of a pod, or one with a machine of its own. */
 export class ContainerTask implements Task {
@@ -93,9 +95,10 @@ export class ContainerTask implements Task {
   }
 
   async kill(signalNumber: number, signal: AbortSignal): Promise<void> {
-    const { container } = this.#parts;
-    // One that was never started has no process yet: it is stopped instead.
-    if (container.status.state === 'created') await container.stop(0, signal);
+    const { container, pod } = this.#parts;
+    const isLeft = pod.sandbox.status.leftAlone !== undefined && ends.has(signalNumber);
+    // One that was never started has no process yet, and one that is left alone ends with its machine: both are stopped.
+    if (container.status.state === 'created' || isLeft) await container.stop(0, signal);
     else await container.kill(signalNumber, signal);
   }
 

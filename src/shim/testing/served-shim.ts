@@ -25,6 +25,8 @@ const soon = { ms: 60_000 };
 
 /** The task API with fake machines behind its real socket, as containerd sees it; for tests. */
 export interface ServedShim extends AsyncDisposable {
+  /** State directory of the daemon. */
+  readonly directory: string;
   readonly parts: FakeParts;
   readonly client: TtrpcClient;
   /** Topics of events that containerd got, in order, with the ids of their containers. */
@@ -103,6 +105,7 @@ export async function openShim(): Promise<ServedShim> {
   const handles = undo.use(new AsyncDisposableStack());
   const owned = undo.move();
   return {
+    directory,
     parts,
     client,
     told,
