@@ -25,6 +25,8 @@ export interface LeftParts {
   readonly record: AnyRecord;
   /** Absent if this podvm cannot read it. */
   readonly pod: PodRecord | undefined;
+  /** Who has made the pod; undefined if this podvm cannot read it. */
+  readonly keptFor: SandboxSpec['keptFor'];
   readonly containers: readonly ContainerRecord[];
   /** Directory of the sandbox. */
   readonly path: string;
@@ -53,9 +55,9 @@ export class LeftSandbox extends UnreachableSandbox {
   #ending: Promise<SandboxStatus> | undefined;
 
   constructor(left: LeftParts, held: readonly Disposable[]) {
-    const { record, pod, path, containers, machine, log } = left;
+    const { record, pod, keptFor, path, containers, machine, log } = left;
     const directory = sandboxDirectory(path);
-    const spec = pod?.spec ?? namedSpec(record);
+    const spec = pod?.spec ?? namedSpec(record, keptFor);
     super({
       ...{ id: record.id, spec, warnings: pod?.warnings ?? [] },
       consolePath: `${directory.machinePath}/console.log`,
@@ -184,8 +186,12 @@ function leftContainer(record: ContainerRecord, { path, whyNot, stop }: LeftSite
 }
 
 /** What the fields of every version tell of a pod. */
-const namedSpec = ({ namespace, name, podUid: uid, cgroupParent }: AnyRecord): SandboxSpec => ({
+const namedSpec = (
+  { namespace, name, podUid: uid, cgroupParent }: AnyRecord,
+  keptFor: SandboxSpec['keptFor'],
+): SandboxSpec => ({
   ...{ namespace, name, uid, isKept: true },
+  ...(keptFor === undefined ? {} : { keptFor }),
   ...(cgroupParent === undefined ? {} : { cgroupParent }),
   ...{ labels: {}, annotations: {}, hostname: name, network: 'cni', template: 'on', images: [], hostPorts: [] },
   ...{ sctp: false, hostAliases: [], sysctls: {}, sharePidNamespace: false, volumes: [], resources: {} },

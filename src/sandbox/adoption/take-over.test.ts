@@ -305,6 +305,15 @@ test('a sandbox that is left alone is named even if only the oldest fields of it
   assert.equal(node.parts.alive.has('machine'), false);
 });
 
+test('a sandbox that is left alone stays that of its client, even if the rest of its pod cannot be read', async () => {
+  await using node = await place();
+  const { id } = await node.sandboxes.run({ ...kept, keptFor: 'containerd' }, never);
+  await node.end();
+  const spec = { keptFor: 'containerd', volumes: 'of another kind' };
+  await makeNewer(node.root, id, (record) => ({ ...record, pod: { spec } }));
+  assert.equal((await node.next())?.spec.keptFor, 'containerd');
+});
+
 test('a sandbox that is left alone fails when its machine ends, and so do its containers', async () => {
   await using node = await place();
   const before = await node.sandboxes.run(kept, never);

@@ -13,6 +13,7 @@ import { EndedSandbox } from './ended-sandbox.ts';
 import { LeftSandbox, type LeftParts } from './left-sandbox.ts';
 import {
   type AnyRecord,
+  readAnyOwner,
   readAnyPod,
   readAnyRecord,
   readRecord,
@@ -207,6 +208,7 @@ async function leave(
   const { log, nowMs } = surroundings;
   const user = userIds.take(record.uid);
   const pod = await readAnyPod(path);
+  const keptFor = pod?.spec.keptFor ?? (await readAnyOwner(path));
   const containers = await new ContainerRecords(path).list().catch(() => []);
   let attached = attachment;
   const end = async () => {
@@ -215,7 +217,8 @@ async function leave(
     attached ??= await parts.network.adopt(record.id, new AbortController().signal);
     await attached?.[Symbol.asyncDispose]();
   };
-  const left = { record, pod, path, containers, why, machine, end, nowMs, log: log.with({ sandbox: record.id }) };
+  const held = { record, pod, keptFor, path, containers };
+  const left = { ...held, why, machine, end, nowMs, log: log.with({ sandbox: record.id }) };
   return new LeftSandbox(left, [names.reserve(pod?.spec ?? { ...record, uid: record.podUid }), user]);
 }
 

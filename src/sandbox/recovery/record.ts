@@ -111,6 +111,14 @@ export async function readAnyPod(directory: string): Promise<PodRecord | undefin
   return parsed.success ? parsed.output.pod : undefined;
 }
 
+const ownerSchema = v.object({ pod: v.object({ spec: v.pick(sandboxSpecSchema, ['keptFor']) }) });
+
+/** Who has made the pod of a record of any version; undefined if this podvm cannot read that. */
+export async function readAnyOwner(directory: string): Promise<SandboxSpec['keptFor']> {
+  const parsed = v.safeParse(ownerSchema, await readJson(directory));
+  return parsed.success ? parsed.output.pod.spec.keptFor : undefined;
+}
+
 /**
  * Stands in for a record that a power cut left incomplete or empty. If its machine still runs, the group of its
  * directory is its user. Returns undefined when the record is complete or missing.
