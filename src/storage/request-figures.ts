@@ -16,22 +16,27 @@ export interface FileServerFigures {
 /**
  * Reads the figures of a file server; undefined if it is gone, or of a version without them. The process may be in a
  * hostile guest's hands: what it counts is only shown, and the read takes a bounded number of bytes of memory, and
- * opens nothing that could block.
+ * opens nothing that could block, even if the process exchanges its descriptors meanwhile.
  */
 export async function readFileServerFigures(pid: number, nowNs: bigint): Promise<FileServerFigures | undefined> {
-  const path = `/proc/${pid}/fd/${requestPage.fd}`;
-  const [target, statm] = await Promise.all([
-    readlink(path).catch(() => undefined),
+  const [page, statm] = await Promise.all([
+    readPage(`/proc/${pid}/fd/${requestPage.fd}`).catch(() => undefined),
     readFile(`/proc/${pid}/statm`, 'latin1').catch(() => ''),
   ]);
-  if (target !== `/memfd:${requestPage.name} (deleted)`) return undefined;
-  const page = await readPage(path).catch(() => undefined);
   if (page === undefined) return undefined;
   return { ...parseRequestPage(page, nowNs), privateBytes: privateBytesOf(statm) };
 }
 
+/** O_PATH of open(2), which Node does not have: a descriptor for what a path names, which is not opened. */
+const onlyNamed = 0o10000000;
+
 async function readPage(path: string): Promise<Buffer | undefined> {
-  await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  const isPage = async (link: string) => (await readlink(link)) === `/memfd:${requestPage.name} (deleted)`;
+  if (!(await isPage(path))) return undefined;
+  await using named = await open(path, onlyNamed);
+  const own = `/proc/self/fd/${named.fd}`; // what it names cannot be exchanged
+  if (!(await isPage(own))) return undefined;
+  await using file = await open(own, constants.O_RDONLY | constants.O_NONBLOCK);
   const { buffer, bytesRead } = await file.read(Buffer.alloc(requestPage.bytes), 0, requestPage.bytes, 0);
   return bytesRead === requestPage.bytes ? buffer : undefined;
 }
