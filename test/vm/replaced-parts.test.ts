@@ -327,6 +327,7 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
         return isMasked && isLed && listed.stdout.includes(' drop');
       });
       t.diagnostic(`put back after ${Math.round(ms)} ms`);
+      tookMs.push(ms);
     });
 
     it('removed queues and filters in its netns are restored', async (t) => {
@@ -349,8 +350,9 @@ describe('a part of a pod that is lost', { skip, timeout: 600_000 }, () => {
       tookMs.push(filterMs);
     });
 
-    it('the restored parts were away for at most 10 s, on a host that is not busy all the time', () => {
-      assert.ok(tookMs.length > 0 && Math.min(...tookMs) < 10_000, tookMs.join()); // the others are those of its load
+    it('most of the restored parts were away for at most 10 s', () => {
+      const median = tookMs.toSorted((one, other) => one - other)[Math.floor((tookMs.length - 1) / 2)];
+      assert.ok(median !== undefined && median < 10_000, tookMs.join()); // longer ones are those of the host's load
     });
 
     it('the removed name of its netns is restored, and the pod can be removed', async () => {
@@ -446,10 +448,15 @@ describe('a node whose whole ruleset is flushed', { skip, timeout: 300_000 }, ()
         before.some((line) => line.includes(part)),
         part,
       );
-    await within('nft', 'flush', 'ruleset');
-    assert.equal((await rules()).length < before.length / 2, true);
-    const ms = await until('all rules are put back', 60_000, async () => isDeepStrictEqual(await rules(), before));
-    t.diagnostic(`put back after ${Math.round(ms)} ms`);
+    const tookMs: number[] = [];
+    do {
+      await within('nft', 'flush', 'ruleset');
+      assert.equal((await rules()).length < before.length / 2, true);
+      const ms = await until('all rules are put back', 60_000, async () => isDeepStrictEqual(await rules(), before));
+      t.diagnostic(`put back after ${Math.round(ms)} ms`);
+      tookMs.push(ms);
+    } while (Math.min(...tookMs) >= 10_000 && tookMs.length < 3); // a longer time may be that of the host's load
+    assert.ok(Math.min(...tookMs) < 10_000, tookMs.join());
     assert.ok(await answers(host, hostPort));
     const { status } = await node.runtime.podSandboxStatus({ podSandboxId });
     assert.equal(status?.state, PodSandboxState.SANDBOX_READY);
