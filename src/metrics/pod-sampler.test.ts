@@ -105,3 +105,16 @@ test('pods are measured only while there are readers, and removed ones are dropp
   assert.equal(node.planned.size, 0, 'no next round');
   node.sampler[Symbol.dispose]();
 });
+
+test('a pod that is left alone is listed, and does not count as one that does not answer', async () => {
+  await using node = await open(['web']);
+  const sandbox = node.sandboxes.get('default', 'web') ?? assert.fail();
+  const { status } = sandbox;
+  Object.defineProperty(sandbox, 'status', { get: () => ({ ...status, leftAlone: 'of another podvm' }) });
+  node.parts.before = () => Promise.reject(new Error('it cannot be asked'));
+  await node.sampler.read();
+  await node.pass(15_000);
+  const samples = [...(await node.sampler.read()).values()];
+  assert.deepEqual(samples, [{ host: undefined, guest: undefined, unanswered: 0 }]);
+  node.sampler[Symbol.dispose]();
+});

@@ -134,8 +134,9 @@ export class PodSampler implements Disposable {
     await Promise.all(Array.from({ length: atATime }, next));
   }
 
-  /** Never rejects. A guest that has not answered the last request is not asked again. */
+  /** Never rejects. A guest that has not answered the last request is not asked again, and one that is left alone never. */
   async #measure(sandbox: Sandbox): Promise<void> {
+    if (sandbox.status.leftAlone !== undefined) return;
     const known = this.#measured.get(sandbox) ?? { unanswered: 0, isAsked: false };
     this.#measured.set(sandbox, known);
     if (known.isAsked) return;
