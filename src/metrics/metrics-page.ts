@@ -1,6 +1,7 @@
 import { statfs } from 'node:fs/promises';
 import type { Clock } from '#host/clock.ts';
 import type { Log } from '#host/log/log.ts';
+import { within } from '#host/wait.ts';
 import type { ImageStore } from '#image/images.ts';
 import { cpuPeriodUs, sharesOf } from '#sandbox/resources.ts';
 import { sandboxMoves, type Resources, type Sandbox, type Sandboxes } from '#sandbox/sandbox.ts';
@@ -99,13 +100,27 @@ export class MetricsPage implements Disposable {
   }
 }
 
-/** Makes a function that returns the last result and begins the next read: the disk may be busy. */
+/** Wait for a result while there is none, in `ms`. */
+const firstMs = 2_000;
+
+/**
+ * Makes a function that returns the last result and begins the next read, unless one is under way: the disk may be busy,
+ * or hang.
+ */
 function lastOf<T>(read: () => Promise<T>): () => Promise<T | undefined> {
-  let last: Promise<T | undefined> | undefined;
-  return () => {
-    const before = last;
-    last = read().catch(() => undefined);
-    return before ?? last;
+  let last: T | undefined;
+  let isFirst = true;
+  let reading: Promise<void> | undefined;
+  return async () => {
+    reading ??= read()
+      .then(
+        (result) => (last = result),
+        () => (last = undefined),
+      )
+      .then(() => (reading = undefined));
+    if (isFirst) await within(reading, { ms: firstMs });
+    isFirst = false;
+    return last;
   };
 }
 
