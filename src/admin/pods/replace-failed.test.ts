@@ -147,6 +147,20 @@ test('a stop of a pod that waits for its start cancels that, until it is applied
   await until(served, 'Running');
 });
 
+test('a pod that a user starts before that is due, and then stops, stays stopped', async () => {
+  await using served = await openAdmin();
+  const { sandboxes, clock } = served.parts;
+  await apply(served);
+  sandboxes.crash('the VMM was killed');
+  await untilFailed(served);
+  await served.call('POST', '/v1/pods/_/web-0/start', '{}');
+  await until(served, 'Running');
+  await served.call('POST', '/v1/pods/_/web-0/stop', '{}');
+  await until(served, 'ended');
+  await clock.advance(60_000);
+  assert.deepEqual(await states(served), ['ended']);
+});
+
 test('a drain cancels starts that are due, and Jobs between two pods', async () => {
   await using served = await openAdmin({ behaviours: { once: { onStart: (container) => container.exit(1) } } });
   const { sandboxes, clock } = served.parts;

@@ -54,8 +54,13 @@ export function replaceFailed({ pods, activity, clock, log }: ReplaceParts): Rep
       isStartingAgain = false;
     }
   };
+  const cancelWaiting = (key: string) => {
+    waiting.get(key)?.();
+    waiting.delete(key);
+  };
   const failed = (live: LivePod, ranMs: number) => {
     const key = keyOf(live);
+    cancelWaiting(key);
     const count = ranMs >= calmMs ? 0 : (failures.get(key) ?? 0);
     failures.set(key, count + 1);
     const active = activity.begin();
@@ -78,7 +83,9 @@ export function replaceFailed({ pods, activity, clock, log }: ReplaceParts): Rep
     const isAgain = isStartingAgain;
     watched.add(live);
     void live.over.then((outcome) => {
-      if (!watched.delete(live) || live.options.isApplied !== true) return;
+      if (!watched.delete(live)) return;
+      if (!hadNoMachine(outcome)) cancelWaiting(keyOf(live)); // a user has started it before that was due
+      if (live.options.isApplied !== true) return;
       if (outcome.reason !== 'SandboxFailed' && !(isAgain && hadNoMachine(outcome))) {
         failures.delete(keyOf(live));
         return;
@@ -98,8 +105,7 @@ export function replaceFailed({ pods, activity, clock, log }: ReplaceParts): Rep
   return {
     cancel: cancelAll,
     cancelOf: (pod) => {
-      waiting.get(keyOf(pod))?.();
-      waiting.delete(keyOf(pod));
+      cancelWaiting(keyOf(pod));
       failures.delete(keyOf(pod));
     },
     [Symbol.dispose]: () => {
