@@ -12,17 +12,27 @@ const entryBytes = 8;
 const presentBit = 0x80;
 /** Most pages that are looked at: memory of a VMM's own limit on translated code is far below. */
 const maxPages = 1 << 18;
+/** Most ranges: QEMU has one for each 2 MiB at most. A VMM in a guest's hands could have as many as the kernel lets it. */
+const maxRanges = 64;
 
 /**
  * Finds the memory in which an emulator keeps the code that it has translated: the only memory of a VMM that is both
  * writable and executable. Empty with KVM, or when the process is gone.
  */
 export async function findTranslatedCode(pid: number): Promise<readonly PageRange[]> {
-  const maps = await readFile(`/proc/${pid}/maps`, 'latin1').catch(() => '');
-  return [...maps.matchAll(/^([0-9a-f]+)-([0-9a-f]+) rwx/gm)].map(([, from = '', to = '']) => {
-    const first = Number.parseInt(from, 16) / pageBytes;
-    return { first, count: Number.parseInt(to, 16) / pageBytes - first };
-  });
+  return translatedCodeIn(await readFile(`/proc/${pid}/maps`, 'latin1').catch(() => ''));
+}
+
+/** Parses /proc/PID/maps. */
+export function translatedCodeIn(maps: string): readonly PageRange[] {
+  return maps
+    .matchAll(/^([0-9a-f]+)-([0-9a-f]+) rwx/gm)
+    .take(maxRanges)
+    .map(([, from = '', to = '']) => {
+      const first = Number.parseInt(from, 16) / pageBytes;
+      return { first, count: Number.parseInt(to, 16) / pageBytes - first };
+    })
+    .toArray();
 }
 
 /** Returns how much of the ranges is in memory, in bytes. What is in swap does not count. */
