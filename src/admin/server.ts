@@ -91,6 +91,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   };
   await pods.recover();
   await services.follow(pods);
+  pods.startAfterBoot(); // after `follow`, so that these pods get the name server of Services
   const routes = {
     ...imageRoutes(parts.images, () => new Set(pods.imagesInUse(parts.images))),
     ...podRoutes(pods, { ...parts, startNoMore }),

@@ -54,6 +54,8 @@ export class NodePods implements AsyncDisposable {
   readonly #writers = new Map<RunningPod, LiveRecordWriter>();
   readonly #recorded = new Map<RunningPod, Promise<string | undefined>>();
   readonly #leaving = Promise.withResolvers<void>();
+  /** Each starts a pod again that ended with an earlier boot of the host. */
+  readonly #endedWithHost: (() => void)[] = [];
   /** Pods of podvm itself that only another podvm can take over; each settles when its end is on record. */
   readonly #left = new Map<Sandbox, Promise<void>>();
   readonly #beginListeners = new Set<(live: LivePod) => void>();
@@ -119,9 +121,16 @@ export class NodePods implements AsyncDisposable {
       log.warn('pod not started again: its Secrets ended with the node', { pod: `${left.namespace}/${left.name}` });
       return;
     }
-    void over
-      .then(() => this.#startAlone(source, options))
-      .catch((error: unknown) => log.error('pod not started again', error));
+    this.#endedWithHost.push(() => {
+      void over
+        .then(() => this.#startAlone(source, options))
+        .catch((error: unknown) => log.error('pod not started again', error));
+    });
+  }
+
+  /** Starts the pods that `recover` found to have ended with the host. They get the name server of that time. */
+  startAfterBoot(): void {
+    for (const start of this.#endedWithHost.splice(0)) start();
   }
 
   /** Finds a pod, preferring a running one among those of the name. Errors: `notFound`, `invalid` (ambiguous). */

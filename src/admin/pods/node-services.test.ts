@@ -73,6 +73,17 @@ describe('Services', () => {
     assert.deepEqual((await talk(served, 'apply', service(ports))).objects, ['Service default/web unchanged']);
   });
 
+  test('are found by pods that start again after a boot of the host', async () => {
+    const before = await openAdmin();
+    await talk(before, 'apply', service(ports) + deployment);
+    const nextBoot = { keeping: { bootId: 'the next boot', startsAfterBoot: true } };
+    await using served = await before.next(nextBoot, async () => {
+      for (const sandbox of before.parts.sandboxes.list()) await sandbox.remove();
+    });
+    await untilTargets(served, 1);
+    assert.deepEqual(served.parts.sandboxes.runs.at(1)?.dns.nameservers, ['10.196.0.10']);
+  });
+
   test('of an unreadable record are made by the next apply', async () => {
     const before = await openAdmin();
     await talk(before, 'apply', service(ports));
