@@ -84,6 +84,21 @@ describe('Services', () => {
     assert.deepEqual(served.parts.sandboxes.runs.at(1)?.dns.nameservers, ['10.196.0.10']);
   });
 
+  test('that are deleted leave their name server to the pods that have it, also with the next node', async () => {
+    const before = await openAdmin();
+    await talk(before, 'apply', service(ports) + deployment);
+    await talk(before, 'delete', service(ports));
+    assert.deepEqual(before.services.names, []);
+    await using served = await before.next();
+    assert.deepEqual(served.services.names, []);
+    assert.equal((await served.call('POST', '/v1/pods/_/web-0/stop')).status, 200);
+    const ended = await poll(async () => (served.services.names === undefined ? true : undefined), {
+      everyMs: 5,
+      signal: AbortSignal.timeout(20_000),
+    });
+    assert.ok(ended);
+  });
+
   test('of an unreadable record are made by the next apply', async () => {
     const before = await openAdmin();
     await talk(before, 'apply', service(ports));

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { rm } from 'node:fs/promises';
 import { isDeepStrictEqual } from 'node:util';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
@@ -52,6 +53,8 @@ export class NodeServices implements AsyncDisposable {
   readonly #services = new Map<string, KnownService>();
   #pods: NodePods | undefined;
   #nameserver: string | undefined;
+  /** Whether pods may have the name server, also those of an earlier node: its file stays until there are none. */
+  #isInUse = false;
   #served: Served | undefined;
   #serving: Promise<void> = Promise.resolve();
   #isAsked = false;
@@ -67,6 +70,7 @@ export class NodeServices implements AsyncDisposable {
     const services = new NodeServices(parts);
     const text = await readFileIfThere(parts.path);
     if (text === undefined) return services;
+    services.#isInUse = true;
     try {
       for (const { service, address } of v.parse(recordSchema, JSON.parse(text)).services)
         services.#services.set(keyOf(service), { service, address });
@@ -187,7 +191,7 @@ export class NodeServices implements AsyncDisposable {
   async #serve(): Promise<void> {
     const live = this.#pods?.live() ?? [];
     const isNeeded = [...this.#services.values()].some(({ service }) => hasName(service));
-    if (!isNeeded && (this.#nameserver === undefined || live.length === 0)) return await this.#stop();
+    if (!isNeeded && (!this.#isInUse || live.length === 0)) return await this.#stop();
     const served = servedOf(
       [...this.#services.values()].filter(({ service }) => hasName(service)),
       live.map(({ pod }) => pod),
@@ -198,6 +202,7 @@ export class NodeServices implements AsyncDisposable {
     try {
       this.#nameserver = await this.#parts.network.serve(served, AbortSignal.timeout(serveMs));
       this.#served = served;
+      this.#isInUse ||= this.#nameserver !== undefined;
     } finally {
       this.#cancelLook = this.#parts.clock.after(lookAgainMs, () => {
         this.#refresh(true).catch((error: unknown) => this.#parts.log.error('Services not served', error));
@@ -210,6 +215,8 @@ export class NodeServices implements AsyncDisposable {
     this.#nameserver = undefined;
     this.#served = undefined;
     await this.#parts.network.stop(AbortSignal.timeout(serveMs));
+    this.#isInUse = false;
+    if (this.#services.size === 0) await rm(this.#parts.path, { force: true });
   }
 }
 
