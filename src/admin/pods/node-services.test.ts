@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { poll } from '#host/wait.ts';
@@ -97,6 +97,27 @@ describe('Services', () => {
       signal: AbortSignal.timeout(20_000),
     });
     assert.ok(ended);
+  });
+
+  test('that become names of hosts outside are no longer served', async () => {
+    await using served = await openAdmin();
+    await talk(served, 'apply', service(ports));
+    await talk(served, 'apply', service('type: ExternalName, externalName: example.com'));
+    assert.equal(served.services.names, undefined);
+  });
+
+  test('that cannot be kept are not there, so that the next apply makes them', async () => {
+    await using served = await openAdmin();
+    const record = join(dirname(served.kept), 'services.json');
+    await mkdir(record);
+    assert.equal((await talk(served, 'apply', service(ports))).last?.['event'], 'failed');
+    await rmdir(record);
+    assert.deepEqual((await talk(served, 'apply', service(ports))).objects, ['Service default/web created']);
+    await rm(record);
+    await mkdir(record);
+    assert.equal((await talk(served, 'delete', service(ports))).last?.['event'], 'failed');
+    await rmdir(record);
+    assert.deepEqual((await talk(served, 'delete', service(ports))).objects, ['Service default/web deleted']);
   });
 
   test('of an unreadable record are made by the next apply', async () => {

@@ -57,6 +57,7 @@ export class NodeServices implements AsyncDisposable {
   #isInUse = false;
   #served: Served | undefined;
   #serving: Promise<void> = Promise.resolve();
+  #saving: Promise<void> = Promise.resolve();
   #isAsked = false;
   #cancelLook = () => {};
   #isOver = false;
@@ -98,30 +99,33 @@ export class NodeServices implements AsyncDisposable {
   }
 
   /**
-   * Makes or changes Services; returns what happened to each, and why pods do not reach them if that is so. Errors:
-   * `exhausted`.
+   * Makes or changes Services; returns what happened to each, and why pods do not reach them if that is so. Changes
+   * none after an error. Errors: `exhausted`, and those of the file.
    */
   async apply(
     services: readonly Service[],
   ): Promise<{ readonly changes: readonly Change[]; readonly why: string | undefined }> {
-    const changes = services.map((service) => this.#set(service));
-    if (changes.some((change) => change !== 'unchanged')) await this.#save();
-    if (!services.some(hasName)) return { changes, why: undefined };
+    const changes = await this.#change(services, () => services.map((service) => this.#set(service)));
+    const haveNames = services.some(hasName);
+    if (!haveNames && changes.every((change) => change === 'unchanged')) return { changes, why: undefined };
     try {
       await this.#refresh(true);
     } catch (error) {
       return { changes, why: messageOf(error) };
     }
     const why =
-      this.#nameserver === undefined ? 'they need the built-in network, and another is configured' : undefined;
+      haveNames && this.#nameserver === undefined
+        ? 'they need the built-in network, and another is configured'
+        : undefined;
     return { changes, why };
   }
 
-  /** Returns whether the Service was there. */
+  /** Returns whether the Service was there. Removes it from what pods reach, later if that fails. */
   async remove(service: Service): Promise<boolean> {
-    if (!this.#services.delete(keyOf(service))) return false;
-    await this.#save();
-    await this.#refresh();
+    const key = keyOf(service);
+    if (!this.#services.has(key)) return false;
+    await this.#change([service], () => this.#services.delete(key));
+    await this.#refresh().catch((error: unknown) => this.#parts.log.error('Service not removed from pods', error));
     return true;
   }
 
@@ -131,6 +135,22 @@ export class NodeServices implements AsyncDisposable {
     this.#cancelLook();
     await this.#serving.catch(() => undefined);
     if ((this.#pods?.live().length ?? 0) === 0) await this.#stop();
+  }
+
+  /** Changes these Services and keeps that for the next node, or leaves them as they were. */
+  async #change<T>(services: readonly Service[], act: () => T): Promise<T> {
+    const before = services.map((service) => [keyOf(service), this.#services.get(keyOf(service))] as const);
+    try {
+      const done = act();
+      if (before.some(([key, known]) => this.#services.get(key) !== known)) await this.#save();
+      return done;
+    } catch (error) {
+      for (const [key, known] of before) {
+        if (known === undefined) this.#services.delete(key);
+        else this.#services.set(key, known);
+      }
+      throw error;
+    }
   }
 
   #set(service: Service): Change {
@@ -159,9 +179,16 @@ export class NodeServices implements AsyncDisposable {
     }
   }
 
-  async #save(): Promise<void> {
-    const services = [...this.#services.values()];
-    await writeFileAtomic(this.#parts.path, `${JSON.stringify({ version: 1, services })}\n`);
+  /** Writes the file, or removes one that is no longer needed, once the write before has ended. */
+  #save(): Promise<void> {
+    this.#saving = this.#saving
+      .catch(() => undefined)
+      .then(async () => {
+        const services = [...this.#services.values()];
+        if (services.length === 0 && !this.#isInUse) await rm(this.#parts.path, { force: true });
+        else await writeFileAtomic(this.#parts.path, `${JSON.stringify({ version: 1, services })}\n`);
+      });
+    return this.#saving;
   }
 
   #followPod({ pod, over }: LivePod): void {
@@ -216,7 +243,7 @@ export class NodeServices implements AsyncDisposable {
     this.#served = undefined;
     await this.#parts.network.stop(AbortSignal.timeout(serveMs));
     this.#isInUse = false;
-    if (this.#services.size === 0) await rm(this.#parts.path, { force: true });
+    if (this.#services.size === 0) await this.#save();
   }
 }
 
