@@ -120,6 +120,26 @@ describe('Services', () => {
     assert.deepEqual((await talk(served, 'delete', service(ports))).objects, ['Service default/web deleted']);
   });
 
+  test('that cannot be ended do not keep the node from ending', async () => {
+    const served = await openAdmin();
+    await talk(served, 'apply', service(ports));
+    served.services.stop = () => Promise.reject(new Error('stuck'));
+    await served[Symbol.asyncDispose](); // looks whether the socket is removed
+  });
+
+  test('are looked after no more once the node has ended', async () => {
+    const served = await openAdmin();
+    await talk(served, 'apply', service(ports) + deployment);
+    const serving = Promise.withResolvers<string>();
+    served.services.serve = () => serving.promise;
+    await served.parts.clock.advance(20_000);
+    const ended = served[Symbol.asyncDispose]();
+    await served.parts.clock.settle(); // the node waits for the work that is under way
+    serving.resolve('10.196.0.10');
+    await ended;
+    assert.equal(served.parts.clock.pending, 0);
+  });
+
   test('of an unreadable record are made by the next apply', async () => {
     const before = await openAdmin();
     await talk(before, 'apply', service(ports));

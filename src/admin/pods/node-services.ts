@@ -129,12 +129,16 @@ export class NodeServices implements AsyncDisposable {
     return true;
   }
 
-  /** Leaves names and addresses to the pods that the next process takes over; without pods, ends what serves them. */
+  /**
+   * Leaves names and addresses to the pods that the next process takes over; without pods, ends what serves them. Failures
+   * are logged.
+   */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isOver = true;
-    this.#cancelLook();
     await this.#serving.catch(() => undefined);
-    if ((this.#pods?.live().length ?? 0) === 0) await this.#stop();
+    this.#cancelLook(); // after the last work, which plans the next look
+    if ((this.#pods?.live().length ?? 0) > 0) return;
+    await this.#stop().catch((error: unknown) => this.#parts.log.error('Services not ended', error));
   }
 
   /** Changes these Services and keeps that for the next node, or leaves them as they were. */
