@@ -19,7 +19,8 @@ export interface ServiceNetwork {
 
 /** `stateDir`: that of the network. */
 export function openServiceNetwork(stateDir: string, network: Pick<Network, 'builtIn'>): ServiceNetwork {
-  const dns = new ServiceDns(servicesDirectory(stateDir));
+  const directory = servicesDirectory(stateDir);
+  const dns = new ServiceDns(directory);
   let last: { readonly bridge: BuiltInBridge; readonly digest: string } | undefined;
   return {
     async serve({ services, names }, signal) {
@@ -29,7 +30,7 @@ export function openServiceNetwork(stateDir: string, network: Pick<Network, 'bui
       const digest = createHash('sha256').update(rules).digest('hex');
       const isSet =
         last?.digest === digest && last.bridge.bridge === bridge.bridge && (await hasRules(bridge.bridge, signal));
-      if (!isSet) await setRules(bridge.bridge, rules, signal);
+      if (!isSet) await setRules({ bridge: bridge.bridge, directory }, rules, signal);
       last = { bridge, digest };
       await dns.serve(bridge, names);
       return dnsAddress;

@@ -1,4 +1,7 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
+import { replaceFile } from '#host/file/files.ts';
 import { run } from '#host/process/run.ts';
 import type { BuiltInBridge } from '../network.ts';
 import type { ServedService, ServiceTarget } from '#base/served-services.ts';
@@ -53,13 +56,22 @@ function toOneOf(targets: readonly ServiceTarget[]): string {
   return `addr . port to numgen random mod ${targets.length} map { ${places.join(', ')} }`;
 }
 
-/** Replaces the table in one step. Errors: `failedPrecondition`. */
-export async function setRules(bridge: string, rules: string, signal: AbortSignal): Promise<void> {
+/**
+ * Replaces the table in one step. `directory` is for a file: an argument has at most 128 KiB, and nft takes no socket as
+ * standard input (`node-guard.ts`). Errors: `failedPrecondition`.
+ */
+export async function setRules(
+  { bridge, directory }: { readonly bridge: string; readonly directory: string },
+  rules: string,
+  signal: AbortSignal,
+): Promise<void> {
   const table = `table inet ${tableOf(bridge)}`;
-  // An argument, as in `node-guard.ts`. The first line makes the table, so that the second can always delete it.
-  const script = `${table}\ndelete ${table}\n${table} {\n${rules}}\n`;
+  const file = join(directory, 'rules.nft');
   try {
-    await run('nft', [script], { signal, timeoutMs });
+    await mkdir(directory, { recursive: true, mode: 0o711 });
+    // The first line makes the table, so that the second can always delete it.
+    await replaceFile(file, `${table}\ndelete ${table}\n${table} {\n${rules}}\n`);
+    await run('nft', ['-f', file], { signal, timeoutMs });
   } catch (cause) {
     signal.throwIfAborted();
     throw new PodvmError('failedPrecondition', `Cannot lead Services to pods: ${messageOf(cause)}`, {
