@@ -1,4 +1,5 @@
 import { chmod, mkdir, readFile, rm } from 'node:fs/promises';
+import { isIP } from 'node:net';
 import { dirname, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import * as v from 'valibot';
@@ -34,6 +35,8 @@ export const servicesDirectory = (stateDir: string): string => join(stateDir, 's
  */
 export class ServiceDns {
   readonly #directory: string;
+  /** Whether the server has read the names since they changed; an earlier process may have ended before it said so. */
+  #isRead = false;
 
   /** `directory`: holds its record, log and names. */
   constructor(directory: string) {
@@ -46,19 +49,21 @@ export class ServiceDns {
     for (const closed of [dirname(this.#directory), this.#directory]) await chmod(closed, 0o711); // to mount the names
     const hosts = join(this.#names, 'hosts');
     const text = names.map(({ name, address }) => `${address} ${name}\n`).join('');
-    const isChanged = (await readFileIfThere(hosts)) !== text;
-    if (isChanged) {
+    if ((await readFileIfThere(hosts)) !== text) {
+      this.#isRead = false;
       await replaceFile(hosts, text);
-      await chmod(hosts, 0o644);
     }
-    const command = commandOf(bridge, this.#names, await upstreams());
+    await chmod(hosts, 0o644);
+    const resolvConf = (await readFileIfThere('/etc/resolv.conf')) ?? '';
+    const command = commandOf(bridge, this.#names, upstreamsOf(resolvConf));
     const running = await this.#running();
     if (running !== undefined && isDeepStrictEqual(running.command, command)) {
-      if (isChanged) process.kill(running.pid, 'SIGHUP'); // it reads its names again
-      return;
+      if (!this.#isRead) process.kill(running.pid, 'SIGHUP'); // it reads its names again
+    } else {
+      await this.stop();
+      await this.#start(command);
     }
-    await this.stop();
-    await this.#start(command);
+    this.#isRead = true;
   }
 
   /** Returns whether there was one, also one that has ended by itself. */
@@ -72,17 +77,20 @@ export class ServiceDns {
 
   async #start(command: readonly string[]): Promise<void> {
     const output = join(this.#directory, 'dns.log');
+    let started: ProcessIdentity | undefined;
     try {
       const { identity, ended } = await spawnJailed({ what: 'the DNS server of Services', command, output });
+      started = identity;
       ended.catch(() => undefined); // `serve` looks whether it runs
       await writeFileAtomic(this.#record, `${JSON.stringify({ ...identity, command } satisfies DnsRecord)}\n`);
       await untilServing(identity, output);
     } catch (cause) {
+      if (started !== undefined) await killProcess(started); // it may not be on record
       await this.stop();
       throw new PodvmError('failedPrecondition', `Cannot resolve names of Services: ${messageOf(cause)}`, {
         cause,
         tail: await logTail(output),
-        fix: 'Install the Debian package dnsmasq-base.',
+        fix: `Install the Debian package dnsmasq-base, and end what else uses port ${dnsPort} of the node.`,
       });
     }
   }
@@ -146,8 +154,10 @@ function commandOf({ gateway }: BuiltInBridge, names: string, servers: readonly 
 }
 
 /** The name servers of the node, also those on its loopback, which the server reaches. */
-async function upstreams(): Promise<readonly string[]> {
-  const text = (await readFileIfThere('/etc/resolv.conf')) ?? '';
-  const found = [...text.matchAll(/^\s*nameserver\s+([0-9a-fA-F.:]+)\s*$/gm)].map(([, server = '']) => server);
+export function upstreamsOf(resolvConf: string): readonly string[] {
+  const found = resolvConf.split('\n').flatMap((line) => {
+    const [keyword, address = ''] = line.trim().split(/[\s#;]+/);
+    return keyword === 'nameserver' && isIP(address) !== 0 && !address.includes('%') ? [address] : [];
+  });
   return [...new Set(found)].slice(0, maxUpstreams);
 }
