@@ -45,6 +45,8 @@ class PodDriver implements RunningPod {
   readonly createdAt: Date;
   readonly finished: Promise<PodFinish>;
   #config: PodConfig;
+  /** The last change of its ConfigMaps and Secrets. */
+  #changing: Promise<void> = Promise.resolve();
   readonly #parts: PodParts;
   readonly #containers: readonly PodContainer[];
   readonly #events;
@@ -152,12 +154,18 @@ class PodDriver implements RunningPod {
   }
 
   async changeData(data: Pick<PodConfig, 'configMaps' | 'secrets'>, signal: AbortSignal): Promise<void> {
+    const turn = this.#changing.catch(() => undefined).then(() => this.#changeData(data, signal));
+    this.#changing = turn;
+    await turn;
+  }
+
+  async #changeData(data: Pick<PodConfig, 'configMaps' | 'secrets'>, signal: AbortSignal): Promise<void> {
     await this.#sandboxMade;
     const config = { ...this.#config, ...data, hasLostSecrets: false };
     const around = { facts: this.#facts(), profiles: this.#profiles };
     const changed = changedVolumes(this.pod, this.#config, config, around);
-    this.#config = config;
     for (const { name, files } of changed) await this.#sandbox?.updateVolume(name, files, signal);
+    this.#config = config; // after the files, so that a change that failed is made by the next try
   }
 
   leave(): boolean {

@@ -83,6 +83,20 @@ describe('a changed ConfigMap or Secret', () => {
         assert.doesNotMatch(await readFile(join(file.parentPath, file.name), 'utf8'), /found/, file.name);
   });
 
+  test('that did not reach a pod reaches it with the next apply', async () => {
+    await using served = await openAdmin();
+    await apply(served, data('one') + deployment);
+    const [sandbox] = served.parts.sandboxes.list();
+    assert.ok(sandbox);
+    const updateVolume = sandbox.updateVolume.bind(sandbox);
+    sandbox.updateVolume = () => Promise.reject(new Error('the agent does not answer'));
+    assert.match(String((await apply(served, data('two'))).warnings), /default\/web-0 keeps its files: the agent/);
+    sandbox.updateVolume = updateVolume;
+    const again = await apply(served, data('two'));
+    assert.deepEqual(again.objects, ['ConfigMap default/words configured']);
+    assert.deepEqual(again.updates, ['update words/word: two']);
+  });
+
   test('of another namespace changes nothing', async () => {
     await using served = await openAdmin();
     await apply(served, data('one') + deployment);
