@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
 import { poll } from '#host/wait.ts';
 import { eventsOf, openAdmin, type Served } from '../testing/served-admin.ts';
 
@@ -118,6 +119,15 @@ describe('Services', () => {
     assert.equal((await talk(served, 'delete', service(ports))).last?.['event'], 'failed');
     await rmdir(record);
     assert.deepEqual((await talk(served, 'delete', service(ports))).objects, ['Service default/web deleted']);
+  });
+
+  test('that cannot be served are told with what to do', async () => {
+    await using served = await openAdmin();
+    const fix = 'Install it.';
+    served.services.serve = () => Promise.reject(new PodvmError('failedPrecondition', 'Cannot serve', { fix }));
+    const { events } = await talk(served, 'apply', service(ports));
+    const message = 'Services are not served: Cannot serve. Install it.';
+    assert.deepEqual(events[0], { event: 'warning', message });
   });
 
   test('that cannot be ended do not keep the node from ending', async () => {

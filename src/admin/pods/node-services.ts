@@ -111,7 +111,8 @@ export class NodeServices implements AsyncDisposable {
     try {
       await this.#refresh(true);
     } catch (error) {
-      return { changes, why: messageOf(error) };
+      const fix = error instanceof PodvmError && error.fix !== undefined ? `. ${error.fix}` : '';
+      return { changes, why: `${messageOf(error)}${fix}` };
     }
     const why =
       haveNames && this.#nameserver === undefined
