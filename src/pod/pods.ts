@@ -219,7 +219,8 @@ export interface RunningPod {
   kill(): Promise<PodFinish>;
   /**
    * Gives it other ConfigMaps and Secrets: files of its volumes change, variables of containers when they start again.
-   * Changes nothing if they lack what the pod needs. Errors: `notFound`, and those of `Sandbox.updateVolume`.
+   * Changes nothing if they lack what the pod needs. Errors: `notFound`, `failedPrecondition` for a Secret that is lost and
+   * not given, and those of `Sandbox.updateVolume`.
    */
   changeData(data: Pick<PodConfig, 'configMaps' | 'secrets'>, signal: AbortSignal): Promise<void>;
   /** Kills the remaining containers and removes the sandbox with its directory and logs. Idempotent. */

@@ -161,11 +161,11 @@ class PodDriver implements RunningPod {
 
   async #changeData(data: Pick<PodConfig, 'configMaps' | 'secrets'>, signal: AbortSignal): Promise<void> {
     await this.#sandboxMade;
-    const config = { ...this.#config, ...data, hasLostSecrets: false };
+    const config = { ...this.#config, ...data }; // lost Secrets must be given, also those that a pod may lack
     const around = { facts: this.#facts(), profiles: this.#profiles };
     const changed = changedVolumes(this.pod, this.#config, config, around);
     for (const { name, files } of changed) await this.#sandbox?.updateVolume(name, files, signal);
-    this.#config = config; // after the files, so that a change that failed is made by the next try
+    this.#config = { ...config, hasLostSecrets: false }; // after the files, so that the next try makes a change that failed
   }
 
   leave(): boolean {

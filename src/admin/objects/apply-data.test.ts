@@ -97,6 +97,27 @@ describe('a changed ConfigMap or Secret', () => {
     assert.deepEqual(again.updates, ['update words/word: two']);
   });
 
+  test('takes no optional Secret from a pod whose Secrets have ended with an earlier node', async () => {
+    const before = await openAdmin();
+    const optional = deployment.replace('secretName: key', 'secretName: key, optional: true');
+    await apply(before, data('one') + optional);
+    await using served = await before.next();
+    const [sandbox] = served.parts.sandboxes.list();
+    assert.ok(sandbox);
+    const updated: string[] = [];
+    const updateVolume = sandbox.updateVolume.bind(sandbox);
+    sandbox.updateVolume = async (name, ...rest) => {
+      updated.push(name);
+      await updateVolume(name, ...rest);
+    };
+    const [words = ''] = data('two').split('---');
+    const alone = await apply(served, words);
+    assert.match(String(alone.warnings), /default\/web-0 keeps its files: Cannot use the Secret default\/key/);
+    assert.deepEqual(updated, []);
+    await apply(served, data('two'));
+    assert.deepEqual(updated, ['words', 'key']);
+  });
+
   test('of another namespace changes nothing', async () => {
     await using served = await openAdmin();
     await apply(served, data('one') + deployment);
