@@ -149,10 +149,14 @@ async function settle(
 export async function removeDefaultNetwork(stateDir: string, signal: AbortSignal): Promise<void> {
   await new ServiceDns(servicesDirectory(stateDir)).stop();
   const facts = await readNodeFacts(signal);
-  for (const link of facts.links.filter((link) => link.ifalias === aliasOf(stateDir))) {
-    await run('ip', ['link', 'delete', link.ifname], { signal });
-    await removeTables(link.ifname, signal);
-    await removeRules(link.ifname, signal);
+  const ours = facts.links.filter((link) => link.ifalias === aliasOf(stateDir)).map(({ ifname }) => ifname);
+  for (const bridge of ours) await run('ip', ['link', 'delete', bridge], { signal });
+  // Tables outlive a bridge that another program has deleted, unless its name is another node's now.
+  const saved = await bridgeOf(stateDir);
+  const isFree = facts.links.every(({ ifname }) => ifname !== saved);
+  for (const bridge of saved !== undefined && isFree ? [...ours, saved] : ours) {
+    await removeTables(bridge, signal);
+    await removeRules(bridge, signal);
   }
   await masquerade(aliasOf(stateDir), [], listingsOf(facts), signal);
 }
