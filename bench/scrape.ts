@@ -14,8 +14,8 @@ import type { SuiteOptions } from './suite.ts';
 /** Prometheus' default in charts of Kubernetes is between 15 and 60 s; more scrapes cost more. */
 const intervalMs = 15_000;
 const observedMs = 4 * intervalMs;
-/** Time in which the work of the starts is done, in `ms`. */
-const restMs = 10_000;
+/** Time in which the work after the starts, such as new waiting machines, is done, in `ms`. */
+const restMs = 60_000;
 
 /**
  * A real Prometheus scrapes a node with `n` idle pods every 15 s: `scrape.ms`, from its request to the end of the answer;
