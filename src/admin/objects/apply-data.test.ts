@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import * as v from 'valibot';
 import { podDetailsSchema } from '#api/pods.ts';
-import { eventsOf, openAdmin, type Served } from '../testing/served-admin.ts';
+import { openAdmin, type Served, talk } from '../testing/served-admin.ts';
 
 const data = (word: string, secret = 'hidden', more = '') => `
 { apiVersion: v1, kind: ConfigMap, metadata: { name: words }, data: { word: ${word} ${more} } }
@@ -29,16 +28,13 @@ spec:
 `;
 
 async function apply(served: Served, text: string) {
-  const socket = served.talk('/v1/apply');
-  await once(socket, 'open');
   const from = served.parts.sandboxes.journal.length;
-  socket.send(JSON.stringify({ files: [{ name: 'f', text }], network: 'none' }));
-  const events = await Array.fromAsync(eventsOf(socket));
+  const { events, objects, last } = await talk(served, 'apply', text);
   return {
-    objects: events.filter(({ event }) => event === 'object').map(({ object, change }) => [object, change].join(' ')),
+    objects,
     warnings: events.filter(({ event }) => event === 'warning').map(({ message }) => message),
     updates: served.parts.sandboxes.journal.slice(from).filter((line) => line.startsWith('update ')),
-    last: events.at(-1),
+    last,
   };
 }
 const uidOf = async (served: Served) =>

@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import * as v from 'valibot';
 import { podSummarySchema } from '#api/pods.ts';
 import { poll } from '#host/wait.ts';
-import { eventsOf, openAdmin, type Served } from '../testing/served-admin.ts';
+import { eventsOf, openAdmin, sendFile, type Served } from '../testing/served-admin.ts';
 
 /** Pods that never become ready. */
 const filesOf = (kind: 'Deployment' | 'StatefulSet', image = 'i') => `
@@ -23,9 +22,7 @@ spec:
 `;
 
 async function begin(served: Served, verb: 'apply' | 'delete', text: string) {
-  const socket = served.talk(`/v1/${verb}`);
-  await once(socket, 'open');
-  socket.send(JSON.stringify({ files: [{ name: 'f', text }], network: 'none' }));
+  const socket = await sendFile(served, verb, text);
   return { socket, events: Array.fromAsync(eventsOf(socket)) };
 }
 const pods = async (served: Served) =>

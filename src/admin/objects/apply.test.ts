@@ -7,7 +7,7 @@ import { PodvmError } from '#base/errors.ts';
 import { poll } from '#host/wait.ts';
 import type { FakeContainer } from '#pod/testing/fake-container.ts';
 import type { FakeSettings } from '#pod/testing/fake-sandbox.ts';
-import { eventsOf, openAdmin, type Served, yaml } from '../testing/served-admin.ts';
+import { eventsOf, openAdmin, sendFile, type Served, talk, yaml } from '../testing/served-admin.ts';
 
 interface Wish {
   readonly kind?: 'Deployment' | 'StatefulSet';
@@ -47,16 +47,6 @@ spec:
           envFrom: [{ configMapRef: { name: words } }, { secretRef: { name: key } }]
 `;
 
-async function talk(served: Served, verb: 'apply' | 'delete' | 'diff', text: string) {
-  const socket = served.talk(`/v1/${verb}`);
-  await once(socket, 'open');
-  socket.send(JSON.stringify({ files: [{ name: 'f', text }], network: 'none' }));
-  const events = await Array.fromAsync(eventsOf(socket));
-  const objects = events
-    .filter(({ event }) => event === 'object')
-    .map(({ object, change }) => [object, change].join(' '));
-  return { events, objects, last: events.at(-1) };
-}
 const pods = async (served: Served, query = '') =>
   v.parse(v.array(podSummarySchema), JSON.parse((await served.call('GET', `/v1/pods${query}`)).body));
 const uidOf = async (served: Served, name: string) =>
@@ -268,10 +258,7 @@ spec:
       [3, /Job default\/pi has failed: BackoffLimitExceeded.*"exitCode":3/],
     ] as const) {
       await using served = await openAdmin(exits(code));
-      const socket = served.talk('/v1/run');
-      await once(socket, 'open');
-      socket.send(JSON.stringify({ files: [{ name: 'f', text: job() }], network: 'none' }));
-      const events = await Array.fromAsync(eventsOf(socket));
+      const { events } = await talk(served, 'run', job());
       assert.match(JSON.stringify(events), pattern);
       assert.equal(events.filter(({ event }) => event === 'podFinished').length, code === 0 ? 2 : 1);
     }
@@ -335,9 +322,7 @@ spec:
 
   test('is left with its node, whose client is told so', async () => {
     const first = await openAdmin();
-    const socket = first.talk('/v1/run');
-    await once(socket, 'open');
-    socket.send(JSON.stringify({ files: [{ name: 'f', text: job() }], network: 'none' }));
+    const socket = await sendFile(first, 'run', job());
     const events: Record<string, unknown>[] = [];
     const told = (async () => {
       for await (const event of eventsOf(socket)) events.push(event);

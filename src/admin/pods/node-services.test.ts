@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { poll } from '#host/wait.ts';
-import { eventsOf, openAdmin, type Served } from '../testing/served-admin.ts';
+import { eventsOf, openAdmin, sendFile, type Served, talk as talkOn } from '../testing/served-admin.ts';
 
 const service = (spec: string, name = 'web') =>
   `{ apiVersion: v1, kind: Service, metadata: { name: ${name} }, spec: { selector: { app: web }, ${spec} } }\n---\n`;
@@ -21,16 +20,7 @@ spec:
     spec: { terminationGracePeriodSeconds: 0, containers: [{ name: main, image: i }] }
 `;
 
-async function talk(served: Served, verb: 'apply' | 'delete' | 'diff' | 'run', text: string) {
-  const socket = served.talk(`/v1/${verb}`);
-  await once(socket, 'open');
-  socket.send(JSON.stringify({ files: [{ name: 'f', text }], network: 'cni' }));
-  const events = await Array.fromAsync(eventsOf(socket));
-  const objects = events
-    .filter(({ event }) => event === 'object')
-    .map(({ object, change }) => [object, change].join(' '));
-  return { events, objects, last: events.at(-1) };
-}
+const talk = (served: Served, verb: 'apply' | 'delete' | 'diff', text: string) => talkOn(served, verb, text, 'cni');
 const web = 'web.default.svc.cluster.local';
 const addressOf = (served: Served) => served.services.names?.find(({ name }) => name === web)?.address;
 const untilTargets = async (served: Served, count: number) =>
@@ -171,9 +161,7 @@ describe('Services', () => {
     assert.equal(served.services.names, undefined);
     const pod =
       '{ apiVersion: v1, kind: Pod, metadata: { name: p }, spec: { restartPolicy: Never, containers: [{ name: c, image: i }] } }';
-    const socket = served.talk('/v1/run');
-    await once(socket, 'open');
-    socket.send(JSON.stringify({ files: [{ name: 'f', text: service(ports) + pod }], network: 'cni' }));
+    const socket = await sendFile(served, 'run', service(ports) + pod, 'cni');
     for await (const event of eventsOf(socket))
       if ((event['detail'] as { reason?: string })?.reason === 'Started') break;
     assert.ok(addressOf(served));

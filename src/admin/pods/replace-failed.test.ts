@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { test } from 'node:test';
 import * as v from 'valibot';
 import { podSummarySchema } from '#api/pods.ts';
 import { PodvmError } from '#base/errors.ts';
 import { poll } from '#host/wait.ts';
-import { eventsOf, openAdmin, run, type Served } from '../testing/served-admin.ts';
+import { openAdmin, run, type Served, talk } from '../testing/served-admin.ts';
 
 const text = `
 apiVersion: apps/v1
@@ -19,10 +18,7 @@ spec:
 `;
 
 async function apply(served: Served, files = text, exitCode = 0): Promise<void> {
-  const socket = served.talk('/v1/apply');
-  await once(socket, 'open');
-  socket.send(JSON.stringify({ files: [{ name: 'f', text: files }], network: 'none' }));
-  assert.equal((await Array.fromAsync(eventsOf(socket))).at(-1)?.['exitCode'], exitCode);
+  assert.equal((await talk(served, 'apply', files)).last?.['exitCode'], exitCode);
 }
 const states = async (served: Served) =>
   v

@@ -191,6 +191,28 @@ export async function* on(socket: WebSocket): AsyncGenerator<[unknown, boolean]>
   }
 }
 
+/** Sends a file to one of the sessions that take files. */
+export async function sendFile(
+  served: Served,
+  verb: 'apply' | 'delete' | 'diff' | 'run',
+  file: string,
+  network: 'cni' | 'none' = 'none',
+): Promise<WebSocket> {
+  const socket = served.talk(`/v1/${verb}`);
+  await once(socket, 'open');
+  socket.send(JSON.stringify({ files: [{ name: 'f', text: file }], network }));
+  return socket;
+}
+
+/** The same to the session's end. `objects`: what became of each, e.g. `Pod default/web created`. */
+export async function talk(...args: Parameters<typeof sendFile>) {
+  const events = await Array.fromAsync(eventsOf(await sendFile(...args)));
+  const objects = events
+    .filter(({ event }) => event === 'object')
+    .map(({ object, change }) => [object, change].join(' '));
+  return { events, objects, last: events.at(-1) };
+}
+
 export async function run(served: Served, options: object = {}): Promise<WebSocket> {
   const socket = served.talk('/v1/run');
   await once(socket, 'open');
