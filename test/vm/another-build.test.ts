@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { PodSandboxState } from '#cri/schema/api_pb.ts';
 import { logLines } from '../log-lines.ts';
 import { type AnotherBuild, makeAnotherBuild } from './make-another-build.ts';
-import { openCriNode, type CriNode } from './cri-node.ts';
+import { openCriNode, startPod, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './node.ts';
 
 const image = { image: 'localhost/podvm/base:latest' };
@@ -31,21 +30,7 @@ describe(`a daemon of another build takes over ${podCount} pods under load`, { s
     await another[Symbol.asyncDispose]();
   });
 
-  const start = async (name: string, script: string) => {
-    const config = {
-      metadata: { name, namespace: 'default', uid: `uid-of-${name}`, attempt: 0 },
-      logDirectory: join(node.cli.root, 'pod-logs', name),
-    };
-    const { podSandboxId } = await node.runtime.runPodSandbox({ config });
-    node.ids.push(podSandboxId);
-    const { containerId } = await node.runtime.createContainer({
-      podSandboxId,
-      sandboxConfig: config,
-      config: { metadata: { name: 'main' }, image, command: ['sh', '-c', script], logPath: 'main.log' },
-    });
-    await node.runtime.startContainer({ containerId });
-    return { podSandboxId, containerId, log: join(config.logDirectory, 'main.log') };
-  };
+  const start = (name: string, script: string) => startPod(node, name, script);
   const machineOf = async (podSandboxId: string) => {
     const { info, status } = await node.runtime.podSandboxStatus({ podSandboxId, verbose: true });
     // SAFE: an answer of the daemon under test, which the assertions check

@@ -85,3 +85,25 @@ export async function openCriNode({
     },
   };
 }
+
+/** Starts a pod of one container, `main`, of the base image. Its log is what `log` names. */
+export async function startPod(node: CriNode, name: string, script: string) {
+  const config = {
+    metadata: { name, namespace: 'default', uid: `uid-of-${name}`, attempt: 0 },
+    logDirectory: join(node.cli.root, 'pod-logs', name),
+  };
+  const { podSandboxId } = await node.runtime.runPodSandbox({ config });
+  node.ids.push(podSandboxId);
+  const { containerId } = await node.runtime.createContainer({
+    podSandboxId,
+    sandboxConfig: config,
+    config: {
+      metadata: { name: 'main' },
+      image: { image: 'localhost/podvm/base:latest' },
+      command: ['sh', '-c', script],
+      logPath: 'main.log',
+    },
+  });
+  await node.runtime.startContainer({ containerId });
+  return { podSandboxId, containerId, config, log: join(config.logDirectory, 'main.log') };
+}

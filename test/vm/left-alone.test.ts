@@ -9,10 +9,9 @@ import { identify, isRunning } from '#host/process/process-identity.ts';
 import { poll } from '#host/wait.ts';
 import { tracesOf } from '../leaks.ts';
 import { type AnotherBuild, makeAnotherBuild, otherProtocol } from './make-another-build.ts';
-import { openCriNode, type CriNode } from './cri-node.ts';
+import { openCriNode, startPod, type CriNode } from './cri-node.ts';
 import { whyNoVm } from './node.ts';
 
-const image = { image: 'localhost/podvm/base:latest' };
 const deadlineMs = 120_000;
 
 /** Takes connections, which shows that the pod runs and is reached while no podvm can call its agent. */
@@ -31,18 +30,7 @@ describe('pods that the next daemon cannot take over', { skip: await whyNoVm() }
   });
 
   const start = async (name: string) => {
-    const config = {
-      metadata: { name, namespace: 'default', uid: `uid-of-${name}`, attempt: 0 },
-      logDirectory: join(node.cli.root, 'pod-logs', name),
-    };
-    const { podSandboxId } = await node.runtime.runPodSandbox({ config });
-    node.ids.push(podSandboxId);
-    const { containerId } = await node.runtime.createContainer({
-      podSandboxId,
-      sandboxConfig: config,
-      config: { metadata: { name: 'main' }, image, command: ['sh', '-c', server], logPath: 'main.log' },
-    });
-    await node.runtime.startContainer({ containerId });
+    const { podSandboxId, containerId, config } = await startPod(node, name, server);
     const { status, info } = await node.runtime.podSandboxStatus({ podSandboxId, verbose: true });
     // SAFE: an answer of the daemon under test
     const { pid } = JSON.parse(info['info'] ?? '') as { pid: number };
