@@ -335,13 +335,16 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
       const mounts = [ofHost(host, { source, mountPath: '/slave' })];
       const { output } = await runScript(sandbox, script, { mounts }, async () => {
         await until('the container has used it', () => isThere(join(host, 'used')));
+        const began = performance.now();
         await until('it is unmounted', () =>
           run('umount', [here]).then(
             () => true,
             () => false,
           ),
         );
+        const ms = performance.now() - began;
         await writeFile(join(host, 'unmounted'), '');
+        assert.ok(ms < 2000, `unmounting took ${ms} ms`);
       });
       assert.equal(output, 'text');
     } finally {
