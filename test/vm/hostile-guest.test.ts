@@ -133,7 +133,7 @@ describe('a hostile guest', { skip, timeout: 600_000 }, () => {
     await asked;
     const beganMs = performance.now();
     await pod.remove();
-    assert.ok(performance.now() - beganMs < 120_000); // 30 s and more on a busy host, whose pauses do not count
+    assert.ok(performance.now() - beganMs < 40_000);
   });
 });
 
