@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { appendFile, mkdtemp, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises';
+import { appendFile, mkdtemp, readFile, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
+import * as v from 'valibot';
 import { run } from '#host/process/run.ts';
 import { recoverLogPosition } from './log-position.ts';
 import { openLogWriter, type LogFileOptions } from './log-writer.ts';
@@ -82,6 +83,20 @@ test('recoverLogPosition() finds a log that was rotated, by us or by others', as
   await writer.reopen();
   await writer.write(chunkOf('to the new one\n', 'stderr'));
   assert.deepEqual({ ...(await place.recover()) }, { stdout: 240, stderr: 15 });
+});
+
+test('the saved position is less than 64 KiB behind the log between two writes', async () => {
+  await using place = await directory();
+  await using writer = await place.open();
+  for (let n = 0; n < 40; n += 1) {
+    await writer.write(chunkOf('0123456789\n'.repeat(500)));
+    const saved = v.parse(
+      v.object({ size: v.number() }),
+      JSON.parse(await readFile(join(place.path, 'position'), 'utf8')),
+    );
+    const { size } = await stat(place.log);
+    assert.ok(size - saved.size < 64 * 1024, `${saved.size} of ${size}`);
+  }
 });
 
 test('recoverLogPosition() removes an incomplete record and does not count it', async () => {

@@ -1,7 +1,7 @@
-import { open, readdir, readFile, stat, type FileHandle } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { open, readdir, readFile, stat, writeFile, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import * as v from 'valibot';
-import { replaceFile } from '#host/file/files.ts';
 import { readBytes } from './read-lines.ts';
 import { countRecords, maxRecordBytes } from './log-format.ts';
 
@@ -27,8 +27,16 @@ export type LoggedBytes = Pick<LogPosition, 'stdout' | 'stderr'>;
 /** Most files of the log's directory that are searched for a renamed one. */
 const maxSiblings = 1000;
 
+/** Size of the file of a position, more than the longest has: it is overwritten as a whole. */
+const positionBytes = 256;
+
+/**
+ * Overwrites the position, which is cheaper than to replace the file. A process that is killed has written all of it or
+ * nothing, because it is in one page (`generic_perform_write` in Linux's mm/filemap.c).
+ */
 export async function saveLogPosition(path: string, position: LogPosition): Promise<void> {
-  await replaceFile(path, JSON.stringify(position));
+  const text = JSON.stringify(position).padEnd(positionBytes);
+  await writeFile(path, text, { flag: constants.O_WRONLY | constants.O_CREAT, mode: 0o600 });
 }
 
 /**

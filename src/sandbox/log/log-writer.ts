@@ -39,8 +39,8 @@ export interface LogFileOptions {
   readonly logged?: LoggedBytes;
 }
 
-/** Bytes after which the log's position is saved again; the next process has to read at most that much. */
-const positionIntervalBytes = 1024 * 1024;
+/** Bytes after which the log's position is saved again: the next process reads at most those and one chunk. */
+const positionIntervalBytes = 64 * 1024;
 
 /**
  * Opens a log. After a failed write, logging continues once it works again: the next record says how many bytes are
