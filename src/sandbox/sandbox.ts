@@ -92,6 +92,8 @@ export interface SandboxSpec {
   readonly isKept?: boolean;
   /** Service that asks the next process for a kept pod; default `cri`. */
   readonly keptFor?: 'cri' | 'containerd' | 'podvm';
+  /** Whether it is for one container that is no part of a pod, such as that of `ctr run`. */
+  readonly isSingle?: boolean;
   readonly labels: Readonly<Record<string, string>>;
   readonly annotations: Readonly<Record<string, string>>;
   readonly hostname: string;

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { rm } from 'node:fs/promises';
+import { readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { poll } from '#host/wait.ts';
 import { Task } from './schema/generated/runtime/task/v2/shim_pb.ts';
@@ -50,6 +51,21 @@ test('a container without a pod survives a replacement of the daemon, and an exi
   assert.equal((await client.call(verbs.wait, { id: 'box-1' }, soon)).exitStatus, 3);
   assert.equal((await client.call(verbs.delete, { id: 'box-1' }, soon)).exitStatus, 3);
   assert.ok(!shim.parts.alive.has('machine'));
+});
+
+test('a container without a pod has a record that builds which know only pods leave alone', async () => {
+  await using shim = await openShim();
+  const versions = async () => {
+    const root = join(shim.directory, 'sandboxes');
+    const ids = await readdir(root);
+    const texts = await Promise.all(ids.map((id) => readFile(join(root, id, 'sandbox.json'), 'utf8')));
+    return texts.map((text) => (JSON.parse(text) as { version: number }).version);
+  };
+  await shim.container('box-1', singleSpec);
+  assert.deepEqual(await versions(), [4]);
+  await shim.end();
+  await shim.next();
+  assert.deepEqual(await versions(), [4], 'the next process has lowered it');
 });
 
 test('a container without a pod that containerd has deleted meanwhile is removed', async () => {

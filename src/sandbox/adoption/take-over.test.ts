@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { createLog } from '#host/log/log.ts';
 import { defaultLimits } from '../limits.ts';
 import { readLog } from '../log/read-log.ts';
+import { recordVersion } from '../recovery/record.ts';
 import type { ContainerSpec, Sandbox } from '../sandbox.ts';
 import { openSandboxes, type OpenSandboxes, type OpenSandboxesOptions } from '../sandboxes.ts';
 import { containerSpec, sandboxSpec } from '../testing/examples.ts';
@@ -261,7 +262,7 @@ test('a container without a record, which no client knows, is removed', async ()
 async function makeNewer(root: string, id: string, change: (record: object) => object = (record) => record) {
   const path = join(root, id, 'sandbox.json');
   const text = await readFile(path, 'utf8');
-  const newer = JSON.stringify({ ...change(JSON.parse(text) as object), version: 4 });
+  const newer = JSON.stringify({ ...change(JSON.parse(text) as object), version: recordVersion + 1 });
   await writeFile(path, newer);
   return async () => {
     assert.equal(await readFile(path, 'utf8'), newer, 'the record has changed');
@@ -277,7 +278,7 @@ test('a sandbox with a record of a newer podvm is left alone, listed with the re
   const restore = await makeNewer(node.root, before.id);
 
   const left = (await node.next()) ?? assert.fail('it is not listed');
-  const why = /a newer podvm has written its record \(version 4/;
+  const why = new RegExp(`a newer podvm has written its record \\(version ${recordVersion + 1}`);
   assert.match(node.said.join(''), new RegExp(`sandbox left alone .*${why.source}`));
   const { status } = left;
   assert.deepEqual([status.state, status.addresses], ['ready', before.status.addresses]);

@@ -9,10 +9,16 @@ import type { SandboxSpec } from '../sandbox.ts';
 import { resourcesSchema, sandboxSpecSchema } from './spec-record.ts';
 
 /** Newest version of the records of sandboxes. A process does not change records of a newer version. */
-export const recordVersion = 3;
+export const recordVersion = 4;
 
-/** Version of the record of a sandbox: 3 for pods of podvm itself, which builds of version 2 cannot take over. */
-export const recordVersionOf = ({ keptFor }: Pick<SandboxSpec, 'keptFor'>): 2 | 3 => (keptFor === 'podvm' ? 3 : 2);
+/**
+ * Version of the record of a sandbox: that of the oldest builds that can take it over, since older ones leave it alone. 3: pods
+ * of podvm itself; 4: containers without a pod.
+ */
+export function recordVersionOf({ keptFor, isSingle }: Pick<SandboxSpec, 'keptFor' | 'isSingle'>): 2 | 3 | 4 {
+  if (isSingle === true) return 4;
+  return keptFor === 'podvm' ? 3 : 2;
+}
 
 /** A started sandbox, for the process that takes it over. */
 const podSchema = v.object({
@@ -62,7 +68,7 @@ const identityEntries = {
  * containers have records of their own, by the same id.
  */
 const recordSchema = v.object({
-  version: v.picklist([1, 2, recordVersion]),
+  version: v.picklist([1, 2, 3, recordVersion]),
   ...identityEntries,
   /** Present in a sandbox that has started and outlives its process. */
   pod: v.exactOptional(podSchema),

@@ -24,6 +24,7 @@ export const sandboxSpecSchema = v.object({
   attempt: v.exactOptional(number),
   isKept: v.exactOptional(v.boolean()),
   keptFor: v.exactOptional(v.picklist(['cri', 'containerd', 'podvm'])),
+  isSingle: v.exactOptional(v.boolean()),
   labels: table,
   annotations: table,
   hostname: v.string(),

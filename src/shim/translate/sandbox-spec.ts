@@ -51,6 +51,7 @@ export function sandboxSpecOf(spec: OciSpec, facts: PodFacts): SandboxSpec {
     attempt,
     isKept: true,
     keptFor: 'containerd',
+    ...(isSingle ? { isSingle } : {}),
     labels: {},
     annotations: ownAnnotationsOf(spec),
     hostname: spec.hostname === '' ? hostNameOf(name) : spec.hostname,
