@@ -140,7 +140,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
     idleFor: (ms, signal) => activity.idleFor(ms, signal),
     async [Symbol.asyncDispose]() {
       server.close();
-      replacing[Symbol.dispose]();
+      await replacing[Symbol.asyncDispose]();
       jobs.leave();
       await pods[Symbol.asyncDispose]();
       await services[Symbol.asyncDispose]();

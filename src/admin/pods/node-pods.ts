@@ -186,9 +186,15 @@ export class NodePods implements AsyncDisposable {
     return this.#parts.ended.list().filter(({ namespace, name }) => !this.#parts.pods.has(namespace, name));
   }
 
-  /** Runs an ended pod again. Errors: `corrupt`, `alreadyExists`. */
-  async startAgain(pod: EndedPod): Promise<LivePod> {
-    return this.#startAlone(await this.#parts.ended.sourceOf(pod), { removeAtEnd: false });
+  /** Runs an ended pod again. Errors: `corrupt`, `alreadyExists`; `failedPrecondition` for Secrets that are gone. */
+  async startAgain(pod: EndedPod, { isApplied = false } = {}): Promise<LivePod> {
+    const options = { removeAtEnd: false, ...(isApplied ? { isApplied } : {}) };
+    return this.#startAlone(await this.#parts.ended.sourceOf(pod), options);
+  }
+
+  /** Records for the next process that an ended pod is due to be started again; `undefined`: that it no longer is. */
+  async setFailures(name: Named, failures: number | undefined): Promise<void> {
+    for (const pod of this.ended()) if (isNamed(pod, name)) await this.#parts.ended.setFailures(pod, failures);
   }
 
   /** Ends a pod and runs it again. Errors: `failedPrecondition` for Secrets that are gone. */

@@ -106,6 +106,46 @@ test('also by the next process, when the machine has failed in between', async (
   await until(second, 'Running');
 });
 
+test('a start that is due when the process ends is due again in the next one, after the same delay', async () => {
+  const first = await openAdmin();
+  await apply(first);
+  first.parts.sandboxes.crash('the VMM was killed');
+  await untilFailed(first);
+  await first.parts.clock.advance(10_000);
+  await until(first, 'Running');
+  first.parts.sandboxes.crash('the VMM was killed');
+  await untilFailed(first);
+  const second = await first.next();
+  assert.deepEqual(await states(second), ['ended']);
+  await second.parts.clock.advance(20_000 - 1);
+  assert.deepEqual(await states(second), ['ended']);
+  await second.parts.clock.advance(1);
+  await until(second, 'Running');
+  second.parts.sandboxes.crash('the VMM was killed');
+  await untilFailed(second);
+  await using third = await second.next();
+  await third.parts.clock.advance(40_000);
+  await until(third, 'Running');
+});
+
+test('a start that a user has cancelled is not due in the next process either', async () => {
+  const first = await openAdmin();
+  await apply(first);
+  first.parts.sandboxes.crash('the VMM was killed');
+  await untilFailed(first);
+  await first.call('POST', '/v1/pods/_/web-0/stop', '{}');
+  const second = await first.next();
+  await second.parts.clock.advance(400_000);
+  assert.deepEqual(await states(second), ['ended']);
+  await apply(second);
+  second.parts.sandboxes.crash('the VMM was killed');
+  await untilFailed(second);
+  await second.call('POST', '/v1/drain', '{}');
+  await using third = await second.next();
+  await third.parts.clock.advance(400_000);
+  assert.deepEqual(await states(third), ['ended']);
+});
+
 test('a pod that a user ends or removes, and one of a run, stay as they are', async () => {
   await using served = await openAdmin();
   const { sandboxes, clock } = served.parts;

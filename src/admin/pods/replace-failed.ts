@@ -3,6 +3,7 @@ import type { Clock } from '#host/clock.ts';
 import type { Log } from '#host/log/log.ts';
 import type { Activity } from '../activity.ts';
 import { hadNoMachine } from '#pod/pods.ts';
+import type { EndedPod } from '../record/ended-pods.ts';
 import type { LivePod } from './known-pod.ts';
 import type { NodePods } from './node-pods.ts';
 
@@ -16,12 +17,12 @@ interface ReplaceParts {
 type PodName = Pick<LivePod, 'namespace' | 'name'>;
 const keyOf = ({ namespace, name }: PodName) => `${namespace}/${name}`;
 
-/** Disposing ends this, and leaves the pods as they are. */
-export interface Replacing extends Disposable {
+/** Disposing ends this, leaves the pods as they are, and leaves starts that are due to the next process. */
+export interface Replacing extends AsyncDisposable {
   /** Cancels the starts that are due, and those of pods that run now. */
   cancel(): void;
-  /** Cancels the start of a pod that has ended. */
-  readonly cancelOf: (pod: PodName) => void;
+  /** Cancels the start of a pod that has ended, for the next process, too. */
+  readonly cancelOf: (pod: PodName) => Promise<void>;
 }
 
 /** Delays before a pod is started again, in `ms`. */
@@ -33,84 +34,107 @@ const calmMs = 600_000;
 /**
  * Starts pods that were applied again when their machine has failed, unless they were removed meanwhile. Such a start that gets
  * no machine is tried again, too: the node may be short of memory. Pods that end for other reasons were ended by a user, or
- * would fail again.
+ * would fail again. Starts that were due when the process before ended are due again.
  */
 export function replaceFailed({ pods, activity, clock, log }: ReplaceParts): Replacing {
   const failures = new Map<string, number>();
-  const waiting = new Map<string, () => void>();
+  const waiting = new Map<string, { readonly pod: PodName; readonly cancel: () => void }>();
   const watched = new Set<LivePod>();
-  let isStartingAgain = false;
-  const startAgain = (live: LivePod) => {
-    const isNamed = (other: PodName) => keyOf(other) === keyOf(live);
-    if (pods.live().some(isNamed) || !pods.ended().some(isNamed)) {
-      failures.delete(keyOf(live)); // a user has decided otherwise
-      return;
-    }
-    log.info('starting a pod again whose machine has failed', { pod: keyOf(live) });
-    isStartingAgain = true;
-    try {
-      pods.start([live.source], live.options);
-    } finally {
-      isStartingAgain = false;
-    }
+  const again = new Set<string>();
+  let recorded: Promise<void> = Promise.resolve();
+  const record = (pod: PodName, count: number | undefined): Promise<void> => {
+    recorded = recorded
+      .then(() => pods.setFailures(pod, count))
+      .catch((error: unknown) => log.error('start that is due not recorded', error, { pod: keyOf(pod) }));
+    return recorded;
   };
   const cancelWaiting = (key: string) => {
-    waiting.get(key)?.();
+    waiting.get(key)?.cancel();
     waiting.delete(key);
   };
-  const failed = (live: LivePod, ranMs: number) => {
-    const key = keyOf(live);
+  const schedule = (pod: PodName, count: number, start: (ended: EndedPod) => Promise<unknown>) => {
+    const key = keyOf(pod);
     cancelWaiting(key);
-    const count = ranMs >= calmMs ? 0 : (failures.get(key) ?? 0);
-    failures.set(key, count + 1);
+    failures.set(key, count);
     const active = activity.begin();
-    const cancel = clock.after(Math.min(firstDelayMs * 2 ** count, longestDelayMs), () => {
-      waiting.delete(key);
-      active[Symbol.dispose]();
+    const isNamed = (other: PodName) => keyOf(other) === key;
+    const startAgain = async () => {
+      const ended = pods.ended().find(isNamed);
+      if (pods.live().some(isNamed) || ended === undefined) {
+        failures.delete(key); // a user has decided otherwise
+        return;
+      }
+      log.info('starting a pod again whose machine has failed', { pod: key });
+      again.add(key);
       try {
-        startAgain(live);
+        await start(ended);
       } catch (error) {
         log.error('pod not started again', error, { pod: key, kind: kindOf(error) });
+        await record(pod, undefined);
+      } finally {
+        again.delete(key);
       }
+    };
+    const cancel = clock.after(Math.min(firstDelayMs * 2 ** (count - 1), longestDelayMs), () => {
+      waiting.delete(key);
+      void startAgain().finally(() => active[Symbol.dispose]());
     });
-    waiting.set(key, () => {
-      cancel();
-      active[Symbol.dispose]();
+    waiting.set(key, {
+      pod,
+      cancel: () => {
+        cancel();
+        active[Symbol.dispose]();
+      },
     });
   };
+  for (const pod of pods.ended()) {
+    if (pod.failures !== undefined) {
+      schedule(pod, pod.failures, (ended) => pods.startAgain(ended, { isApplied: true }));
+    }
+  }
   const leave = pods.onBegin((live) => {
+    const key = keyOf(live);
     const startedMs = clock.monotonicMs();
-    const isAgain = isStartingAgain;
+    const isAgain = again.has(key);
     watched.add(live);
     void live.over.then((outcome) => {
       if (!watched.delete(live)) return;
-      if (!hadNoMachine(outcome)) cancelWaiting(keyOf(live)); // a user has started it before that was due
+      if (!hadNoMachine(outcome)) cancelWaiting(key); // a user has started it before that was due
       if (live.options.isApplied !== true) return;
       if (outcome.reason !== 'SandboxFailed' && !(isAgain && hadNoMachine(outcome))) {
-        failures.delete(keyOf(live));
+        failures.delete(key);
         return;
       }
       if (live.hasLostSecrets) {
         log.warn('pod not started again: its Secrets ended with an earlier node', { pod: live.name });
         return;
       }
-      failed(live, clock.monotonicMs() - startedMs);
+      const isCalm = clock.monotonicMs() - startedMs >= calmMs;
+      const count = (isCalm ? 0 : (failures.get(key) ?? 0)) + 1;
+      void record(live, count);
+      schedule(live, count, async () => pods.start([live.source], live.options));
     });
   });
   const cancelAll = () => {
     watched.clear();
-    for (const end of waiting.values()) end();
-    waiting.clear();
+    for (const { cancel } of waiting.values()) cancel();
   };
   return {
-    cancel: cancelAll,
-    cancelOf: (pod) => {
+    cancel: () => {
+      cancelAll();
+      for (const { pod } of waiting.values()) void record(pod, undefined);
+      waiting.clear();
+    },
+    cancelOf: async (pod) => {
       cancelWaiting(keyOf(pod));
       failures.delete(keyOf(pod));
+      await record(pod, undefined);
     },
-    [Symbol.dispose]: () => {
+    async [Symbol.asyncDispose]() {
       leave();
       cancelAll();
+      waiting.clear();
+      await recorded;
     },
   };
 }

@@ -42,6 +42,8 @@ export interface EndedPod {
   readonly outcome: PodOutcome;
   readonly logs: EndedRecord['logs'];
   readonly bytes: number;
+  /** As in its record. */
+  readonly failures?: number;
 }
 
 /** A pod of an earlier process without a recorded end: it may still run, and the next process may take it over. */
@@ -162,6 +164,13 @@ export class EndedPods {
         await this.#removeOldest();
       },
     };
+  }
+
+  /** Records for the next process that an ended pod is due to be started again; `undefined`: that it no longer is. */
+  async setFailures({ id }: EndedPod, failures: number | undefined): Promise<void> {
+    const { failures: before, ...record } = await this.#recordOf(id);
+    if (before === failures) return;
+    await this.#write(id, { ...record, ...(failures === undefined ? {} : { failures }) });
   }
 
   /** Forgets a pod that ended, or that `begin` has recorded. */
@@ -299,7 +308,8 @@ export const secretsEnded = (verb: string, name: string): PodvmError =>
     { fix: 'Run it from its files. Secrets are never written to disk.' },
   );
 
-function endedPodOf(id: string, { details, ended, logs, bytes }: EndedRecord, writtenAt: string): EndedPod {
+function endedPodOf(id: string, { details, ended, ...record }: EndedRecord, writtenAt: string): EndedPod {
+  const { logs, bytes, failures } = record;
   const { at, ...outcome } = ended ?? { at: writtenAt, ...lost };
   const { namespace, name } = details;
   const phase = outcome.exitCode === 0 ? 'Succeeded' : 'Failed';
@@ -312,6 +322,7 @@ function endedPodOf(id: string, { details, ended, logs, bytes }: EndedRecord, wr
     outcome,
     logs,
     bytes,
+    ...(failures === undefined ? {} : { failures }),
   };
 }
 

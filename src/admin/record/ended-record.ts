@@ -39,6 +39,8 @@ export const endedRecordSchema = v.object({
   logs: v.array(v.object({ container: v.string(), attempt: v.number() })),
   /** Size of its files in bytes. */
   bytes: v.number(),
+  /** While it is due to be started again: how often in a row its machine has failed. */
+  failures: v.exactOptional(v.number()),
 });
 export type EndedRecord = v.InferOutput<typeof endedRecordSchema>;
 

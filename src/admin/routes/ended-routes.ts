@@ -5,7 +5,7 @@ import { createPodTable } from '#pod/pod-table.ts';
 import { NodeCounts } from '#sandbox/figures/node-counts.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 import { Activity } from '../activity.ts';
-import type { EndedPods } from '../record/ended-pods.ts';
+import type { EndedPod, EndedPods } from '../record/ended-pods.ts';
 import { lifeRoutes } from './life-routes.ts';
 import { NodePods } from '../pods/node-pods.ts';
 import type { NamedVolumes } from '#storage/named-volumes.ts';
@@ -41,5 +41,6 @@ export function endedRoutes(ended: EndedPods, volumes: NamedVolumes): Routes {
     startNoMore: () => {},
   };
   const pods = new NodePods(parts, new Activity(systemClock));
-  return { ...podRoutes(pods, parts), ...lifeRoutes(pods, ended, parts.startNoMore), ...volumeRoutes(volumes, pods) };
+  const cancelStart = (pod: EndedPod) => pods.setFailures(pod, undefined);
+  return { ...podRoutes(pods, parts), ...lifeRoutes(pods, ended, cancelStart), ...volumeRoutes(volumes, pods) };
 }

@@ -8,19 +8,18 @@ import {
 } from '#api/pods.ts';
 import { PodvmError } from '#base/errors.ts';
 import { summaryOf } from '../pods/describe-pod.ts';
-import { type EndedPods, endedSummaryOf } from '../record/ended-pods.ts';
+import { type EndedPod, type EndedPods, endedSummaryOf } from '../record/ended-pods.ts';
 import { readJson, sendJson } from '../http.ts';
 import { foreignSummary, notOurs, refused } from '../pods/foreign-pods.ts';
 import { type NodePods } from '../pods/node-pods.ts';
 import { type KnownPod, type LivePod, untilOver } from '../pods/known-pod.ts';
 import { reached, type ReachedPod } from '../pods/reached-pod.ts';
-import type { Replacing } from '../pods/replace-failed.ts';
 import { chooseContainer } from '../log/pod-logs.ts';
 import type { Asked, Call, Routes } from '../routes.ts';
 import { untilStarted } from '../session/run-session.ts';
 
 /** Calls that stop, remove, restart and rename pods. `cancelStart`: cancels the start of an ended pod, if one is due. */
-export function lifeRoutes(pods: NodePods, ended: EndedPods, cancelStart: Replacing['cancelOf']): Routes {
+export function lifeRoutes(pods: NodePods, ended: EndedPods, cancelStart: (pod: EndedPod) => Promise<void>): Routes {
   const withPod =
     (answer: (pod: KnownPod, call: Call) => Promise<PodSummary | PodOutcome>) =>
     async (call: Call): Promise<void> => {
@@ -44,7 +43,7 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods, cancelStart: Replac
       }
       const { graceSeconds } = await readJson(request, stopRequestSchema);
       if (pod.kind === 'ended') {
-        cancelStart(pod);
+        await cancelStart(pod);
         return endedSummaryOf(pod);
       }
       void pod.pod.terminate(graceSeconds);
