@@ -42,7 +42,7 @@ async function main(): Promise<void> {
   const install = async (program: string) => await host.type(['ln', '-sfn', program, '/opt/podvm']);
   const serving = async (before: string) =>
     await until('the service is active, with another process', async () => {
-      const [state, pid] = [await host.property('ActiveState'), await host.property('MainPID')];
+      const { state, pid } = await host.service();
       return state === 'active' && pid !== before ? pid : undefined;
     });
   const call = async <T>(act: (runtime: ReturnType<typeof clientOf>) => Promise<T>): Promise<T> => {
@@ -53,7 +53,7 @@ async function main(): Promise<void> {
 
   await install(repo);
   await systemctl('start', 'podvm');
-  say(`the service is ${await host.property('ActiveState')}`);
+  say(`the service is ${(await host.service()).state}`);
   const sandboxConfig = {
     metadata: { name: 'cri', namespace: 'default', uid: 'uid-of-cri', attempt: 0 },
     logDirectory: join(cli.root, 'pod-logs'),
@@ -129,7 +129,7 @@ async function main(): Promise<void> {
       'systemctl stop, and start',
       async () => {
         await systemctl('stop', 'podvm');
-        assert.equal(await host.property('ActiveState'), 'inactive');
+        assert.equal((await host.service()).state, 'inactive');
         await systemctl('start', 'podvm');
       },
     ],
@@ -151,7 +151,7 @@ async function main(): Promise<void> {
     ['daemon-reexec of systemd', () => systemctl('daemon-reexec')],
   ];
   for (const [what, act] of steps) {
-    const pid = await host.property('MainPID');
+    const { pid } = await host.service();
     await act();
     await serving(what.startsWith('daemon-reexec') ? '' : pid);
     await goOn();

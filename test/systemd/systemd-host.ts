@@ -104,10 +104,13 @@ export class SystemdHost implements AsyncDisposable {
     return await run('nsenter', [...enter, path, ...variables, ...words], { timeoutMs: commandTimeoutMs });
   }
 
-  /** One property of the service. */
-  async property(name: string): Promise<string> {
-    const { stdout } = await this.type(['systemctl', 'show', '--property', name, '--value', 'podvm']);
-    return stdout.trim();
+  /** State of the service and its main process, both of one moment. */
+  async service(): Promise<{ readonly state: string; readonly pid: string }> {
+    const { stdout } = await this.type(['systemctl', 'show', '--property', 'ActiveState,MainPID', 'podvm']);
+    return {
+      state: /^ActiveState=(.*)$/m.exec(stdout)?.[1] ?? '',
+      pid: /^MainPID=(.*)$/m.exec(stdout)?.[1] ?? '',
+    };
   }
 
   /** Ends everything inside with this process, when that is interrupted. */
