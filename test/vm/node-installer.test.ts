@@ -1,0 +1,102 @@
+import assert from 'node:assert/strict';
+import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { describe, test } from 'node:test';
+import { isThere } from '#host/file/files.ts';
+import { run } from '#host/process/run.ts';
+import { sysroot } from '../images/image-tree.ts';
+import { repo } from './cli-node.ts';
+import { whyNoVm } from './node.ts';
+
+const settingsFile = '/etc/podvm/podvm.yaml';
+const unitFile = '/etc/systemd/system/podvm.service';
+const withSettings = ['install', '--settings', '/settings.yaml'];
+
+/** Root directories of the node image and of a host without systemd, whose program and `nsenter` do nothing. */
+async function openInstaller() {
+  const image = await mkdtemp('/var/tmp/podvm-node-image-');
+  const host = join(image, 'host');
+  const busybox = join(await sysroot(), 'usr/bin/busybox');
+  for (const path of ['bin', 'dev', 'proc', 'podvm/program', 'host/bin', 'host/proc', 'host/usr/bin', 'host/opt'])
+    await mkdir(join(image, path), { recursive: true });
+  await mkdir(join(host, 'etc/systemd/system'), { recursive: true });
+  for (const path of ['bin/busybox', 'host/bin/sh']) await copyFile(busybox, join(image, path));
+  const files = {
+    'dev/null': '',
+    'settings.yaml': 'logFormat: json\n',
+    'podvm/release': 'podvm 1\n',
+    'podvm/podvm.bundle': '',
+    'podvm/podvm.service': await readFile(join(repo, 'examples/podvm.service'), 'utf8'),
+    'podvm/podvm-node': await readFile(join(repo, 'tools/release/node-image/podvm-node'), 'utf8'),
+    'podvm/program/podvm': '#!/bin/sh\n',
+    'host/usr/bin/nsenter': '#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n',
+  };
+  for (const [path, text] of Object.entries(files)) await writeFile(join(image, path), text, { mode: 0o755 });
+  const enter = `set -eu
+for directory in proc host/proc; do mount -t proc proc ${image}/$directory; done
+mount --bind /dev/null ${image}/dev/null
+chroot ${image} /bin/busybox --install -s /bin
+exec chroot ${image} /podvm/podvm-node "$@"`;
+  const node = async (...words: readonly string[]) => {
+    const argv = ['--mount', '--propagation', 'private', '--pid', '--fork', 'sh', '-c', enter, 'podvm-node', ...words];
+    const { code, stderr } = await run('unshare', argv, {
+      okCodes: 'any',
+      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
+    });
+    return { code, stderr };
+  };
+  const at = (path: string) => join(host, path);
+  return {
+    node,
+    at,
+    read: async (path: string) => await readFile(at(path), 'utf8'),
+    write: async (path: string, text: string) => {
+      await mkdir(dirname(at(path)), { recursive: true });
+      await writeFile(at(path), text);
+    },
+    has: async (path: string) => await isThere(at(path)),
+    [Symbol.asyncDispose]: async () => await rm(image, { recursive: true }),
+  };
+}
+
+describe('the entry point of the node image', { skip: await whyNoVm() }, () => {
+  test('the settings of an installation go with it, or with the next one that has none', async () => {
+    await using host = await openInstaller();
+    for (const next of [['install'], ['uninstall']]) {
+      assert.match((await host.node(...withSettings)).stderr, /podvm-node: installed\n$/);
+      assert.equal(await host.read(settingsFile), 'logFormat: json\n');
+      assert.match(await host.read(unitFile), /^ExecStart=.* --config \/etc\/podvm\/podvm\.yaml$/m);
+      assert.deepEqual((await host.node(...next)).code, 0);
+      assert.ok(!(await host.has('/etc/podvm')), next.join(' '));
+    }
+    assert.ok(!(await host.has(unitFile)));
+  });
+
+  test('settings of the administrator stay as they are', async () => {
+    await using host = await openInstaller();
+    await host.write(settingsFile, 'pool: 3\n');
+    const { code, stderr } = await host.node(...withSettings);
+    assert.equal(code, 1);
+    assert.match(stderr, /^podvm-node: \/etc\/podvm\/podvm\.yaml of the host is there, and not from this image\n/);
+    assert.ok(!(await host.has('/opt/podvm')), 'nothing was installed');
+    assert.equal((await host.node('install')).code, 0);
+    assert.doesNotMatch(await host.read(unitFile), /--config/);
+    assert.match((await host.node(...withSettings)).stderr, /podvm\.yaml of the host is there/);
+    assert.match((await host.node('uninstall')).stderr, /podvm-node: removed\n$/);
+    assert.equal(await host.read(settingsFile), 'pool: 3\n');
+  });
+
+  test('a program or a service of another origin stays as it is', async () => {
+    await using host = await openInstaller();
+    for (const path of ['/opt/podvm/own', unitFile]) {
+      await host.write(path, 'own\n');
+      const { code, stderr } = await host.node('install');
+      assert.equal(code, 1);
+      assert.match(stderr, / of the host is there, and not from this image\n/);
+      assert.match((await host.node('uninstall')).stderr, /there is nothing to remove/);
+      assert.equal(await host.read(path), 'own\n');
+      await rm(host.at(path));
+      await rm(host.at('/opt/podvm'), { recursive: true, force: true });
+    }
+  });
+});
