@@ -115,17 +115,16 @@ const parts: ProgramParts = {
     if (from !== undefined) return await setupFromCommand(setting, resolve(from), parts.version);
     return await setupCommand(setting, upgrade);
   },
-  install: async ({ dryRun: isDry, restart: restarts, ...options }, { any: signal }) => {
+  install: async (program, { dryRun: isDry, restart: restarts, ...options }, { any: signal }) => {
     const { containerdPlaces, installContainerd } = await import('#daemon/containerd/install-containerd.ts');
+    const { installK3s, k3sPlaces } = await import('#daemon/containerd/install-k3s.ts');
     const { requireRoot } = await import('#daemon/background/serve-here.ts');
-    if (!isDry) requireRoot('install podvm in containerd');
-    const { shimSocketPath } = configure(options);
-    return await installContainerd(
-      { shimSocketPath, version: parts.version },
-      { isDry, restarts },
-      containerdPlaces,
-      signal,
-    );
+    if (!isDry) requireRoot(`install podvm in ${program}`);
+    const podvm = { shimSocketPath: configure(options).shimSocketPath, version: parts.version };
+    const choices = { isDry, restarts };
+    return program === 'k3s'
+      ? await installK3s(podvm, choices, k3sPlaces, signal)
+      : await installContainerd(podvm, choices, containerdPlaces, signal);
   },
   uninstall: async ({ state, ...options }, { any: signal }) => {
     const { uninstallCommand } = await import('#daemon/uninstall-command.ts');

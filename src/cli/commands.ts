@@ -275,15 +275,16 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     {
       name: 'install',
       description: 'make podvm a runtime of another program on this host',
-      arguments: [['<program>', 'containerd']],
+      arguments: [['<program>', 'containerd, or k3s with its own containerd']],
       options: [
         flag('--dry-run', 'print what would be written, and write nothing'),
         flag('--restart', 'also restart it, by systemd, and run a pod there').conflicts('dryRun'),
       ],
       action: (program: string, options: { dryRun: boolean; restart: boolean }, itself: Command) =>
         untilEnded(async (ends) => {
-          if (program !== 'containerd') itself.error(`error: cannot install into '${program}': only into containerd`);
-          terminal.stdout.write(await parts.install({ ...global(), ...options }, ends));
+          if (program !== 'containerd' && program !== 'k3s')
+            itself.error(`error: cannot install into '${program}': only into containerd or k3s`);
+          terminal.stdout.write(await parts.install(program, { ...global(), ...options }, ends));
         }),
     },
     {

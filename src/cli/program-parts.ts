@@ -49,6 +49,7 @@ export interface ProgramParts {
   readonly setup: (options: GlobalOptions & SetupWishes, ends: EndSignals) => Promise<string>;
   /** Makes podvm a runtime of another program on this host. */
   readonly install: (
+    program: 'containerd' | 'k3s',
     options: GlobalOptions & { readonly dryRun: boolean; readonly restart: boolean },
     ends: EndSignals,
   ) => Promise<string>;

@@ -4,6 +4,7 @@ import { isThere } from '#host/file/files.ts';
 import { bridgeOf, removeDefaultNetwork } from '#network/default-network.ts';
 import { keeperSocketsOf } from '#shim/keeper/keeper-sockets.ts';
 import { containerdPlaces, uninstallContainerd } from './containerd/install-containerd.ts';
+import { k3sPlaces, uninstallK3s } from './containerd/install-k3s.ts';
 import { endBackgroundNode } from './background/background-node.ts';
 import type { Configuration } from './configuration/configuration.ts';
 import { endOrphans } from './background/end-orphans.ts';
@@ -53,7 +54,7 @@ export async function uninstallCommand(
     await removeDefaultNetwork(network, signal);
     await rm(network, { recursive: true }); // names the bridge that was just removed
   }
-  const installed = await uninstallContainerd(containerdPlaces);
+  const installed = [...(await uninstallContainerd(containerdPlaces)), ...(await uninstallK3s(k3sPlaces))];
   const said = [
     ...ended.map(({ namespace, name }) => `pod ${namespace}/${name} ended\n`),
     ...(bridge === undefined ? [] : [`network ${bridge} removed\n`]),

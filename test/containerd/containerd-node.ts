@@ -1,13 +1,15 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, open, readFile, writeFile } from 'node:fs/promises';
+import { glob, mkdir, open, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { defaultEnv, run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import { RuntimeService } from '#cri/schema/api_pb.ts';
 import { connectTestClient } from '#cri/testing/grpc-client.ts';
-import { type ContainerdPlaces, installContainerd } from '#daemon/containerd/install-containerd.ts';
+import { installContainerd, mainPath } from '#daemon/containerd/install-containerd.ts';
+import { installK3s, k3sConfig } from '#daemon/containerd/install-k3s.ts';
+import type { RuntimePlaces } from '#daemon/doctor/doctor-runtimes.ts';
 import type { ContainerdPrograms } from './build-containerd.ts';
 
 export interface ContainerdOptions {
@@ -18,6 +20,8 @@ export interface ContainerdOptions {
   readonly netns?: string;
   /** Socket of podvm's task API; absent: it has no runtime podvm. */
   readonly shimSocket?: string;
+  /** Whether its configuration is made, and podvm installed in it, as if it were part of k3s. */
+  readonly isK3s?: boolean;
   /** Directory of `hosts.toml` files, which name the servers of registries. */
   readonly registries?: string;
   /** Configuration of its CNI network; default: a bridge, with host ports. */
@@ -31,7 +35,7 @@ export interface ContainerdNode extends AsyncDisposable {
   readonly pid: number;
   readonly socket: string;
   readonly endpoint: string;
-  readonly places: ContainerdPlaces;
+  readonly places: RuntimePlaces;
   /** Directory with the bundles of its tasks, below their namespaces. */
   readonly bundles: string;
   readonly ctrProgram: string;
@@ -51,16 +55,15 @@ const servingTimeoutMs = 60_000;
 export async function startContainerd(options: ContainerdOptions): Promise<ContainerdNode> {
   const { programs, work, netns } = options;
   const socket = join(work, 'containerd.sock');
-  const config = join(work, 'config.toml');
   const logFile = join(work, 'containerd.log');
   await mkdir(join(work, 'net.d'));
   await writeFile(join(work, 'net.d/10-bridge.conflist'), JSON.stringify(options.network ?? bridge));
-  await writeFile(config, configOf(options, socket));
-  const places = { containerd: programs.containerd, systemctl: 'false', socket, configuration: work, programs: work };
-  if (options.shimSocket !== undefined) {
-    const podvm = { shimSocketPath: options.shimSocket, version: testVersion };
-    await installContainerd(podvm, { isDry: false, restarts: false }, places, AbortSignal.timeout(servingTimeoutMs));
-  }
+  const common = { systemctl: 'false', socket, programs: work };
+  const places: RuntimePlaces = {
+    containerd: { ...common, containerd: programs.containerd, configuration: work },
+    k3s: { ...common, k3s: join(work, 'k3s'), configuration: join(work, 'agent/etc/containerd') },
+  };
+  const config = await configure(options, places);
   // Finds shims in PATH; old versions have no runtime_path.
   const PATH = `${work}:${dirname(programs.containerd)}:${dirname(programs.runc)}:${defaultEnv()['PATH'] ?? ''}`;
   const begin = async (): Promise<ChildProcess> => {
@@ -123,6 +126,32 @@ const bridge = {
     { type: 'portmap', capabilities: { portMappings: true } },
   ],
 };
+
+/** Writes the configuration, with the runtime podvm if it has a socket. Returns its path. */
+async function configure(options: ContainerdOptions, { containerd, k3s }: RuntimePlaces): Promise<string> {
+  const { shimSocket, isK3s = false } = options;
+  const text = configOf(options, containerd.socket);
+  const config = isK3s ? k3sConfig(k3s) : mainPath(containerd);
+  await mkdir(dirname(config), { recursive: true });
+  await writeFile(config, text);
+  if (shimSocket === undefined) return config;
+  const podvm = { shimSocketPath: shimSocket, version: testVersion };
+  const choices = { isDry: false, restarts: false };
+  const signal = AbortSignal.timeout(servingTimeoutMs);
+  if (!isK3s) {
+    await installContainerd(podvm, choices, containerd, signal);
+    return config;
+  }
+  await writeFile(k3s.k3s, "#!/bin/sh\necho 'k3s version v1.33.4+k3s1 (test)'\n", { mode: 0o755 });
+  await installK3s(podvm, choices, k3s, signal);
+  const found = await Array.fromAsync(glob('*.tmpl', { cwd: k3s.configuration }));
+  const template = await readFile(join(k3s.configuration, found[0] ?? ''), 'utf8');
+  await writeFile(
+    config,
+    template.replace('{{ template "base" . }}', () => text),
+  ); // as k3s does at its start
+  return config;
+}
 
 /** The names of sections have changed with containerd 2. */
 function configOf(options: ContainerdOptions, socket: string): string {

@@ -21,9 +21,9 @@ import { baseImage, layeredImage, pauseImage } from './pod.ts';
 import { tour } from './tour.ts';
 
 /*
- * `npm run containerd [-- --version MINOR | --debian] [-- --delegate]`: a real containerd, the newest, another one that
- * can be built or that of Debian, runs pods with podvm beside pods with runc; then it is the delegate of podvm's own CRI,
- * or with `--delegate` only that. Needs root, the result of `podvm setup`, and a Go toolchain: a machine without one gets
+ * `npm run containerd [-- --version MINOR | --debian] [-- --k3s] [-- --delegate]`: a real containerd, the newest, another one
+ * that can be built or that of Debian, runs pods with podvm beside pods with runc; then it is the delegate of podvm's own
+ * CRI, or with `--delegate` only that. With `--k3s`, podvm is installed in it as if it were that of k3s. Needs root, the result of `podvm setup`, and a Go toolchain: a machine without one gets
  * a message, and nothing fails.
  */
 const cache = '/var/cache/podvm-conformance';
@@ -45,9 +45,10 @@ async function main(): Promise<void> {
       version: { type: 'string', default: newest },
       debian: { type: 'boolean', default: false },
       delegate: { type: 'boolean', default: false },
+      k3s: { type: 'boolean', default: false },
     },
   });
-  const { version } = values;
+  const { version, k3s: isK3s } = values;
   if (!isMinorVersion(version)) {
     throw new PodvmError(
       'invalid',
@@ -95,7 +96,7 @@ async function main(): Promise<void> {
     daemon = await begin();
   };
   const shimSocket = join(cli.root, 'shim.sock');
-  const containerd = undo.use(await startContainerd({ programs, work, netns, shimSocket, pauseImage }));
+  const containerd = undo.use(await startContainerd({ programs, work, netns, shimSocket, isK3s, pauseImage }));
   const podvm = { shimSocketPath: shimSocket, version: testVersion };
   const images = await makeImages(work, signal);
   for (const image of images) await containerd.ctr('images', 'import', image);
@@ -104,7 +105,7 @@ async function main(): Promise<void> {
   const crictl = new Crictl(inside, `unix://${join(cli.root, 'cri.sock')}`, signal);
   try {
     const isNewer = !programs.version.startsWith('1.');
-    const site = { containerd, isNewer, isWhole: !values.debian, work, say, replaceDaemon };
+    const site = { containerd, isNewer, isK3s, isWhole: !values.debian, work, say, replaceDaemon };
     if (!values.delegate) {
       await tour({ ...site, podvm, crictl: direct, fetch: fetchIn });
       await tourCtr({ ...site, image: images[0], records: join(cli.root, 'shim/tasks') });

@@ -33,31 +33,33 @@ export async function hasRuntime(containerd: string, config: string, signal: Abo
 
 /**
  * Returns the configuration with podvm's section, in the version of the configuration; `newest` is the version for a
- * file that does not exist. Errors: `failedPrecondition` for a file that is not TOML, or whose version has no such
- * section.
+ * file that does not exist. Errors: those of `versionOf`.
  */
 export async function withRuntime(config: string, launcher: string, newest: number): Promise<string> {
   const before = withoutSection((await readFileIfThere(config)) ?? `version = ${newest}\n`);
-  const version = versionOf(config, before);
-  if (version !== 2 && version !== 3) {
-    throw new PodvmError('failedPrecondition', `Cannot add podvm to ${config}: it has version ${version}, not 2 or 3`, {
-      fix: 'Migrate it (`containerd config migrate`), and try again.',
-    });
-  }
+  return withSection(before, versionOf(config, before), launcher);
+}
+
+/** The text with podvm's section for one version of the configuration in place of an older section. */
+export function withSection(text: string, version: number, launcher: string): string {
+  const before = withoutSection(text);
   const gap = before === '' || before.endsWith('\n') ? '' : '\n';
   return `${before}${gap}${begin}${sectionOf(version, launcher)}${end}`;
 }
 
+/** Whether a file is there and has podvm's section. */
+export async function hasSection(config: string): Promise<boolean> {
+  return (await readFileIfThere(config))?.includes(begin) === true;
+}
+
 /**
- * Replaces the configuration once containerd has accepted the new text in a file beside it. Keeps a copy of the file
- * from before podvm's first change. Errors: `failedPrecondition` if containerd refuses the text; nothing has changed
- * then.
+ * Replaces a configuration or its template, once `accepts` has returned for a file beside it with the new text. Keeps a
+ * copy of the file from before podvm's first change. Errors: those of `accepts`; nothing has changed then.
  */
 export async function replaceConfig(
   config: string,
   text: string,
-  containerd: string,
-  signal: AbortSignal,
+  accepts: (tried: string) => Promise<void> = () => Promise.resolve(),
 ): Promise<void> {
   const before = await readFileIfThere(config);
   if (before === text) return;
@@ -66,7 +68,7 @@ export async function replaceConfig(
   try {
     await writeFile(tried, text);
     await chmod(tried, before === undefined ? 0o644 : (await stat(config)).mode & 0o777);
-    await refuseUnread(config, tried, containerd, signal);
+    await accepts(tried);
     if (before !== undefined && !before.includes(begin)) await copyFile(config, `${config}${copyEnding}`);
     await rename(tried, config);
   } finally {
@@ -79,19 +81,32 @@ export async function removeRuntime(config: string): Promise<readonly string[]> 
   const before = await readFileIfThere(config);
   if (before?.includes(begin) !== true) return [];
   const after = withoutSection(before);
-  if (/^version = \d\n$/.test(after)) await rm(config);
+  if (/^(?:version = \d|\{\{ template "base" \. \}\})\n$/.test(after)) await rm(config);
   else await writeFile(config, after);
   await rm(`${config}${copyEnding}`, { force: true });
   return [config];
 }
 
-function withoutSection(text: string): string {
+/** The text as it was before podvm's section was added. */
+export function withoutSection(text: string): string {
   const from = text.indexOf(begin);
   const to = text.indexOf(end, from);
   return from === -1 || to === -1 ? text : text.slice(0, from) + text.slice(to + end.length);
 }
 
-function versionOf(config: string, text: string): number {
+/**
+ * The version of a configuration. Errors: `failedPrecondition` for a text that is not TOML, or whose version has no
+ * section of this kind.
+ */
+export function versionOf(config: string, text: string): 2 | 3 {
+  const version = parsedVersion(config, text);
+  if (version === 2 || version === 3) return version;
+  throw new PodvmError('failedPrecondition', `Cannot add podvm to ${config}: it has version ${version}, not 2 or 3`, {
+    fix: 'Migrate it (`containerd config migrate`), and try again.',
+  });
+}
+
+function parsedVersion(config: string, text: string): number {
   try {
     const { version = 1 } = parse(text);
     return Number(version);
@@ -104,7 +119,13 @@ function versionOf(config: string, text: string): number {
   }
 }
 
-async function refuseUnread(config: string, tried: string, containerd: string, signal: AbortSignal): Promise<void> {
+/** Errors: `failedPrecondition` if containerd does not accept the file `tried` in place of its configuration. */
+export async function refuseUnread(
+  config: string,
+  tried: string,
+  containerd: string,
+  signal: AbortSignal,
+): Promise<void> {
   const fix = `Add the section of \`podvm install containerd --dry-run\` to ${config} by hand.`;
   const has = await hasRuntime(containerd, tried, signal).catch((cause: unknown) => {
     signal.throwIfAborted();

@@ -1,11 +1,19 @@
-import { mkdir, rm, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
-import { readFileIfThere } from '#host/file/files.ts';
 import { run } from '#host/process/run.ts';
 import { launcherName, launcherOf } from '#shim/launcher.ts';
-import { hasRuntime, removeRuntime, replaceConfig, sectionOf, withRuntime } from './containerd-config.ts';
+import {
+  hasRuntime,
+  hasSection,
+  refuseUnread,
+  removeRuntime,
+  replaceConfig,
+  sectionOf,
+  withRuntime,
+} from './containerd-config.ts';
+import { isOwn, mark, refuseForeign, wouldWrite, writeOwn } from './own-files.ts';
 import { tryContainerdPod } from './try-containerd-pod.ts';
 
 /** Paths of containerd's parts on this node; tests use others. */
@@ -29,9 +37,6 @@ export const containerdPlaces: ContainerdPlaces = {
   configuration: '/etc/containerd',
   programs: '/usr/local/bin',
 };
-
-/** Mark in the first line of installed files, by which podvm recognizes them. */
-const mark = 'Made by podvm';
 
 interface Version {
   readonly text: string;
@@ -66,7 +71,7 @@ export async function installContainerd(
   const said = [`containerd ${containerd.text}\n`];
   if (isDry) {
     said.push(await tellConfiguration(containerd, launcher.path, places));
-    said.push(`would write ${launcher.path}\n${indented(launcher.content)}`);
+    said.push(wouldWrite(launcher.path, launcher.content));
   } else {
     said.push(await configure(containerd, launcher.path, places, signal));
     await writeOwn(launcher.path, launcher.content, 0o755);
@@ -87,11 +92,16 @@ export async function installContainerd(
 export async function uninstallContainerd(places: ContainerdPlaces): Promise<readonly string[]> {
   const removed: string[] = [];
   for (const path of [join(places.programs, launcherName), partPath(places)]) {
-    if ((await readFileIfThere(path))?.includes(mark) !== true) continue;
+    if (!(await isOwn(path))) continue;
     await rm(path);
     removed.push(path);
   }
   return [...removed, ...(await removeRuntime(mainPath(places)))];
+}
+
+/** Whether its configuration has a section of podvm. */
+export async function isInContainerd(places: ContainerdPlaces): Promise<boolean> {
+  return (await isOwn(partPath(places))) || (await hasSection(mainPath(places)));
 }
 
 /** Writes the section to the file that this containerd reads. Returns the changes. */
@@ -107,19 +117,15 @@ async function configure(
     if (await hasRuntime(places.containerd, main, signal).catch(() => false)) return `wrote ${part}\n`;
     await rm(part); // the main file has imports of its own
   }
-  await replaceConfig(main, await withRuntime(main, launcher, newestOf(version)), places.containerd, signal);
+  const text = await withRuntime(main, launcher, newestOf(version));
+  await replaceConfig(main, text, (tried) => refuseUnread(main, tried, places.containerd, signal));
   return `added the runtime podvm to ${main}\n`;
 }
 
 async function tellConfiguration(version: Version, launcher: string, places: ContainerdPlaces): Promise<string> {
-  if (readsParts(version)) return `would write ${partPath(places)}\n${indented(partOf(launcher))}`;
+  if (readsParts(version)) return wouldWrite(partPath(places), partOf(launcher));
   const main = mainPath(places);
-  return `would write ${main}\n${indented(await withRuntime(main, launcher, newestOf(version)))}`;
-}
-
-async function writeOwn(path: string, content: string, mode: number): Promise<void> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o755 });
-  await writeFile(path, content, { mode });
+  return wouldWrite(main, await withRuntime(main, launcher, newestOf(version)));
 }
 
 const restartTimeoutMs = 120_000;
@@ -131,10 +137,9 @@ const readsParts = ({ major, minor }: Version) => major > 2 || (major === 2 && m
 const partOf = (launcher: string) =>
   `# ${mark}: pods whose RuntimeClass has the handler podvm.\nversion = 3\n\n${sectionOf(3, launcher)}`;
 const partPath = ({ configuration }: ContainerdPlaces) => join(configuration, 'conf.d/podvm.toml');
-const indented = (text: string) => text.replaceAll(/^(?=.)/gm, '    ');
 
 async function versionOf({ containerd }: ContainerdPlaces, signal: AbortSignal): Promise<Version> {
-  const fix = 'Install containerd, or see docs/containerd.md for one that is part of another program, such as k3s.';
+  const fix = 'Install containerd, or use `podvm install k3s` for the one that is part of k3s.';
   const { stdout } = await run(containerd, ['--version'], { signal, okCodes: 'any' }).catch((cause: unknown) => {
     throw new PodvmError('failedPrecondition', 'Cannot install podvm in containerd: this node has none', {
       cause,
@@ -148,12 +153,4 @@ async function versionOf({ containerd }: ContainerdPlaces, signal: AbortSignal):
     `Cannot install podvm in containerd: it does not report its version, got ${printable(stdout, 100)}`,
     { fix },
   );
-}
-
-async function refuseForeign(path: string): Promise<void> {
-  const before = await readFileIfThere(path);
-  if (before === undefined || before.includes(mark)) return;
-  throw new PodvmError('failedPrecondition', `Cannot write ${path}: it exists, and podvm did not make it`, {
-    fix: 'Move it away, and try again.',
-  });
 }

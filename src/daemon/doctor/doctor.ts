@@ -21,6 +21,7 @@ import { podPartsFindings, updateFindings } from './doctor-updates.ts';
 import { checkKvm } from './doctor-kvm.ts';
 import { containerdFindings, delegateFindings } from './doctor-runtimes.ts';
 import { containerdPlaces } from '../containerd/install-containerd.ts';
+import { k3sPlaces } from '../containerd/install-k3s.ts';
 import { openNetwork } from '../node/node-network.ts';
 import { tryJail } from './try-jail.ts';
 
@@ -65,7 +66,11 @@ export async function doctorCommand(
     ...(await asRoot('pod packets', async () => [await podPackets(config, signal)])),
     ...(await asRoot('attachments', async () => await attachments(config, signal))),
     ...(await asRoot('machines', async () => await orphans(config))),
-    ...(await containerdFindings({ shimSocketPath: config.shimSocketPath, version }, containerdPlaces, signal)),
+    ...(await containerdFindings(
+      { shimSocketPath: config.shimSocketPath, version },
+      { containerd: containerdPlaces, k3s: k3sPlaces },
+      signal,
+    )),
     ...(await delegateFindings(config.delegate, signal)),
     await cgroups(),
     ...(await asRoot('parts of pods', async () => await podPartsFindings(config))),
