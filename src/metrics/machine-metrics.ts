@@ -1,7 +1,8 @@
 import { requestKinds } from '#base/file-requests.ts';
-import { type HistogramReading, sumOf } from '#base/histogram.ts';
+import type { HistogramReading } from '#base/histogram.ts';
 import type { HostFigures } from '#sandbox/figures/host-figures.ts';
 import type { MetricFigures } from '#sandbox/figures/sandbox-stats.ts';
+import { requestsOf } from '#sandbox/figures/served-requests.ts';
 import type { SandboxStatus } from '#sandbox/sandbox.ts';
 import { type MetricRow, rowsOf } from './metric-row.ts';
 
@@ -28,11 +29,14 @@ const of =
 
 const ratio = (whole: number, part: number): number | undefined => (part > 0 ? whole / part : undefined);
 
-/** Sums the requests of all file servers of a pod, by kind. */
-const requestsOf = (servers: HostFigures['fileServers']) =>
-  servers.length === 0
-    ? []
-    : requestKinds.map((kind) => ({ labels: [kind], value: sumOf(servers.map(({ requests }) => requests[kind])) }));
+/** Sums the requests of all file servers of a pod so far, by kind. */
+function requestsByKind({ fileServers, otherRequests }: HostFigures) {
+  const all = fileServers.map(({ requests }) => requests);
+  if (otherRequests !== undefined) all.push(otherRequests);
+  if (all.length === 0) return [];
+  const sums = requestsOf(all);
+  return requestKinds.map((kind) => ({ labels: [kind], value: sums[kind] }));
+}
 
 /** Labels of these metrics; the id is the sandbox's. */
 export const machineLabelKeys = ['namespace', 'pod', 'id'] as const;
@@ -147,7 +151,7 @@ export const machineMetrics = {
     'seconds',
     "Time that the node's file systems took for requests of the pod, by kind: `look` (names and attributes), `read`, " +
       '`write`, `change` (making, removing, renaming), `flush` and `other`',
-    ({ host }) => requestsOf(host?.fileServers ?? []),
+    ({ host }) => (host === undefined ? [] : requestsByKind(host)),
   ),
   podvm_pod_file_server_oldest_request_seconds: gauge(
     'seconds',

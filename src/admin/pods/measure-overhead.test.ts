@@ -17,6 +17,7 @@ const hostFigures: Sandbox['hostFigures'] = async () => ({
   vcpus: { cpuSeconds: 4, waitSeconds: 0 },
   translatedCode: undefined,
   fileServers: [],
+  otherRequests: undefined,
   link: { receivedBytes: 0, sentBytes: 0, stalls: 0, stalledSeconds: 0 },
 });
 

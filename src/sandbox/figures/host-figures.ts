@@ -8,6 +8,7 @@ import { findTranslatedCode, type PageRange, residentBytes } from '#host/process
 import type { LinkTraffic } from '#link/link.ts';
 import { type FileServerFigures, readFileServerFigures } from '#storage/request-figures.ts';
 import type { Machine } from '#vm/driver.ts';
+import type { ServedRequests } from './served-requests.ts';
 
 /** Resources that the host spends on one sandbox. */
 export interface HostFigures {
@@ -21,6 +22,8 @@ export interface HostFigures {
   readonly translatedCode: TranslatedCode | undefined;
   /** Figures of the file servers of its shared volumes. */
   readonly fileServers: readonly FileServerFigures[];
+  /** Requests of other file servers, which have ended or could not be read; undefined without one. */
+  readonly otherRequests: FileServerFigures['requests'] | undefined;
   readonly link: LinkTraffic;
 }
 
@@ -43,26 +46,41 @@ export async function findMeasured(
   return { threads: await machine.vcpuThreads(signal), code: await findTranslatedCode(machine.record.pid) };
 }
 
-/** Measures without the guest; undefined when the VMM is gone. `servers`: pids of its file servers. */
+/** File servers of a sandbox. */
+export interface MeasuredServers {
+  /** Their pids now. */
+  readonly serverPids: readonly number[];
+  readonly requests: ServedRequests;
+}
+
+/** Measures without the guest; undefined when the VMM is gone. */
 export async function measureHost(
   { memoryMiB, record: { pid } }: Pick<Machine, 'memoryMiB' | 'record'>,
   { threads, code }: MeasuredParts,
-  servers: readonly number[],
+  servers: MeasuredServers,
   link: LinkTraffic,
 ): Promise<HostFigures | undefined> {
   const [vmm, vcpus, codeBytes, figures] = await Promise.all([
     readProcessFigures(pid),
     readThreadTimes(pid, threads),
     residentBytes(pid, code),
-    Promise.all(servers.map((server) => readFileServerFigures(server, process.hrtime.bigint()))),
+    readServers(servers.serverPids),
   ]);
+  const otherRequests = servers.requests.take(figures, servers.serverPids);
   if (vmm === undefined) return undefined;
-  const fileServers = figures.filter((each) => each !== undefined);
+  const fileServers = [...figures.values()];
   return {
     guestMemoryBytes: memoryMiB * 1024 * 1024,
-    ...{ vmm, vcpus, fileServers, link },
+    ...{ vmm, vcpus, fileServers, otherRequests, link },
     translatedCode: code.length === 0 ? undefined : { bytes: codeBytes, limitBytes: limitOf(code) },
   };
+}
+
+async function readServers(pids: readonly number[]): Promise<ReadonlyMap<number, FileServerFigures>> {
+  const read = await Promise.all(
+    pids.map(async (pid) => [pid, await readFileServerFigures(pid, process.hrtime.bigint())] as const),
+  );
+  return new Map(read.flatMap(([pid, figures]) => (figures === undefined ? [] : [[pid, figures] as const])));
 }
 
 const limitOf = (code: readonly PageRange[]) => code.reduce((sum, { count }) => sum + count, 0) * 4096;

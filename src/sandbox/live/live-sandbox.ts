@@ -14,7 +14,14 @@ import { dial } from './dial.ts';
 import { createInbox, type Inbox } from '../state/inbox.ts';
 import { examine } from './examine.ts';
 import type { Examination } from '../figures/examination.ts';
-import { findMeasured, type HostFigures, type MeasuredParts, measureHost } from '../figures/host-figures.ts';
+import {
+  findMeasured,
+  type HostFigures,
+  type MeasuredParts,
+  type MeasuredServers,
+  measureHost,
+} from '../figures/host-figures.ts';
+import { ServedRequests } from '../figures/served-requests.ts';
 import { hostTimes } from '../container/host-times.ts';
 import type { LiveParts } from './live-parts.ts';
 import { measureGuest, statsOf } from '../container/measure-guest.ts';
@@ -62,6 +69,7 @@ export class LiveSandbox implements Sandbox {
   #failure: string | undefined;
   #outOfMemoryEvents = 0;
   #measured: MeasuredParts | undefined;
+  readonly #servers: MeasuredServers;
 
   constructor(live: LiveParts) {
     this.id = live.id;
@@ -69,6 +77,13 @@ export class LiveSandbox implements Sandbox {
     this.#resources = live.resources;
     this.consolePath = live.machine.consolePath;
     this.#live = live;
+    const { mounts } = live;
+    this.#servers = {
+      get serverPids() {
+        return mounts.serverPids;
+      },
+      requests: new ServedRequests(),
+    };
     this.#log = live.surroundings.log;
     this.#inbox = createInbox((error) => this.#onBug(error));
     this.#moves = createMoves(`sandbox ${live.id}`, sandboxMoves, 'creating', (state, why) =>
@@ -229,9 +244,9 @@ export class LiveSandbox implements Sandbox {
 
   async hostFigures(signal: AbortSignal): Promise<HostFigures> {
     await this.#inbox.ask(() => this.#assertReady('measure'));
-    const { machine, guest, mounts } = this.#live;
+    const { machine, guest } = this.#live;
     this.#measured ??= await findMeasured(machine, signal);
-    const figures = await measureHost(machine, this.#measured, mounts.serverPids, guest.traffic);
+    const figures = await measureHost(machine, this.#measured, this.#servers, guest.traffic);
     if (figures !== undefined) return figures;
     throw new PodvmError('unavailable', `Cannot measure: the machine of sandbox ${this.id} is gone`);
   }
