@@ -29,13 +29,26 @@ const pressureResources = ['cpu', 'memory', 'io'] as const;
 /** Interval of the monitor's own timer, in `ms`, which does not count as delay. */
 const resolutionMs = 20;
 
-/** Measures the node. The event loop is monitored from the first read on. Disposing ends that. */
+/** Time without a read after which the event loop is not monitored, in `ms`; longer than any scraper's interval. */
+const idleMs = 120_000;
+
+/** Measures the node. The event loop is monitored while there is a reader. Disposing ends that. */
 export class NodeMeter implements Disposable {
-  readonly #loop = monitorEventLoopDelay({ resolution: resolutionMs });
+  readonly #loop: ReturnType<typeof monitorEventLoopDelay>;
+  #idle: NodeJS.Timeout | undefined;
+
+  constructor(loop = monitorEventLoopDelay({ resolution: resolutionMs })) {
+    this.#loop = loop;
+  }
 
   /** Reads /proc synchronously: that uses no disk, and takes less time than a turn of the event loop on a busy node. */
   read(): NodeFigures {
-    this.#loop.enable(); // wakes the process 50 times a second, so it begins with the first scrape
+    this.#loop.enable(); // wakes the process 50 times a second, so it begins with a read
+    clearTimeout(this.#idle);
+    this.#idle = setTimeout(() => {
+      this.#loop.disable();
+      this.#loop.reset();
+    }, idleMs).unref();
     const memory = textOf('/proc/meminfo');
     const open = countsOf();
     const { user, system } = process.cpuUsage();
@@ -68,6 +81,7 @@ export class NodeMeter implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    clearTimeout(this.#idle);
     this.#loop.disable();
   }
 }
