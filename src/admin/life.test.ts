@@ -207,6 +207,38 @@ describe('a signal', () => {
   });
 });
 
+test('a resize changes the limits of a container in place, of the manifest, and of the pod that starts again', async () => {
+  await using served = await openAdmin();
+  await run(served, { detach: true });
+  const path = '/v1/pods/_/web';
+  const limitsNow = async () => {
+    const { body } = await served.call('GET', `${path}/manifest`);
+    const { kind, spec } = v.parse(manifestSchema, JSON.parse(body));
+    return [kind, spec.containers[0]?.resources.limits];
+  };
+  assert.deepEqual(await limitsNow(), ['Pod', {}]);
+  for (const body of ['{"container":"main"}', '{"container":"main","memoryLimitBytes":0}', '{"memoryLimitBytes":1}'])
+    assert.equal((await refusalOf(served, 'POST', `${path}/resize`, body)).kind, 'invalid', body);
+  const wish = '{"container":"main","memoryLimitBytes":67108864,"cpuLimitMillis":250}';
+  assert.deepEqual(await served.call('POST', `${path}/resize`, wish), { status: 200, body: '{"warnings":[]}\n' });
+  assert.deepEqual(await limitsNow(), ['Pod', { memory: '67108864', cpu: '250m' }]);
+  assert.equal((await served.call('POST', `${path}/restart`)).status, 200);
+  assert.equal(served.parts.sandboxes.current('main').spec.resources.memoryLimitBytes, 67_108_864);
+  await served.call('POST', `${path}/stop`);
+  assert.match(
+    (await refusalOf(served, 'POST', `${path}/resize`, wish)).message,
+    /^Cannot resize web: the pod has ended$/,
+  );
+  assert.deepEqual(await limitsNow(), ['Pod', { memory: '67108864', cpu: '250m' }]);
+});
+
+const manifestSchema = v.object({
+  kind: v.string(),
+  spec: v.object({
+    containers: v.array(v.object({ resources: v.object({ limits: v.record(v.string(), v.string()) }) })),
+  }),
+});
+
 test('a node is idle without running pods and clients', async () => {
   await using served = await openAdmin();
   const { clock } = served.parts;

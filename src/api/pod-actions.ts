@@ -75,8 +75,13 @@ export const podActions = {
     ended: (name) => hasEnded(name, 'kill and remove'),
   },
   exec: { verb: 'run a command in', ended: (name) => hasEnded(name, 'run a command in') },
+  resize: { verb: 'resize', foreign: onlyOwn('other'), ended: (name) => hasEnded(name, 'resize') },
+  manifest: { verb: 'show the YAML of', foreign: onlyOwn('other') },
+  readFiles: { verb: 'read files of', ended: (name) => hasEnded(name, 'read files of') },
+  portForward: { verb: 'connect to', ended: (name) => hasEnded(name, 'connect to') },
   logs: { verb: 'read logs of', foreign: { containerd: 'logs' } },
   console: { verb: 'show the console of', ended: (name) => hasEnded(name, 'show the console of') },
+  examine: { verb: 'examine', ended: (name) => hasEnded(name, 'examine') },
 } as const satisfies Record<string, ActionRow>;
 export type PodAction = keyof typeof podActions;
 

@@ -13,6 +13,8 @@ import * as v from 'valibot';
  *   POST /v1/pods/{namespace}/{name}/start            PodSummary, when a container runs
  *   POST /v1/pods/{namespace}/{name}/restart          StopRequest -> PodSummary, when a container runs
  *   POST /v1/pods/{namespace}/{name}/rename           RenameRequest -> PodSummary
+ *   POST /v1/pods/{namespace}/{name}/resize           ResizeRequest -> ResizeAnswer, when the limits hold
+ *   GET  /v1/pods/{namespace}/{name}/manifest         the Pod as JSON, with all defaults and its present limits
  *   GET  /v1/pods/{namespace}/{name}/wait             PodOutcome, when it has ended
  *   DELETE /v1/pods/{namespace}/{name}?force=         PodSummary
  *   GET  /v1/pods/{namespace}/{name}/logs?container=&follow=&tail=&previous=&timestamps=&since=&until=   bytes
@@ -220,6 +222,21 @@ export const stopRequestSchema = v.strictObject({
   /** Overrides the pod's terminationGracePeriodSeconds. */
   graceSeconds: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(86_400))),
 });
+
+/** New limits of one container; absent ones stay. */
+export const resizeRequestSchema = v.pipe(
+  v.strictObject({
+    container: v.string(),
+    memoryLimitBytes: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1))),
+    /** Thousandths of a core. */
+    cpuLimitMillis: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(10_000_000))),
+  }),
+  v.check((wish) => (wish.memoryLimitBytes ?? wish.cpuLimitMillis) !== undefined, 'must have a limit'),
+);
+export type ResizeRequest = v.InferOutput<typeof resizeRequestSchema>;
+
+/** Sentences about limits that were reduced to the machine's size. */
+export const resizeAnswerSchema = v.object({ warnings: v.array(v.string()) });
 
 export const killRequestSchema = v.strictObject({
   /** Number of the signal. */

@@ -4,6 +4,7 @@ import type { Clock } from '#host/clock.ts';
 import type { OutputChunk, RegistryLogin, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
 import type { Claim, ConfigMap, Pod, Secret } from './schema/objects.ts';
 import type { Service } from './schema/service.ts';
+import type { ContainerSize } from './resize.ts';
 import type { Job, Replicated } from './schema/workloads.ts';
 
 /**
@@ -191,7 +192,7 @@ export const hadNoMachine = ({ reason }: Pick<PodFinish, 'reason'>): boolean => 
 export interface RunningPod {
   readonly namespace: string;
   readonly name: string;
-  /** The Pod with its uid and all defaults. */
+  /** The Pod with its uid, all defaults, and its present limits. */
   readonly pod: Pod;
   readonly uid: string;
   readonly createdAt: Date;
@@ -223,6 +224,11 @@ export interface RunningPod {
    * not given, and those of `Sandbox.updateVolume`.
    */
   changeData(data: Pick<PodConfig, 'configMaps' | 'secrets'>, signal: AbortSignal): Promise<void>;
+  /**
+   * Changes limits of a container in place, and those of the pod with them. They hold for its later starts, too. Returns
+   * sentences about limits that were reduced. Errors: those of `withSize` and `resizeInPlace`.
+   */
+  resize(size: ContainerSize, signal: AbortSignal): Promise<readonly string[]>;
   /** Kills the remaining containers and removes the sandbox with its directory and logs. Idempotent. */
   remove(): Promise<void>;
   /**

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { messageOf } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
 import type { Container, Sandbox } from '#sandbox/sandbox.ts';
 import { pastAttempt, resumeAttempt, startAttempt, type Attempt, type AttemptSite } from './attempt.ts';
 import { decide, finishOf, type Action } from './decide.ts';
@@ -13,6 +13,7 @@ import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
 import { readLocalProfiles, type LocalProfiles } from './spec/security.ts';
 import { changedVolumes } from './changed-volumes.ts';
+import { type ContainerSize, resizeInPlace, sizeText, withSize } from './resize.ts';
 import { requireClaims } from './spec/claims.ts';
 import { ensureHostPaths } from './spec/host-paths.ts';
 import { containerSpecOf, sandboxSpecOf } from './spec/specs.ts';
@@ -41,14 +42,13 @@ class PodDriver implements RunningPod {
   readonly namespace: string;
   readonly name: string;
   readonly uid: string;
-  readonly pod: Pod;
   readonly createdAt: Date;
   readonly finished: Promise<PodFinish>;
+  #pod: Pod;
   #config: PodConfig;
-  /** The last change of its ConfigMaps and Secrets. */
-  #changing: Promise<void> = Promise.resolve();
+  /** The last change of its ConfigMaps and Secrets, or of its limits. */
+  #changing: Promise<unknown> = Promise.resolve();
   readonly #parts: PodParts;
-  readonly #containers: readonly PodContainer[];
   readonly #events;
   readonly #outputs;
   readonly #attempts = new Map<string, Attempt>();
@@ -72,13 +72,12 @@ class PodDriver implements RunningPod {
 
   constructor(pod: Pod, config: PodConfig, parts: PodParts, { signal, before }: Beginning) {
     this.uid = before?.memory.uid ?? pod.metadata.uid ?? randomUUID();
-    this.pod = { ...pod, metadata: { ...pod.metadata, uid: this.uid } };
+    this.#pod = { ...pod, metadata: { ...pod.metadata, uid: this.uid } };
     this.namespace = pod.metadata.namespace;
     this.name = pod.metadata.name;
     this.createdAt = new Date(before?.memory.createdAt ?? parts.clock.now());
     this.#config = config;
     this.#parts = { ...parts, log: parts.log.with({ pod: `${this.namespace}/${this.name}` }) };
-    this.#containers = [...pod.spec.initContainers, ...pod.spec.containers];
     this.#events = createEvents(parts.clock, before?.memory.events);
     this.#outputs = createOutputs(this.#parts.log);
     const nowMs = parts.clock.monotonicMs();
@@ -102,6 +101,15 @@ class PodDriver implements RunningPod {
     signal.addEventListener('abort', abort, { once: true });
     void this.finished.then(() => signal.removeEventListener('abort', abort));
     if (signal.aborted) abort();
+  }
+
+  get pod(): Pod {
+    return this.#pod;
+  }
+
+  get #containers(): readonly PodContainer[] {
+    const { initContainers, containers } = this.#pod.spec;
+    return [...initContainers, ...containers];
   }
 
   get status(): PodStatus {
@@ -154,9 +162,31 @@ class PodDriver implements RunningPod {
   }
 
   async changeData(data: Pick<PodConfig, 'configMaps' | 'secrets'>, signal: AbortSignal): Promise<void> {
-    const turn = this.#changing.catch(() => undefined).then(() => this.#changeData(data, signal));
+    await this.#inTurn(() => this.#changeData(data, signal));
+  }
+
+  async resize(size: ContainerSize, signal: AbortSignal): Promise<readonly string[]> {
+    return await this.#inTurn(() => this.#resize(size, signal));
+  }
+
+  async #inTurn<T>(change: () => Promise<T>): Promise<T> {
+    const turn = this.#changing.catch(() => undefined).then(change);
     this.#changing = turn;
-    await turn;
+    return await turn;
+  }
+
+  async #resize(size: ContainerSize, signal: AbortSignal): Promise<readonly string[]> {
+    await this.#sandboxMade;
+    const next = withSize(this.#pod, size);
+    if (this.#sandbox === undefined || this.#isFinishing)
+      throw new PodvmError('failedPrecondition', `Cannot resize ${this.name}: it has no machine`);
+    const warnings = await resizeInPlace(this.#sandbox, next, size, signal);
+    this.#pod = next;
+    const container = this.#containers.find(({ name }) => name === size.container);
+    if (container !== undefined) this.#events.normal('Resized', `Limits: ${sizeText(container)}`, container.name);
+    for (const warning of warnings) this.#events.warn('LimitCut', warning, size.container);
+    this.#save();
+    return warnings;
   }
 
   async #changeData(data: Pick<PodConfig, 'configMaps' | 'secrets'>, signal: AbortSignal): Promise<void> {

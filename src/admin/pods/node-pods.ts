@@ -6,6 +6,7 @@ import type { Log } from '#host/log/log.ts';
 import type { ImageStore } from '#image/images.ts';
 import { findByName, type PodTable } from '#pod/pod-table.ts';
 import type { PodConfig, PodFinish, PodParts, RunningPod } from '#pod/pods.ts';
+import { type ContainerSize, withSize } from '#pod/resize.ts';
 import { resumePod, startPod } from '#pod/start-pod.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
 import type { Activity } from '../activity.ts';
@@ -219,6 +220,15 @@ export class NodePods implements AsyncDisposable {
     live.hasLostSecrets = false;
     const id = await this.#recorded.get(live.pod);
     if (id !== undefined) await this.#parts.ended.changeSource(id, live.source);
+  }
+
+  /** Changes limits of a container of a running pod. Errors: those of `RunningPod.resize`. */
+  async resize(live: LivePod, size: ContainerSize, signal: AbortSignal): Promise<readonly string[]> {
+    const warnings = await live.pod.resize(size, signal);
+    live.source = { ...live.source, pod: withSize(live.source.pod, size) };
+    const id = await this.#recorded.get(live.pod);
+    if (id !== undefined) await this.#parts.ended.changeSource(id, live.source);
+    return warnings;
   }
 
   /** Errors: `alreadyExists`; `failedPrecondition` for a running pod, whose machine and network use its name. */

@@ -4,9 +4,11 @@ import {
   type PodOutcome,
   type PodSummary,
   renameRequestSchema,
+  resizeRequestSchema,
   stopRequestSchema,
 } from '#api/pods.ts';
 import { PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import { summaryOf } from '../pods/describe-pod.ts';
 import { type EndedPod, type EndedPods, endedSummaryOf } from '../record/ended-pods.ts';
 import { readJson, sendJson } from '../http.ts';
@@ -72,6 +74,14 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods, cancelStart: (pod: 
     'POST /v1/pods/:namespace/:name/rename': withPod(async (pod, { request }) =>
       endedSummaryOf(await pods.rename(pod, (await readJson(request, renameRequestSchema)).name)),
     ),
+    'POST /v1/pods/:namespace/:name/resize': async (call) => {
+      const pod = findKnown(pods, call);
+      if (pod.kind === 'foreign') throw notOurs(pod, 'resize');
+      const wish = await readJson(call.request, resizeRequestSchema);
+      if (pod.kind === 'ended') throw refused(hasEnded(pod.name, 'resize'));
+      const warnings = await pods.resize(pod, wish, call.signal);
+      sendJson(call.response, 200, { warnings: warnings.map((warning) => printable(warning)) });
+    },
     'GET /v1/pods/:namespace/:name/wait': withPod(async (pod) => {
       if (pod.kind === 'ended') return pod.outcome;
       if (pod.kind === 'foreign') throw notOurs(pod, 'wait for');

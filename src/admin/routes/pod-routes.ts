@@ -45,6 +45,12 @@ export function podRoutes(pods: NodePods, { pods: running, sandboxes, ended, sta
       const described = { running, find: pods.find.bind(pods), sandboxes };
       sendJson(call.response, 200, await describePod(described, ...nameOf(call), call.signal));
     },
+    'GET /v1/pods/:namespace/:name/manifest': async (call) => {
+      const pod = findKnown(pods, call);
+      if (pod.kind === 'foreign') throw notOurs(pod, 'show the YAML of');
+      const source = pod.kind === 'live' ? pod.source : await ended.shownSource(pod);
+      sendJson(call.response, 200, source.pod);
+    },
     'GET /v1/events': async ({ query, response, signal }) => {
       const [namespace, name] = [query.get('namespace'), query.get('name')];
       const isWanted: EventQuery['isWanted'] = (pod) =>

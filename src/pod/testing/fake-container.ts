@@ -22,6 +22,7 @@ export interface FakeBehaviour {
   readonly onStart?: (container: FakeContainer) => void;
   /** Default: exits with 143. */
   readonly onTerm?: (container: FakeContainer) => void;
+  readonly updateError?: () => PodvmError | undefined;
   readonly onExec?: (command: readonly string[], container: FakeContainer) => number | 'hang';
 }
 
@@ -49,6 +50,7 @@ export function createFakeContainer(
   let exit: ContainerExit | undefined;
   let starting: Promise<void> | undefined;
   let isRemoved = false;
+  let { resources } = spec;
   let printing: Promise<void> = Promise.resolve();
   const start = async () => {
     if (exit?.reason === 'StartError') throw new PodvmError('failedPrecondition', `Cannot start ${label}: ${exit.why}`);
@@ -127,12 +129,20 @@ export function createFakeContainer(
       return fakeExec(exec, code, exited.promise);
     },
     stdin: spec.stdin ? new PassThrough() : undefined,
-    resources: spec.resources,
+    get resources() {
+      return resources;
+    },
     warnings: behaviour.warnings ?? [],
     async resize(columns, rows) {
       journal.push(`resize ${label} ${columns}x${rows}`);
     },
-    update: () => Promise.resolve([]),
+    async update(changed) {
+      const failure = behaviour.updateError?.();
+      if (failure !== undefined) throw failure;
+      journal.push(`update ${label} ${JSON.stringify(changed)}`);
+      resources = { ...resources, ...changed };
+      return [];
+    },
     reopenLog: () => Promise.resolve(),
     follow(onChunk) {
       followers.add(onChunk);

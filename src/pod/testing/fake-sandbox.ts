@@ -13,13 +13,13 @@ import type {
   VolumeFile,
 } from '#sandbox/sandbox.ts';
 import { NodeCounts } from '#sandbox/figures/node-counts.ts';
-import type { SandboxStats } from '#sandbox/figures/sandbox-stats.ts';
+import type { ContainerStats, SandboxStats } from '#sandbox/figures/sandbox-stats.ts';
 import { fakeVersions } from '#sandbox/testing/fake-parts.ts';
 import type { FakeClock } from './fake-clock.ts';
 import { createFakeContainer, type FakeBehaviour, type FakeContainer } from './fake-container.ts';
 
 export interface FakeSandboxes extends Sandboxes {
-  /** `start a/0`, `resize a/0 80x25`, `exit a/0 1`, `stop a/0`, `kill a/0`, `exec a/0 true`, `remove a/0`, in order. */
+  /** `start a/0`, `resize a/0 80x25`, `update a/0 {...}`, `exit a/0 1`, `stop a/0`, `kill a/0`, `exec a/0 true`, `remove a/0`, in order. */
   readonly journal: readonly string[];
   readonly runs: readonly SandboxSpec[];
   running(): string[];
@@ -29,6 +29,8 @@ export interface FakeSandboxes extends Sandboxes {
 }
 
 export interface FakeSettings {
+  /** Memory that each running container uses. */
+  readonly usedBytes?: number;
   readonly behaviours?: Readonly<Record<string, FakeBehaviour>>;
   readonly runError?: PodvmError | (() => PodvmError | undefined);
   readonly warnings?: readonly string[];
@@ -98,10 +100,12 @@ class FakeSandbox implements Sandbox {
   #state: SandboxStatus['state'] = 'ready';
   #failure: string | undefined;
   #isRemoved = false;
+  #resources: Resources;
 
   constructor(id: string, spec: SandboxSpec, surroundings: Surroundings) {
     this.id = id;
     this.spec = spec;
+    this.#resources = spec.resources;
     this.#surroundings = surroundings;
     this.warnings = surroundings.settings.warnings ?? [];
     const { promise, resolve } = Promise.withResolvers<SandboxStatus>();
@@ -114,7 +118,7 @@ class FakeSandbox implements Sandbox {
   }
 
   get resources(): Resources {
-    return this.spec.resources;
+    return this.#resources;
   }
 
   get status(): SandboxStatus {
@@ -149,8 +153,10 @@ class FakeSandbox implements Sandbox {
     return this.containers.findLast(({ spec }) => spec.name === name);
   }
 
-  async resize(): Promise<readonly string[]> {
+  async resize(changed: Resources): Promise<readonly string[]> {
     this.#assertReady('resize');
+    this.#surroundings.journal.push(`resize sandbox ${JSON.stringify(changed)}`);
+    this.#resources = { ...this.#resources, ...changed };
     return [];
   }
 
@@ -177,7 +183,14 @@ class FakeSandbox implements Sandbox {
 
   async stats(): Promise<SandboxStats> {
     this.#assertReady('measure');
-    return { agentRssKiB: 0, agentFds: 0, ...figures, containers: [], volumes: [], interfaces: [] };
+    const usedOf = ({ status: { id, name } }: FakeContainer): ContainerStats => ({
+      ...{ id, name, ...figures, oomKills: 0 },
+      memoryBytes: this.#surroundings.settings.usedBytes ?? 0,
+    });
+    return {
+      ...{ agentRssKiB: 0, agentFds: 0, ...figures, volumes: [], interfaces: [] },
+      containers: this.containers.filter(({ status }) => status.state === 'running').map(usedOf),
+    };
   }
 
   async metrics(): Promise<never> {

@@ -29,9 +29,9 @@ import {
 /** One container. Its state changes only in the sandbox's inbox. */
 export class GuestContainer implements Container {
   readonly id: string;
-  readonly spec: KeptSpec;
   readonly exited: Promise<ContainerExit>;
   isRemoved = false;
+  #spec: KeptSpec;
   readonly #home: ContainerHome;
   readonly #log: Log;
   readonly #moves: Moves<ContainerState>;
@@ -52,7 +52,7 @@ export class GuestContainer implements Container {
 
   constructor(id: string, spec: KeptSpec, logPath: string, home: ContainerHome, before?: ContainerBefore) {
     this.id = id;
-    this.spec = spec;
+    this.#spec = spec;
     this.#home = home;
     this.#logPath = logPath;
     this.#createdAt = before?.createdAt ?? home.now();
@@ -70,6 +70,10 @@ export class GuestContainer implements Container {
     this.#exit = before?.exit;
     if (before?.exit !== undefined) resolve(before.exit);
     else before?.made.mounts.onLost((why) => this.#endFor(why));
+  }
+
+  get spec(): KeptSpec {
+    return this.#spec;
   }
 
   get status(): ContainerStatus {
@@ -320,6 +324,8 @@ export class GuestContainer implements Container {
     checkResources(`container ${this.spec.name}`, resources);
     const { resources: capped, warnings } = this.#capped(resources);
     await this.#home.guest.call('updateContainer', { id: this.id, resources: cgroupResourcesOf(capped) }, signal);
+    this.#spec = { ...this.#spec, resources: { ...this.#spec.resources, ...resources } };
+    this.#save();
     return warnings;
   }
 
