@@ -97,7 +97,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
     ...podRoutes(pods, { ...parts, startNoMore }),
     ...lifeRoutes(pods, parts.ended, replacing.cancelOf),
     ...volumeRoutes(parts.volumes, pods),
-    ...diagnosisRoutes(pods, parts.monitoring, parts.recentLog),
+    ...diagnosisRoutes(pods, parts.monitoring, parts.images, parts.recentLog),
     ...monitoringRoutes(parts.monitoring),
     'GET /v1/disk-usage': async ({ response, signal }) => sendJson(response, 200, await parts.diskUsage(signal)),
   } satisfies Routes;

@@ -19,6 +19,12 @@ export const diagnosisOf = (findings: readonly Finding[]): Diagnosis => ({
   findings: [...findings],
 });
 
+/** Findings that an operator should know of, the worst first. */
+export const troublesOf = ({ findings }: Diagnosis): readonly Finding[] => [
+  ...findings.filter(({ status }) => status === 'fail'),
+  ...findings.filter(({ status }) => status === 'warn'),
+];
+
 /** Formats a diagnosis for a person, a line for each result and one for its fix, or as JSON. */
 export function diagnosisText(diagnosis: Diagnosis, isJson: boolean): string {
   if (isJson) return `${JSON.stringify(diagnosis, null, 2)}\n`;

@@ -5,28 +5,32 @@ import { Histogram, type HistogramReading, secondsBounds, Tally } from '#base/hi
 export interface ImageCounts {
   /** Number of pulls that have ended, by `ok` or the kind of their error. */
   readonly pulls: readonly (readonly [outcome: string, count: number])[];
-  readonly pulling: number;
-  /** Start of the oldest pull in progress, in `ms` since 1970; undefined without one. */
-  readonly oldestPullMs: number | undefined;
+  /** Pulls in progress, oldest first. */
+  readonly pulling: readonly PullInProgress[];
   /** Durations of the pulls that have ended, in seconds. */
   readonly pullSeconds: HistogramReading;
   /** Number of root file systems made from pulled, loaded and built images. */
   readonly imports: number;
 }
 
+export interface PullInProgress {
+  /** The image's full name. */
+  readonly reference: string;
+  /** Its start, in `ms` since 1970. */
+  readonly sinceMs: number;
+}
+
 export class CountedImages implements ImageCounts {
   readonly #pulls = new Tally(['ok', ...errorKinds]);
   readonly #seconds = new Histogram(secondsBounds);
-  /** Start of each pull in progress, oldest first. */
-  readonly #begun = new Map<object, number>();
+  readonly #pulling = new Set<PullInProgress>();
   imports = 0;
 
   /** Counts one pull until it ends. */
-  async pull<T>(work: () => Promise<T>): Promise<T> {
-    const beganMs = Date.now();
+  async pull<T>(reference: string, work: () => Promise<T>): Promise<T> {
+    const begun = { reference, sinceMs: Date.now() };
     const beganAt = performance.now();
-    const key = {};
-    this.#begun.set(key, beganMs);
+    this.#pulling.add(begun);
     try {
       const result = await work();
       this.#pulls.add('ok');
@@ -35,7 +39,7 @@ export class CountedImages implements ImageCounts {
       this.#pulls.add(kindOf(error));
       throw error;
     } finally {
-      this.#begun.delete(key);
+      this.#pulling.delete(begun);
       this.#seconds.observe((performance.now() - beganAt) / 1000);
     }
   }
@@ -44,13 +48,8 @@ export class CountedImages implements ImageCounts {
     return this.#pulls.entries;
   }
 
-  get pulling(): number {
-    return this.#begun.size;
-  }
-
-  get oldestPullMs(): number | undefined {
-    const [oldest] = this.#begun.values();
-    return oldest;
+  get pulling(): ImageCounts['pulling'] {
+    return [...this.#pulling];
   }
 
   get pullSeconds(): HistogramReading {

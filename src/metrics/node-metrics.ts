@@ -87,12 +87,14 @@ export const nodeMetrics = {
     'Pulls that have ended: `ok`, or by the kind of error',
     (node) => byWord(node.images.pulls),
   ),
-  podvm_image_pulls_in_progress: gauge('count', 'Pulls in progress', ({ images }) => images.pulling),
+  podvm_image_pulls_in_progress: gauge('count', 'Pulls in progress', ({ images }) => images.pulling.length),
   podvm_image_oldest_pull_seconds: gauge(
     'seconds',
     'Age of the oldest pull in progress; 0 without one',
-    ({ images: { oldestPullMs }, nowMs }) =>
-      oldestPullMs === undefined ? 0 : Math.max(0, secondsOfMs(nowMs - oldestPullMs)),
+    ({ images: { pulling }, nowMs }) => {
+      const [oldest] = pulling;
+      return oldest === undefined ? 0 : Math.max(0, secondsOfMs(nowMs - oldest.sinceMs));
+    },
   ),
   podvm_image_pull_seconds: histograms([], 'seconds', 'Time of the pulls that have ended', ({ images }) => [
     { labels: [], value: images.pullSeconds },

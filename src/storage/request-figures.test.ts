@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { requestKinds, requestPage } from '#base/file-requests.ts';
-import { parseRequestPage, readFileServerFigures } from './request-figures.ts';
+import { meanSecondsBetween, parseRequestPage, readFileServerFigures } from './request-figures.ts';
 
 function pageOf(words: Readonly<Record<number, bigint>>): Buffer {
   const page = Buffer.alloc(requestPage.bytes);
@@ -34,4 +34,19 @@ test('parseRequestPage() makes finite numbers of any page, and no age before the
 test('readFileServerFigures() opens no descriptor that is not the memory of a file server', async () => {
   assert.equal(await readFileServerFigures(process.pid, 0n), undefined);
   assert.equal(await readFileServerFigures(2 ** 22, 0n), undefined);
+});
+
+test('meanSecondsBetween() counts requests that have ended meanwhile and the oldest under way, but no locks', () => {
+  const reading = (count: number, sum: number) => ({ buckets: [], count, sum });
+  const figures = (written: number, sum: number, oldestSeconds: number) => ({
+    ...{ oldestSeconds, privateBytes: 0 },
+    requests: {
+      ...{ look: reading(9, 0.1), read: reading(0, 0), change: reading(0, 0), flush: reading(0, 0) },
+      ...{ write: reading(written, sum), other: reading(written, 1000 * sum) },
+    },
+  });
+  assert.equal(meanSecondsBetween(figures(100, 1, 0), figures(100, 1, 0)), 0);
+  assert.equal(meanSecondsBetween(figures(100, 1, 0), figures(104, 3, 0)), 0.5);
+  assert.equal(meanSecondsBetween(figures(100, 1, 0), figures(103, 2, 1)), 0.5);
+  assert.equal(meanSecondsBetween(figures(100, 1, 9), figures(1, 0, 0)), 0); // another server
 });

@@ -58,6 +58,22 @@ export function parseRequestPage(page: Buffer, nowNs: bigint): Omit<FileServerFi
   return { requests: requests as Record<RequestKind, HistogramReading>, oldestSeconds }; // SAFE: made of all kinds
 }
 
+/**
+ * Mean time of the requests that have ended between two readings, and of the oldest under way, in seconds; 0 without one.
+ * Locks and closing do not count: a lock may rightly wait for long.
+ */
+export function meanSecondsBetween(before: FileServerFigures, after: FileServerFigures): number {
+  const [first, last] = [workOf(before), workOf(after)];
+  const count = last.count - first.count + (after.oldestSeconds > 0 ? 1 : 0);
+  return count <= 0 ? 0 : Math.max(0, last.sum - first.sum + after.oldestSeconds) / count;
+}
+
+function workOf({ requests }: FileServerFigures): { readonly count: number; readonly sum: number } {
+  const working = requestKinds.filter((kind) => kind !== 'other').map((kind) => requests[kind]);
+  const all = (of: 'count' | 'sum') => working.reduce((sum, reading) => sum + reading[of], 0);
+  return { count: all('count'), sum: all('sum') };
+}
+
 const pageBytes = 4096;
 
 /** Resident memory less that of files and shared memory (proc_pid_statm(5)). */

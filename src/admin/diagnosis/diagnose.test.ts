@@ -54,6 +54,8 @@ function podOf(examination: Examination, changes: Partial<DiagnosedPod['sandbox'
     name: 'web',
     versions,
     events: [],
+    waiting: [],
+    pulling: [],
     sandbox: {
       ...{ status, spec: sandboxSpec, containers: [] },
       examine: () => Promise.resolve(examination),
@@ -144,7 +146,13 @@ test('each trouble of the network is a line of its own', async () => {
 
 test('so is each trouble of mounts, clock, memory and processor', async () => {
   const mount = { mode: 'share', volume: 'host_1', isWantedReadOnly: false, inGuest: 'writable' } as const;
-  const served = { path: '/srv', server: 'running', oldestSeconds: 0, space: { value: room } } as const;
+  const served = {
+    path: '/srv',
+    server: 'running',
+    oldestSeconds: 0,
+    meanSeconds: 0.05,
+    space: { value: room },
+  } as const;
   const mounts = [
     { ...mount, mountPath: '/a', inGuest: 'absent' as const },
     { ...mount, mountPath: '/b', inGuest: 'readOnly' as const },
@@ -154,6 +162,7 @@ test('so is each trouble of mounts, clock, memory and processor', async () => {
     { ...mount, mountPath: '/f', served: { ...served, space: { why: '/srv does not answer' } } },
     { ...mount, mountPath: '/h', served: { ...served, oldestSeconds: 31.5 } },
     { ...mount, mountPath: '/i', served: { ...served, oldestSeconds: 4.9 } },
+    { ...mount, mountPath: '/j', served: { ...served, meanSeconds: 0.414 } },
     { ...mount, mountPath: '/g', served: { ...served, space: { value: { ...room, freeInodes: 0 } } } },
   ];
   const full = { name: 'data', space: { ...room, freeBytes: 50 } };
@@ -170,6 +179,7 @@ test('so is each trouble of mounts, clock, memory and processor', async () => {
     'fail mounts of main: /e waits: the file server of /srv is stopped',
     "warn mounts of main: /f: the host's /srv cannot be looked at: /srv does not answer",
     'fail mounts of main: /h waits: a request to /srv has not been answered for 31 s',
+    'warn mounts of main: /j is slow: a request to /srv takes 0.41 s on average',
     'fail mounts of main: /g: /srv on the node: 0.0 of 0.0 MiB free, 0 of 100 files',
     'warn disk of main: 950.0 of 1000.0 MiB written outside of volumes',
     'warn volume: data: 0.0 of 0.0 MiB free',
@@ -204,4 +214,20 @@ test('a machine that has failed is not asked, and older parts are named', async 
     'fail machine: failed: QEMU was killed',
     `warn versions: qemu 1 instead of ${fakeVersions.qemu}`,
   ]);
+});
+
+test('a container that waits for a pull is told of, and of which image', async () => {
+  const waiting = [
+    { name: 'main', image: 'nginx' },
+    { name: 'other', image: 'localhost/podvm/base:latest' },
+  ];
+  const pullFor = (seconds: number) => [
+    { reference: 'docker.io/library/nginx:latest', sinceMs: Date.now() - 1000 * seconds },
+  ];
+  assert.deepEqual(await troubles({ ...podOf(well), waiting, pulling: pullFor(5) }), []);
+  const [told, ...more] = await troubles({ ...podOf(well), waiting, pulling: pullFor(45) });
+  const words =
+    /^warn image of main: main waits for the pull of docker\.io\/library\/nginx:latest, which has taken 4\d s$/;
+  assert.match(told ?? '', words);
+  assert.deepEqual(more, []);
 });

@@ -1,5 +1,6 @@
 import { type Diagnosis, diagnosisOf, type Finding } from '#api/finding.ts';
 import { printable } from '#base/guest-text.ts';
+import type { ImageCounts } from '#image/image-counts.ts';
 import type { PodEvent } from '#pod/pods.ts';
 import type { Examination, GuestView } from '#sandbox/figures/examination.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
@@ -13,12 +14,16 @@ import {
 } from './guest-findings.ts';
 import { layerFinding, mountFindings, volumeFinding } from './mount-findings.ts';
 import { guestNetworkFindings, hostNetworkFindings } from './network-findings.ts';
+import { pullFindings, type WaitingContainer } from './pull-findings.ts';
 
 export interface DiagnosedPod {
   readonly name: string;
   readonly sandbox: Pick<Sandbox, 'status' | 'spec' | 'containers' | 'examine' | 'consoleTail'>;
-  /** Events of a pod that podvm made. */
+  /** Events of a pod that podvm made, and its containers that wait to be made. */
   readonly events: readonly PodEvent[];
+  readonly waiting: readonly WaitingContainer[];
+  /** Pulls of the node in progress. */
+  readonly pulling: ImageCounts['pulling'];
   /** The node's own versions by name. */
   readonly versions: Readonly<Record<string, string | number | undefined>>;
 }
@@ -34,6 +39,7 @@ export async function diagnose(pod: DiagnosedPod, signal: AbortSignal): Promise<
   const tail = await pod.sandbox.consoleTail(consoleLines).catch(() => []);
   const findings = [
     machineFinding(pod),
+    ...pullFindings(pod.waiting, pod.pulling, Date.now()),
     ...examined,
     versionFinding(status.parts, pod.versions),
     consoleFinding(tail.map((line) => printable(line))),

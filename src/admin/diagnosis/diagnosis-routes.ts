@@ -1,15 +1,19 @@
 import { PodvmError } from '#base/errors.ts';
+import type { ImageStore } from '#image/images.ts';
+import type { PodStatus } from '#pod/pods.ts';
 import { sendJson } from '../http.ts';
 import { findKnown, findReached } from '../routes/life-routes.ts';
 import type { MonitoringParts } from '../routes/monitoring-routes.ts';
 import type { NodePods } from '../pods/node-pods.ts';
 import type { Routes } from '../routes.ts';
 import { diagnose } from './diagnose.ts';
+import type { WaitingContainer } from './pull-findings.ts';
 
 /** Calls that look for the cause of trouble. */
 export function diagnosisRoutes(
   pods: NodePods,
   { versions }: Pick<MonitoringParts, 'versions'>,
+  { counts }: Pick<ImageStore, 'counts'>,
   recentLog: () => string,
 ): Routes {
   return {
@@ -23,9 +27,15 @@ export function diagnosisRoutes(
         });
       }
       const found = findKnown(pods, call);
-      const events = found.kind === 'live' ? found.pod.events : [];
-      const diagnosed = { name, sandbox, events, versions: await versions() };
+      const { events, waiting } =
+        found.kind === 'live'
+          ? { events: found.pod.events, waiting: waitingOf(found.pod.status) }
+          : { events: [], waiting: [] };
+      const diagnosed = { name, sandbox, events, waiting, pulling: counts.pulling, versions: await versions() };
       sendJson(call.response, 200, await diagnose(diagnosed, call.signal));
     },
   };
 }
+
+const waitingOf = ({ containers }: PodStatus): readonly WaitingContainer[] =>
+  containers.filter(({ state }) => state.kind === 'waiting');

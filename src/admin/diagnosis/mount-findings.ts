@@ -3,6 +3,8 @@ import type { ExaminedContainer, ExaminedMount, Space } from '#sandbox/figures/e
 
 /** Age of a request from which on its file system hangs, in seconds. */
 const hangsSeconds = 5;
+/** Mean time of a request from which on its file system is slow, in seconds. */
+const worthSeconds = 0.1;
 /** Least free part of a file system. */
 const worthFree = 0.1;
 
@@ -31,7 +33,7 @@ function faultsOf({ mountPath, inGuest, isWantedReadOnly, served }: ExaminedMoun
     fail('is writable, and should be read-only', 'A privileged container may have mounted it again. Restart the pod.');
   }
   if (served === undefined) return faults;
-  const { path, server, oldestSeconds, space } = served;
+  const { path, server, oldestSeconds, meanSeconds, space } = served;
   if (server === 'gone') fail(`is lost: the file server of ${path} has ended`, 'Restart the pod.');
   if (server === 'stopped') {
     fail(`waits: the file server of ${path} is stopped`, 'Continue it with `kill -CONT`, or restart the pod.');
@@ -41,6 +43,13 @@ function faultsOf({ mountPath, inGuest, isWantedReadOnly, served }: ExaminedMoun
       `waits: a request to ${path} has not been answered for ${Math.floor(oldestSeconds)} s`,
       'Look at the file system of that path on the node: its server or disk hangs.',
     );
+  }
+  if (server === 'running' && oldestSeconds < hangsSeconds && meanSeconds >= worthSeconds) {
+    faults.push({
+      status: 'warn',
+      detail: `${mountPath} is slow: a request to ${path} takes ${meanSeconds.toFixed(2)} s on average`,
+      fix: 'Look at the file system of that path on the node: its server or disk is slow.',
+    });
   }
   if ('why' in space) {
     faults.push({

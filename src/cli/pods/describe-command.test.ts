@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { PodDescription } from '#api/description.ts';
+import { troublesOf } from '#api/finding.ts';
 import { descriptionText } from './describe-command.ts';
 
 const mib = 1024 * 1024;
@@ -121,4 +122,18 @@ test('a pod without a machine is described by its events', () => {
   const text = descriptionText(pod, Date.parse('2026-01-01T00:01:00.000Z'));
   assert.match(text, /^Pod: .*\nState: +Pending\nAge: .*\nMade by: +podvm\n\nEvents:\n {2}30s {2}! SandboxFailed/);
   assert.ok(!text.includes('Machine:'));
+});
+
+test('troubles that an examination has found come right after the state, the worst first, with their fixes', () => {
+  const findings = [
+    { name: 'gateway', status: 'ok', detail: '10.1.0.1 answers' },
+    { name: 'memory', status: 'warn', detail: '63.0 MiB of 64.0 MiB', fix: 'Raise the memory limit.' },
+    { name: 'dns', status: 'skip', detail: 'not asked' },
+    { name: 'mounts of main', status: 'fail', detail: '/data waits', fix: 'Look at the file system.' },
+  ] as const;
+  const text = descriptionText(described, Date.now(), troublesOf({ isHealthy: false, findings: [...findings] }));
+  assert.match(
+    text,
+    /^Addresses: .*\nSlow: .*\n\nTroubles:\n {2}! mounts of main: \/data waits\n {4}fix: Look .*\n {4}memory: 63.0 MiB of 64.0 MiB\n {4}fix: Raise .*\n\nContainers:/m,
+  );
 });

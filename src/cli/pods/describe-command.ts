@@ -1,18 +1,33 @@
 import { type DescribedLimits, type PodDescription, podDescriptionSchema } from '#api/description.ts';
+import { diagnosisSchema, type Finding, troublesOf } from '#api/finding.ts';
+import { kindOf, messageOf } from '#base/errors.ts';
 import type { Client } from '../client.ts';
 import { podPath } from './pod-name.ts';
 import { age, fixLine, table, type Terminal, write } from '../terminal/terminal.ts';
 
-/** Prints the description of a pod. */
+/** Prints the description of a pod, and the troubles that an examination of it finds. */
 export async function describeCommand(client: Client, pod: string, { stdout }: Terminal): Promise<void> {
-  const described = await client.get(`${podPath(pod)}/description`, podDescriptionSchema);
-  await write(stdout, descriptionText(described, Date.now()));
+  const [described, troubles] = await Promise.all([
+    client.get(`${podPath(pod)}/description`, podDescriptionSchema),
+    troublesIn(client, pod),
+  ]);
+  await write(stdout, descriptionText(described, Date.now(), troubles));
+}
+
+async function troublesIn(client: Client, pod: string): Promise<readonly Finding[]> {
+  try {
+    return troublesOf(await client.get(`${podPath(pod)}/diagnosis`, diagnosisSchema));
+  } catch (error) {
+    if (['failedPrecondition', 'notFound'].includes(kindOf(error))) return []; // it has ended, or no machine yet
+    return [{ name: 'examination', status: 'skip', detail: messageOf(error) }];
+  }
 }
 
 /** Formats the description in sections, the most important first. */
-export function descriptionText(pod: PodDescription, nowMs: number): string {
+export function descriptionText(pod: PodDescription, nowMs: number, troubles: readonly Finding[] = []): string {
   const sections = [
     headOf(pod, nowMs),
+    section('Troubles', troublesText(troubles)),
     section('Containers', containersOf(pod, nowMs)),
     section('Events', eventsOf(pod, nowMs)),
     section('Memory and processor', figuresOf(pod)),
@@ -43,6 +58,14 @@ function headOf(pod: PodDescription, nowMs: number): string {
     ['Unmeasured:', pod.machine?.unmeasured],
   ]);
 }
+
+const troublesText = (troubles: readonly Finding[]): string =>
+  troubles
+    .map(({ name, status, detail, fix }) => {
+      const told = `${status === 'fail' ? '! ' : '  '}${name}: ${detail}\n`;
+      return fix === undefined ? told : `${told}${fixLine(fix)}\n`;
+    })
+    .join('');
 
 function slowStepsOf({ machine }: PodDescription): string | undefined {
   const slow = machine?.timeline.filter(({ isSlow }) => isSlow) ?? [];

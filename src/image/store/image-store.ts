@@ -103,7 +103,7 @@ class DiskImageStore implements ImageStore {
       `pull ${formatReference(parsed)}`,
       JSON.stringify([formatReference(parsed), access]),
       (onProgress, abort) =>
-        this.counts.pull(() =>
+        this.counts.pull(formatReference(parsed), () =>
           traced({ name: 'pull image', attributes: { image: formatReference(parsed) } }, () =>
             this.#fetch(parsed, access, { onProgress }, abort),
           ),

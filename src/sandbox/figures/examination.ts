@@ -75,6 +75,8 @@ export interface ExaminedMount {
     readonly server: 'running' | 'stopped' | 'gone';
     /** Age of the oldest request that the server has not finished, in seconds; 0 without one. */
     readonly oldestSeconds: number;
+    /** Mean time of its requests while it was examined, but locks and closing, in seconds; 0 without one. */
+    readonly meanSeconds: number;
     /** Space of the host's file system. */
     readonly space: Seen<Space>;
   };

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf } from '#base/errors.ts';
 import { openDeadline } from '#host/deadline.ts';
 import { isRunning, isStopped, type ProcessIdentity } from '#host/process/process-identity.ts';
@@ -5,7 +6,7 @@ import { run } from '#host/process/run.ts';
 import { within } from '#host/wait.ts';
 import type { Link } from '#link/link.ts';
 import { portsNotHeld } from '#network/ports/held-ports.ts';
-import { readFileServerFigures } from '#storage/request-figures.ts';
+import { type FileServerFigures, meanSecondsBetween, readFileServerFigures } from '#storage/request-figures.ts';
 import type { Result } from '#wire/messages.ts';
 import type { ExaminedMounts } from '#wire/examination.ts';
 import type { GuestContainer } from '../container/guest-container.ts';
@@ -28,6 +29,8 @@ const guestMs = 15_000;
 /** Time for an answer from the network, and from a file system of the host, in `ms`. */
 const networkMs = 2_500;
 const spaceMs = 2_000;
+/** Least time in which the requests of a file server are looked at, in `ms`. */
+const lookMs = 1_000;
 /** The most mounts of a container, and containers, that are looked at. */
 const maxMounts = 64;
 const maxContainers = 16;
@@ -45,6 +48,7 @@ export async function examine(
 ): Promise<Examination> {
   using deadline = openDeadline(guestMs, signal);
   const running = containers.filter(({ status }) => status.state === 'running').slice(0, maxContainers);
+  const before = readServers(running);
   const outside = Promise.all([
     portsNotHeld(spec.hostPorts, `${spec.namespace}/${spec.name}`),
     seen(() => parts.network.dropped(id, deadline.signal)),
@@ -70,7 +74,8 @@ export async function examine(
         name: container.spec.name,
         oomKills: 'why' in its ? its : { value: its.value.oomKills },
         layer: 'why' in its ? its : { value: its.value.layer },
-        mounts: 'why' in mounts ? mounts : { value: await mountsOf(container, mounts.value.mounts, spaces) },
+        mounts:
+          'why' in mounts ? mounts : { value: await mountsOf(container, mounts.value.mounts, spaces, await before) },
       };
     }),
   );
@@ -178,6 +183,7 @@ async function mountsOf(
   { status, sources }: GuestContainer,
   inGuest: ExaminedMounts,
   spaces: ReadonlyMap<string, Seen<Space>>,
+  before: ReadonlyMap<number, ServerReading>,
 ): Promise<readonly ExaminedMount[]> {
   const known = status.mounts.slice(0, maxMounts).flatMap((mount, at) => {
     const told = inGuest[at];
@@ -191,16 +197,42 @@ async function mountsOf(
         inGuest: found === undefined ? 'absent' : found.isReadOnly ? 'readOnly' : 'writable',
         ...(server === undefined || path === undefined
           ? {}
-          : { served: { path, ...(await serverState(server)), space: spaces.get(path) ?? unasked } }),
+          : {
+              served: {
+                path,
+                ...(await serverState(server, before.get(server.pid))),
+                space: spaces.get(path) ?? unasked,
+              },
+            }),
       };
     }),
   );
 }
 
-type ServerState = Pick<NonNullable<ExaminedMount['served']>, 'server' | 'oldestSeconds'>;
+type ServerState = Pick<NonNullable<ExaminedMount['served']>, 'server' | 'oldestSeconds' | 'meanSeconds'>;
 
-async function serverState(server: ProcessIdentity): Promise<ServerState> {
-  if (!(await isRunning(server))) return { server: 'gone', oldestSeconds: 0 };
+interface ServerReading {
+  readonly atMs: number;
+  readonly figures: FileServerFigures;
+}
+
+/** The first figures of the file servers of containers, by pid. */
+async function readServers(containers: readonly GuestContainer[]): Promise<ReadonlyMap<number, ServerReading>> {
+  const pids = new Set(containers.flatMap(({ sources }) => sources.flatMap(({ server }) => server?.pid ?? [])));
+  const read = async (pid: number): Promise<readonly (readonly [number, ServerReading])[]> => {
+    const figures = await readFileServerFigures(pid, process.hrtime.bigint());
+    return figures === undefined ? [] : [[pid, { atMs: performance.now(), figures }]];
+  };
+  return new Map((await Promise.all([...pids].map(read))).flat());
+}
+
+async function serverState(server: ProcessIdentity, before: ServerReading | undefined): Promise<ServerState> {
+  if (!(await isRunning(server))) return { server: 'gone', oldestSeconds: 0, meanSeconds: 0 };
+  if (before !== undefined) await delay(Math.max(0, before.atMs + lookMs - performance.now()));
   const figures = await readFileServerFigures(server.pid, process.hrtime.bigint());
-  return { server: isStopped(server) ? 'stopped' : 'running', oldestSeconds: figures?.oldestSeconds ?? 0 };
+  return {
+    server: isStopped(server) ? 'stopped' : 'running',
+    oldestSeconds: figures?.oldestSeconds ?? 0,
+    meanSeconds: figures === undefined || before === undefined ? 0 : meanSecondsBetween(before.figures, figures),
+  };
 }
