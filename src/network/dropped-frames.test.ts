@@ -16,6 +16,35 @@ test('requests of the same moment share one count, and later ones get another', 
   assert.deepEqual(counted, [['gone', 'a', 'b'], ['a']]);
 });
 
+test('a request that takes an older count has one process count for all of its kind', async () => {
+  const counted: (readonly string[])[] = [];
+  let nowMs = 0;
+  const count = async (ids: readonly string[]) => {
+    counted.push(ids);
+    return new Map(ids.filter((id) => id !== 'gone').map((id) => [id, counted.length]));
+  };
+  const frames = new DroppedFrames(count, () => nowMs);
+  assert.deepEqual(await Promise.all([frames.of('a', 60), frames.of('b', 60)]), [1, 1]);
+  await assert.rejects(frames.of('gone', 60), { kind: 'notFound' });
+  assert.deepEqual(counted.splice(0), [
+    ['a', 'b'],
+    ['gone', 'a', 'b'],
+  ]);
+  nowMs = 61;
+  assert.equal(await frames.of('b', 60), 1);
+  nowMs = 100;
+  assert.deepEqual([await frames.of('a', 60), await frames.of('b', 60)], [1, 1], 'both are of one count');
+  assert.deepEqual(counted.splice(0), [['b', 'a']]);
+  assert.equal(await frames.of('a'), 1, 'a request that takes none gets a new one, of itself');
+  assert.deepEqual(counted.splice(0), [['a']]);
+  nowMs = 122;
+  assert.equal(await frames.of('a', 60), 1);
+  assert.deepEqual(
+    counted,
+    [['a', 'b']].map((ids) => ids.toSorted()),
+  );
+});
+
 test('a count that fails fails only the requests that shared it', async () => {
   let calls = 0;
   const frames = new DroppedFrames(async (ids) => {

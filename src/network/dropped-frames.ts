@@ -24,21 +24,34 @@ interface Gathering {
 
 /**
  * Counts frames of guests that the filters of their taps have dropped. Requests of the same moment share one process,
- * because to start one takes this process longer than everything else that it does to measure a pod.
+ * because to start one takes this process longer than everything else that it does to measure a pod. So do requests
+ * that take an older count: one of them counts for all.
  */
 export class DroppedFrames {
   readonly #count: (sandboxIds: readonly string[]) => Promise<Counts>;
+  readonly #nowMs: () => number;
   #next: Gathering | undefined;
+  /** Sandboxes of requests that take an older count. */
+  readonly #known = new Set<string>();
+  #last: { readonly atMs: number; readonly counts: Counts } = { atMs: -Infinity, counts: new Map() };
 
-  constructor(count = countDropped) {
+  constructor(count = countDropped, nowMs = () => performance.now()) {
     this.#count = count;
+    this.#nowMs = nowMs;
   }
 
-  /** Errors: `notFound` when tc does not tell of the sandbox; those of running a program. */
-  async of(sandboxId: string): Promise<number> {
+  /**
+   * `maxAgeMs`: how old the count may be. Errors: `notFound` when tc does not tell of the sandbox; those of running a
+   * program.
+   */
+  async of(sandboxId: string, maxAgeMs = 0): Promise<number> {
+    const { atMs, counts: last } = this.#last;
+    const known = maxAgeMs > 0 && this.#nowMs() - atMs <= maxAgeMs ? last.get(sandboxId) : undefined;
+    if (known !== undefined) return known;
     this.#next ??= this.#gather();
     const { ids, counts } = this.#next;
     ids.add(sandboxId);
+    if (maxAgeMs > 0) for (const each of this.#known.add(sandboxId)) ids.add(each);
     const found = (await counts).get(sandboxId);
     if (found !== undefined) return found;
     throw new PodvmError(
@@ -52,11 +65,16 @@ export class DroppedFrames {
 
   #gather(): Gathering {
     const ids = new Set<string>();
-    const counts = delay(gatherMs).then(() => {
+    const count = async () => {
+      await delay(gatherMs);
       this.#next = undefined;
-      return this.#count([...ids]);
-    });
-    return { ids, counts };
+      const atMs = this.#nowMs();
+      const found = await this.#count([...ids]);
+      for (const id of ids) if (!found.has(id)) this.#known.delete(id); // its pod is gone
+      if ([...this.#known].every((id) => found.has(id))) this.#last = { atMs, counts: found };
+      return found;
+    };
+    return { ids, counts: count() };
   }
 }
 

@@ -68,6 +68,15 @@ export interface CniConfigDirectory {
 /** Delay after which the pod is connected and its machine no longer busy with the start, in `ms`. */
 const afterPodMs = 1_000;
 const refusedTimeoutMs = 10_000;
+
+interface Look {
+  isUnderWay: boolean;
+  readonly atMs: number;
+  readonly counts: ReturnType<typeof droppedPacketsOfPods>;
+}
+
+const noLook = (): Look => ({ isUnderWay: false, atMs: -Infinity, counts: Promise.resolve(new Map()) });
+
 export const defaultPluginDirs: readonly string[] = ['/usr/lib/cni', '/opt/cni/bin'];
 
 /** The network of this node: netns and taps by iproute2, the rest by CNI plugins. */
@@ -78,7 +87,8 @@ export function createHostNetwork(options: HostNetworkOptions): Network {
 class HostNetwork implements Network {
   readonly #options: HostNetworkOptions;
   readonly #frames = new DroppedFrames();
-  #refused: ReturnType<typeof droppedPacketsOfPods> | undefined;
+  /** The newest look-up of what the node has refused. */
+  #refused: Look = noLook();
   readonly #records: AttachmentRecords;
   /** Attachments of this process, by sandbox id. */
   readonly #active = new Map<string, PodPorts>();
@@ -182,26 +192,37 @@ class HostNetwork implements Network {
     return checks;
   }
 
-  async dropped(sandboxId: string, signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined> {
+  async dropped(
+    sandboxId: string,
+    signal: AbortSignal,
+    maxAgeMs = 0,
+  ): Promise<ReadonlyMap<string, number> | undefined> {
     const record = v.is(sandboxIdSchema, sandboxId) ? await this.#records.read(sandboxId) : undefined;
     const bridge = await bridgeOf(this.#options.stateDir);
     if (record?.dropsLoopback === true)
-      return new Map([['loopback', await untilAborted(this.#frames.of(sandboxId), signal)]]);
+      return new Map([['loopback', await untilAborted(this.#frames.of(sandboxId, maxAgeMs), signal)]]);
     if (record === undefined || bridge === undefined || !this.#isOurs(record)) return undefined;
     const mac = record.guest?.interfaces[0]?.mac ?? record.mac;
     const [frames, packets] = await Promise.all([
-      record.isFiltered === true ? untilAborted(this.#frames.of(sandboxId), signal) : undefined,
-      this.#refusedOfPods(bridge),
+      record.isFiltered === true ? untilAborted(this.#frames.of(sandboxId, maxAgeMs), signal) : undefined,
+      this.#refusedOfPods(bridge, maxAgeMs),
     ]);
     const refused = [...packets].map(([reason, ofPods]) => [reason, ofPods.get(mac) ?? 0] as const);
     return new Map([...(frames === undefined ? [] : [['forged', frames] as const]), ...refused]);
   }
 
-  /** Shares one look-up between simultaneous requests for all pods. */
-  #refusedOfPods(bridge: string): ReturnType<typeof droppedPacketsOfPods> {
-    return (this.#refused ??= droppedPacketsOfPods(bridge, AbortSignal.timeout(refusedTimeoutMs)).finally(() => {
-      this.#refused = undefined;
-    }));
+  /** Shares one look-up for all pods between simultaneous requests, and those that take an older one. */
+  #refusedOfPods(bridge: string, maxAgeMs: number): ReturnType<typeof droppedPacketsOfPods> {
+    const { isUnderWay, atMs, counts } = this.#refused;
+    if (isUnderWay || performance.now() - atMs <= maxAgeMs) return counts;
+    const look = droppedPacketsOfPods(bridge, AbortSignal.timeout(refusedTimeoutMs));
+    const refused: Look = { isUnderWay: true, atMs: performance.now(), counts: look };
+    this.#refused = refused;
+    look.then(
+      () => (refused.isUnderWay = false),
+      () => (this.#refused = noLook()),
+    );
+    return look;
   }
 
   async droppedPackets(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined> {

@@ -172,9 +172,10 @@ export interface Network {
   /**
    * Counts, by reason, what a pod sent and was dropped: filtered frames (`forged`: a false sender, or acting for the
    * network), and packets that the node refused (`loopback`, `connections`, `services`). On a configured network only
-   * `loopback` is counted, in frames; the rest is that network's. Undefined where nothing is counted.
+   * `loopback` is counted, in frames; the rest is that network's. Undefined where nothing is counted. `maxAgeMs`: how old
+   * the count may be; default: 0. To count for one pod takes as long as for many.
    */
-  dropped(sandboxId: string, signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
+  dropped(sandboxId: string, signal: AbortSignal, maxAgeMs?: number): Promise<ReadonlyMap<string, number> | undefined>;
   /**
    * Counts by reason the packets from all pods of the built-in network that the node refused; empty when it refuses none,
    * undefined while there is no such network.

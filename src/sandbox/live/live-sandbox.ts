@@ -43,6 +43,9 @@ import {
 import { SandboxContainers } from './sandbox-containers.ts';
 import type { SandboxMetrics, SandboxStats } from '../figures/sandbox-stats.ts';
 
+/** Age of dropped packets among figures that are read again and again, in `ms`. */
+const droppedAgeMs = 60_000;
+
 /** Why the sandbox ends; the first one applied decides between `stopped` and `failed`. */
 type Ending = { readonly kind: 'stop' | 'failure'; readonly why: string };
 
@@ -231,7 +234,8 @@ export class LiveSandbox implements Sandbox {
   }
 
   async metrics(signal: AbortSignal): Promise<SandboxMetrics> {
-    const counted = this.dropped(signal).catch(() => undefined); // what the guest tells does not depend on it
+    const { network } = this.#live.parts;
+    const counted = network.dropped(this.id, signal, droppedAgeMs).catch(() => undefined); // what the guest tells does not depend on it
     const measuring = [measureGuest(this.#live.guest, this.#containers.all, signal), counted] as const;
     const [figures, dropped] = await Promise.all(measuring);
     return { ...figures, dropped: dropped ?? new Map() };
