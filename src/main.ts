@@ -138,7 +138,7 @@ const parts: ProgramParts = {
     }
     const { daemonCommand } = await import('#daemon/daemon-command.ts');
     const config = await configureDaemon(file, options);
-    await daemonCommand(config, parts.version, process, parts.keepsHangUp);
+    await daemonCommand(config, parts.version, process, parts);
     process.exit(0); // machines that outlive this process are its children, and would keep its event loop alive
   },
   doctor: async ({ json, accelerator, config: file, ...options }, { any: signal }) => {

@@ -1,9 +1,11 @@
 import { fstatSync } from 'node:fs';
-import { join } from 'node:path';
+import { rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { serveCri } from '#cri/serve-cri.ts';
 import { defaultStreamingSettings, serveStreaming } from '#cri/streaming/server.ts';
 import { systemClock } from '#host/clock.ts';
-import { createLog, goesToJournal } from '#host/log/log.ts';
+import { replaceFile } from '#host/file/files.ts';
+import { createLog, goesToJournal, type Log } from '#host/log/log.ts';
 import { defaultEnv, run } from '#host/process/run.ts';
 import { serveShim } from '#shim/serve-shim.ts';
 import { checkUpdatesApart } from '#setup/updates/check-updates-apart.ts';
@@ -15,6 +17,12 @@ import { requireRoot } from './background/serve-here.ts';
 import { ensureAssets } from './setup-command.ts';
 import { watchUpdates } from './watch-updates.ts';
 
+/** What the daemon gets from its program. */
+interface DaemonParts {
+  readonly keepsHangUp: boolean;
+  readonly serveDashboard: (socketPath: string, port: number) => Promise<AsyncDisposable & { readonly url: string }>;
+}
+
 /**
  * Runs `podvm daemon`: serves CRI to a kubelet and the admin API to other commands, until SIGTERM, SIGINT, SIGQUIT, or
  * SIGHUP unless that was ignored at the start (nohup). Pods keep running, and the next daemon takes them over. Errors: `denied` without root, and those of set-up and node.
@@ -23,7 +31,7 @@ export async function daemonCommand(
   config: Configuration,
   version: string,
   itself: DaemonProcess,
-  keepsHangUp: boolean,
+  { keepsHangUp, serveDashboard }: DaemonParts,
 ): Promise<void> {
   requireRoot('run pods');
   const write = (text: string) => itself.stderr.write(text);
@@ -42,6 +50,11 @@ export async function daemonCommand(
   const hasPriority = goesToJournal(itself.env, fstatSync(2, { bigint: true }));
   const log = createLog(config.logLevel, write, { format: config.logFormat, hasPriority });
   await using node = await openNode(config, assets, log, stop.signal, 'daemon', serverOf(config, version));
+  const { dashboardPort } = config;
+  await using _dashboard =
+    dashboardPort === undefined
+      ? undefined
+      : await openDashboard(config.socketPath, await serveDashboard(config.socketPath, dashboardPort), log);
   log.info('serving', { cri: config.criSocketPath, shim: config.shimSocketPath, admin: config.socketPath });
   const warming = node.warmUp(stop.signal).catch((error: unknown) => {
     if (!stop.signal.aborted) log.error('no template: pods boot one by one', error);
@@ -55,6 +68,21 @@ export async function daemonCommand(
   await asked;
   log.info('ending');
   await warming;
+}
+
+/** Writes the dashboard's address with its token to a file that only root can read, and removes it at the end. */
+async function openDashboard(
+  socketPath: string,
+  dashboard: AsyncDisposable & { readonly url: string },
+  log: Log,
+): Promise<AsyncDisposable> {
+  await using undo = new AsyncDisposableStack();
+  undo.use(dashboard);
+  const file = join(dirname(socketPath), 'dashboard.url');
+  undo.defer(() => rm(file, { force: true }));
+  await replaceFile(file, `${dashboard.url}\n`);
+  log.info('serving the dashboard', { address: new URL(dashboard.url).host, file });
+  return undo.move();
 }
 
 function serverOf(config: Configuration, version: string): NodeServer {

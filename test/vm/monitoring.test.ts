@@ -71,7 +71,10 @@ describe('monitoring', { skip }, () => {
     const authFile = join(node.root, 'auth.json');
     const auth = Buffer.from(`me:${secrets['login']}`).toString('base64');
     await writeFile(authFile, JSON.stringify({ auths: { 'registry.invalid': { auth } } }));
-    await writeFile(config, `metricsAddress: 127.0.0.1:0\nauthFile: ${authFile}\ntraces: ${collector.url}\n`);
+    await writeFile(
+      config,
+      `metricsAddress: 127.0.0.1:0\nauthFile: ${authFile}\ntraces: ${collector.url}\ndashboardAddress: 127.0.0.1:0\n`,
+    );
     daemon = node.start(['daemon', '--config', config]);
     await daemon.shows(/serving metrics/, 300_000);
     await daemon.shows(/ info serving cri=/, 300_000);
@@ -281,6 +284,19 @@ describe('monitoring', { skip }, () => {
     assert.deepEqual(secretsIn(new Map([['its log', log]])), ['log in its log']); // finds what is there
     pods.child.kill('SIGINT');
     await pods.ended;
+  });
+
+  it('the daemon serves the dashboard by a setting, to those who can read its token', async () => {
+    const file = join(node.root, 'dashboard.url');
+    assert.equal((await stat(file)).mode & 0o777, 0o600);
+    const url = (await readFile(file, 'utf8')).trim();
+    const [origin, token] = url.split('/#token=');
+    assert.match(url, /^http:\/\/127\.0\.0\.1:\d+\/#token=[0-9a-f]{64}$/);
+    assert.ok(!daemon.stderr().includes(token ?? ''), 'the token is not in the log');
+    assert.equal((await fetch(`${origin}/v1/version`)).status, 403);
+    const answer = await fetch(`${origin}/v1/version`, { headers: { authorization: `Bearer ${token}` } });
+    assert.match(await answer.text(), /"podvm":/);
+    assert.equal((await fetch(`${origin}/assets/main.js`)).status, 200);
   });
 
   it('a node whose memory is short refuses a pod with the reason', async () => {

@@ -141,6 +141,14 @@ test('a rate of disks is a quantity, and one that would stop a pod is refused', 
   for (const wrong of ['fast', '0', '-5M', '999k']) assert.throws(() => rateOf(wrong), { kind: 'invalid' }, wrong);
 });
 
+test('the dashboard is served on 127.0.0.1 only, and on no address by default', () => {
+  const read = (file: Record<string, string>) => readConfiguration({}, {}, '/repo', file).dashboardPort;
+  assert.equal(read({}), undefined);
+  assert.equal(read({ dashboardAddress: '127.0.0.1:8420' }), 8420);
+  for (const given of ['0.0.0.0:8420', '10.0.0.1:8420', '[::1]:8420', '127.0.0.2:8420', 'localhost:8420', '8420'])
+    assert.throws(() => read({ dashboardAddress: given }), { kind: 'invalid' }, given);
+});
+
 test('metrics are served to the node alone, unless other hosts are allowed by a setting of its own', () => {
   const read = (file: Record<string, string>) => readConfiguration({}, {}, '/repo', file).metrics;
   assert.equal(read({}), undefined);

@@ -27,6 +27,8 @@ export interface Configuration {
   readonly streaming: { readonly address: string; readonly port: number; readonly idleMs: number };
   /** Address of metrics over TCP; undefined: none. */
   readonly metrics: { readonly address: string; readonly port: number; readonly clients: 'local' | 'any' } | undefined;
+  /** Port of 127.0.0.1 for the dashboard; undefined: none. */
+  readonly dashboardPort: number | undefined;
   /** Base URL of a collector of traces; undefined: none. */
   readonly traces: string | undefined;
   /** Directory that skopeo uses as /etc/containers: registries.conf (mirrors), certs.d, policy.json. */
@@ -145,6 +147,7 @@ export function readConfiguration(
         60_000 * number('streamingIdleMinutes', given('streamingIdleMinutes') ?? settings.streamingIdleMinutes.default),
     },
     metrics: metricsOf(nameOf('metricsAddress'), given('metricsAddress'), word('metricsClients')),
+    dashboardPort: dashboardPortOf(nameOf('dashboardAddress'), given('dashboardAddress')),
     traces: collectorOf(nameOf('traces'), given('traces')),
     containersDirectory: resolve(given('containers') ?? settings.containers.default),
     authFile: authFile === undefined ? undefined : absolute(nameOf('authFile'), authFile),
@@ -276,6 +279,15 @@ function metricsOf(name: string, value: string | undefined, clients: 'local' | '
     `Cannot use ${name}: other hosts would reach ${where.address}, and read the names of all pods and images without credentials`,
     { fix: 'Use an address such as 127.0.0.1:10011, or set metricsClients to any.' },
   );
+}
+
+function dashboardPortOf(name: string, value: string | undefined): number | undefined {
+  if (value === undefined) return undefined;
+  const { address, port } = addressOf(name, value);
+  if (address === '127.0.0.1') return port;
+  throw new PodvmError('invalid', `Cannot use ${name}: the dashboard is served on 127.0.0.1 only, got ${value}`, {
+    fix: 'Write it as 127.0.0.1:8420; reach it from another host by `ssh -L 8420:127.0.0.1:8420`.',
+  });
 }
 
 const builtIn = 'built-in';

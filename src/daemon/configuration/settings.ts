@@ -124,6 +124,14 @@ export const settings = {
     default: 'local',
     about: 'Whether `metricsAddress` must be an address of loopback (`local`).',
   },
+  dashboardAddress: {
+    env: 'PODVM_DASHBOARD_ADDRESS',
+    type: { kind: 'address' },
+    otherwise: 'none: `podvm dashboard` serves one while it runs',
+    about:
+      'Address 127.0.0.1 and port on which `podvm daemon` serves the dashboard. The address to open, with its token, is in the ' +
+      'file `dashboard.url` beside the admin socket, which only root can read; the token changes with each start.',
+  },
   traces: {
     env: 'PODVM_TRACES',
     type: { kind: 'url' },
