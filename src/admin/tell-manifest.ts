@@ -6,7 +6,7 @@ import type { Manifest } from '#pod/pods.ts';
 import { readManifests } from '#pod/manifest/read-manifests.ts';
 import type { Claim } from '#pod/schema/objects.ts';
 import type { Job } from '#pod/schema/workloads.ts';
-import type { NodeServices } from './pods/node-services.ts';
+import type { NodeServices, ServiceRun } from './pods/node-services.ts';
 import type { NamedVolumes, VolumeWish } from '#storage/named-volumes.ts';
 
 type ServiceChange = Awaited<ReturnType<NodeServices['apply']>>['changes'][number];
@@ -62,13 +62,17 @@ export const ensureVolumes = (
   signal: AbortSignal,
 ): Promise<readonly boolean[]> => volumes.ensure(claims.map(volumeOf), signal);
 
-/** Makes the Services; what keeps pods from reaching them is a warning. Errors: `exhausted`. */
+/**
+ * Makes the Services; what keeps pods from reaching them is a warning. `run`: the one with which they end. Errors:
+ * `exhausted`.
+ */
 export async function tellServices(
   { services }: Manifest,
   known: NodeServices,
   say: (event: RunEvent) => Promise<void>,
+  run?: ServiceRun,
 ): Promise<readonly ServiceChange[]> {
-  const { changes, why } = await known.apply(services);
+  const { changes, why } = await known.apply(services, run);
   if (why !== undefined) await say({ event: 'warning', message: `Services are not served: ${why}` });
   return changes;
 }

@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { isThere } from '#host/file/files.ts';
 import { bridgeOf } from './default-network.ts';
 import type { BuiltInBridge, Network } from './network.ts';
-import { dnsAddress, hasRules, removeRules, rulesOf, setRules } from './services/service-rules.ts';
+import { dnsAddress, hasRules, removeRules, rulesFile, rulesOf, setRules } from './services/service-rules.ts';
 import { ServiceDns, servicesDirectory } from './services/service-dns.ts';
 import type { Served } from '#base/served-services.ts';
 
@@ -36,11 +38,12 @@ export function openServiceNetwork(stateDir: string, network: Pick<Network, 'bui
       return dnsAddress;
     },
     async stop(signal) {
-      const isSet = last !== undefined;
       last = undefined;
-      if (!(await dns.stop()) && !isSet) return;
+      await dns.stop();
+      if (!(await isThere(rulesFile(directory)))) return; // also an earlier process has set none
       const bridge = await bridgeOf(stateDir);
       if (bridge !== undefined) await removeRules(bridge, signal);
+      await rm(rulesFile(directory), { force: true });
     },
   };
 }

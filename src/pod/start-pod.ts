@@ -194,8 +194,16 @@ class PodDriver implements RunningPod {
     const config = { ...this.#config, ...data }; // lost Secrets must be given, also those that a pod may lack
     const around = { facts: this.#facts(), profiles: this.#profiles };
     const changed = changedVolumes(this.pod, this.#config, config, around);
-    for (const { name, files } of changed) await this.#sandbox?.updateVolume(name, files, signal);
+    for (const { name, files } of changed) {
+      await this.#sandbox?.updateVolume(name, files, signal).catch((error: unknown) => {
+        if (!this.#ends) throw error; // a pod that ends has no files any more
+      });
+    }
     this.#config = { ...config, hasLostSecrets: false }; // after the files, so that the next try makes a change that failed
+  }
+
+  get #ends(): boolean {
+    return this.#isFinished || this.#isFinishing || this.#sandbox?.status.state !== 'ready';
   }
 
   leave(): boolean {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import * as v from 'valibot';
 import { podDetailsSchema } from '#api/pods.ts';
+import { poll } from '#host/wait.ts';
 import { openAdmin, type Served, talk } from '../testing/served-admin.ts';
 
 const data = (word: string, secret = 'hidden', more = '') => `
@@ -86,12 +87,40 @@ describe('a changed ConfigMap or Secret', () => {
     assert.ok(sandbox);
     const updateVolume = sandbox.updateVolume.bind(sandbox);
     sandbox.updateVolume = () => Promise.reject(new Error('the agent does not answer'));
-    assert.match(String((await apply(served, data('two'))).warnings), /default\/web-0 keeps its files: the agent/);
+    assert.match(
+      String((await apply(served, data('two'))).warnings),
+      /default\/web-0 keeps its files: the agent does not answer\. Apply/,
+    );
     sandbox.updateVolume = updateVolume;
     const again = await apply(served, data('two'));
     assert.deepEqual(again.objects, ['ConfigMap default/words configured']);
     assert.deepEqual(again.updates, ['update words/word: two']);
   });
+
+  for (const [how, end] of [
+    ['was stopped', async (served: Served) => void (await served.call('POST', '/v1/pods/_/web-0/stop'))],
+    ['lost its machine', async (served: Served) => served.parts.sandboxes.list()[0]?.stop(0)],
+  ] as const) {
+    test(`is that of a pod that ${how} meanwhile, when it is started again`, async () => {
+      await using served = await openAdmin();
+      await apply(served, data('one') + deployment);
+      const [sandbox] = served.parts.sandboxes.list();
+      assert.ok(sandbox);
+      sandbox.updateVolume = async () => {
+        await end(served);
+        throw new Error('the agent does not answer');
+      };
+      assert.deepEqual((await apply(served, data('two', 'other'))).warnings, []);
+      const hasEnded = await poll(
+        async () => ((await served.call('GET', '/v1/pods/_/web-0')).body.includes('"endedAt"') ? true : undefined),
+        { everyMs: 5, signal: AbortSignal.timeout(20_000) },
+      );
+      assert.ok(hasEnded);
+      assert.equal((await served.call('POST', '/v1/pods/_/web-0/start')).status, 200);
+      assert.equal(wordOf(served), 'two');
+      assert.deepEqual((await apply(served, data('two', 'other'))).objects, []);
+    });
+  }
 
   test('takes no optional Secret from a pod whose Secrets have ended with an earlier node', async () => {
     const before = await openAdmin();

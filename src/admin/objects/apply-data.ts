@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import { messageOf } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
 import type { ConfigMap, Secret } from '#pod/schema/objects.ts';
 import type { RunEvent } from '#api/run.ts';
 import type { LivePod } from '../pods/known-pod.ts';
@@ -34,7 +34,10 @@ export async function applyData({ manifest, pods, say, signal }: DataParts): Pro
       await pods.changeData(live, data, signal);
       for (const { kind, metadata } of changed) configured.add(`${kind} ${metadata.namespace}/${metadata.name}`);
     } catch (error) {
-      await say({ event: 'warning', message: `${live.namespace}/${live.name} keeps its files: ${messageOf(error)}` });
+      const fix = error instanceof PodvmError ? error.fix : undefined;
+      const todo = fix ?? `Apply the files again; \`podvm doctor ${live.namespace}/${live.name}\` examines the pod.`;
+      const message = `${live.namespace}/${live.name} keeps its files: ${messageOf(error)}. ${todo}`;
+      await say({ event: 'warning', message });
     }
   }
   for (const object of configured) await say({ event: 'object', object, change: 'configured' });

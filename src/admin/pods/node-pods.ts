@@ -213,12 +213,16 @@ export class NodePods implements AsyncDisposable {
     await this.#writers.get(live.pod)?.apply();
   }
 
-  /** Gives a running pod other ConfigMaps and Secrets. Errors: those of `RunningPod.changeData`. */
+  /**
+   * Gives a running pod other ConfigMaps and Secrets; one that ends meanwhile has them when it is started again. Errors:
+   * those of `RunningPod.changeData`.
+   */
   async changeData(live: LivePod, data: Pick<PodSource, 'configMaps' | 'secrets'>, signal: AbortSignal): Promise<void> {
+    const recorded = this.#recorded.get(live.pod); // is forgotten with the pod
     await live.pod.changeData(data, signal);
     live.source = { ...live.source, ...data };
     live.hasLostSecrets = false;
-    const id = await this.#recorded.get(live.pod);
+    const id = await recorded;
     if (id !== undefined) await this.#parts.ended.changeSource(id, live.source);
   }
 

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { once } from 'node:events';
 import { describe, test } from 'node:test';
+import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import { poll } from '#host/wait.ts';
 import { eventsOf, openAdmin, sendFile, type Served, talk as talkOn } from '../testing/served-admin.ts';
@@ -23,6 +25,16 @@ spec:
 const talk = (served: Served, verb: 'apply' | 'delete' | 'diff', text: string) => talkOn(served, verb, text, 'cni');
 const web = 'web.default.svc.cluster.local';
 const addressOf = (served: Served) => served.services.names?.find(({ name }) => name === web)?.address;
+const untilNone = async (served: Served) =>
+  assert.ok(
+    await poll(async () => (served.services.names === undefined ? true : undefined), {
+      everyMs: 5,
+      signal: AbortSignal.timeout(20_000),
+    }),
+  );
+const closed = async (socket: WebSocket) => {
+  if (socket.readyState !== socket.CLOSED) await once(socket, 'close');
+};
 const untilTargets = async (served: Served, count: number) =>
   assert.ok(
     await poll(async () => (served.services.services[0]?.ports[0]?.targets.length === count ? true : undefined), {
@@ -166,10 +178,32 @@ describe('Services', () => {
       if ((event['detail'] as { reason?: string })?.reason === 'Started') break;
     assert.ok(addressOf(served));
     socket.close();
-    const ended = await poll(async () => (served.services.names === undefined ? true : undefined), {
-      everyMs: 5,
-      signal: AbortSignal.timeout(20_000),
-    });
-    assert.ok(ended);
+    await untilNone(served);
+  });
+
+  test('of two runs in the foreground end with the later one, and stay once they were applied', async () => {
+    await using served = await openAdmin();
+    const started = async (name: string) => {
+      const pod = `{ apiVersion: v1, kind: Pod, metadata: { name: ${name} }, spec: { restartPolicy: Never, terminationGracePeriodSeconds: 0, containers: [{ name: c, image: i }] } }`;
+      const socket = await sendFile(served, 'run', service(ports) + pod, 'cni');
+      for await (const event of eventsOf(socket))
+        if ((event['detail'] as { reason?: string })?.reason === 'Started') break;
+      return async () => {
+        socket.send(JSON.stringify({ command: 'kill' }));
+        for await (const { event } of eventsOf(socket)) if (event === 'finished') break;
+        await closed(socket);
+      };
+    };
+    const [endFirst, endSecond] = [await started('one'), await started('two')];
+    const address = addressOf(served);
+    await endFirst();
+    assert.equal(addressOf(served), address);
+    assert.ok(address);
+    await endSecond();
+    await untilNone(served);
+    const endThird = await started('three');
+    assert.deepEqual((await talk(served, 'apply', service(ports))).objects, ['Service default/web unchanged']);
+    await endThird();
+    assert.equal(addressOf(served), address);
   });
 });

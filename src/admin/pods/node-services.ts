@@ -47,10 +47,15 @@ const subnet = '10.196';
 const firstPlace = 256;
 const places = 65_536 - firstPlace;
 
+/** One run in the foreground, with which the Services that it has made end. */
+export type ServiceRun = symbol;
+
 /** The Services of this node: keeps them, and lets pods reach the pods that they select, as those come and go. */
 export class NodeServices implements AsyncDisposable {
   readonly #parts: OpenParts;
   readonly #services = new Map<string, KnownService>();
+  /** Runs in the foreground that still use a Service that one of them has made. It ends with the last. */
+  readonly #runs = new Map<string, Set<ServiceRun>>();
   #pods: NodePods | undefined;
   #nameserver: string | undefined;
   /** Whether pods may have the name server, also those of an earlier node: its file stays until there are none. */
@@ -100,12 +105,15 @@ export class NodeServices implements AsyncDisposable {
 
   /**
    * Makes or changes Services; returns what happened to each, and why pods do not reach them if that is so. Changes
-   * none after an error. Errors: `exhausted`, and those of the file.
+   * none after an error. With `run`, those that are made end with it; without, all stay. Errors: `exhausted`, and those of
+   * the file.
    */
   async apply(
     services: readonly Service[],
+    run?: ServiceRun,
   ): Promise<{ readonly changes: readonly Change[]; readonly why: string | undefined }> {
     const changes = await this.#change(services, () => services.map((service) => this.#set(service)));
+    for (const [at, service] of services.entries()) this.#noteRun(keyOf(service), run, changes[at] === 'created');
     const haveNames = services.some(hasName);
     if (!haveNames && changes.every((change) => change === 'unchanged')) return { changes, why: undefined };
     try {
@@ -126,8 +134,26 @@ export class NodeServices implements AsyncDisposable {
     const key = keyOf(service);
     if (!this.#services.has(key)) return false;
     await this.#change([service], () => this.#services.delete(key));
+    this.#runs.delete(key);
     await this.#refresh().catch((error: unknown) => this.#parts.log.error('Service not removed from pods', error));
     return true;
+  }
+
+  /** Removes the Services that end with this run. Failures are logged. */
+  async endRun(run: ServiceRun): Promise<void> {
+    for (const [key, runs] of this.#runs) {
+      if (!runs.delete(run) || runs.size > 0) continue;
+      const service = this.#services.get(key)?.service;
+      this.#runs.delete(key);
+      if (service === undefined) continue;
+      await this.remove(service).catch((error: unknown) => this.#parts.log.error('Service not removed', error));
+    }
+  }
+
+  #noteRun(key: string, run: ServiceRun | undefined, isMade: boolean): void {
+    if (run === undefined) this.#runs.delete(key);
+    else if (isMade) this.#runs.set(key, new Set([run]));
+    else this.#runs.get(key)?.add(run);
   }
 
   /**

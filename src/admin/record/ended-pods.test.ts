@@ -203,3 +203,11 @@ test('EndedPods keeps Secrets in memory only: the next process cannot run such a
   });
   await it.ended.remove(id);
 });
+
+test('EndedPods.changeSource() records nothing for a pod that was removed meanwhile', async () => {
+  await using it = await open();
+  const id = await it.ended.begin(detailsOf('a'), sourceOf('a'));
+  await it.ended.remove(id);
+  await it.ended.changeSource(id, sourceOf('a'));
+  assert.deepEqual(await readdir(it.directory), []);
+});

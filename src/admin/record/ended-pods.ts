@@ -130,11 +130,14 @@ export class EndedPods {
     return id;
   }
 
-  /** Replaces the source of a running pod that `begin` has recorded. */
+  /** Replaces the source of a pod that `begin` has recorded, unless that record is gone. */
   async changeSource(id: string, source: PodSource): Promise<void> {
     const { secrets, logins = [] } = source;
     if (secrets.length > 0 || logins.length > 0) this.#secrets.keep(id, { secrets, logins });
-    await replaceFile(this.#pathOf(id, 'source.json'), storedSource(source));
+    await replaceFile(this.#pathOf(id, 'source.json'), storedSource(source)).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error;
+      this.#secrets.drop(id);
+    });
   }
 
   /**
@@ -177,8 +180,11 @@ export class EndedPods {
   async remove(id: string): Promise<void> {
     this.#pods.delete(id);
     this.#unfinished.delete(id);
-    this.#secrets.drop(id);
-    await rm(this.#pathOf(id), { recursive: true, force: true });
+    try {
+      await rm(this.#pathOf(id), { recursive: true, force: true });
+    } finally {
+      this.#secrets.drop(id); // last, for a `changeSource` under way
+    }
   }
 
   /**

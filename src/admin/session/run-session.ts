@@ -18,7 +18,6 @@ import type { Job } from '#pod/schema/workloads.ts';
 import { messageBytes } from '#host/socket/message-bytes.ts';
 import { eventOf } from '../pods/describe-pod.ts';
 import { errorBodyOf } from '../error-body.ts';
-import type { Service } from '#pod/schema/service.ts';
 import { ensureVolumes, tellManifest, tellServices } from '../tell-manifest.ts';
 import type { JobRun } from '../pods/job-run.ts';
 import type { Jobs } from '../pods/jobs.ts';
@@ -49,8 +48,7 @@ export async function serveRun(
   const say = (event: RunEvent) => send(socket, JSON.stringify(event));
   let running: readonly LivePod[] = [];
   let jobs: readonly JobRun[] = [];
-  /** Services that end with this run. */
-  let made: readonly Service[] = [];
+  const run = Symbol('run');
   /** Aborts when the client disconnects or is interrupted before any pod runs. */
   const leaving = new AbortController();
   const end = (how: 'terminate' | 'kill') => {
@@ -70,8 +68,7 @@ export async function serveRun(
     const manifest = await tellManifest(request, say, leaving.signal);
     if (manifest === undefined) return await say({ event: 'finished', exitCode: 0 });
     await ensureVolumes(manifest, volumes, leaving.signal);
-    const changes = await tellServices(manifest, services, say);
-    if (!request.detach) made = manifest.services.filter((_, at) => changes[at] === 'created');
+    await tellServices(manifest, services, say, request.detach ? undefined : run);
     if (leaving.signal.aborted) return await say({ event: 'finished', exitCode: 0 });
     let sources = 0;
     const followed = (live: LivePod) => {
@@ -95,7 +92,7 @@ export async function serveRun(
       }),
     );
     if (socket.readyState !== socket.OPEN) gone();
-    const ofRuns = request.detach ? [] : jobs.map((run, at) => followJob(run, manifest.jobs[at], say));
+    const ofRuns = request.detach ? [] : jobs.map((job, at) => followJob(job, manifest.jobs[at], say));
     const ended = await Promise.race([Promise.all([...outcomes, ...ofRuns]), lost]);
     const ofJobPods = await Promise.race([Promise.all(ofJobs), lost]);
     const finishes = request.detach ? [...ended, ...ofJobPods] : ended; // a Job's outcome is not that of each pod
@@ -104,8 +101,7 @@ export async function serveRun(
   } catch (error) {
     await say({ event: 'failed', error: errorBodyOf(error) });
   } finally {
-    for (const service of made)
-      await services.remove(service).catch((error: unknown) => log.error('Service not removed', error));
+    await services.endRun(run);
     socket.off('close', gone);
     socket.close();
   }

@@ -297,7 +297,21 @@ describe('copyCommand()', () => {
     await it.replaceTar('/usr/bin/tar "$@"; echo "tar: log: file changed as we read it" >&2; exit 1');
     await it.copy(`web:${it.pod}/log`, it.host);
     assert.equal(await readFile(join(it.host, 'log'), 'utf8'), 'one line\n');
-    assert.equal(it.said.stderr, 'podvm: warning: copied while it changed: log\n');
+    const said = 'podvm: warning: files changed while they were copied, and their copies may be incomplete: log\n';
+    assert.equal(it.said.stderr, said);
+  });
+
+  it('warns of a file that shrinks while it is copied, and copies it', async () => {
+    await using it = await openPod();
+    await mkdir(it.host);
+    await mkdir(it.pod);
+    await writeFile(join(it.pod, 'log'), Buffer.alloc(4 * 1024 ** 2, 'x'));
+    // A real tar that stops at its first record, and reads on when the file has become shorter.
+    const shrink = `truncate -s 1M ${join(it.pod, 'log')}`;
+    await it.replaceTar(`PATH=/usr/bin:/bin exec tar --checkpoint=1 --checkpoint-action=exec="${shrink}" "$@"`);
+    await it.copy(`web:${it.pod}/log`, it.host);
+    assert.equal((await stat(join(it.host, 'log'))).size, 4 * 1024 ** 2);
+    assert.match(it.said.stderr, /^podvm: warning: files changed while they were copied, .*: log\n$/);
   });
 
   it('refuses what tar could not read, though the rest is there', async () => {

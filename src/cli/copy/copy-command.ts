@@ -73,7 +73,8 @@ async function copyOut({ pod, path }: InPod, target: Place, parts: CopyParts): P
     if (ended.exitCode === 0) return;
     const changed = changedFiles(ended.exitCode, ended.said);
     if (changed === undefined) throw tarFailed(`${pod}:${path}`, ended.said);
-    await write(terminal.stderr, `podvm: warning: copied while it changed: ${changed}\n`);
+    const what = 'files changed while they were copied, and their copies may be incomplete';
+    await write(terminal.stderr, `podvm: warning: ${what}: ${changed}\n`);
   };
   if (target.kind === 'archive') return await archive((bytes) => write(terminal.stdout, bytes));
   if (target.kind !== 'host') return;
@@ -96,7 +97,8 @@ async function copyOut({ pod, path }: InPod, target: Place, parts: CopyParts): P
 }
 
 /** The words of GNU tar about a file that changed while it was read: its archive is whole, and the exit code is 1. */
-const changedWords = /^tar: (.*): (?:[Ff]ile changed as we read it|File removed before we read it)$/;
+const changedWords =
+  /^tar: (.*): (?:[Ff]ile changed as we read it|File removed before we read it|File shrank by \d+ bytes?; padding with zeros)$/;
 
 /** Describes the files that changed while tar read them; undefined if anything else went wrong. */
 function changedFiles(exitCode: number, said: string): string | undefined {

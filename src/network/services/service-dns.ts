@@ -6,7 +6,14 @@ import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { isThere, readFileIfThere, replaceFile, writeFileAtomic } from '#host/file/files.ts';
 import { logTail, spawnJailed } from '#host/jail/jailed-process.ts';
-import { isRunning, killProcess, type ProcessIdentity } from '#host/process/process-identity.ts';
+import {
+  allPids,
+  identify,
+  isRunning,
+  killProcess,
+  type ProcessIdentity,
+  readProcessFile,
+} from '#host/process/process-identity.ts';
 import { poll } from '#host/wait.ts';
 import type { BuiltInBridge } from '../network.ts';
 import { dnsPort } from './service-rules.ts';
@@ -16,7 +23,11 @@ import type { Served } from '#base/served-services.ts';
 const dnsUid = 1_999_997;
 /** Upper limits of the server: memory in bytes, open files, processes (one for each connection over TCP). */
 const limits = { core: 1, as: 256 * 1024 * 1024, nofile: 512, nproc: 32, memlock: 65_536, fsize: 1024 * 1024 } as const;
+/** Variable of the server that tells whose it is. */
+const markVariable = 'PODVM_NAMES';
 const maxUpstreams = 8;
+/** Limit of questions that wait for the servers of the node, far above what one pod may have (`service-rules.ts`). */
+const maxForwards = 10_000;
 const answersWithinMs = 10_000;
 
 const recordSchema = v.object({
@@ -35,12 +46,14 @@ export const servicesDirectory = (stateDir: string): string => join(stateDir, 's
  */
 export class ServiceDns {
   readonly #directory: string;
+  readonly #resolvConf: string;
   /** Whether the server has read the names since they changed; an earlier process may have ended before it said so. */
   #isRead = false;
 
-  /** `directory`: holds its record, log and names. */
-  constructor(directory: string) {
+  /** `directory`: holds its record, log and names. `resolvConf`: names the servers that it asks. */
+  constructor(directory: string, resolvConf = '/etc/resolv.conf') {
     this.#directory = directory;
+    this.#resolvConf = resolvConf;
   }
 
   /** Serves these names, and asks the servers of the node for others. Errors: `failedPrecondition`, `internal`, `timeout`. */
@@ -54,7 +67,7 @@ export class ServiceDns {
       await replaceFile(hosts, text);
     }
     await chmod(hosts, 0o644);
-    const resolvConf = (await readFileIfThere('/etc/resolv.conf')) ?? '';
+    const resolvConf = (await readFileIfThere(this.#resolvConf)) ?? '';
     const command = commandOf(bridge, this.#names, upstreamsOf(resolvConf));
     const running = await this.#running();
     if (running !== undefined && isDeepStrictEqual(running.command, command)) {
@@ -66,13 +79,11 @@ export class ServiceDns {
     this.#isRead = true;
   }
 
-  /** Returns whether there was one, also one that has ended by itself. */
-  async stop(): Promise<boolean> {
-    const isOnRecord = await isThere(this.#record);
+  async stop(): Promise<void> {
     const running = await this.#running();
     if (running !== undefined) await killProcess(running);
     await rm(this.#record, { force: true });
-    return isOnRecord;
+    if (await isThere(this.#names)) await this.#endUnrecorded();
   }
 
   async #start(command: readonly string[]): Promise<void> {
@@ -92,6 +103,21 @@ export class ServiceDns {
         tail: await logTail(output),
         fix: `Install the Debian package dnsmasq-base, and end what else uses port ${dnsPort} of the node.`,
       });
+    }
+  }
+
+  /**
+   * Ends servers of these names that are not on record: their starter was killed before it wrote that. The words of the
+   * jail name the directory; in it, the server's environment does.
+   */
+  async #endUnrecorded(): Promise<void> {
+    for (const pid of await allPids()) {
+      const read = async (file: string) => (await readProcessFile(pid, file)) ?? '';
+      if (Number(/^Uid:\s(\d+)\s/m.exec(await read('status'))?.[1]) !== dnsUid) continue;
+      const words = [...(await read('cmdline')).split('\0'), ...(await read('environ')).split('\0')];
+      if (!words.includes(this.#names) && !words.includes(`${markVariable}=${this.#names}`)) continue;
+      const identity = await identify(pid);
+      if (identity !== undefined) await killProcess(identity);
     }
   }
 
@@ -135,7 +161,21 @@ function commandOf({ gateway }: BuiltInBridge, names: string, servers: readonly 
     ...['setpriv', `--reuid=${dnsUid}`, `--regid=${dnsUid}`, '--clear-groups', '--no-new-privs'],
     ...['--bounding-set=-all', '--inh-caps=-all', '--'],
     ...['bwrap', '--unshare-all', '--share-net', '--as-pid-1', '--info-fd', '3', '--cap-drop', 'ALL', '--clearenv'],
-    ...['--hostname', 'dns', '--ro-bind', '/usr', '/usr', '--dev', '/dev', '--ro-bind', names, '/names'],
+    ...[
+      '--setenv',
+      markVariable,
+      names,
+      '--hostname',
+      'dns',
+      '--ro-bind',
+      '/usr',
+      '/usr',
+      '--dev',
+      '/dev',
+      '--ro-bind',
+      names,
+      '/names',
+    ],
     ...['bin', 'lib', 'lib64', 'sbin'].flatMap((name) => ['--symlink', `usr/${name}`, `/${name}`]),
     ...['--remount-ro', '/', '--chdir', '/', '--'],
     ...[
@@ -149,7 +189,7 @@ function commandOf({ gateway }: BuiltInBridge, names: string, servers: readonly 
     ],
     ...[`--port=${dnsPort}`, `--listen-address=${gateway}`, '--bind-interfaces', '--no-resolv', '--no-hosts'],
     ...['--addn-hosts=/names/hosts', '--local=/cluster.local/', '--domain-needed', '--cache-size=1000'],
-    ...['--dns-forward-max=150', ...servers.map((server) => `--server=${server}`)],
+    ...[`--dns-forward-max=${maxForwards}`, ...servers.map((server) => `--server=${server}`)],
   ];
 }
 

@@ -11,6 +11,11 @@ export const dnsPort = 10_053;
 /** Address of the DNS server as pods see it. */
 export const dnsAddress = '10.196.0.10';
 
+/**
+ * What one pod may ask the DNS server, so that it does not use up the server for others: a question to the servers of the
+ * node waits 10 s at most. Connections over TCP have a process each, of 20.
+ */
+const askedOfPod = { perSecond: 200, atOnce: 400, connections: 4 } as const;
 const timeoutMs = 10_000;
 const families = { TCP: 'tcp', UDP: 'udp', SCTP: 'sctp' } as const;
 
@@ -21,6 +26,7 @@ export const tableOf = (bridge: string): string => `services_${bridge}`;
  * already is not looked at. Sources are masqueraded by the rule `back` of `masquerade.ts`, so that answers return this way.
  */
 export function rulesOf({ bridge, gateway }: BuiltInBridge, services: readonly ServedService[]): string {
+  const { perSecond, atOnce, connections } = askedOfPod;
   const addresses = [dnsAddress, ...services.map(({ address }) => address)];
   const rules = services.flatMap(({ address, ports }) =>
     ports.flatMap(({ protocol, port, targets }) =>
@@ -42,9 +48,14 @@ ${rules.map((rule) => `    ${rule}\n`).join('')}  }
     ip daddr @addresses meta l4proto tcp reject with tcp reset
     ip daddr @addresses reject with icmp type port-unreachable
   }
+  set asking { type ipv4_addr; size 65535; flags dynamic,timeout; timeout 1m; }
+  set connected { type ipv4_addr; size 65535; flags dynamic; }
   chain own {
     type filter hook input priority -11; policy accept;
     iifname != { "${bridge}", "lo" } ip daddr ${gateway} meta l4proto { tcp, udp } th dport ${dnsPort} drop
+    iifname != "${bridge}" accept
+    ip daddr ${gateway} udp dport ${dnsPort} update @asking { ip saddr limit rate over ${perSecond}/second burst ${atOnce} packets } drop
+    ip daddr ${gateway} tcp dport ${dnsPort} ct state new add @connected { ip saddr ct count over ${connections} } reject with tcp reset
   }
 `;
 }
@@ -56,6 +67,9 @@ function toOneOf(targets: readonly ServiceTarget[]): string {
   return `addr . port to numgen random mod ${targets.length} map { ${places.join(', ')} }`;
 }
 
+/** The file with the rules that were set last; there is none when they have been removed. */
+export const rulesFile = (directory: string): string => join(directory, 'rules.nft');
+
 /**
  * Replaces the table in one step. `directory` is for a file: an argument has at most 128 KiB, and nft takes no socket as
  * standard input (`node-guard.ts`). Errors: `failedPrecondition`.
@@ -66,7 +80,7 @@ export async function setRules(
   signal: AbortSignal,
 ): Promise<void> {
   const table = `table inet ${tableOf(bridge)}`;
-  const file = join(directory, 'rules.nft');
+  const file = rulesFile(directory);
   try {
     await mkdir(directory, { recursive: true, mode: 0o711 });
     // The first line makes the table, so that the second can always delete it.
