@@ -1,7 +1,7 @@
 import { availableParallelism, totalmem } from 'node:os';
 import type { TreeLimits } from '#storage/host-tree.ts';
 import { defaultLogLimits, type LogLimits } from './log/log-writer.ts';
-import type { UserIdRange } from './names.ts';
+import type { UserIdRange } from '#host/user-ids.ts';
 import type { SizeLimits } from './resources.ts';
 
 /** Every limit and deadline of this layer, in one table. */

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { PodvmError } from '#base/errors.ts';
+import { hasAllIds, subordinateVmms, type UserIdRange } from '#host/user-ids.ts';
 import type { SandboxSpec } from './sandbox.ts';
 
 /** The key by which a sandbox is found. */
@@ -37,11 +38,6 @@ export interface UserIds {
   take(uid?: number): Disposable & { readonly uid: number };
 }
 
-export interface UserIdRange {
-  readonly first: number;
-  readonly count: number;
-}
-
 /** Number of ids of one state directory. */
 const rangeCount = 4096;
 /**
@@ -55,8 +51,10 @@ const lastId = 0x7fff_fffe;
 /**
  * User ids derived from the identity of a state directory, so that VMMs of different installations on a node have different
  * users. Two directories may get the same one of the 65,000 ranges; sandboxes are also identified by their random ids.
+ * An ordinary user has one state directory, whose range is constant.
  */
 export function userIdsOf({ dev, ino }: { readonly dev: bigint; readonly ino: bigint }): UserIdRange {
+  if (!hasAllIds()) return subordinateVmms;
   const ranges = Math.floor((lastId - firstId + 1) / rangeCount);
   const digest = createHash('sha256').update(`${dev}:${ino}`).digest();
   return { first: firstId + (digest.readUInt32LE() % ranges) * rangeCount, count: rangeCount };

@@ -20,6 +20,7 @@ import { readBootId } from '#admin/record/live-record.ts';
 import { serveMonitoring } from '#admin/routes/monitoring-server.ts';
 import { MetricsPage } from '#metrics/metrics-page.ts';
 import { programVersion } from '#host/program-files.ts';
+import { userIdOf } from '#host/user-ids.ts';
 import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
 import type { Parts } from '#sandbox/parts.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
@@ -39,7 +40,7 @@ import { outliveRejections } from './outlive-rejections.ts';
 import { readVersions } from './versions.ts';
 
 /** User of the trial machines, below the range of the sandboxes' users. */
-export const probeUid = 1_999_999;
+export const probeUid = userIdOf(1_999_999, 64_102);
 
 /** Serves additional interfaces with the node's parts. */
 export type NodeServer = (node: {

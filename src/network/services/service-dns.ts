@@ -14,13 +14,14 @@ import {
   type ProcessIdentity,
   readProcessFile,
 } from '#host/process/process-identity.ts';
+import { userIdOf } from '#host/user-ids.ts';
 import { poll } from '#host/wait.ts';
 import type { BuiltInBridge } from '../network.ts';
 import { dnsPort } from './service-rules.ts';
 import type { Served } from '#base/served-services.ts';
 
 /** The user that the DNS server runs as, below the range of the sandboxes' users. */
-const dnsUid = 1_999_997;
+const dnsUid = userIdOf(1_999_997, 64_101);
 /** Upper limits of the server: memory in bytes, open files, processes (one for each connection over TCP). */
 const limits = { core: 1, as: 256 * 1024 * 1024, nofile: 512, nproc: 32, memlock: 65_536, fsize: 1024 * 1024 } as const;
 /** Variable of the server that tells whose it is. */
