@@ -3,6 +3,7 @@ import type { GlobalOptions, ProgramParts, Served } from '#cli/program-parts.ts'
 import { runProgram } from '#cli/program.ts';
 import type { Terminal } from '#cli/terminal/terminal.ts';
 import { type Configuration, daemonDefaults, readConfiguration } from '#daemon/configuration/configuration.ts';
+import { enterDirectory, isInside, userOnHost } from '#host/inside-namespaces.ts';
 import { closeInheritedDescriptors } from '#host/jail/inherited-descriptors.ts';
 import { programDirectory as repo, programVersion } from '#host/program-files.ts';
 
@@ -15,6 +16,7 @@ import { programDirectory as repo, programVersion } from '#host/program-files.ts
 const epoch = Number(process.env['SOURCE_DATE_EPOCH'] ?? Date.UTC(2000, 0) / 1000);
 const configure = (options: GlobalOptions): Configuration => readConfiguration(options, process.env, repo);
 
+enterDirectory();
 closeInheritedDescriptors(process.env['NODE_EXTRA_CA_CERTS']); // programs that we start would have it, too
 
 const outputGone = new AbortController();
@@ -47,7 +49,7 @@ const parts: ProgramParts = {
   },
   userLogins: async (images, authFile, signal) => {
     const { findLogins } = await import('#daemon/user-logins.ts');
-    const user = { environment: process.env, uid: process.getuid?.() ?? 0 };
+    const user = { environment: process.env, uid: userOnHost() };
     return await findLogins(images, { ...user, ...(authFile === undefined ? {} : { authFile }) }, signal);
   },
   login: async (wish, signal) => {
@@ -68,11 +70,13 @@ const parts: ProgramParts = {
     if (purpose === 'storedImages') await parts.serveLeftPods(options, ends.any); // whose images are in use
     if (await isServed(config.socketPath)) return servedBy(config.socketPath);
     const write = (line: string) => process.stderr.write(line);
+    const startsNode = config.startsNode && purpose !== 'podsHere' && !isInside;
+    if (purpose === 'storedImages' || !startsNode) await enterNamespaces(config);
     if (purpose === 'storedImages') {
       const { serveStoredImages } = await import('#daemon/background/serve-stored-images.ts');
       return await serveStoredImages(config, write);
     }
-    if (config.startsNode && purpose !== 'podsHere') {
+    if (startsNode) {
       const { startBackground } = await import('#daemon/background/start-background.ts');
       await startBackground(config, write, ends.any);
       return servedBy(config.socketPath);
@@ -84,7 +88,7 @@ const parts: ProgramParts = {
   serveLeftPods: async (options, signal) => {
     const { isServed } = await import('#host/socket/is-served.ts');
     const config = configure(options);
-    if (!config.startsNode || (await isServed(config.socketPath))) return; // most commands load nothing of a node
+    if (!config.startsNode || isInside || (await isServed(config.socketPath))) return; // most commands load nothing of a node
     const { serveLeftPods } = await import('#daemon/background/left-pods.ts');
     await serveLeftPods(config, (line) => process.stderr.write(line), signal);
   },
@@ -102,6 +106,7 @@ const parts: ProgramParts = {
   },
   endOrphans: async (options) => {
     const { endOrphans } = await import('#daemon/background/end-orphans.ts');
+    await enterNamespaces(configure(options));
     return await endOrphans(configure(options), (line) => process.stderr.write(line));
   },
   setup: async ({ upgrade, sbom, bundle, from, ...options }, { any: signal }) => {
@@ -109,9 +114,11 @@ const parts: ProgramParts = {
       const { makeSbom } = await import('#setup/bundle/sbom.ts');
       return await makeSbom({ root: configure(options).root, repo, version: parts.version });
     }
+    const { requireRoot } = await import('#daemon/background/serve-here.ts');
     const { bundleCommand, setupCommand, setupFromCommand } = await import('#daemon/setup-command.ts');
     const setting = { config: configure(options), write: (line: string) => process.stderr.write(line), signal };
     if (bundle !== undefined) return await bundleCommand(setting, resolve(bundle), { version: parts.version, epoch });
+    if (upgrade || from !== undefined) requireRoot('change the parts of machines');
     if (from !== undefined) return await setupFromCommand(setting, resolve(from), parts.version);
     return await setupCommand(setting, upgrade);
   },
@@ -128,10 +135,12 @@ const parts: ProgramParts = {
   },
   uninstall: async ({ state, ...options }, { any: signal }) => {
     const { uninstallCommand } = await import('#daemon/uninstall-command.ts');
+    await enterNamespaces(configure(options));
     return await uninstallCommand(configure(options), { state }, (line) => process.stderr.write(line), signal);
   },
   daemon: async ({ config: file, background, ...options }) => {
     if (background) {
+      await enterNamespaces(configure(options));
       const { backgroundCommand } = await import('#daemon/background/background-node.ts');
       await backgroundCommand(configure(options), process);
       process.exit(0);
@@ -158,6 +167,7 @@ const parts: ProgramParts = {
     const file = path === undefined ? {} : await readConfigFile(path);
     const write = (line: string) => process.stderr.write(line);
     const { version } = parts;
+    await enterNamespaces(config);
     return await supportBundle(
       { config, file, env: process.env, version, write, output: resolve(output), logs, ofNode },
       signal,
@@ -165,11 +175,20 @@ const parts: ProgramParts = {
   },
   diskUsage: async (options, { any: signal }) => {
     const { readDiskUsage } = await import('#daemon/node/disk-usage.ts');
-    const { requireRoot } = await import('#daemon/background/serve-here.ts');
-    requireRoot('measure the state directory');
+    await enterNamespaces(configure(options));
     return await readDiskUsage(configure(options).root, signal);
   },
 };
+
+/**
+ * Runs the command again as root of the namespaces of this user, and ends with its exit code. Does nothing for root, and
+ * inside.
+ */
+async function enterNamespaces(config: Configuration): Promise<void> {
+  if (process.getuid?.() === 0) return;
+  const { runInside } = await import('#daemon/rootless/run-inside.ts');
+  process.exit(await runInside(config, process.argv.slice(2)));
+}
 
 /** The configuration of a daemon, with the settings of its file. */
 async function configureDaemon(file: string | undefined, options: Parameters<typeof configure>[0]) {

@@ -30,7 +30,7 @@ export function buildProgram(parts: ProgramParts, exit: (code: number) => void):
   const program = new Command('podvm')
     .description('Runs Kubernetes pods, each in its own microVM.')
     .version(parts.version)
-    .option('--root <dir>', 'state directory (default: /var/lib/podvm)')
+    .option('--root <dir>', 'state directory (default: /var/lib/podvm; for an ordinary user ~/.local/share/podvm)')
     .addOption(
       new Option('--log-level <level>', 'least severe messages for standard error').choices([
         'debug',

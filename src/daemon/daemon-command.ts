@@ -33,7 +33,7 @@ export async function daemonCommand(
   itself: DaemonProcess,
   { keepsHangUp, serveDashboard }: DaemonParts,
 ): Promise<void> {
-  requireRoot('run pods');
+  requireRoot('serve a kubelet');
   const write = (text: string) => itself.stderr.write(text);
   const stop = new AbortController();
   const { promise: asked, resolve } = Promise.withResolvers<void>();

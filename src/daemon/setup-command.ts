@@ -3,10 +3,12 @@ import { join } from 'node:path';
 import type { Assets } from '#host/assets.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/file/files.ts';
 import { makeBundle, setUpFrom } from '#setup/bundle/bundle.ts';
+import { isInside } from '#host/inside-namespaces.ts';
 import { createProgress } from '#setup/progress.ts';
 import { type SetupOptions, ensureSetup, upgradeSetup } from '#setup/setup.ts';
 import { commandLog } from './command-log.ts';
 import type { Configuration } from './configuration/configuration.ts';
+import { machineAssets } from './rootless/machine-assets.ts';
 import { openStateDirectory } from './state-directory.ts';
 
 type Write = (line: string) => void;
@@ -23,9 +25,11 @@ const optionsOf = ({ root, repo, mirror }: Configuration, write: Write, signal: 
   signal,
 });
 
-/** Returns the assets, after making them if they are missing. */
+/** Returns the assets, after making them if they are missing; those of the machine for an ordinary user, who makes none. */
 export async function ensureAssets(config: Configuration, write: Write, signal: AbortSignal): Promise<Assets> {
+  if (process.getuid?.() !== 0) return await machineAssets(config.repo);
   await openStateDirectory(config.root);
+  if (isInside) return await machineAssets(config.repo);
   return await ensureSetup(optionsOf(config, write, signal));
 }
 

@@ -1,6 +1,7 @@
 import { readdir, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isThere } from '#host/file/files.ts';
+import { isInside } from '#host/inside-namespaces.ts';
 import { bridgeOf, removeDefaultNetwork } from '#network/default-network.ts';
 import { keeperSocketsOf } from '#shim/keeper/keeper-sockets.ts';
 import { containerdPlaces, uninstallContainerd } from './containerd/install-containerd.ts';
@@ -17,11 +18,16 @@ const ours = [
     'assets',
     'ended',
     'images',
+    'namespaces.json',
+    'namespaces.lock',
+    'namespaces.users',
     'network',
     'node.log',
     'node.ready',
     'parts',
+    'pasta.pid',
     'probe',
+    'run',
     'sandboxes',
     'seccomp',
     'services.json',
@@ -54,7 +60,9 @@ export async function uninstallCommand(
     await removeDefaultNetwork(network, signal);
     await rm(network, { recursive: true }); // names the bridge that was just removed
   }
-  const installed = [...(await uninstallContainerd(containerdPlaces)), ...(await uninstallK3s(k3sPlaces))];
+  const installed = isInside
+    ? []
+    : [...(await uninstallContainerd(containerdPlaces)), ...(await uninstallK3s(k3sPlaces))];
   const said = [
     ...ended.map(({ namespace, name }) => `pod ${namespace}/${name} ended\n`),
     ...(bridge === undefined ? [] : [`network ${bridge} removed\n`]),
@@ -68,7 +76,8 @@ async function removeState(root: string): Promise<readonly string[]> {
   if (!(await isThere(root))) return [];
   for (const name of ours) await rm(join(root, name), { recursive: true, force: true });
   const left = await readdir(root);
-  if (left.length > 0) return [`state in ${root} removed, except ${left.join(', ')}\n`];
+  const state = isInside ? 'state' : `state in ${root}`; // the user knows it by another path
+  if (left.length > 0) return [`${state} removed, except ${left.join(', ')}\n`];
   const isRemoved = await rmdir(root).then(
     () => true,
     (error: NodeJS.ErrnoException) => {
@@ -76,5 +85,5 @@ async function removeState(root: string): Promise<readonly string[]> {
       return false;
     },
   );
-  return [`state in ${root} removed${isRemoved ? '' : ', except the mount point'}\n`];
+  return [`${state} removed${isRemoved || isInside ? '' : ', except the mount point'}\n`];
 }

@@ -17,7 +17,9 @@ export async function describeSetup(root: string, repo: string, isRoot: boolean)
     ? await describeAssets(root, repo)
     : { name: 'assets', ok: undefined, detail: 'only root can check them' };
   // Tools that only make parts are not needed where the parts exist.
-  const tools = (await readHostTools()).filter(({ makesParts }) => !makesParts || parts.ok !== true);
+  const tools = (await readHostTools()).filter(
+    ({ makesParts, forUsers }) => !forUsers && (!makesParts || parts.ok !== true),
+  );
   const missing = new Set((await missingHostTools(tools)).map((tool) => tool.package));
   return [
     ...tools.map((tool) =>

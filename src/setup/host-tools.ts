@@ -12,6 +12,8 @@ export interface HostTool {
   readonly purpose: string;
   /** Whether only set-up needs it, to make parts; `podvm setup --from` does not. */
   readonly makesParts: boolean;
+  /** Whether only pods of ordinary users need it. */
+  readonly forUsers: boolean;
 }
 
 /** Reads `host-packages.txt`, which the shell script `podvm` also reads. Errors: `internal` for a bad line. */
@@ -24,15 +26,15 @@ export function parseHostTools(text: string): readonly HostTool[] {
     .split('\n')
     .filter((line) => line.trim() !== '' && !line.startsWith('#'))
     .map((line) => {
-      const match = /^([a-z0-9.+-]+)\s+(\/\S+)\s+(\(parts\) )?(.+)$/.exec(line);
-      const [, name, program, makesParts, purpose] = match ?? [];
+      const match = /^([a-z0-9.+-]+)\s+(\/\S+)\s+(?:\((parts|users)\) )?(.+)$/.exec(line);
+      const [, name, program, only, purpose] = match ?? [];
       if (name === undefined || program === undefined || purpose === undefined) {
         throw new PodvmError(
           'internal',
           `Cannot read host-packages.txt: expected "package /program purpose", got ${line}`,
         );
       }
-      return { package: name, program, purpose, makesParts: makesParts !== undefined };
+      return { package: name, program, purpose, makesParts: only === 'parts', forUsers: only === 'users' };
     });
 }
 

@@ -234,7 +234,9 @@ export async function publishCurrent(root: string, current: Current): Promise<vo
 
 /** `without`: does not require tools that only make parts. Errors: `failedPrecondition`. */
 export async function refuseMissingTools(without?: 'makers'): Promise<void> {
-  const tools = (await readHostTools()).filter(({ makesParts }) => !makesParts || without !== 'makers');
+  const tools = (await readHostTools()).filter(
+    ({ makesParts, forUsers }) => !forUsers && (!makesParts || without !== 'makers'),
+  );
   const missing = (await missingHostTools(tools)).map((tool) => tool.package);
   if (missing.length === 0) return;
   throw new PodvmError('failedPrecondition', `Cannot set up: the host lacks ${missing.join(', ')}`, {

@@ -3,6 +3,7 @@ import { constants } from 'node:fs';
 import { open, readFile, stat, type FileHandle } from 'node:fs/promises';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import { lockFile } from '#host/file/file-lock.ts';
+import { isInside } from '#host/inside-namespaces.ts';
 import { identify, isRunning, killProcess, type ProcessIdentity } from '#host/process/process-identity.ts';
 import { retry } from '#host/wait.ts';
 import { run } from '#host/process/run.ts';
@@ -88,6 +89,11 @@ const keeperPollSeconds = 0.2;
 
 async function claimNow(request: BlockClaimRequest, signal: AbortSignal): Promise<BlockClaim> {
   const { kind } = await findBlockSource(request.path);
+  if (isInside) {
+    throw new PodvmError('unsupported', `Cannot attach ${request.path}: only root can give a pod a disk of the host`, {
+      fix: 'Share a directory instead, or run the pod as root.',
+    });
+  }
   await using held = new AsyncDisposableStack();
   const image = kind === 'image' ? held.use(await openImage(request, signal)) : undefined;
   const loop = image === undefined ? undefined : await attachLoop(request, image, signal);

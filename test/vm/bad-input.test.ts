@@ -85,7 +85,7 @@ describe('podvm, given what it cannot use', { skip: isRoot ? false : 'needs root
     const args = ['--mount', 'sh', '-c', script, join(import.meta.dirname, '../..'), '/etc/hostname'];
     const { stderr } = await run('unshare', args, { env, okCodes: [125] });
     assert.match(stderr, whatAndFix);
-    assert.match(stderr, /needs root[^]*fix: Run the command as root/);
+    assert.match(stderr, /Cannot run pods as this user: [^]*fix: [^]*or run the command as root/);
   });
 
   it('a socket whose process was killed is ignored', async () => {

@@ -91,8 +91,8 @@ Copyright: the authors of PodVM.
 /** The host packages, and those that Node needs. */
 async function controlOf(version: string, installedKiB: number): Promise<string> {
   const tools = await readHostTools();
-  const names = (makesParts: boolean) =>
-    tools.filter((tool) => tool.makesParts === makesParts).map((tool) => tool.package);
+  const names = (isOptional: boolean) =>
+    tools.filter((tool) => (tool.makesParts || tool.forUsers) === isOptional).map((tool) => tool.package);
   return `Package: podvm
 Version: ${version}
 Architecture: amd64

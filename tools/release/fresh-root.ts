@@ -60,7 +60,9 @@ export async function makeHostRoot(
   work: string,
   signal: AbortSignal,
 ): Promise<string> {
-  const tools = (await readHostTools()).filter(({ makesParts }) => !makesParts).map((tool) => tool.package);
+  const tools = (await readHostTools())
+    .filter(({ makesParts, forUsers }) => !makesParts && !forUsers)
+    .map((tool) => tool.package);
   return await makeFreshRoot(distribution, [...more, ...tools], work, signal);
 }
 

@@ -5,7 +5,7 @@ import { kindOf } from '#base/errors.ts';
 import { boundLog } from '#host/log/bound-log.ts';
 import { readFileIfThere, replaceFile } from '#host/file/files.ts';
 import type { Log } from '#host/log/log.ts';
-import { identify, isRunning, type ProcessIdentity, processIdentitySchema } from '#host/process/process-identity.ts';
+import { identify, isRunning, processIdentitySchema } from '#host/process/process-identity.ts';
 import { poll, retry } from '#host/wait.ts';
 import { commandLog } from '../command-log.ts';
 import type { Configuration } from '../configuration/configuration.ts';
@@ -62,17 +62,21 @@ async function warmUp(node: Node, log: Log, signal: AbortSignal): Promise<void> 
   });
 }
 
+/** `parent`: the process that has started it. Nodes of earlier versions do not say so. */
+const readySchema = v.object({ ...processIdentitySchema.entries, parent: v.exactOptional(v.number()) });
+type ReadyNode = Readonly<v.InferOutput<typeof readySchema>>;
+
 async function announceReady(config: Configuration): Promise<AsyncDisposable> {
   const path = readyPath(config);
-  await replaceFile(path, JSON.stringify(await identify(process.pid)));
+  await replaceFile(path, JSON.stringify({ ...(await identify(process.pid)), parent: process.ppid }));
   return { [Symbol.asyncDispose]: () => rm(path, { force: true }) };
 }
 
 /** Returns the process of this state directory's background node if the node is ready. */
-export async function findBackgroundNode(config: Configuration): Promise<ProcessIdentity | undefined> {
+export async function findBackgroundNode(config: Configuration): Promise<ReadyNode | undefined> {
   const text = await readFileIfThere(readyPath(config));
   if (text === undefined) return undefined;
-  const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), processIdentitySchema), text);
+  const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), readySchema), text);
   return parsed.success && (await isRunning(parsed.output)) ? parsed.output : undefined;
 }
 

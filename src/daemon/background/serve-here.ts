@@ -50,7 +50,7 @@ export async function serveHere(
 /** Checks for root. Errors: `denied`. */
 export function requireRoot(verb: string): void {
   if (process.getuid?.() === 0) return;
-  throw new PodvmError('denied', `Cannot ${verb}: podvm needs root to create network namespaces and the VMM's jail`, {
+  throw new PodvmError('denied', `Cannot ${verb}: only root may`, {
     fix: 'Run the command as root, for example with sudo.',
   });
 }

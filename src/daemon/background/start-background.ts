@@ -12,7 +12,7 @@ import { poll } from '#host/wait.ts';
 import { createProgress } from '#setup/progress.ts';
 import { backgroundLogPath, findBackgroundNode } from './background-node.ts';
 import type { Configuration } from '../configuration/configuration.ts';
-import { requireRoot } from './serve-here.ts';
+import { makeStateDirectory } from '../rootless/run-inside.ts';
 import { settings } from '../configuration/settings.ts';
 import { ensureAssets } from '../setup-command.ts';
 
@@ -25,15 +25,15 @@ const systemdDirectory = '/run/systemd/system';
 /**
  * Makes sure that one node serves the state directory in the background, even if two callers ask at a time. Set-up runs
  * in this process, so that its output is visible. An abort of `signal` ends the wait, but not a node that is starting.
- * Errors: `denied` without root, those of set-up, `unavailable` with the last lines of its log, `cancelled`.
+ * Errors: those of set-up, `unavailable` with the last lines of its log, `cancelled`.
  */
 export async function startBackground(
   config: Configuration,
   write: (line: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  requireRoot('run pods');
   await ensureAssets(config, write, signal);
+  if (process.getuid?.() !== 0) await makeStateDirectory(config.root);
   await using file = await open(join(config.root, 'start.lock'), 'a', 0o600);
   const progress = createProgress(write);
   await progress.during('starting its node in the background', async () => {
@@ -75,8 +75,9 @@ async function startProcess(config: Configuration, signal: AbortSignal): Promise
   child.unref();
   const isReady = async () => {
     if (child.exitCode !== null || child.signalCode !== null) return 'ended';
-    const { pid } = (await findBackgroundNode(config)) ?? {};
-    return pid === child.pid ? 'ready' : undefined;
+    const found = await findBackgroundNode(config);
+    // An ordinary user's node is in namespaces, which our child has entered for it.
+    return found !== undefined && [found.pid, found.parent].includes(child.pid) ? 'ready' : undefined;
   };
   const found = await poll(isReady, { everyMs: lookEveryMs, slowestMs: 200, signal });
   signal.throwIfAborted();

@@ -1,13 +1,15 @@
 import { join, resolve } from 'node:path';
 import { BlockList, isIP } from 'node:net';
-import { hostname } from 'node:os';
+import { homedir, hostname } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
 import { parseQuantity, unitsOf } from '#base/quantity.ts';
+import { isInside } from '#host/inside-namespaces.ts';
 import type { LogFormat, LogLevel } from '#host/log/log.ts';
 import type { NetworkPolicy } from '#network/guard/network-policy.ts';
 import type { PoolSize } from '#sandbox/start/pool-demand.ts';
 import type { TemplateChoice } from '#sandbox/spec/template-choice.ts';
 import type { UpdateRequest } from '#setup/update-report.ts';
+import { insideRoot } from '../rootless/making-script.ts';
 import type { FileSettings } from './config-file.ts';
 import { type NumberSetting, type SettingName, type WordOf, type WordSetting, settings } from './settings.ts';
 
@@ -102,7 +104,7 @@ export function readConfiguration(
   const word = <K extends WordSetting>(key: K, option?: string): WordOf<K> =>
     oneOf<WordOf<K>>(nameOf(key), option ?? given(key) ?? settings[key].default, settings[key].type.words);
 
-  const root = resolve(options.root ?? given('root') ?? defaultRoot);
+  const root = isInside ? insideRoot : resolve(options.root ?? given('root') ?? usualRoot(env));
   const sockets = root === defaultRoot ? defaultSockets : root;
   const socketPath = join(sockets, 'podvm.sock');
   const criSocketPath = resolve(given('criSocket') ?? join(sockets, 'cri.sock'));
@@ -178,6 +180,12 @@ export function readConfiguration(
     npmEnv: npmEnvOf(env),
     repo,
   };
+}
+
+/** The state directory without a setting: an ordinary user's is where the XDG Base Directory Specification wants it. */
+function usualRoot(env: NodeJS.ProcessEnv): string {
+  if (process.getuid?.() === 0) return defaultRoot;
+  return join(env['XDG_DATA_HOME'] ?? join(homedir(), '.local/share'), 'podvm');
 }
 
 /** Machines of the pool are restored from the node's template. */

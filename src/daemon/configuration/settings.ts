@@ -37,7 +37,9 @@ export const settings = {
     env: 'PODVM_ROOT',
     type: path,
     default: '/var/lib/podvm',
-    about: 'State directory: images, sandboxes, and what set-up made.',
+    about:
+      'State directory: images, sandboxes, and what set-up made. Default of an ordinary user: `podvm` in `$XDG_DATA_HOME` ' +
+      '(`~/.local/share`).',
   },
   criSocket: {
     env: 'PODVM_CRI_SOCKET',

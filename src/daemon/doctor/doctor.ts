@@ -8,6 +8,7 @@ import { printable } from '#base/guest-text.ts';
 import { weaknesses } from '#host/jail/confinement.ts';
 import { type Distribution, readDistribution, triedDistributions } from '#host/distribution.ts';
 import { silentLog } from '#host/log/log.ts';
+import { isInside } from '#host/inside-namespaces.ts';
 import { run } from '#host/process/run.ts';
 import type { AttachmentCheck, NetworkReadiness } from '#network/network.ts';
 import { findOrphans } from '#sandbox/recovery/orphans.ts';
@@ -17,6 +18,7 @@ import { readReady } from '#setup/setup.ts';
 import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import type { Configuration } from '../configuration/configuration.ts';
 import { probeUid } from '../node/node.ts';
+import { ordinaryUserFindings } from './doctor-ordinary-user.ts';
 import { podPartsFindings, updateFindings } from './doctor-updates.ts';
 import { checkKvm } from './doctor-kvm.ts';
 import { containerdFindings, delegateFindings } from './doctor-runtimes.ts';
@@ -50,18 +52,20 @@ export async function doctorCommand(
 ): Promise<{ text: string; isHealthy: boolean }> {
   const isRoot = process.getuid?.() === 0;
   const asRoot = async (name: string, look: () => Promise<readonly Finding[]>): Promise<readonly Finding[]> =>
-    isRoot ? await look() : [{ name, status: 'skip', detail: 'needs root' }];
+    isRoot ? await look() : seen.has(name) ? [] : [{ name, status: 'skip', detail: 'needs root' }];
+  const ofUser = isRoot ? [rootFinding()] : await ordinaryUserFindings(config.repo);
+  const seen = new Set(ofUser.map(({ name }) => name));
   if (only === 'kvm') {
     const ofKvm = await asRoot('kvm', async () => await checkKvm(config, write, signal));
-    return conclude([rootFinding(isRoot), ...ofKvm], json);
+    return conclude([...ofUser.slice(0, 1), ...ofKvm], json);
   }
   const findings = [
-    rootFinding(isRoot),
+    ...ofUser,
     distributionFinding(await readDistribution()),
-    ...(await setup(config, isRoot)),
+    ...(await setup(config, isRoot)).filter(({ name }) => !seen.has(name)),
     ...(await asRoot('accelerator', async () => [await accelerator(config, write, signal)])),
     ...(await asRoot('jail', async () => [await jail(config, signal)])),
-    await tunDevice(),
+    ...(await asRoot('/dev/net/tun', async () => [await tunDevice()])),
     ...(await asRoot('network', async () => [await network(config)])),
     ...(await asRoot('pod packets', async () => [await podPackets(config, signal)])),
     ...(await asRoot('attachments', async () => await attachments(config, signal))),
@@ -72,7 +76,7 @@ export async function doctorCommand(
       signal,
     )),
     ...(await delegateFindings(config.delegate, signal)),
-    await cgroups(),
+    ...(await asRoot('cgroups', async () => [await cgroups()])),
     ...(await asRoot('parts of pods', async () => await podPartsFindings(config))),
     ...(asksArchives ? await asRoot('updates', async () => await updateFindings(config, write, signal)) : []),
     ...(await asRoot('capabilities', async () => [await capabilities()])),
@@ -92,10 +96,11 @@ function conclude(findings: readonly Finding[], json: boolean): { text: string; 
   return { text: diagnosisText(diagnosis, json), isHealthy: diagnosis.isHealthy };
 }
 
-function rootFinding(isRoot: boolean): Finding {
-  if (isRoot) return { name: 'user', status: 'ok', detail: 'root' };
-  return { name: 'user', status: 'fail', detail: 'not root', fix: 'Run podvm as root.' };
-}
+const rootFinding = (): Finding => ({
+  name: 'user',
+  status: 'ok',
+  detail: isInside ? 'root of own namespaces' : 'root',
+});
 
 export function distributionFinding({ name, isTried }: Distribution): Finding {
   const title = 'distribution';

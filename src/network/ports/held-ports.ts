@@ -1,5 +1,6 @@
 import { isIPv6 } from 'node:net';
 import { PodvmError } from '#base/errors.ts';
+import { isInside } from '#host/inside-namespaces.ts';
 import { announce, heldBy } from '#host/socket/announcement.ts';
 import type { HostPort } from '../network.ts';
 import { addressesOf, type PortAddress, portText } from '../port-address.ts';
@@ -61,6 +62,7 @@ async function holdOne(
   pod: string,
   to: Parameters<typeof listenTcp>[1],
 ): Promise<readonly AsyncDisposable[]> {
+  if (isInside && at.protocol === 'SCTP') throw noSctp(pod, at);
   try {
     const socket = at.protocol === 'SCTP' ? undefined : await (at.protocol === 'TCP' ? listenTcp : listenUdp)(at, to);
     await using undo = new AsyncDisposableStack();
@@ -76,6 +78,7 @@ async function holdOne(
     const code = (error as NodeJS.ErrnoException).code ?? ''; // SAFE: only read
     if (absent.has(code)) return [];
     if (code === 'EADDRINUSE') throw taken(pod, at, await holderOf(at));
+    if (code === 'EACCES') throw notAllowed(pod, at, error);
     throw error;
   }
 }
@@ -83,6 +86,19 @@ async function holdOne(
 function taken(pod: string, at: PortAddress, who: string): PodvmError {
   return new PodvmError('alreadyExists', `Cannot give pod ${pod} host port ${portText(at)}: ${who}`, {
     fix: 'Give the pod another hostPort or hostIP, or stop the program or pod that has this one.',
+  });
+}
+
+function notAllowed(pod: string, at: PortAddress, cause: unknown): PodvmError {
+  return new PodvmError('denied', `Cannot give pod ${pod} host port ${portText(at)}: this user may not listen there`, {
+    cause,
+    fix: 'Take a port from 1024 on, or lower the sysctl net.ipv4.ip_unprivileged_port_start.',
+  });
+}
+
+function noSctp(pod: string, at: PortAddress): PodvmError {
+  return new PodvmError('unsupported', `Cannot give pod ${pod} host port ${portText(at)}: only root can publish SCTP`, {
+    fix: 'Use TCP or UDP, or run the pod as root.',
   });
 }
 

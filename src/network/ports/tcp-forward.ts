@@ -1,7 +1,9 @@
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
+import { isInside } from '#host/inside-namespaces.ts';
 import { refuseWhileShort } from '#host/socket/accept-errors.ts';
 import type { PortAddress } from '../port-address.ts';
+import { listenOutside } from './outside-ports.ts';
 
 /** Maximum simultaneous connections through one address of a host port. */
 const maxConnections = 1024;
@@ -42,7 +44,8 @@ export async function listenTcp(
     });
   });
   server.unref();
-  server.listen({ port, host: address, ipv6Only: true, exclusive: true });
+  if (isInside) server.listen(await listenOutside({ address, port }, 'TCP'));
+  else server.listen({ port, host: address, ipv6Only: true, exclusive: true });
   await once(server, 'listening');
   refuseWhileShort(server);
   return {

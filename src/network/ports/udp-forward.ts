@@ -1,8 +1,10 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { isIPv6 } from 'node:net';
+import { isInside } from '#host/inside-namespaces.ts';
 import { descriptors } from '#host/process/descriptors.ts';
 import type { PortAddress } from '../port-address.ts';
+import { listenOutside } from './outside-ports.ts';
 
 /** Maximum peers of one address of a host port that are answered at a time. */
 const maxPeers = 1024;
@@ -25,13 +27,8 @@ export async function listenUdp(
   to: () => { readonly address: string; readonly port: number } | undefined,
 ): Promise<AsyncDisposable> {
   const peers = new Map<string, Peer>();
-  const server = isIPv6(address) ? createSocket({ type: 'udp6', ipv6Only: true }) : createSocket('udp4');
+  const server = isInside ? await listenOutside({ address, port }, 'UDP') : await bind(address, port);
   server.unref();
-  server.bind({ address, port, exclusive: true });
-  await once(server, 'listening').catch((error: unknown) => {
-    server.close();
-    throw error;
-  });
   server.on('error', () => undefined); // concerns one datagram
   server.on('message', (datagram, { address: from, port: fromPort }) => {
     const target = to();
@@ -56,6 +53,16 @@ export async function listenUdp(
       await closed;
     },
   };
+}
+
+async function bind(address: string, port: number): Promise<Socket> {
+  const server = isIPv6(address) ? createSocket({ type: 'udp6', ipv6Only: true }) : createSocket('udp4');
+  server.bind({ address, port, exclusive: true });
+  await once(server, 'listening').catch((error: unknown) => {
+    server.close();
+    throw error;
+  });
+  return server;
 }
 
 function openPeer(

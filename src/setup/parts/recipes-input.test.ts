@@ -165,7 +165,13 @@ test('parseHostTools() refuses a line that is not a package, a program and a pur
 test('missingHostTools() finds missing programs', async () => {
   const [first] = await readHostTools();
   assert.ok(first !== undefined);
-  const absent = { package: 'none', program: '/nonexistent/none', purpose: 'nothing', makesParts: false };
+  const absent = {
+    package: 'none',
+    program: '/nonexistent/none',
+    purpose: 'nothing',
+    makesParts: false,
+    forUsers: false,
+  };
   assert.deepEqual(await missingHostTools([absent]), [absent]);
 });
 

@@ -1,0 +1,76 @@
+import { readFile, stat } from 'node:fs/promises';
+import type { Finding } from '#api/finding.ts';
+import { messageOf } from '#base/errors.ts';
+import { run } from '#host/process/run.ts';
+import { hostNeeds, userName } from '../rootless/host-needs.ts';
+import { machineAssets } from '../rootless/machine-assets.ts';
+
+/** Checks what pods of an ordinary user need of the host (`src/daemon/rootless/`). */
+export async function ordinaryUserFindings(repo: string): Promise<readonly Finding[]> {
+  return [
+    { name: 'user', status: 'ok', detail: `${userName()}, not root: pods run in namespaces of this user` },
+    ...(await hostNeeds()),
+    await ownNamespaces(),
+    await openDevice('/dev/net/tun', 'fail', 'taps of pods need it'),
+    await openDevice('/dev/kvm', 'warn', 'without it, pods are emulated'),
+    await parts(repo),
+    {
+      name: 'host limits',
+      status: 'warn',
+      detail: 'the host does not limit the memory and processor time of machines, as it has no cgroup for them',
+      fix: 'Run podvm as root where guests must not be able to exceed the limits of their pods on the host.',
+    },
+  ];
+}
+
+async function ownNamespaces(): Promise<Finding> {
+  const name = 'user namespaces';
+  const trial = [
+    '--user',
+    '--map-root-user',
+    '--map-auto',
+    '--mount',
+    '--net',
+    'mount',
+    '-t',
+    'tmpfs',
+    'tmpfs',
+    '/mnt',
+  ];
+  try {
+    await run('unshare', trial);
+    return { name, status: 'ok', detail: 'this user may make them' };
+  } catch (error) {
+    const restricts = '/proc/sys/kernel/apparmor_restrict_unprivileged_userns';
+    const isRestricted = (await readFile(restricts, 'latin1').catch(() => '')).trim() === '1';
+    const fix = isRestricted
+      ? 'Run `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` as root.'
+      : 'Correct the results above first, then see the sysctls user.max_user_namespaces and kernel.unprivileged_userns_clone.';
+    return { name, status: 'fail', detail: messageOf(error), fix };
+  }
+}
+
+/** VMMs are other users than their starter, so that the device must be open to all. */
+async function openDevice(path: string, otherwise: 'fail' | 'warn', purpose: string): Promise<Finding> {
+  const found = await stat(path).catch(() => undefined);
+  if (found === undefined) return { name: path, status: otherwise, detail: `missing: ${purpose}` };
+  if ((found.mode & 0o006) === 0o006) return { name: path, status: 'ok', detail: 'open to all users' };
+  const detail = `not open to all users, got mode ${(found.mode & 0o777).toString(8)}: ${purpose}`;
+  return {
+    name: path,
+    status: otherwise,
+    detail,
+    fix: `Run \`chmod 0666 ${path}\` as root; a udev rule makes it last.`,
+  };
+}
+
+async function parts(repo: string): Promise<Finding> {
+  const name = 'assets';
+  const fix = 'Run `podvm setup` as root, once for all users.';
+  try {
+    const { qemuVersion, kernelVersion, crunVersion } = await machineAssets(repo);
+    return { name, status: 'ok', detail: `QEMU ${qemuVersion}, kernel ${kernelVersion}, crun ${crunVersion}` };
+  } catch (error) {
+    return { name, status: 'fail', detail: messageOf(error), fix };
+  }
+}

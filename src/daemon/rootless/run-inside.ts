@@ -1,0 +1,64 @@
+import { chmod, mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { messageOf, PodvmError } from '#base/errors.ts';
+import { insideVariable } from '#host/inside-namespaces.ts';
+import { entryPoint, programDirectory } from '#host/program-files.ts';
+import { exitCodeOf } from '#host/process/run.ts';
+import { startChild } from '#host/process/start-child.ts';
+import type { Configuration } from '../configuration/configuration.ts';
+import { requireHostNeeds } from './host-needs.ts';
+import { listenFor } from './host-listeners.ts';
+import { linkMachineParts } from './machine-assets.ts';
+import { openNamespaces } from './namespaces.ts';
+
+/** Signals that a terminal sends to all processes of its foreground. */
+const fromTerminal: readonly NodeJS.Signals[] = ['SIGINT', 'SIGQUIT', 'SIGHUP'];
+
+/**
+ * Runs a podvm command line as root of the namespaces of this user, with the same terminal, environment and working
+ * directory, and returns its exit code. This process passes signals on, and listens on the host for it. Errors:
+ * `failedPrecondition`, with what the host lacks.
+ */
+export async function runInside({ root }: Configuration, args: readonly string[]): Promise<number> {
+  await makeStateDirectory(root);
+  await using namespaces = await openNamespaces(
+    root,
+    (line) => process.stderr.write(line),
+    new AbortController().signal,
+  );
+  const target = ['--target', String(namespaces.holder), '--user', '--mount', '--net', '--preserve-credentials'];
+  const program = [process.execPath, ...process.execArgv, join(programDirectory, entryPoint('src/main'))];
+  const child = await startChild('nsenter', [...target, '--', ...program, ...args], {
+    failing: 'Cannot enter the namespaces of this user',
+    stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
+    env: { ...process.env, [insideVariable]: `${process.getuid?.()}:${process.cwd()}` },
+  });
+  const ended = new Promise<number>((resolve) => {
+    child.once('exit', (code, signal) => resolve(exitCodeOf(code, signal)));
+  });
+  listenFor(child);
+  const hasTerminal = [process.stdin, process.stdout, process.stderr].some(({ isTTY }) => isTTY);
+  for (const signal of ['SIGTERM', ...fromTerminal] as const) {
+    process.on(signal, () => {
+      if (!hasTerminal || !fromTerminal.includes(signal)) child.kill(signal);
+    });
+  }
+  return await ended;
+}
+
+/**
+ * Makes the state directory of an ordinary user, open to the users of jails as root's is. Errors: `failedPrecondition`, with what
+ * the host lacks.
+ */
+export async function makeStateDirectory(root: string): Promise<void> {
+  await requireHostNeeds();
+  try {
+    if ((await mkdir(root, { recursive: true })) !== undefined) await chmod(root, 0o755); // whatever the umask
+    await linkMachineParts(root);
+  } catch (cause) {
+    throw new PodvmError('failedPrecondition', `Cannot write to the state directory ${root}: ${messageOf(cause)}`, {
+      cause,
+      fix: 'Make the directory writable for this user, or choose another with --root.',
+    });
+  }
+}
