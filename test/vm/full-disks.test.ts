@@ -12,13 +12,16 @@ const mebibyte = 1024 * 1024;
 const skip = await whyNoVm();
 const scratch = { name: 'data', kind: 'scratch' } as const;
 
-async function idle(sandbox: Sandbox): Promise<Container> {
+/** `shared`: a directory of the host that it mounts. */
+async function idle(sandbox: Sandbox, shared?: string): Promise<Container> {
+  const source = { kind: 'host', path: shared ?? '', propagation: 'private' } as const;
+  const mounts = shared === undefined ? [] : [{ source, mountPath: '/shared', readOnly: false }];
   const container = await sandbox.createContainer(
     {
       ...containerSpec,
       image: 'localhost/podvm/base:latest',
       command: ['sleep', '100000'],
-      mounts: [{ source: { kind: 'volume', name: 'data' }, mountPath: '/data', readOnly: false }],
+      mounts: [{ source: { kind: 'volume', name: 'data' }, mountPath: '/data', readOnly: false }, ...mounts],
     },
     minute(),
   );
@@ -81,7 +84,9 @@ describe('a full disk', { skip, timeout: 600_000 }, () => {
   });
 
   test('in the machine: the container gets ENOSPC, and continues when there is space', async () => {
-    const container = await idle(neighbour);
+    const shared = join(mountPoint, 'shared');
+    await mkdir(shared);
+    const container = await idle(neighbour, shared);
     assert.match(await said(container, fill), /No space left on device/);
     assert.match(await said(container, 'rm /data/fill && echo x >/data/file && sync && cat /data/file'), /^x$/m);
   });
@@ -98,7 +103,10 @@ describe('a full disk', { skip, timeout: 600_000 }, () => {
     const other = neighbour.container('main') ?? assert.fail();
     assert.equal(await said(other, 'cat /data/file; ls /data'), 'x\nfile\n');
     assert.equal(await said(container, 'echo alive'), 'alive\n');
+    const write = 'dd if=/dev/zero of=/shared/file bs=1M count=1 conv=fsync && echo written';
+    assert.match(await said(other, write), /No space left on device/);
     await full.remove();
+    assert.match(await said(other, write), /^written$/m);
     assert.equal(await said(other, 'echo more >/data/more && sync && cat /data/more'), 'more\n');
   });
 });

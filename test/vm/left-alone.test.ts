@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { createConnection } from 'node:net';
 import { once } from 'node:events';
 import { join } from 'node:path';
@@ -20,6 +20,7 @@ const server = 'exec nc -ll -p 8080 -e cat';
 describe('pods that the next daemon cannot take over', { skip: await whyNoVm() }, () => {
   let node: CriNode;
   let another: AnotherBuild;
+  let kept: Pod;
 
   before(async () => {
     [another, node] = await Promise.all([makeAnotherBuild(otherProtocol), openCriNode()]);
@@ -38,6 +39,12 @@ describe('pods that the next daemon cannot take over', { skip: await whyNoVm() }
     return { podSandboxId, containerId, config, machine, ip: status?.network?.ip ?? assert.fail('no address') };
   };
   type Pod = Awaited<ReturnType<typeof start>>;
+
+  const makeNewer = async ({ podSandboxId }: Pod) => {
+    const path = join(node.cli.root, 'sandboxes', podSandboxId, 'sandbox.json');
+    const record = JSON.parse(await readFile(path, 'utf8')) as object;
+    await writeFile(path, JSON.stringify({ ...record, version: 9 }));
+  };
 
   const answers = async ({ ip }: Pod) => {
     const found = await poll(
@@ -85,12 +92,11 @@ describe('pods that the next daemon cannot take over', { skip: await whyNoVm() }
   };
 
   it('run on, are listed with the reason, and end when their client or an operator wants it', async () => {
-    const [newer, foreign, kept] = await Promise.all(['newer', 'foreign', 'kept'].map(start));
-    assert.ok(newer && foreign && kept);
+    const [newer, foreign, third] = await Promise.all(['newer', 'foreign', 'kept'].map(start));
+    assert.ok(newer && foreign && third);
+    kept = third;
     await node.end('SIGKILL');
-    const path = join(node.cli.root, 'sandboxes', newer.podSandboxId, 'sandbox.json');
-    const record = JSON.parse(await readFile(path, 'utf8')) as object;
-    await writeFile(path, JSON.stringify({ ...record, version: 9 }));
+    await makeNewer(newer);
     process.env['PODVM_TEMPLATE'] = 'off'; // no pod starts from here on
     await node.start(another.program);
     await isLeftAlone(newer, /a newer podvm has written its record \(version 9/);
@@ -120,5 +126,28 @@ describe('pods that the next daemon cannot take over', { skip: await whyNoVm() }
     });
     assert.equal(Buffer.from(said).toString(), 'here\n');
     await answers(kept);
+  });
+
+  it('are listed as orphaned without a daemon, and ended as such', async () => {
+    await node.end('SIGTERM');
+    await makeNewer(kept);
+    const listed = await ps();
+    assert.equal(listed.lines.filter((line) => / Orphaned /.test(line)).length, 1, listed.lines.join('\n'));
+    assert.match(listed.stderr, /warning: a machine is running, but no podvm serves it/);
+    assert.ok(await isRunning(kept.machine));
+    const { code, stdout } = await node.cli.type(['stop', '--orphaned']);
+    assert.deepEqual([code, stdout], [0, 'default/kept stopped\n']);
+    assert.equal(await isRunning(kept.machine), false);
+    assert.deepEqual(await tracesOf({ ids: [kept.podSandboxId] }), []);
+    await node.start();
+    assert.deepEqual((await node.runtime.listPodSandbox()).items, []);
+    for (const directory of ['sandboxes', 'cri/pods']) {
+      const left = await readdir(join(node.cli.root, directory));
+      assert.deepEqual(
+        left.filter((name) => name.includes(kept.podSandboxId)),
+        [],
+        `it is left in ${directory}`,
+      );
+    }
   });
 });

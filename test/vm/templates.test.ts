@@ -1,10 +1,25 @@
 import assert from 'node:assert/strict';
-import { appendFile, chmod, mkdtemp, readdir, readFile, readlink, rm, stat, truncate } from 'node:fs/promises';
+import {
+  appendFile,
+  chmod,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  stat,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { messageOf } from '#base/errors.ts';
+import { run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import { defaultLimits } from '#sandbox/limits.ts';
+import type { Parts } from '#sandbox/parts.ts';
 import type { Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
 import { openNode, whyNoVm, type NodeOptions } from './node.ts';
 
@@ -187,6 +202,40 @@ describe('templates', { skip, timeout: 600_000 }, () => {
       assert.deepEqual(await node.leftovers(), []);
     });
   }
+
+  test('one that does not fit on the disk names the disk, and its pod boots without it', async () => {
+    const disk = join(templates, 'disk');
+    await writeFile(`${disk}.img`, '');
+    await truncate(`${disk}.img`, 48 * 1024 * 1024);
+    await run('mke2fs', ['-q', '-F', '-t', 'ext4', '-m', '0', `${disk}.img`]);
+    await mkdir(disk);
+    await run('mount', ['-o', 'loop', `${disk}.img`, disk]);
+    try {
+      const failures: unknown[] = [];
+      const around = (parts: Parts): Parts => {
+        const makeTemplate: Parts['driver']['makeTemplate'] = async (...order) => {
+          await parts.driver.makeTemplate(...order).catch((error: unknown) => {
+            failures.push(error);
+            throw error;
+          });
+        };
+        return { ...parts, driver: { ...parts.driver, makeTemplate } };
+      };
+      const earlier = join(disk, 'node');
+      await mkdir(earlier);
+      const less = { ...limits, minFreeBytes: 8 * 1024 * 1024 };
+      await using node = await open({ earlier, around, limits: less, templates: join(disk, 't') });
+      const sandbox = await node.sandboxes.run(spec('one'), soon());
+      assert.match(messageOf(failures[0]), /^Cannot make a template: the file system of \S+ is full/);
+      assert.doesNotMatch(await mountsOf(sandbox), / \/template /);
+      assert.notEqual((await ask(sandbox)).bootId, '');
+      await sandbox.remove();
+      assert.deepEqual(await readdir(join(earlier, 'sandboxes')), []);
+      assert.deepEqual(await node.leftovers(), []);
+    } finally {
+      await run('umount', [disk]);
+    }
+  });
 
   test('a pod may boot without one, as one does that needs more memory than templates have', async () => {
     await using node = await open();

@@ -202,6 +202,13 @@ const rows: readonly Row[] = [
     ],
   },
   {
+    component: 'records',
+    moment: 'no daemon runs',
+    fault: 'a record of a newer podvm',
+    promise: 'the pod is listed as orphaned; `podvm stop --orphaned` ends it, and nothing is left',
+    test: [leftAlone, 'are listed as orphaned without a daemon, and ended as such'],
+  },
+  {
     component: 'agent',
     moment: 'adopting',
     fault: 'it speaks no version that the daemon can take over',
@@ -221,6 +228,20 @@ const rows: readonly Row[] = [
     fault: 'KILL',
     promise: 'the start fails with the reason; nothing is left',
     test: [leaks, 'because its VMM is killed before, while and after its guest starts leaves nothing'],
+  },
+  {
+    component: 'VMM',
+    moment: 'running',
+    fault: 'KILL',
+    promise: 'the pod fails with the reason; nothing is left but its logs',
+    test: ['test/vm/sandbox.test.ts', 'a killed machine fails its sandbox and leaves nothing but its logs'],
+  },
+  {
+    component: 'VMM',
+    moment: 'removing',
+    fault: 'STOP',
+    promise: 'the pod is removed within 40 s; no other is delayed',
+    test: ['test/vm/hostile-guest.test.ts', 'whose VMM hangs delays no other, and can be removed'],
   },
   {
     component: 'VMM',
@@ -272,6 +293,13 @@ const rows: readonly Row[] = [
     test: [leaks, 'because its agent is late leaves nothing, and reports the guest’s last lines'],
   },
   {
+    component: 'crun',
+    moment: 'creating a container',
+    fault: 'KILL, no answer',
+    promise: 'the container is not created, with the reason',
+    test: ['src/agent/container/crun.test.ts', 'create() ends a crun that hangs'],
+  },
+  {
     component: 'file server',
     moment: 'containers use its volume',
     fault: 'KILL',
@@ -298,6 +326,13 @@ const rows: readonly Row[] = [
     fault: 'KILL',
     promise: 'the server continues',
     test: ['test/vm/file-servers.test.ts', 'a file server continues when its bubblewrap is killed alone'],
+  },
+  {
+    component: 'file server',
+    moment: 'containers use its volume',
+    fault: 'ENOSPC',
+    promise: 'the container gets the error, and continues when there is room',
+    test: ['test/vm/full-disks.test.ts', 'on the host: container and pod get the error'],
   },
   {
     component: 'file server',
@@ -350,6 +385,13 @@ const rows: readonly Row[] = [
   },
   {
     component: 'CNI plugin',
+    moment: 'creating',
+    fault: 'is missing, dies, or prints something else',
+    promise: 'the start fails with the reason; nothing is left',
+    test: [leaksOfNetwork, 'is reported, and leaves nothing'],
+  },
+  {
+    component: 'CNI plugin',
     moment: 'removing',
     fault: 'fails, also before the daemon ends',
     promise: 'its record stays, and it is asked again, also by the next daemon',
@@ -361,6 +403,16 @@ const rows: readonly Row[] = [
     fault: 'tap deleted',
     promise: 'the pod becomes not ready, with the reason',
     test: [replaced, 'a deleted tap makes the pod not ready, with the reason'],
+  },
+  {
+    component: 'addresses',
+    moment: 'starting',
+    fault: 'a torn reservation (power cut)',
+    promise: 'the file is written again for a pod that has the address; otherwise the address is free',
+    test: [
+      'src/network/host-network.test.ts',
+      'collect() frees addresses whose holder has no record, or whose file is damaged',
+    ],
   },
   {
     component: 'any part of a start',
@@ -384,6 +436,30 @@ const rows: readonly Row[] = [
     test: ['test/vm/full-disks.test.ts', 'on the host: container and pod get the error'],
   },
   {
+    component: 'disk of the host',
+    moment: 'writing a log',
+    fault: 'ENOSPC',
+    promise: 'the log continues when there is room, and says how many bytes are missing',
+    test: [
+      'src/sandbox/log/log.test.ts',
+      'a log on a full disk continues when there is space, and records what is missing',
+    ],
+  },
+  {
+    component: 'disk of the host',
+    moment: 'creating',
+    fault: 'ENOSPC',
+    promise: 'the start is refused with the number of bytes that are missing',
+    test: ['test/vm/bad-input.test.ts', 'a full disk: how much is missing, and what uses it'],
+  },
+  {
+    component: 'disk of the host',
+    moment: 'pulling',
+    fault: 'ENOSPC',
+    promise: 'the pull fails with the reason; nothing is left',
+    test: ['test/vm/image-registry.test.ts', 'reports a full disk, and leaves nothing on it'],
+  },
+  {
     component: 'maker of the template',
     moment: 'freezing',
     fault: 'INT',
@@ -396,6 +472,16 @@ const rows: readonly Row[] = [
     fault: 'ENOSPC, no answer',
     promise: 'machines boot without a template, which is tried again after a minute',
     test: ['src/sandbox/spec/template-choice.test.ts', 'boots without a template for a while after making one failed'],
+  },
+  {
+    component: 'maker of the template',
+    moment: 'booting',
+    fault: 'ENOSPC',
+    promise: 'the pod that waits boots cold; the reason names the full file system',
+    test: [
+      'test/vm/templates.test.ts',
+      'one that does not fit on the disk names the disk, and its pod boots without it',
+    ],
   },
   {
     component: 'maker of the template',
@@ -440,6 +526,27 @@ const rows: readonly Row[] = [
     test: [interrupts, 'leaves nothing while an image is imported'],
   },
   {
+    component: 'import worker',
+    moment: 'importing, and the daemon gets KILL',
+    fault: 'KILL',
+    promise: 'no process and no file is left',
+    test: ['test/vm/image-attacks.test.ts', 'leaves no reader, and nothing on the disk, when podvm is killed'],
+  },
+  {
+    component: 'skopeo, `mkfs.erofs`',
+    moment: 'pulling',
+    fault: 'KILL',
+    promise: 'the pull fails with the reason',
+    test: ['test/vm/image-registry.test.ts', 'reports that mkfs.erofs was killed, or had no disk space'],
+  },
+  {
+    component: 'images',
+    moment: 'starting, creating',
+    fault: 'torn or damaged files (power cut)',
+    promise: 'the index is made again from the records; a damaged image is fetched again by its digest',
+    test: ['src/image/store/damaged-images.test.ts', 'readRecords() makes a damaged or missing index from the images'],
+  },
+  {
     component: '`podvm run`',
     moment: 'any',
     fault: 'INT',
@@ -459,6 +566,13 @@ const rows: readonly Row[] = [
     fault: 'TERM',
     promise: 'nothing half-made is left, and no process',
     test: [setUpEnds, 'and no process'],
+  },
+  {
+    component: 'set-up',
+    moment: 'its records are read',
+    fault: 'torn records (power cut)',
+    promise: 'they are made again from the parts that exist',
+    test: ['test/vm/bad-input.test.ts', 'invalid records of set-up are made again from the existing parts'],
   },
   {
     component: 'all of the above',

@@ -43,3 +43,13 @@ it('create() ends a crun that hangs', async () => {
   pause(120);
   await assert.rejects(creating, { kind: 'timeout', message: 'Cannot create container: crun took over 120000 ms' });
 });
+
+it('create() reports a crun that is killed', async () => {
+  const { crun } = fakeEngine();
+  const creating = crun.create(call);
+  crun.endCreation('c');
+  await assert.rejects(creating, {
+    kind: 'failedPrecondition',
+    message: 'Cannot create container: crun died of signal 9',
+  });
+});
