@@ -4,6 +4,28 @@ import * as v from 'valibot';
 export const nodeDetailsSchema = v.object({
   /** Number of machines in the pool. */
   waitingMachines: v.number(),
+  /** Memory in bytes; absent in older versions, as is `cpu`. */
+  memory: v.optional(
+    v.object({
+      totalBytes: v.number(),
+      /** Memory that new pods could use without swapping. */
+      availableBytes: v.number(),
+      /** The part of it that the node keeps: pods that would take from it are refused. */
+      reserveBytes: v.number(),
+      /** Sum of the limits of running pods, and the number of pods without one. */
+      limitsBytes: v.number(),
+      unlimitedPods: v.number(),
+    }),
+  ),
+  /** Thousandths of a core. */
+  cpu: v.optional(
+    v.object({
+      totalMillis: v.number(),
+      requestsMillis: v.number(),
+      limitsMillis: v.number(),
+      unlimitedPods: v.number(),
+    }),
+  ),
 });
 export type NodeDetails = v.InferOutput<typeof nodeDetailsSchema>;
 

@@ -392,6 +392,8 @@ export interface Sandboxes {
   list(): readonly Sandbox[];
   /** Machines that wait for a pod. */
   readonly waitingMachines: number;
+  /** Memory that the node keeps available, in bytes: a pod that would leave less is refused. */
+  readonly memoryReserveBytes: number;
   /** Starts in progress. */
   readonly starting: number;
   readonly counts: SandboxCounts;

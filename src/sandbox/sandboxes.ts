@@ -262,6 +262,10 @@ class SandboxTable implements OpenSandboxes {
     return this.#context.pool.waiting;
   }
 
+  get memoryReserveBytes(): number {
+    return this.#context.limits.memoryReserveBytes;
+  }
+
   get starting(): number {
     return this.#starting.size;
   }

@@ -23,6 +23,7 @@ const noSandboxes: Sandboxes = {
   list: () => [],
   get: () => undefined,
   waitingMachines: 0,
+  memoryReserveBytes: 0,
   starting: 0,
   counts: new NodeCounts([]),
   templateMadeAt: () => Promise.resolve(undefined),

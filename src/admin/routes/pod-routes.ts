@@ -14,6 +14,7 @@ import { endedLogs } from '../log/ended-logs.ts';
 import { type EndedPods, endedSummaryOf } from '../record/ended-pods.ts';
 import { measureOverhead } from '../pods/measure-overhead.ts';
 import { type EventQuery, podEvents } from '../log/pod-events.ts';
+import { nodeRoom } from '../pods/node-room.ts';
 import { describePod } from '../pods/pod-description.ts';
 import type { InputTarget } from '../session/input-session.ts';
 import { readJson, sendJson, sendStream } from '../http.ts';
@@ -29,8 +30,10 @@ import type { Asked, Call, Routes } from '../routes.ts';
 /** Calls that show pods and their node, and those that end all pods. */
 export function podRoutes(pods: NodePods, { pods: running, sandboxes, ended, startNoMore }: PodRouteParts): Routes {
   return {
-    'GET /v1/node': ({ response }) =>
-      sendJson(response, 200, { waitingMachines: sandboxes.waitingMachines } satisfies NodeDetails),
+    'GET /v1/node': async ({ response }) => {
+      const room = await nodeRoom(sandboxes);
+      sendJson(response, 200, { waitingMachines: sandboxes.waitingMachines, ...room } satisfies NodeDetails);
+    },
     'GET /v1/overhead': async ({ response, signal }) =>
       sendJson(response, 200, await measureOverhead(sandboxes, Date.now(), signal)),
     'GET /v1/pods': ({ query, response }) => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Usage, usageTable } from './top-command.ts';
+import { roomTable, type Usage, usageTable } from './top-command.ts';
 
 const usage = (name: string, atMs: number, cpuUsec: number, mebibytes: number): Usage => ({
   name,
@@ -32,4 +32,20 @@ test('usageTable() divides processor time by the time between two samples, and s
   const names = (sort: 'memory' | 'name') => [...usageTable(before, now, sort).matchAll(/default\/\w+/g)].map(String);
   assert.deepEqual(names('memory'), ['default/a', 'default/b']);
   assert.deepEqual(names('name'), ['default/a', 'default/b']);
+});
+
+test('roomTable() has what the node promised, and what is left of it', () => {
+  const mib = 2 ** 20;
+  const memory = { totalBytes: 8192 * mib, availableBytes: 4096 * mib, reserveBytes: 96 * mib, limitsBytes: 320 * mib };
+  const cpu = { totalMillis: 2000, requestsMillis: 750, limitsMillis: 1500, unlimitedPods: 0 };
+  assert.equal(
+    roomTable({ waitingMachines: 1, memory: { ...memory, unlimitedPods: 2 }, cpu }),
+    [
+      'NODE     TOTAL      REQUESTS   LIMITS OF PODS          ROOM',
+      'memory   8192.0Mi   -          320.0Mi and 2 without   4000.0Mi',
+      'cpu      2.00       0.75       1.50                    1.25',
+      '',
+    ].join('\n'),
+  );
+  assert.equal(roomTable({ waitingMachines: 1 }), undefined);
 });

@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type PodDetails, podDetailsSchema, podSummarySchema } from '#api/pods.ts';
+import { type NodeDetails, nodeDetailsSchema } from '#api/node.ts';
 import type { Client } from '../client.ts';
 import type { EndSignals } from '../terminal/end-signals.ts';
 import { podPath } from './pod-name.ts';
@@ -41,12 +42,13 @@ export async function topCommand(
   ends: EndSignals,
 ): Promise<void> {
   const isLive = stream && stdout.isTTY;
+  const room = async () => (pod === undefined ? roomTable(await client.get('/v1/node', nodeDetailsSchema)) : undefined); // that of all pods
   let before = await sample(client, pod);
   for (;;) {
     await delay(sampleMs, undefined, { signal: ends.any }).catch(() => undefined);
     if (ends.any.aborted) return;
     const now = await sample(client, pod);
-    const listed = usageTable(before, now, sort);
+    const listed = [await room(), usageTable(before, now, sort)].filter((part) => part !== undefined).join('\n');
     await write(
       stdout,
       isLive
@@ -109,6 +111,28 @@ export function usageTable(before: readonly Usage[], now: readonly Usage[], sort
         String(threads),
         mebibytes(vmmBytes),
       ]),
+  );
+}
+
+/** Formats what the node has, what it has promised to its pods, and what is left; undefined for an older node. */
+export function roomTable({ memory, cpu }: NodeDetails): string | undefined {
+  if (memory === undefined || cpu === undefined) return undefined;
+  const { totalBytes, availableBytes, reserveBytes, limitsBytes } = memory;
+  const cores = (millis: number) => (millis / 1000).toFixed(2);
+  const withoutLimit = (pods: number) => (pods === 0 ? '' : ` and ${pods} without`);
+  return table(
+    ['NODE', 'TOTAL', 'REQUESTS', 'LIMITS OF PODS', 'ROOM'],
+    [
+      [
+        ...['memory', mebibytes(totalBytes), '-', `${mebibytes(limitsBytes)}${withoutLimit(memory.unlimitedPods)}`],
+        mebibytes(Math.max(0, availableBytes - reserveBytes)),
+      ],
+      [
+        ...['cpu', cores(cpu.totalMillis), cores(cpu.requestsMillis)],
+        ...[`${cores(cpu.limitsMillis)}${withoutLimit(cpu.unlimitedPods)}`],
+        cores(Math.max(0, cpu.totalMillis - cpu.requestsMillis)),
+      ],
+    ],
   );
 }
 

@@ -66,6 +66,7 @@ export function createFakeSandboxes(clock: FakeClock, settings: FakeSettings = {
     },
     list: () => [...sandboxes.values()],
     waitingMachines: 0,
+    memoryReserveBytes: 2 ** 29,
     starting: 0,
     counts: new NodeCounts([]),
     templateMadeAt: () => Promise.resolve(undefined),
