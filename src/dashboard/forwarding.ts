@@ -10,10 +10,13 @@ export const forwardedCalls = [
   'GET /metrics',
   'GET /readyz',
   'GET /v1/version',
+  'GET /v1/node',
   'GET /v1/disk-usage',
   'GET /v1/pods',
   'GET /v1/pods/:namespace/:name',
   'GET /v1/pods/:namespace/:name/description',
+  'GET /v1/pods/:namespace/:name/diagnosis',
+  'GET /v1/pods/:namespace/:name/manifest',
   'GET /v1/pods/:namespace/:name/logs',
   'GET /v1/pods/:namespace/:name/console',
   'GET /v1/events',
@@ -22,12 +25,13 @@ export const forwardedCalls = [
   'POST /v1/pods/:namespace/:name/stop',
   'POST /v1/pods/:namespace/:name/start',
   'POST /v1/pods/:namespace/:name/restart',
+  'POST /v1/pods/:namespace/:name/resize',
   'DELETE /v1/pods/:namespace/:name',
 ] as const;
 const forwardedSessions = ['GET /v1/pods/:namespace/:name/exec'] as const;
 
 /** Whether a path belongs to the API and not to the pages. */
-export const isCall = (path: string): boolean => /^\/(?:v1\/|metrics$|readyz$)/.test(path);
+export const isCall = (path: string): boolean => /^\/(?:v1\/|links\/|metrics$|readyz$)/.test(path);
 
 /** Passes a call on to the admin socket, and its answer back, each at the reader's pace. Errors: `notFound`. */
 export function forward(socketPath: string, request: IncomingMessage, response: ServerResponse): void {
@@ -85,8 +89,10 @@ export function forwardSession(socketPath: string, request: IncomingMessage, pag
   outgoing.end();
 }
 
-export function sendError(response: ServerResponse, status: number, { kind, message, fix }: PodvmError): void {
-  const body = { kind, message, ...(fix === undefined ? {} : { fix }) };
+export const sendError = (response: ServerResponse, status: number, { kind, message, fix }: PodvmError): void =>
+  sendJson(response, status, { kind, message, ...(fix === undefined ? {} : { fix }) });
+
+export function sendJson(response: ServerResponse, status: number, body: unknown): void {
   response.writeHead(status, { ...safetyHeaders, 'content-type': 'application/json' }).end(`${JSON.stringify(body)}\n`);
 }
 

@@ -1,14 +1,18 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import type { OpenedLink } from '#api/pod-link.ts';
 import { PodvmError } from '#base/errors.ts';
 import { outliveAcceptErrors } from '#host/socket/accept-errors.ts';
 import { createServer } from '#host/socket/node-http.ts';
 import { checkCall, checkHost } from './access.ts';
 import { readAssets, typeOf } from './assets.ts';
 import type { Asset } from './bundle-client.ts';
-import { forward, forwardSession, isCall, noSuchCall, sendError } from './forwarding.ts';
+import { forward, forwardSession, isCall, noSuchCall, sendError, sendJson } from './forwarding.ts';
 import { isPage, page, safetyHeaders } from './page.ts';
+import { PodLinks } from './pod-links.ts';
+import type { PodPort } from './pod-connection.ts';
 
 export interface Dashboard extends AsyncDisposable {
   /** Address of the first page, with the token in its fragment, which a browser does not send. */
@@ -35,13 +39,20 @@ const requestTimeoutMs = 10_000;
 export async function serveDashboard({ socketPath, port }: DashboardWish): Promise<Dashboard> {
   const assets = await readAssets();
   const token = randomBytes(32).toString('hex');
+  const links = new PodLinks(socketPath);
+  let hasBothLoopbacks = false;
   const limits = { maxHeaderSize: maxHeaderBytes, requestTimeout: requestTimeoutMs, headersTimeout: requestTimeoutMs };
-  const server = createServer(limits, (request, response) => {
+  const answer: RequestListener = (request, response) => {
+    const linked = links.find(request);
+    if (linked !== undefined) return links.forward(linked, request, response);
     try {
       const path = pathOf(request);
       if (isCall(path)) {
         checkCall(request, token);
-        forward(socketPath, request, response);
+        const wanted = portToOpen(path, request);
+        if (wanted === undefined) forward(socketPath, request, response);
+        else if (hasBothLoopbacks) sendJson(response, 201, { host: links.open(wanted) } satisfies OpenedLink);
+        else sendError(response, 409, notAlone());
       } else {
         checkHost(request);
         sendFile(path, assets, request, response);
@@ -49,18 +60,45 @@ export async function serveDashboard({ socketPath, port }: DashboardWish): Promi
     } catch (error) {
       refuse(response, error);
     }
-  });
-  server.on('upgrade', (request, socket, head) => {
+  };
+  const upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     const drop = () => socket.destroy();
     socket.on('error', drop);
     socket.once('end', drop); // Node leaves the other half of it open
+    const linked = links.find(request);
+    if (linked !== undefined) return links.forwardUpgrade(linked, request, socket, head);
     try {
       checkCall(request, token);
       forwardSession(socketPath, request, socket, head);
     } catch {
       socket.end('HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n', drop);
     }
-  });
+  };
+  const make = () => createServer(limits, answer).on('upgrade', upgrade);
+  await using undo = new AsyncDisposableStack();
+  const at = undo.use(
+    await listen(make(), port, '127.0.0.1').catch((cause: NodeJS.ErrnoException) => {
+      const isTaken = cause.code === 'EADDRINUSE';
+      throw new PodvmError(isTaken ? 'busy' : 'unavailable', `Cannot serve the dashboard on 127.0.0.1 port ${port}`, {
+        cause,
+        fix: 'Choose another port with --port, or leave it out for any free one.',
+      });
+    }),
+  ).port;
+  // A browser looks for the host of a link at ::1 first, where another user's server must not get its requests.
+  const other = await listen(make(), at, '::1').catch((cause: NodeJS.ErrnoException) => cause);
+  if (!(other instanceof Error)) undo.use(other);
+  hasBothLoopbacks = !(other instanceof Error) || ['EADDRNOTAVAIL', 'EAFNOSUPPORT'].includes(other.code ?? '');
+  const owned = undo.move();
+  return { url: `http://127.0.0.1:${at}/#token=${token}`, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** Errors: those of listen(2). */
+async function listen(
+  server: ReturnType<typeof createServer>,
+  port: number,
+  address: string,
+): Promise<AsyncDisposable & { readonly port: number }> {
   server.maxConnections = maxConnections;
   const open = new Set<Disposable>();
   server.on('connection', (socket) => {
@@ -68,19 +106,12 @@ export async function serveDashboard({ socketPath, port }: DashboardWish): Promi
     open.add(held);
     socket.once('close', () => open.delete(held));
   });
-  server.listen(port, '127.0.0.1');
-  await once(server, 'listening').catch((cause: NodeJS.ErrnoException) => {
-    const isTaken = cause.code === 'EADDRINUSE';
-    throw new PodvmError(isTaken ? 'busy' : 'unavailable', `Cannot serve the dashboard on 127.0.0.1 port ${port}`, {
-      cause,
-      fix: 'Choose another port with --port, or leave it out for any free one.',
-    });
-  });
+  server.listen(port, address);
+  await once(server, 'listening');
   outliveAcceptErrors(server);
   const bound = server.address();
-  const at = typeof bound === 'object' && bound !== null ? bound.port : port;
   return {
-    url: `http://127.0.0.1:${at}/#token=${token}`,
+    port: typeof bound === 'object' && bound !== null ? bound.port : port,
     async [Symbol.asyncDispose]() {
       const closed = once(server, 'close');
       server.close();
@@ -89,6 +120,18 @@ export async function serveDashboard({ socketPath, port }: DashboardWish): Promi
     },
   };
 }
+
+/** The port in `POST /links/NAMESPACE/POD/PORT`, which opens a link; undefined for another call. */
+function portToOpen(path: string, { method }: IncomingMessage): PodPort | undefined {
+  const [, namespace = '', name = '', port] = /^\/links\/([-a-z0-9.]+)\/([-a-z0-9.]+)\/(\d{1,5})$/.exec(path) ?? [];
+  if (method !== 'POST' || port === undefined || Number(port) < 1 || Number(port) > 65_535) return undefined;
+  return { namespace, name, port: Number(port) };
+}
+
+const notAlone = () =>
+  new PodvmError('busy', 'Cannot open a link: another program has this port at ::1, where browsers look first', {
+    fix: 'Serve the dashboard on another port, or use `podvm port-forward`.',
+  });
 
 const pathOf = ({ url = '/' }: IncomingMessage): string => URL.parse(`http://podvm${url}`)?.pathname ?? '';
 

@@ -27,7 +27,10 @@ export interface Look {
 /** A real browser with an empty profile. */
 export interface Browser extends AsyncDisposable {
   readonly page: Page;
-  /** Errors, refusals of the content security policy and requests to other hosts, of all pages so far. */
+  /**
+   * Errors, refusals of the content security policy and requests to other hosts, of all pages so far but those of pods,
+   * whose hosts end with `.localhost`.
+   */
   readonly complaints: readonly string[];
   look(look: Look): Promise<void>;
 }
@@ -60,8 +63,11 @@ export async function openBrowser({ colorScheme = 'light', width = 1280, height 
   };
 }
 
+const isOfPod = (url: string): boolean => URL.parse(url)?.hostname.endsWith('.localhost') === true;
+
 function watch(context: BrowserContext, complaints: string[]): void {
   context.on('console', (message) => {
+    if (isOfPod(message.page()?.url() ?? '')) return;
     const isAnswer = message.text().startsWith('Failed to load resource'); // a refusal, which the page shows itself
     if (!isAnswer && ['error', 'warning'].includes(message.type())) complaints.push(message.text());
   });
@@ -72,7 +78,8 @@ function watch(context: BrowserContext, complaints: string[]): void {
   });
   context.on('request', (request) => {
     const { hostname } = new URL(request.url());
-    if (hostname !== '127.0.0.1' && hostname !== '') complaints.push(`request to ${request.url()}`);
+    if (hostname !== '127.0.0.1' && hostname !== '' && !isOfPod(request.url()))
+      complaints.push(`request to ${request.url()}`);
   });
 }
 

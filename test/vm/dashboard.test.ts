@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -27,6 +28,18 @@ spec:
 ---`;
 const ticking = `trap 'exit 0' TERM; i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.2; done`;
 const hostile = `printf '%s' '${attack}' > /dev/termination-log; echo '${attack}'; printf '${sequences}'; echo end; exit 3`;
+
+const hostileName = '<img src=x onerror=document.title=1>';
+const mib = 2 ** 20;
+
+/** A page of a pod that tries to reach the dashboard, and says how far it got in its title. */
+const spying = (origin: string) => `<!doctype html><title></title><iframe src="${origin}/pods"></iframe><script>
+addEventListener("load", async () => {
+  const call = await fetch("${origin}/v1/pods", { credentials: "include" }).then(() => "call answered", () => "call refused");
+  let frame = "frame empty";
+  try { if (frames[0].document.body.childElementCount > 0) frame = "frame read"; } catch { }
+  document.title = [localStorage.length === 0 ? "no token" : "token", opener === null ? "no opener" : "opener", call, frame].join(", ");
+});</script>`;
 
 const looks = [
   { colorScheme: 'light', width: 1280 },
@@ -133,12 +146,102 @@ describe('the dashboard, in a real browser', { skip, timeout: 600_000 }, () => {
     const title = await page.title();
     await page.keyboard.type(`printf '${sequences}\\n'; echo $((6 * 7)) of 42; stty size\n`);
     await rows.getByText(/^42 of 42/).waitFor();
+    await rows
+      .getByText(/^\d+ \d+/)
+      .first()
+      .waitFor();
     const [, lines = '', columns = ''] = /\n(\d+) (\d+)/.exec(await rows.innerText()) ?? [];
     assert.ok(Number(lines) > 10 && Number(columns) > 80, `${lines} lines, ${columns} columns`);
     assert.equal(await page.title(), title);
     assert.equal(await rows.locator('a').count(), 0);
     await page.keyboard.type('exit 7\n');
     await page.getByText('Ended with exit code 7').waitFor();
+  });
+
+  it('shows files of a container, and saves them; names and contents of a hostile one do nothing', async () => {
+    const { page } = browser;
+    const put = `mkdir -p /www/below; printf '%s' '${attack}' >'/www/${hostileName}'; head -c 300000 /dev/zero >/www/zeros`;
+    assert.equal((await cli.type(['exec', 'web', '--', 'sh', '-c', put])).code, 0);
+    await page.goto(`${origin}/pods/default/web`);
+    await page.getByRole('link', { name: 'Files' }).click();
+    await page.getByRole('link', { name: 'www/', exact: true }).click();
+    await page.getByText('3 entries').waitFor();
+    assert.deepEqual(await page.locator('.files tbody a').allInnerTexts(), ['below/', hostileName, 'zeros']);
+    assert.equal(await page.locator('.files tbody img').count(), 0);
+    assert.match(await page.getByRole('row').filter({ hasText: 'zeros' }).innerText(), /293 KiB\s+\d+s\s+-rw-r--r--/);
+    await page.getByRole('link', { name: hostileName }).click();
+    const content = page.getByRole('region', { name: 'Content of the file' });
+    assert.equal(await content.innerText(), attack);
+    assert.equal(await content.locator('*').count(), 0);
+    assert.equal(new URL(page.url()).searchParams.get('file'), `/www/${hostileName}`);
+    const saved = page.waitForEvent('download');
+    await page.getByRole('button', { name: 'Download' }).click();
+    assert.equal(await readFile(await (await saved).path(), 'utf8'), attack);
+    await page.goBack();
+    await page.getByRole('link', { name: 'zeros' }).click();
+    await page.getByText('This file is not text.').waitFor();
+    await page.getByText('The first 256 KiB').waitFor();
+    const path = page.getByRole('textbox', { name: 'Path' });
+    await page.goto(`${origin}/pods/default/web?tab=files&file=/dev/zero`);
+    await page.getByText('Cannot read it: /dev/zero is not a file with content').waitFor();
+    await path.fill('/absent/../proc');
+    await path.press('Enter');
+    await page.getByRole('link', { name: 'self/', exact: true }).waitFor();
+    assert.equal(await page.title(), 'default/web – PodVM');
+  });
+
+  it('opens a port of a pod under an origin of its own, from which the pod reaches nothing of the dashboard', async () => {
+    const { page } = browser;
+    const serve = `printf '%s' '${spying(origin)}' >/www/index.html; httpd -p 127.0.0.1:8080 -h /www`;
+    assert.equal((await cli.type(['exec', 'web', '--', 'sh', '-c', serve])).code, 0);
+    await page.goto(`${origin}/pods/default/web?tab=ports`);
+    await page.getByRole('spinbutton', { name: 'Port in the pod' }).fill('8080');
+    await page.getByRole('button', { name: 'Make a link' }).click();
+    const opened = page.context().waitForEvent('page');
+    await page.getByRole('link', { name: 'Open port 8080 in a new tab' }).click();
+    const tab = await opened;
+    await tab.waitForFunction('document.title !== ""');
+    assert.match(new URL(tab.url()).hostname, /^[0-9a-f]{40}\.localhost$/);
+    assert.equal(await tab.title(), 'no token, no opener, call refused, frame empty');
+    await tab.close();
+    assert.match(await page.locator('.command').innerText(), /^podvm port-forward default\/web :8080$/);
+    assert.equal(await page.title(), 'default/web – PodVM');
+  });
+
+  it('shows the YAML of a pod, resizes it in place, and examines it', async () => {
+    const { page } = browser;
+    await page.goto(`${origin}/pods/default/web?tab=yaml`);
+    const yaml = page.getByRole('region', { name: 'YAML of the pod' });
+    assert.match(await yaml.innerText(), /^kind: Pod$/m);
+    assert.match(await yaml.innerText(), /^ {6}limits:\n {8}memory: "?96Mi"?$/m);
+    const limits = async () => {
+      const { sandbox } = await inspect('web');
+      return [sandbox?.stats?.containers[0]?.memoryLimitBytes, sandbox?.stats?.memoryLimitBytes].map(
+        (it) => (it ?? 0) / mib,
+      );
+    };
+    assert.deepEqual(await limits(), [96, 96]);
+    await page.getByRole('button', { name: 'Resize', exact: true }).click();
+    const dialog = page.getByRole('dialog');
+    const memory = dialog.getByRole('spinbutton', { name: 'Memory limit, MiB' });
+    const resize = dialog.getByRole('button', { name: 'Resize', exact: true });
+    await assertAccessible(page, 'the form of a resize');
+    await resize.click();
+    await dialog.getByText('Cannot resize: neither field has a limit').waitFor();
+    await memory.fill('128');
+    await dialog.getByRole('spinbutton', { name: 'CPU limit, cores' }).fill('0.5');
+    await resize.click();
+    await dialog.waitFor({ state: 'detached' });
+    assert.deepEqual(await limits(), [128, 128]);
+    assert.match((await cli.type(['describe', 'web'])).stdout, /^ +main .* 0\.5 cores /m);
+    await page.getByRole('link', { name: 'Overview' }).click();
+    await page.getByText('Limits: memory 128Mi, cpu 500m').waitFor();
+    await page.getByRole('button', { name: 'Examine again' }).click();
+    await page
+      .getByText(/^None: \d+ checks/)
+      .or(page.locator('.troubles li'))
+      .first()
+      .waitFor();
   });
 
   it('shows the text of a hostile guest without interpreting it', async () => {
@@ -159,10 +262,11 @@ describe('the dashboard, in a real browser', { skip, timeout: 600_000 }, () => {
   it('can be used by keyboard and screen reader, in dark and light, and on a small screen', async () => {
     const { page } = browser;
     const pages = ['/', '/pods?ended=true', '/images', '/volumes', '/pods/default/web'];
-    for (const path of [...pages, '/pods/default/web?tab=logs', '/pods/default/web?tab=terminal']) {
+    const tabs = ['logs', 'terminal', 'files&path=/www', `files&file=/www/${hostileName}`, 'ports', 'yaml', 'details'];
+    for (const path of [...pages, ...tabs.map((tab) => `/pods/default/web?tab=${tab}`)]) {
       await page.goto(origin + path);
       await page.getByRole('heading', { level: 1 }).waitFor();
-      await page.locator('.card, .list, .stream, .empty').first().waitFor();
+      await page.locator('.card, .list, .stream, .text, .empty').first().waitFor();
       for (const look of looks) {
         await browser.look(look);
         await assertAccessible(page, `${path} ${JSON.stringify(look)}`);

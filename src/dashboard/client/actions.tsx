@@ -1,9 +1,10 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { type PodAction, refusalOf } from '#api/pod-actions.ts';
-import { podSummarySchema, type PodSummary } from '#api/pods.ts';
+import { type PodDetails, podSummarySchema } from '#api/pods.ts';
 import { call } from './api.ts';
 import { podPath } from './pod-name.ts';
 import { asError } from './poll.ts';
+import { ResizeDialog } from './resize-dialog.tsx';
 import { go } from './route.ts';
 import { Problem, type Told, Words } from './ui.tsx';
 
@@ -39,11 +40,15 @@ const calls = {
   remove: { title: 'Remove', method: 'DELETE', path: '', asks: 'The pod is removed with its logs.' },
 } as const satisfies Partial<Record<PodAction, ActionCall>>;
 type CalledAction = keyof typeof calls;
-const buttons = Object.keys(calls) as readonly CalledAction[]; // SAFE: the keys of that very table
+/** `resize` has a form of its own. */
+const buttons = ['stop', 'restart', 'start', 'resize', 'killAndRemove', 'remove'] as const;
+type Button = (typeof buttons)[number];
+
+const titleOf = (button: Button): string => (button === 'resize' ? 'Resize' : calls[button].title);
 
 /** Buttons of the actions on a pod. One that is not possible says why. */
-export function Actions({ pod, onDone }: { readonly pod: PodSummary; readonly onDone: () => void }) {
-  const [asked, setAsked] = useState<CalledAction>();
+export function Actions({ pod, onDone }: { readonly pod: PodDetails; readonly onDone: () => void }) {
+  const [asked, setAsked] = useState<Button>();
   const [running, setRunning] = useState<CalledAction>();
   const [error, setError] = useState<Told>();
   const act = async (action: CalledAction) => {
@@ -60,11 +65,13 @@ export function Actions({ pod, onDone }: { readonly pod: PodSummary; readonly on
     setRunning(undefined);
     onDone();
   };
-  const click = (action: CalledAction) => {
+  const click = (action: Button) => {
     const refusal = refusalOf(action, pod);
     if (refusal !== undefined) setError(refusal);
-    else if ('asks' in calls[action]) setAsked(action);
-    else void act(action);
+    else if (action === 'resize' || 'asks' in calls[action]) {
+      setError(undefined);
+      setAsked(action);
+    } else void act(action);
   };
   return (
     <div class="actions">
@@ -80,13 +87,22 @@ export function Actions({ pod, onDone }: { readonly pod: PodSummary; readonly on
               title={refusal === undefined ? '' : `${refusal.message}. ${refusal.fix}`}
               onClick={() => running === undefined && click(action)}
             >
-              {running === action ? `${calls[action].title}…` : calls[action].title}
+              {running === action ? `${titleOf(action)}…` : titleOf(action)}
             </button>
           );
         })}
       </div>
       <Problem error={error} />
-      {asked === undefined ? null : (
+      {asked === 'resize' ? (
+        <ResizeDialog
+          pod={pod}
+          onEnd={() => {
+            setAsked(undefined);
+            onDone();
+          }}
+        />
+      ) : null}
+      {asked === undefined || asked === 'resize' ? null : (
         <Ask
           title={`${calls[asked].title} ${pod.namespace}/${pod.name}?`}
           text={(calls[asked] as ActionCall).asks ?? ''}

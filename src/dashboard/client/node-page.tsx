@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { diskUsageSchema } from '#api/disk-usage.ts';
+import { type NodeDetails, nodeDetailsSchema } from '#api/node.ts';
 import { nodeEventSchema, type NodeEvent } from '#api/pods.ts';
 import { call, getText, streamText } from './api.ts';
 import { Events } from './events.tsx';
@@ -18,6 +19,7 @@ export function NodePage() {
     usage.take(await getText('/metrics', signal));
     return { usage };
   });
+  const room = usePoll('node', 5000, (signal) => call('GET', '/v1/node', nodeDetailsSchema, { signal }));
   const events = usePoll('events', 5000, readEvents);
   const versions = usePoll('version', 60_000, (signal) =>
     call('GET', '/v1/version', v.record(v.string(), v.optional(v.union([v.string(), v.number()]))), { signal }),
@@ -37,6 +39,7 @@ export function NodePage() {
         <div class="cards">
           <Memory metrics={metrics} usage={usage} />
           <Processor metrics={metrics} samples={usage.samples} />
+          <Room room={room.data} />
           <Starts metrics={metrics} />
           <div class="stack">
             <Machines metrics={metrics} />
@@ -239,6 +242,34 @@ function Memory({ metrics, usage: { samples } }: { readonly metrics: Metrics; re
         ]}
         fillsBetween
       />
+    </Card>
+  );
+}
+
+/** What the node has promised to its pods, and what is left. */
+function Room({ room }: { readonly room: NodeDetails | undefined }) {
+  const { memory, cpu } = room ?? {};
+  if (memory === undefined || cpu === undefined) return null;
+  const without = (pods: number) => (pods === 0 ? 'all pods have one' : `${pods} pods have none`);
+  const left = Math.max(0, memory.availableBytes - memory.reserveBytes);
+  const leftMillis = Math.max(0, cpu.totalMillis - cpu.requestsMillis);
+  return (
+    <Card title="Promised to pods" wide>
+      <div class="figures">
+        <Figure
+          name="Room for memory"
+          value={bytesText(left)}
+          note={`beside ${bytesText(memory.reserveBytes)} that the node keeps`}
+        />
+        <Figure name="Limits of memory" value={bytesText(memory.limitsBytes)} note={without(memory.unlimitedPods)} />
+        <Figure
+          name="Room for processors, cores"
+          value={coresText(leftMillis / 1000)}
+          note={`of ${coresText(cpu.totalMillis / 1000)}`}
+        />
+        <Figure name="Requests, cores" value={coresText(cpu.requestsMillis / 1000)} />
+        <Figure name="Limits, cores" value={coresText(cpu.limitsMillis / 1000)} note={without(cpu.unlimitedPods)} />
+      </div>
     </Card>
   );
 }

@@ -5,6 +5,7 @@ import { Events } from './events.tsx';
 import { ageText, bytesText, coresText, secondsText } from './format.ts';
 import { Plot } from './plot.tsx';
 import { Timeline } from './timeline.tsx';
+import { Troubles } from './troubles.tsx';
 import { Card, Facts, Figure } from './ui.tsx';
 
 interface Props {
@@ -19,8 +20,10 @@ export function PodOverview({ pod, described }: Props) {
   return (
     <>
       {machine?.failure === undefined ? null : <p class="problem">{machine.failure}</p>}
+      <Ending pod={pod} described={described} />
       {machine?.unmeasured === undefined ? null : <p class="problem">Figures are missing: {machine.unmeasured}</p>}
       <div class="cards">
+        <Troubles pod={pod} />
         {machine?.use === undefined && machine?.cost === undefined ? null : (
           <>
             <Memory described={described} samples={samples} />
@@ -46,6 +49,12 @@ export function PodOverview({ pod, described }: Props) {
       </div>
     </>
   );
+}
+
+/** Why a pod has ended, if not well. */
+function Ending({ pod, described }: Props) {
+  if (pod.endedAt === undefined || pod.exitCode === 0 || described.reason === undefined) return null;
+  return <p class="problem">{described.reason}</p>;
 }
 
 interface Sample {

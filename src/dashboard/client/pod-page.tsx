@@ -3,14 +3,17 @@ import { podDetailsSchema, type PodDetails } from '#api/pods.ts';
 import { refusalOf, type PodAction } from '#api/pod-actions.ts';
 import { Actions } from './actions.tsx';
 import { call } from './api.ts';
+import { FilesView } from './files-view.tsx';
 import { ConsoleView, LogsView } from './logs-view.tsx';
 import { podPath } from './pod-name.ts';
 import { usePoll } from './poll.ts';
 import { PodOverview } from './pod-overview.tsx';
+import { PortsView } from './ports-view.tsx';
 import { type Route, withQuery } from './route.ts';
 import { TerminalView } from './terminal-view.tsx';
 import { Loading, Problem, Status, statusOf } from './ui.tsx';
 import { ageText } from './format.ts';
+import { YamlView } from './yaml-view.tsx';
 
 interface TabRow {
   readonly title: string;
@@ -23,6 +26,9 @@ const tabs = {
   logs: { title: 'Logs', needs: 'logs' },
   terminal: { title: 'Terminal', needs: 'exec' },
   console: { title: 'Console', needs: 'console' },
+  files: { title: 'Files', needs: 'readFiles' },
+  ports: { title: 'Ports', needs: 'portForward' },
+  yaml: { title: 'YAML', needs: 'manifest' },
   details: { title: 'Details' },
 } as const satisfies Record<string, TabRow>;
 type Tab = keyof typeof tabs;
@@ -60,12 +66,18 @@ export function PodPage({ route: { path, query } }: { readonly route: Route }) {
           </a>
         ))}
       </nav>
-      <TabView tab={tab} pod={pod} key={`${path} ${tab} ${pod.createdAt}`} />
+      <TabView tab={tab} pod={pod} query={query} key={`${path} ${tab} ${pod.createdAt}`} />
     </main>
   );
 }
 
-function TabView({ tab, pod }: { readonly tab: Tab; readonly pod: PodDetails }) {
+interface TabProps {
+  readonly tab: Tab;
+  readonly pod: PodDetails;
+  readonly query: URLSearchParams;
+}
+
+function TabView({ tab, pod, query }: TabProps) {
   const { needs }: TabRow = tabs[tab];
   const refusal = needs === undefined ? undefined : refusalOf(needs, pod);
   if (refusal !== undefined) return <Problem error={refusal} />;
@@ -78,6 +90,12 @@ function TabView({ tab, pod }: { readonly tab: Tab; readonly pod: PodDetails }) 
       return <TerminalView pod={pod} />;
     case 'console':
       return <ConsoleView pod={pod} />;
+    case 'files':
+      return <FilesView pod={pod} query={query} />;
+    case 'ports':
+      return <PortsView pod={pod} />;
+    case 'yaml':
+      return <YamlView pod={pod} />;
     case 'details':
       return (
         <pre class="text" tabIndex={0} role="region" aria-label="Details of the pod">
