@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { run } from '#host/process/run.ts';
@@ -10,10 +13,12 @@ import { whyNoVm } from '../vm/node.ts';
 import { openPrometheus } from '../vm/prometheus.ts';
 
 /**
- * Incidents at 3 a.m.: an operator who knows only docs/monitoring.md finds the cause of each, by the alert, the dashboard
- * and `podvm doctor POD`, or `podvm describe POD` for a start, and has a support bundle that tells of it.
+ * Incidents at 3 a.m.: an operator who knows only docs/monitoring.md finds the cause of each by the alert, by the page of
+ * the pod in the dashboard, and by `podvm describe POD`, and has a support bundle that tells of it.
  */
 const skip = await whyNoVm();
+/** Pictures of what the dashboard showed. */
+const pictures = join(tmpdir(), 'podvm-incident');
 
 interface PodOf {
   readonly name: string;
@@ -64,18 +69,17 @@ describe('an operator finds the cause of an incident', { skip, timeout: 880_000 
   before(async () => {
     node = await openCliNode({ isSetUp: true });
     const config = join(node.root, 'podvm.yaml');
-    await writeFile(config, 'metricsAddress: 127.0.0.1:0\n');
+    await writeFile(config, 'metricsAddress: 127.0.0.1:0\ndashboardAddress: 127.0.0.1:0\n');
     daemon = node.start(['daemon', '--config', config]);
     await daemon.shows(/ info serving cri=/, 300_000);
     const [, port] = /serving metrics address=127.0.0.1 port=(\d+)/.exec(daemon.stderr()) ?? [];
     const prometheusRoot = join(node.root, 'prometheus');
     prometheus = await openPrometheus(prometheusRoot, `127.0.0.1:${port}`, await quickRules(node.root));
-    const dashboard = node.start(['dashboard']);
-    await dashboard.shows(/#token=\w+\n/, 120_000);
     browser = await openBrowser();
-    await browser.page.goto(dashboard.stdout().trim());
+    await browser.page.goto((await readFile(join(node.root, 'dashboard.url'), 'utf8')).trim());
     await browser.page.getByRole('heading', { name: 'Machines' }).waitFor();
     origin = new URL(browser.page.url()).origin;
+    await mkdir(pictures, { recursive: true });
   });
   after(async () => {
     await browser?.[Symbol.asyncDispose]();
@@ -95,43 +99,73 @@ describe('an operator finds the cause of an incident', { skip, timeout: 880_000 
     await typed.ended;
   };
   const doctor = async (pod: string) => (await node.type(['doctor', pod])).stdout;
+  /** Types `podvm describe` until it has the words. */
+  const described = async (pod: string, words: RegExp): Promise<void> => {
+    const deadline = AbortSignal.timeout(120_000);
+    for (;;) {
+      const { stdout, stderr } = await node.type(['describe', pod]);
+      if (words.test(stdout)) return;
+      if (deadline.aborted) assert.match(stdout + stderr, words);
+    }
+  };
+  /** Waits until the page of a pod has the words in sight, without scrolling, and takes its picture. */
+  const shows = async (pod: string, words: RegExp, { examines = true } = {}): Promise<void> => {
+    const { page } = browser;
+    await page.goto(`${origin}/pods/default/${pod}`);
+    const told = page.getByText(words).first();
+    const again = page.getByRole('button', { name: 'Examine again' });
+    const deadline = AbortSignal.timeout(120_000);
+    if (examines) await again.waitFor();
+    while (!(await told.isVisible().catch(() => false)) && !deadline.aborted) {
+      if (examines) await again.click();
+      await told.waitFor({ timeout: 10_000 }).catch(() => undefined);
+    }
+    await told.waitFor({ timeout: 1000 });
+    const { y = Infinity, height = 0 } = (await told.boundingBox()) ?? {};
+    assert.ok(y >= 0 && y + height <= 800, `${words} is at ${y} of the page`);
+    await page.screenshot({ path: join(pictures, `${pod}.png`) });
+  };
 
-  it('memory runs full: the alert names the container, the dashboard shows its memory, doctor its limit', async () => {
+  it('a pod leaks memory: alert, describe, dashboard and doctor name the container or its limit', async () => {
     const script = 'echo begins; head -c 62000000 /dev/zero >/dev/shm/leak; sleep 1000000';
     const pod = await startPod('leaky', podOf({ name: 'leaky', script }));
     await pod.shows(/begins/, 120_000);
     const [raised] = await alert('PodvmContainerNearMemoryLimit');
     assert.deepEqual([raised?.metric['pod'], raised?.metric['container']], ['leaky', 'main']);
-
-    const { page } = browser;
-    await page.goto(`${origin}/pods/default/leaky`);
-    const memory = page
-      .locator('section.card')
-      .filter({ has: page.getByRole('heading', { name: 'Memory', exact: true }) });
-    await memory
-      .getByText(/[56]\d\.\d MiB/)
-      .first()
-      .waitFor();
-
+    await described('leaky', /^ +memory: (?:5[89]|6\d)\.\d MiB of 64\.0 MiB/m);
+    await shows('leaky', /^(?:5[89]|6\d)\.\d MiB of 64\.0 MiB/);
     assert.match(await doctor('leaky'), /^warn +memory +(?:5[89]|6\d)\.\d MiB of 64\.0 MiB/m);
     await stop(pod);
   });
 
-  it('a disk runs full: the alert names the container, and doctor what has no room', async () => {
-    const script = 'echo begins; dd if=/dev/zero of=/full bs=1M count=100; sleep 1000000';
-    const limits = 'memory: 64Mi, ephemeral-storage: 32Mi';
-    const pod = await startPod('writer', podOf({ name: 'writer', script, limits }));
-    await pod.shows(/No space left on device/, 120_000);
-    const [raised] = await alert('PodvmContainerNearDiskLimit');
-    assert.deepEqual([raised?.metric['pod'], raised?.metric['container']], ['writer', 'main']);
-    assert.match(
-      await doctor('writer'),
-      /^(?:warn|fail) +disk of main +[\d.]+ of [\d.]+ MiB written outside of volumes$/m,
-    );
+  it('a pod burns processor: each names the limit that holds it back', async () => {
+    const limits = 'memory: 64Mi, cpu: 200m';
+    const pod = await startPod('burner', podOf({ name: 'burner', script: 'echo begins; while :; do :; done', limits }));
+    await pod.shows(/begins/, 120_000);
+    const [raised] = await alert('PodvmContainerThrottled');
+    assert.deepEqual([raised?.metric['pod'], raised?.metric['container']], ['burner', 'main']);
+    await described('burner', /^ +processor: throttled in \d\d+ % of its time[^]*^ +main .* 0\.2 cores /m);
+    await shows('burner', /^throttled in \d\d+ % of its time/);
     await stop(pod);
   });
 
-  it('a file system of the node hangs: the alert names the pod, doctor the volume, and the bundle has both', async () => {
+  it('a volume is slow: each names the pod, and its path on the node', async () => {
+    await using slow = await openFileSystem(join(node.root, 'slow'));
+    const script = 'echo begins; while :; do echo x >/data/x; sync; sleep 0.2; done';
+    const pod = await startPod('waiter', podOf({ name: 'waiter', script, hostPath: slow.path }));
+    await pod.shows(/begins/, 120_000);
+    {
+      await using _ = slow.slowDown();
+      const [raised] = await alert('PodvmVolumeSlow');
+      assert.equal(raised?.metric['pod'], 'waiter');
+      const cause = `/data is slow: a request to ${slow.path} takes \\d+\\.\\d\\d s on average`;
+      await described('waiter', new RegExp(`^ +mounts of main: ${cause}$`, 'm'));
+      await shows('waiter', new RegExp(`^${cause}`));
+    }
+    await stop(pod);
+  });
+
+  it('a file system of the node hangs: each names the pod or the volume, and the bundle has both', async () => {
     await using hanging = await openFileSystem(join(node.root, 'hanging'));
     const script = 'echo begins; while :; do echo x >/data/x; sync; sleep 1; done';
     const pod = await startPod('stuck', podOf({ name: 'stuck', script, hostPath: hanging.path }));
@@ -139,10 +173,10 @@ describe('an operator finds the cause of an incident', { skip, timeout: 880_000 
     await run('fsfreeze', ['--freeze', hanging.path]);
     const [raised] = await alert('PodvmVolumeHangs');
     assert.equal(raised?.metric['pod'], 'stuck');
-    const cause = new RegExp(
-      `fail +mounts of main +/data waits: a request to ${hanging.path} has not been answered for \\d+ s`,
-    );
-    assert.match(await doctor('stuck'), cause);
+    const cause = `/data waits: a request to ${hanging.path} has not been answered for \\d+ s`;
+    assert.match(await doctor('stuck'), new RegExp(`fail +mounts of main +${cause}`));
+    await described('stuck', new RegExp(`^ +! mounts of main: ${cause}$`, 'm'));
+    await shows('stuck', new RegExp(`^${cause}`));
 
     const bundle = join(node.root, 'bundle.tar.gz');
     assert.equal((await node.type(['support-bundle', '-o', bundle])).code, 0);
@@ -157,26 +191,72 @@ describe('an operator finds the cause of an incident', { skip, timeout: 880_000 
     await stop(pod);
   });
 
-  it('a pod starts slowly: the alert says that a pull hangs, and describe of which image', async () => {
+  it('the pull of an image hangs: each says so, and of which image', async () => {
     await using registry = await startSilentServer();
     const image = `${registry.name}/shop/web:1`;
     const pod = await startPod('slow', podOf({ name: 'slow', script: 'true', image }));
     await alert('PodvmImagePullHangs');
-    const { stdout } = await node.type(['describe', 'slow']);
-    assert.match(stdout, new RegExp(`^ +main +waiting, ContainerCreating .*${image}$`, 'm'));
-    assert.match(stdout, /^ +total +[\d.]+ m?s/m, 'its machine has started');
+    const cause = `main waits for the pull of ${image}, which has taken \\d\\d+ s`;
+    await described('slow', new RegExp(`^ +image of main: ${cause}$`, 'm'));
+    await described('slow', /^ +total +[\d.]+ m?s/m); // its machine has started
+    await shows('slow', new RegExp(`^${cause}`));
+    await stop(pod);
+  });
+
+  it('a guest panics: each says so, with its last lines', async () => {
+    const script = 'sleep 3; echo c > /proc/sysrq-trigger; sleep 1000000';
+    const yaml = podOf({ name: 'panicking', script }).replace(
+      '      resources',
+      '      securityContext: { privileged: true }\n      resources',
+    );
+    await prometheus.found('podvm_machine_failures_total'); // an increase needs a figure from before
+    const pod = await startPod('panicking', yaml);
+    await alert('PodvmMachineFailed');
+    await pod.ended;
+    const words = /the guest's last lines: .*(?:Kernel panic|sysrq triggered crash)/i;
+    await described('panicking', words);
+    await shows('panicking', words, { examines: false });
+  });
+
+  it('a disk runs full: the alert names the container, and describe and dashboard what has no room', async () => {
+    const script = 'echo begins; dd if=/dev/zero of=/full bs=1M count=100; sleep 1000000';
+    const limits = 'memory: 64Mi, ephemeral-storage: 32Mi';
+    const pod = await startPod('writer', podOf({ name: 'writer', script, limits }));
+    await pod.shows(/No space left on device/, 120_000);
+    const [raised] = await alert('PodvmContainerNearDiskLimit');
+    assert.deepEqual([raised?.metric['pod'], raised?.metric['container']], ['writer', 'main']);
+    await described('writer', /^ +!? *disk of main: [\d.]+ of [\d.]+ MiB written outside of volumes$/m);
+    await shows('writer', /^[\d.]+ of [\d.]+ MiB written outside of volumes/);
     await stop(pod);
   });
 });
 
+interface FrozenFileSystem extends AsyncDisposable {
+  readonly path: string;
+  /** Makes changes of files wait most of the time, until disposed. */
+  slowDown(): AsyncDisposable;
+}
+
 /** A small ext4 of its own, which `fsfreeze` can make hang. */
-async function openFileSystem(path: string): Promise<AsyncDisposable & { readonly path: string }> {
+async function openFileSystem(path: string): Promise<FrozenFileSystem> {
   await run('truncate', ['--size=32M', `${path}.img`]);
   await run('mkfs.ext4', ['-q', `${path}.img`]);
   await mkdir(path);
   await run('mount', ['-o', 'loop', `${path}.img`, path]);
   return {
     path,
+    slowDown() {
+      const freeze = 'while :; do fsfreeze --freeze "$1"; sleep 2; fsfreeze --unfreeze "$1"; sleep 0.05; done';
+      const child = spawn('sh', ['-c', freeze, 'sh', path], { stdio: 'ignore', detached: true });
+      const ended = once(child, 'close');
+      return {
+        async [Symbol.asyncDispose]() {
+          if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
+          await ended;
+          await run('fsfreeze', ['--unfreeze', path], { okCodes: 'any' });
+        },
+      };
+    },
     async [Symbol.asyncDispose]() {
       await run('fsfreeze', ['--unfreeze', path], { okCodes: 'any' });
       await run('umount', [path]);
