@@ -148,7 +148,7 @@ describe('a link to a port of a pod', () => {
       () => true,
       () => false,
     );
-    if (!isThere) return; // a host without IPv6: nobody can listen there
+    if (!isThere) return; // a host without IPv6
     const bound = other.address();
     assert.ok(typeof bound === 'object' && bound !== null);
     await using alone = await serveDashboard({ socketPath: join(directory, 'podvm.sock'), port: bound.port });

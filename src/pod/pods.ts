@@ -4,7 +4,6 @@ import type { Clock } from '#host/clock.ts';
 import type { OutputChunk, RegistryLogin, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
 import type { Claim, ConfigMap, Pod, Secret } from './schema/objects.ts';
 import type { Service } from './schema/service.ts';
-import type { ContainerSize } from './resize.ts';
 import type { Job, Replicated } from './schema/workloads.ts';
 
 /**
@@ -77,6 +76,13 @@ export interface PodConfig {
   readonly seccompDirectory?: string;
   /** Resources of a container without limits, for `resourceFieldRef`; default: 1 core and no memory limit. */
   readonly machine?: { readonly cpuMillis: number; readonly memoryBytes: number };
+}
+
+/** New limits of one container of a running pod; absent ones stay. */
+export interface ContainerSize {
+  readonly container: string;
+  readonly memoryLimitBytes?: number;
+  readonly cpuLimitMillis?: number;
 }
 
 /** In characters. */

@@ -2,15 +2,9 @@ import { PodvmError } from '#base/errors.ts';
 import { parseQuantity } from '#base/quantity.ts';
 import type { Resources, Sandbox } from '#sandbox/sandbox.ts';
 import type { PodContainer } from './schema/container.ts';
+import type { ContainerSize } from './pods.ts';
 import type { Pod } from './schema/objects.ts';
 import { containerResources, podResources } from './spec/resources.ts';
-
-/** New limits of one container of a running pod; absent ones stay. */
-export interface ContainerSize {
-  readonly container: string;
-  readonly memoryLimitBytes?: number;
-  readonly cpuLimitMillis?: number;
-}
 
 /**
  * Returns the Pod with other limits of a container, as a changed file would have them. Errors: `notFound`; `invalid` for a

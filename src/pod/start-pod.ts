@@ -7,13 +7,21 @@ import type { PodFacts } from './spec/downward.ts';
 import { createEvents } from './events.ts';
 import { createOutputs } from './outputs.ts';
 import { applyEvent, initialState, planOf, type PodState, type StateEvent } from './pod-state.ts';
-import { noMachine, type PodConfig, type PodFinish, type PodParts, type PodStatus, type RunningPod } from './pods.ts';
+import {
+  type ContainerSize,
+  noMachine,
+  type PodConfig,
+  type PodFinish,
+  type PodParts,
+  type PodStatus,
+  type RunningPod,
+} from './pods.ts';
 import { containerOf, isUnderWay, recordedMemory, resumedState, type PodBefore } from './pod-memory.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
 import { readLocalProfiles, type LocalProfiles } from './spec/security.ts';
 import { changedVolumes } from './changed-volumes.ts';
-import { type ContainerSize, resizeInPlace, sizeText, withSize } from './resize.ts';
+import { resizeInPlace, sizeText, withSize } from './resize.ts';
 import { requireClaims } from './spec/claims.ts';
 import { ensureHostPaths } from './spec/host-paths.ts';
 import { containerSpecOf, sandboxSpecOf } from './spec/specs.ts';
@@ -179,7 +187,9 @@ class PodDriver implements RunningPod {
     await this.#sandboxMade;
     const next = withSize(this.#pod, size);
     if (this.#sandbox === undefined || this.#isFinishing)
-      throw new PodvmError('failedPrecondition', `Cannot resize ${this.name}: it has no machine`);
+      throw new PodvmError('failedPrecondition', `Cannot resize ${this.name}: it has no machine`, {
+        fix: 'Try again when `podvm ps` shows the pod as Running.',
+      });
     const warnings = await resizeInPlace(this.#sandbox, next, size, signal);
     this.#pod = next;
     const container = this.#containers.find(({ name }) => name === size.container);

@@ -49,7 +49,7 @@ export const listCommand = (path: string): readonly string[] => ['sh', '-c', lis
 const readScript = `if [ ! -f "$1" ]; then echo "$1 is not a file with content" >&2; exit 1; fi
 exec head -c "$2" -- "$1"`;
 
-/** Writes the first bytes of a file; fifos and devices are refused, since they may never end. */
+/** Writes the first bytes of a file; pipes and devices are refused, since they may never end. */
 export const readCommand = (path: string, bytes: number): readonly string[] => [
   ...['sh', '-c', readScript, 'sh', path],
   String(bytes),

@@ -250,7 +250,8 @@ function Memory({ metrics, usage: { samples } }: { readonly metrics: Metrics; re
 function Room({ room }: { readonly room: NodeDetails | undefined }) {
   const { memory, cpu } = room ?? {};
   if (memory === undefined || cpu === undefined) return null;
-  const without = (pods: number) => (pods === 0 ? 'all pods have one' : `${pods} pods have none`);
+  const without = (pods: number) =>
+    pods === 0 ? 'all pods have one' : pods === 1 ? '1 pod has none' : `${pods} pods have none`;
   const left = Math.max(0, memory.availableBytes - memory.reserveBytes);
   const leftMillis = Math.max(0, cpu.totalMillis - cpu.requestsMillis);
   return (
