@@ -7,6 +7,7 @@ import * as v from 'valibot';
 import { podDescriptionSchema } from '#api/description.ts';
 import { nodeEventSchema, podDetailsSchema, podOutcomeSchema, podSummarySchema } from '#api/pods.ts';
 import { PodvmError } from '#base/errors.ts';
+import type { ContainerSpec } from '#sandbox/sandbox.ts';
 import { eventsOf, on, openAdmin, refusalOf, run, type Served, yaml } from './testing/served-admin.ts';
 
 const quick = { behaviours: { main: { onStart: (it: { exit: (code: number) => void }) => it.exit(3) } } };
@@ -288,5 +289,92 @@ describe('a forwarded port', () => {
       const [first] = await Array.fromAsync(on(await open(served, port)));
       assert.match(String(first?.[0]), new RegExp(`"kind":"${kind}"`));
     }
+  });
+});
+
+describe('a paused pod', () => {
+  const probed = yaml.replace(
+    'image: i',
+    `image: i, livenessProbe: { tcpSocket: { port: 80 }, periodSeconds: 1, failureThreshold: 1 }`,
+  );
+  const stateOf = async (served: Served) =>
+    v.parse(podSummarySchema, JSON.parse((await served.call('GET', '/v1/pods/_/web')).body)).phase;
+
+  test('is shown as such, is not probed, and continues', async () => {
+    let isOpen = true;
+    const onDial = () => (isOpen ? new PassThrough() : undefined);
+    await using served = await openAdmin({ onDial });
+    const socket = await run(served, { files: [{ name: 'web.yaml', text: probed }] });
+    assert.equal((await served.call('POST', '/v1/pods/_/web/pause')).status, 200);
+    assert.equal((await served.call('POST', '/v1/pods/_/web/pause')).status, 200, 'twice is no error');
+    assert.equal(await stateOf(served), 'Paused');
+    isOpen = false;
+    await served.parts.clock.advance(20_000);
+    const details = v.parse(podDetailsSchema, JSON.parse((await served.call('GET', '/v1/pods/_/web')).body));
+    assert.deepEqual(
+      details.events.filter(({ reason }) => ['Unhealthy', 'Paused'].includes(reason)).map(({ reason }) => reason),
+      ['Paused'],
+    );
+    isOpen = true;
+    assert.equal((await served.call('POST', '/v1/pods/_/web/unpause')).status, 200);
+    assert.equal(await stateOf(served), 'Running');
+    await served.parts.clock.advance(5_000);
+    assert.equal(served.parts.sandboxes.current('main').status.state, 'running');
+    isOpen = false;
+    await served.parts.clock.advance(5_000); // the probe that it is not spared any more
+    assert.match((await served.call('GET', '/v1/pods/_/web')).body, /Unhealthy/);
+    socket.close();
+  });
+
+  test('can be stopped, and only a running pod be paused', async () => {
+    await using served = await openAdmin();
+    await run(served);
+    await served.call('POST', '/v1/pods/_/web/pause');
+    assert.equal((await served.call('POST', '/v1/pods/_/web/stop', '{"graceSeconds":0}')).status, 200);
+    const refused = await refusalOf(served, 'POST', '/v1/pods/_/web/pause');
+    assert.deepEqual([refused.kind, refused.message], ['failedPrecondition', 'Cannot pause web: the pod has ended']);
+    assert.equal((await refusalOf(served, 'POST', '/v1/pods/_/none/unpause')).kind, 'notFound');
+  });
+});
+
+describe('WS .../debug', () => {
+  const debug = async (served: Served, query: string) => {
+    const messages = await Array.fromAsync(on(served.talk(`/v1/pods/_/web/debug?${query}`)));
+    const text = (channel: number) =>
+      messages.flatMap(([data]) => ((data as Buffer)[0] === channel ? [String(data).slice(1)] : [])).join('');
+    return { stdout: text(1), status: JSON.parse(text(3)) as { exitCode?: number; error?: { message: string } } };
+  };
+
+  test('runs a container that sees the processes of another, and removes it', async () => {
+    const behaviours = {} as Record<string, object>;
+    await using served = await openAdmin({ behaviours });
+    await run(served);
+    const [sandbox] = served.parts.sandboxes.list();
+    assert.ok(sandbox);
+    const createContainer = sandbox.createContainer.bind(sandbox);
+    const specs: ContainerSpec[] = [];
+    sandbox.createContainer = async (spec, signal) => {
+      specs.push(spec);
+      behaviours[spec.name] = { onStart: (it: { exit: (code: number) => void }) => it.exit(7) };
+      return await createContainer(spec, signal);
+    };
+    const { status } = await debug(served, 'image=tools&command=ps&command=%24(HOME)');
+    assert.deepEqual(status, { exitCode: 7 });
+    const [spec] = specs;
+    const target = sandbox.container('main')?.status.id;
+    assert.deepEqual([spec?.image, spec?.command, spec?.pidNamespaceOf], ['tools', ['ps', '$(HOME)'], target]);
+    assert.deepEqual([spec?.security.runAsUser, spec?.security.addCapabilities], [0, ['SYS_PTRACE']]);
+    assert.match(spec?.name ?? '', /^debugger-[0-9a-f]{6}$/);
+    assert.equal(served.parts.sandboxes.current(spec?.name ?? '').isRemoved, true);
+  });
+
+  test('says why it cannot', async () => {
+    await using served = await openAdmin();
+    await run(served);
+    const messageOf = async (query: string) => (await debug(served, query)).status.error?.message;
+    assert.match((await messageOf('image=tools&container=none&command=x')) ?? '', /its container none does not run/);
+    assert.match((await messageOf('image=&command=x')) ?? '', /^Cannot debug web: /);
+    await served.call('POST', '/v1/pods/_/web/pause');
+    assert.match((await messageOf('image=tools&command=x')) ?? '', /the pod is paused/);
   });
 });

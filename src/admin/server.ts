@@ -13,6 +13,7 @@ import type { ImageStore } from '#image/images.ts';
 import { Activity } from './activity.ts';
 import { diagnosisRoutes } from './diagnosis/diagnosis-routes.ts';
 import type { EndedPods } from './record/ended-pods.ts';
+import { startDebug } from './session/debug-session.ts';
 import { serveExec } from './session/exec-session.ts';
 import { sendJson } from './http.ts';
 import { imageRoutes } from './routes/image-routes.ts';
@@ -174,6 +175,8 @@ const sessions: Table<Session> = {
   '/v1/diff': (client, _, parts) => serveObjects(client, diffObjects, parts),
   '/v1/pods/:namespace/:name/exec': (client, asked, { pods, log }) =>
     serveExec(client, asked.query.get('tty') === 'true', () => startExec(pods, asked), log),
+  '/v1/pods/:namespace/:name/debug': (client, asked, { pods, log }) =>
+    serveExec(client, asked.query.get('tty') === 'true', () => startDebug(pods, asked, log), log),
   '/v1/pods/:namespace/:name/input': (client, asked, { pods, log }) =>
     serveInput(client, () => findInput(pods, asked), log),
   '/v1/pods/:namespace/:name/attach': (client, asked, { pods, log }) =>

@@ -7,7 +7,7 @@ import { readManifests } from '#pod/manifest/read-manifests.ts';
 import type { Claim } from '#pod/schema/objects.ts';
 import type { Job } from '#pod/schema/workloads.ts';
 import type { NodeServices, ServiceRun } from './pods/node-services.ts';
-import type { NamedVolumes, VolumeWish } from '#storage/named-volumes.ts';
+import type { NamedVolumes, VolumeChange, VolumeWish } from '#storage/named-volumes.ts';
 
 type ServiceChange = Awaited<ReturnType<NodeServices['apply']>>['changes'][number];
 
@@ -55,12 +55,12 @@ export async function tellManifest(
 
 const podsAtOnce = ({ spec: { parallelism, completions = 1 } }: Job): number => Math.min(parallelism, completions);
 
-/** Makes the volumes of the claims that are missing; returns true for each that it made. Errors: those of `ensure`. */
+/** Makes the volumes of the claims that are missing, and enlarges others. Errors: those of `ensure`. */
 export const ensureVolumes = (
   { claims }: Manifest,
   volumes: NamedVolumes,
   signal: AbortSignal,
-): Promise<readonly boolean[]> => volumes.ensure(claims.map(volumeOf), signal);
+): Promise<readonly VolumeChange[]> => volumes.ensure(claims.map(volumeOf), signal);
 
 /**
  * Makes the Services; what keeps pods from reaching them is a warning. `run`: the one with which they end. Errors:
@@ -77,7 +77,7 @@ export async function tellServices(
   return changes;
 }
 
-const volumeOf = ({ metadata: { namespace, name }, spec }: Claim): VolumeWish => {
+export const volumeOf = ({ metadata: { namespace, name }, spec }: Claim): VolumeWish => {
   const storage = parseQuantity(spec.resources.requests.storage);
   return { namespace, name, sizeBytes: storage === undefined ? Number.NaN : unitsOf(storage) };
 };

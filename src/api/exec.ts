@@ -8,6 +8,11 @@ import { errorBodySchema } from './pods.ts';
 export const channel = { stdin: 0, stdout: 1, stderr: 2, status: 3, resize: 4, close: 255 } as const;
 
 /**
+ * `WS /v1/pods/{namespace}/{name}/debug?image=&container=&...`: the same for a new container of `image` that sees the
+ * processes of `container`. It ends with the session.
+ */
+
+/**
  * Body of the only frame on channel `status`, the server's last. An error with an exit code was caused by the command:
  * 127 for a missing program, 126 for one that cannot be executed, as in shells and docker.
  */

@@ -15,12 +15,14 @@ const instead = {
     stop: 'Delete it with `kubectl delete pod`; without a cluster, `crictl stopp`. `podvm drain` ends all pods of the node.',
     remove: 'Delete it with `kubectl delete pod`; without a cluster, `crictl rmp`.',
     logs: 'Use `kubectl logs`, or `crictl logs` without a cluster.',
+    debug: 'Use `kubectl debug`; `podvm exec` runs commands of its own image.',
     other: 'Use `kubectl`, or `crictl` without a cluster.',
   },
   containerd: {
     stop: 'Delete it with `kubectl delete pod`; without a cluster, use `crictl stopp` at containerd. `podvm drain` ends all pods of the node.',
     remove: 'Delete it with `kubectl delete pod`; without a cluster, use `crictl rmp` at containerd.',
     logs: 'Use `kubectl logs`; without a cluster, use `crictl logs` at containerd.',
+    debug: 'Use `kubectl debug`; `podvm exec` runs commands of its own image.',
     other: 'Use `kubectl`, or `crictl` at containerd without a cluster.',
   },
 } as const;

@@ -12,6 +12,7 @@ import * as v from 'valibot';
  *   POST /v1/pods/{namespace}/{name}/stop             StopRequest -> PodSummary, when it has stopped
  *   POST /v1/pods/{namespace}/{name}/start            PodSummary, when a container runs
  *   POST /v1/pods/{namespace}/{name}/restart          StopRequest -> PodSummary, when a container runs
+ *   POST /v1/pods/{namespace}/{name}/pause            PodSummary, when its machine is frozen; unpause: when it runs
  *   POST /v1/pods/{namespace}/{name}/rename           RenameRequest -> PodSummary
  *   POST /v1/pods/{namespace}/{name}/resize           ResizeRequest -> ResizeAnswer, when the limits hold
  *   GET  /v1/pods/{namespace}/{name}/manifest         the Pod as JSON, with all defaults and its present limits
@@ -21,7 +22,7 @@ import * as v from 'valibot';
  *   GET  /v1/pods/{namespace}/{name}/console?follow=  bytes
  *   POST /v1/pods/{namespace}/{name}/kill             KillRequest -> PodSummary, when the signal was sent
  *   GET  /v1/events?namespace=&name=&follow=          lines of NodeEvents of pods of `podvm run`
- *   WS   /v1/pods/{namespace}/{name}/exec             see exec.ts
+ *   WS   /v1/pods/{namespace}/{name}/exec, debug      see exec.ts
  *   WS   /v1/pods/{namespace}/{name}/attach           see run.ts
  *   WS   /v1/pods/{namespace}/{name}/port-forward?port=   one connection: bytes in both directions, an empty frame is its end
  *   WS   /v1/run                                      see run.ts
@@ -51,8 +52,8 @@ export const podSummarySchema = v.object({
   namespace: v.string(),
   name: v.string(),
   /**
-   * Kubernetes' phase: Pending, Running, Succeeded, Failed; `Terminating` during a stop; `Orphaned` if its podvm was
-   * killed.
+   * Kubernetes' phase: Pending, Running, Succeeded, Failed; `Terminating` during a stop; `Paused`; `Orphaned` if its podvm
+   * was killed.
    */
   phase: v.string(),
   /** Ready main containers and sidecars, out of all. */

@@ -7,23 +7,18 @@ import { dashboardCommand, parsePort } from './node/dashboard-command.ts';
 import { describeCommand } from './pods/describe-command.ts';
 import { doctorCommand } from './node/doctor-command.ts';
 import type { EndSignals } from './terminal/end-signals.ts';
+import { debugCommand, type DebugFlags, debugOptions } from './exec/debug-command.ts';
 import { execCommand } from './exec/exec-command.ts';
 import { type ExecFlags, execOptions, parseExecWords } from './exec/exec-words.ts';
 import { imageCommands, imageListRow } from './images/image-commands.ts';
-import { namespaceOptions, outputOption } from './terminal/listing.ts';
+import { type DetailOutput, detailOption, namespaceOptions, outputOption } from './terminal/listing.ts';
 import { lifeCommands } from './life-rows.ts';
 import { loginCommands, loginsFor } from './images/login-commands.ts';
 import { objectsCommands } from './run/objects-commands.ts';
 import { stopOrphans, warnOfOrphans } from './pods/orphans.ts';
 import { type OverheadOutput, overheadCommand } from './node/overhead-command.ts';
-import {
-  consoleCommand,
-  drainCommand,
-  inspectCommand,
-  logsCommand,
-  type LogsOptions,
-  stopCommand,
-} from './pods/pod-commands.ts';
+import { consoleCommand, drainCommand, inspectCommand, stopCommand } from './pods/pod-commands.ts';
+import { logsCommand, type LogsOptions } from './pods/logs-command.ts';
 import { psCommand, type PsOptions } from './pods/ps-command.ts';
 import type { GlobalOptions, ProgramParts, Purpose, SetupWishes, SupportWishes } from './program-parts.ts';
 import { planRun, printPlan } from './run/run-plan.ts';
@@ -137,10 +132,12 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     },
     {
       name: 'logs',
-      description: "print a container's output",
-      arguments: [pod],
+      description: 'print the output of containers',
+      arguments: [['[pods...]', 'NAME or NAMESPACE/NAME']],
       options: [
         new Option('-c, --container <name>', 'container, if the pod has several'),
+        flag('--all-containers', 'print the output of all containers').conflicts('container'),
+        new Option('-l, --selector <labels>', 'print the output of the pods with these labels: app=web,tier!=db'),
         flag('-f, --follow', 'follow the output until the container ends'),
         flag('-p, --previous', 'print the output of the previous instance, before the last restart'),
         new Option('-n, --tail <lines>', 'print only the last lines'),
@@ -149,7 +146,8 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
         new Option('--until <time>', 'print lines until then').conflicts('follow'),
       ],
       isClient: true,
-      action: (name: string, options: LogsOptions) => withKnown((known) => logsCommand(known, name, options, terminal)),
+      action: (names: string[], options: LogsOptions) =>
+        withKnown(async (known) => exit(await logsCommand(known, names, options, terminal))),
     },
     {
       name: 'exec',
@@ -161,6 +159,18 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       async action(name: string, words: string[], options: ExecFlags, itself: Command) {
         exit(await execCommand(await reach(), { pod: name, ...parseExecWords(itself, options, words) }, terminal));
       },
+    },
+    {
+      name: 'debug',
+      description: 'run a shell, or a command, in a new container beside those of a pod',
+      arguments: [pod, ['[command...]', 'command with its own options; a preceding -- is optional']],
+      options: debugOptions,
+      isClient: true,
+      passesThrough: true,
+      action: (name: string, words: string[], before: DebugFlags, itself: Command) =>
+        withRunning(async (client, { any }) =>
+          exit(await debugCommand(client, name, { itself, before, words }, terminal, any)),
+        ),
     },
     {
       name: 'stop',
@@ -190,10 +200,12 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     },
     {
       name: 'inspect',
-      description: 'print all details of a pod as JSON',
+      description: 'print all details of a pod',
       arguments: [pod],
+      options: [detailOption()],
       isClient: true,
-      action: (name: string) => withKnown((known) => inspectCommand(known, name, terminal)),
+      action: (name: string, { output }: { output: DetailOutput }) =>
+        withKnown((known) => inspectCommand(known, name, output, terminal)),
     },
     ...lifeCommands({ terminal, exit, withServer, withKnown, withRunning }),
     {

@@ -5,7 +5,14 @@ import { type CommandRow, flag } from './command-row.ts';
 import { copyCommand } from './copy/copy-command.ts';
 import type { EndSignals } from './terminal/end-signals.ts';
 import { eventsCommand, type EventsOptions } from './pods/events-command.ts';
-import { forEachPod, removeCommand, renameCommand, startCommand, waitCommand } from './pods/life-commands.ts';
+import {
+  forEachPod,
+  pauseCommand,
+  removeCommand,
+  renameCommand,
+  startCommand,
+  waitCommand,
+} from './pods/life-commands.ts';
 import { namespaceOptions } from './terminal/listing.ts';
 import { parseForwardedPort, portForwardCommand } from './pods/port-forward-command.ts';
 import { killCommand, type KillOptions } from './pods/kill-command.ts';
@@ -29,13 +36,8 @@ const pod = ['<pod>', 'NAME or NAMESPACE/NAME'] as const;
 const pods = ['<pods...>', 'NAME or NAMESPACE/NAME'] as const;
 
 /** Commands that restart, remove and reach existing pods. */
-export function lifeCommands({
-  terminal,
-  exit,
-  withServer,
-  withKnown,
-  withRunning,
-}: LifeSetting): readonly CommandRow[] {
+export function lifeCommands(setting: LifeSetting): readonly CommandRow[] {
+  const { terminal, exit, withServer, withKnown, withRunning } = setting;
   return [
     {
       name: 'start',
@@ -97,14 +99,20 @@ export function lifeCommands({
           exit(await forEachPod(names, terminal, (name) => killCommand(client, name, options, terminal))),
         ),
     },
+    pauseRow('pause', 'freeze pods: their programs stand still, and their memory stays', setting),
+    pauseRow('unpause', 'let paused pods continue', setting),
     {
       name: 'events',
       description: 'print the events of pods, the oldest first',
       arguments: [['[pod]', 'NAME or NAMESPACE/NAME; default: all']],
       options: [
         flag('-f, --follow', 'continue with new events'),
+        flag('-w, --watch', 'the same'),
         ...namespaceOptions,
-        flag('--json', 'print JSON, one line for each'),
+        new Option('-o, --output <format>', 'form of the output; JSON has one line for each')
+          .choices(['text', 'json'])
+          .default('text'),
+        flag('--json', 'the same as -o json'),
       ],
       isClient: true,
       action: (name: string | undefined, options: EventsOptions) =>
@@ -147,6 +155,20 @@ export function lifeCommands({
   ];
 }
 
+const pauseRow = (
+  name: 'pause' | 'unpause',
+  description: string,
+  { terminal, exit, withRunning }: LifeSetting,
+): CommandRow => ({
+  name,
+  description,
+  arguments: [pods],
+  action: (names: string[]) =>
+    withRunning(async (client) =>
+      exit(await forEachPod(names, terminal, (pod) => pauseCommand(client, pod, name, terminal))),
+    ),
+});
+
 /** Makes the command that shows the usage of pods. `name`: podvm's or docker's name for it. */
 const usageRow = (name: string, withRunning: LifeSetting['withRunning'], terminal: Terminal): CommandRow => ({
   name,
@@ -155,6 +177,11 @@ const usageRow = (name: string, withRunning: LifeSetting['withRunning'], termina
   options: [
     new Option('--sort <column>', 'order').choices(['cpu', 'memory', 'name']).default('cpu'),
     new Option('--no-stream', 'print once, also on a terminal'),
+    new Option('-l, --selector <labels>', 'only pods with these labels: app=web,tier!=db'),
+    ...namespaceOptions,
+    new Option('-o, --output <format>', 'form of the output; all but the table are printed once')
+      .choices(['table', 'json', 'yaml'])
+      .default('table'),
   ],
   action: (pod: string | undefined, options: TopOptions) =>
     withRunning((client, ends) => topCommand(client, pod, options, terminal, ends)),

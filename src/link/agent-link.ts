@@ -36,6 +36,10 @@ interface PendingCall {
   readonly reject: (error: PodvmError) => void;
 }
 
+/** Error of a call to an agent that is frozen. `what`: `Cannot ...`. */
+export const frozen = (what: string): PodvmError =>
+  new PodvmError('unavailable', `${what}: the pod is paused`, { fix: 'Let it continue with `podvm unpause`.' });
+
 /** This process' thread, shared by all its links. */
 const thread = new SharedThread(performance.now());
 /**
@@ -59,6 +63,7 @@ export class AgentLink implements Link {
   #handler: ((event: AgentEvent) => void) | undefined;
   #early: AgentEvent[] = [];
   #lastId = 0;
+  #isFrozen = false;
   #failure: Error | undefined;
   readonly #over = new AbortController();
   /** When the agent last sent something valid. */
@@ -119,6 +124,11 @@ export class AgentLink implements Link {
     this.#writeFrame(new Uint8Array(bytes));
   }
 
+  setFrozen(isFrozen: boolean): void {
+    this.#isFrozen = isFrozen;
+    this.#heardMs = performance.now(); // its time to answer begins again
+  }
+
   /** Ends the link when the agent no longer answers (`heartbeat.ts`). */
   watchLiveness({ pulse, heartbeat = heartbeatOfAll }: Pick<LinkOptions, 'pulse' | 'heartbeat'>): void {
     const heardMs = () => this.#heardMs;
@@ -126,6 +136,7 @@ export class AgentLink implements Link {
       get heardMs() {
         return heardMs();
       },
+      isFrozen: () => this.#isFrozen,
       ping: () => void this.call('ping', {}, this.#over.signal).catch(() => undefined), // any answer counts
       ...(pulse === undefined ? {} : { pulse }),
       giveUp: (error) => this.#end(error),
@@ -136,6 +147,7 @@ export class AgentLink implements Link {
     const what = `Cannot call ${method} of the agent`;
     if (this.#failure !== undefined)
       throw new PodvmError('unavailable', `${what}: the link is down`, { cause: this.#failure });
+    if (this.#isFrozen) throw frozen('Cannot reach the guest');
     if (this.#pending.size >= limits.maxPendingCalls) {
       throw new PodvmError('exhausted', `${what}: ${limits.maxPendingCalls} calls are pending`);
     }

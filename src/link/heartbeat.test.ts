@@ -11,8 +11,9 @@ async function look(options: {
   readonly answersAtMs?: number;
   readonly untilMs?: number;
   readonly everyMs?: number;
+  readonly isFrozen?: (atMs: number) => boolean;
 }) {
-  const { pulse, answersAtMs = Infinity, untilMs = 130_000, everyMs = limits.lookMs } = options;
+  const { pulse, isFrozen = () => false, answersAtMs = Infinity, untilMs = 130_000, everyMs = limits.lookMs } = options;
   const heartbeat = new Heartbeat(limits); // its own first look would come after the test
   const guest = { heardMs: 0, pings: 0, gaveUpAtMs: undefined as number | undefined, why: '' };
   let nowMs = 0;
@@ -21,6 +22,7 @@ async function look(options: {
     get heardMs() {
       return guest.heardMs;
     },
+    isFrozen: () => isFrozen(nowMs),
     ping: () => (guest.pings += 1),
     ...(pulse === undefined
       ? {}
@@ -55,6 +57,13 @@ describe('a guest that does not answer', () => {
       assert.equal(guest.pings, 1);
       assert.equal(guest.why, `the machine has not answered for 25 s: ${why}`);
     }
+  });
+
+  it('is given up for its silence after it was frozen, and not for that before', async () => {
+    const frozen = await look({ pulse: () => ({ isStopped: true }), isFrozen: () => true });
+    assert.deepEqual([frozen.gaveUpAtMs, frozen.pings], [undefined, 0]);
+    const thawed = await look({ pulse: () => ({}), isFrozen: (atMs) => atMs < 100_000 });
+    assert.ok((thawed.gaveUpAtMs ?? 0) >= 100_000 + limits.answerMs, `after ${thawed.gaveUpAtMs} ms`);
   });
 
   it('has more time by as much as its process waits for a processor', async () => {

@@ -23,6 +23,8 @@ const heartbeatLimits: HeartbeatLimits = { lookMs: 5_000, quietMs: 6_000, answer
 export interface Watched {
   /** When the guest last sent a valid frame, in `ms` of `performance.now()`. */
   readonly heardMs: number;
+  /** Whether it is frozen on purpose; absent: it is not. Its silence then means nothing. */
+  readonly isFrozen?: () => boolean;
   /** Asks for an answer; called once for each silence. */
   readonly ping: () => void;
   /**
@@ -96,6 +98,7 @@ export class Heartbeat {
 
   async #lookAt(guest: Watched, nowMs: number, passedMs: number): Promise<void> {
     const { quietMs, answerMs, patienceMs } = this.#limits;
+    if (guest.isFrozen?.() === true) return void this.#guests.set(guest, undefined);
     const silence = this.#guests.get(guest);
     if (silence === undefined || silence.sinceMs !== guest.heardMs) {
       const isSilent = nowMs - guest.heardMs >= quietMs;

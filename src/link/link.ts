@@ -22,6 +22,8 @@ export interface Link extends AsyncDisposable {
   /** Registers the one handler of events, called in the order in which the agent sent them. */
   onEvent(handler: (event: AgentEvent) => void): void;
   readonly traffic: LinkTraffic;
+  /** While the agent is frozen, calls of it fail with `unavailable`, and its silence means nothing. */
+  setFrozen(isFrozen: boolean): void;
   /** Settles once, with the reason, when the link can no longer be used: `timeout` when the guest no longer answers. */
   readonly closed: Promise<Error>;
 }

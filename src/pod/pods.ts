@@ -1,7 +1,8 @@
 import type { GuestText } from '#base/guest-text.ts';
 import type { Log } from '#host/log/log.ts';
 import type { Clock } from '#host/clock.ts';
-import type { OutputChunk, RegistryLogin, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
+import type { Container, OutputChunk, RegistryLogin, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
+import type { DebugWish } from './debug-container.ts';
 import type { Claim, ConfigMap, Pod, Secret } from './schema/objects.ts';
 import type { Service } from './schema/service.ts';
 import type { Job, Replicated } from './schema/workloads.ts';
@@ -235,6 +236,13 @@ export interface RunningPod {
    * sentences about limits that were reduced. Errors: those of `withSize` and `resizeInPlace`.
    */
   resize(size: ContainerSize, signal: AbortSignal): Promise<readonly string[]>;
+  /**
+   * Freezes its machine, or lets it run again. A paused pod is not probed, and continues when it is ended. Errors:
+   * `failedPrecondition` without a machine.
+   */
+  setPaused(isPaused: boolean): Promise<void>;
+  /** Makes a container that sees the processes of one of its own; the caller starts and removes it (`debug-container.ts`). */
+  debug(wish: DebugWish, signal: AbortSignal): Promise<Container>;
   /** Kills the remaining containers and removes the sandbox with its directory and logs. Idempotent. */
   remove(): Promise<void>;
   /**

@@ -4,6 +4,7 @@ import type { Container, Sandbox } from '#sandbox/sandbox.ts';
 import { pastAttempt, resumeAttempt, startAttempt, type Attempt, type AttemptSite } from './attempt.ts';
 import { decide, finishOf, type Action } from './decide.ts';
 import type { PodFacts } from './spec/downward.ts';
+import { createDebugger, type DebugWish, removeDebuggers } from './debug-container.ts';
 import { createEvents } from './events.ts';
 import { createOutputs } from './outputs.ts';
 import { applyEvent, initialState, planOf, type PodState, type StateEvent } from './pod-state.ts';
@@ -17,6 +18,7 @@ import {
   type RunningPod,
 } from './pods.ts';
 import { containerOf, isUnderWay, recordedMemory, resumedState, type PodBefore } from './pod-memory.ts';
+import { pausePod } from './pause-pod.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { Pod } from './schema/objects.ts';
 import { readLocalProfiles, type LocalProfiles } from './spec/security.ts';
@@ -212,6 +214,17 @@ class PodDriver implements RunningPod {
     this.#config = { ...config, hasLostSecrets: false }; // after the files, so that the next try makes a change that failed
   }
 
+  async setPaused(isPaused: boolean): Promise<void> {
+    const isEnding = this.#state.ending !== undefined;
+    const { name } = this;
+    if (await pausePod(isPaused, { name, sandbox: this.#sandbox, isEnding, events: this.#events })) this.#changed();
+  }
+
+  async debug(wish: DebugWish, signal: AbortSignal): Promise<Container> {
+    const specOf = (container: PodContainer) => this.#specOf(container, 0);
+    return await createDebugger(wish, { pod: this.pod, sandbox: this.#sandbox, specOf }, signal);
+  }
+
   get #ends(): boolean {
     return this.#isFinished || this.#isFinishing || this.#sandbox?.status.state !== 'ready';
   }
@@ -283,6 +296,7 @@ class PodDriver implements RunningPod {
         : pastAttempt(left);
       this.#attempts.set(container.name, attempt);
     }
+    removeDebuggers({ pod: this.pod, sandbox }, (error) => this.#parts.log.error('debugger not removed', error));
     this.#watch(sandbox);
     this.#decideSoon();
   }
@@ -307,6 +321,10 @@ class PodDriver implements RunningPod {
     const before = this.#state;
     this.#state = applyEvent(before, event);
     if (this.#state === before) return;
+    if (event.kind === 'end' && this.#sandbox?.status.isPaused === true) {
+      // Its containers are asked to end next.
+      this.#sandbox.setPaused(false).catch((error: unknown) => this.#parts.log.error('pod not unpaused', error));
+    }
     if (event.kind === 'exited') this.#announceBackOff(event.name);
     this.#save();
     this.#changed();

@@ -143,6 +143,8 @@ export type MountSource =
       readonly path: string;
       /** Whether mounts that the node makes below it appear in the container; the reverse is not possible. */
       readonly propagation: 'private' | 'hostToContainer' | 'bidirectional';
+      /** Whether a file system that its machine mounts grows to the size of its disk before. */
+      readonly fillsDisk?: true;
     }
   | {
       readonly kind: 'image';
@@ -194,6 +196,8 @@ export interface ContainerSpec {
   readonly resources: Resources;
   /** Whether it has pids of its own in a sandbox with `sharePidNamespace`. */
   readonly ownPidNamespace?: boolean;
+  /** Id of a running container of the sandbox whose pids it shares. */
+  readonly pidNamespaceOf?: string;
   readonly tty: boolean;
   readonly stdin: boolean;
   /** Undefined: the container leaves no message. */
@@ -329,6 +333,8 @@ export interface SandboxStatus {
   readonly accelerator?: 'kvm' | 'tcg';
   readonly vmmPid?: number;
   readonly failure?: string;
+  /** Whether its machine is frozen (`setPaused`). */
+  readonly isPaused?: true;
   /** Why this process can only end it: another podvm made it, in a way that this one does not know. */
   readonly leftAlone?: string;
   /** Timeline of the start, phase by phase, in `ms`. */
@@ -362,6 +368,11 @@ export interface Sandbox {
    */
   resize(resources: Resources, signal: AbortSignal): Promise<readonly string[]>;
   updateVolume(name: string, files: readonly VolumeFile[], signal: AbortSignal): Promise<void>;
+  /**
+   * Freezes its machine, or lets it run again; does nothing if it is so already. What needs the guest fails with `unavailable`
+   * meanwhile. Ends when the sandbox is stopped, or left to the next process. Errors: `failedPrecondition`.
+   */
+  setPaused(isPaused: boolean): Promise<void>;
   /** A TCP connection to a port on 127.0.0.1 in the guest (or on one of its addresses). */
   dial(port: number, address: string | undefined, signal: AbortSignal): Promise<Duplex>;
   stats(signal: AbortSignal): Promise<SandboxStats>;

@@ -20,7 +20,7 @@ const openOne = async () => {
 
 test('a volume is a sparse, valid and empty ext4 with a journal, of the size that was requested', async () => {
   const { directory, volumes } = await openOne();
-  assert.deepEqual(await volumes.ensure([data], signal), [true]);
+  assert.deepEqual(await volumes.ensure([data], signal), ['created']);
   const path = volumes.pathOf('shop', 'data');
   const { size, blocks, mode } = await stat(path);
   assert.equal(size, 20_000_768, 'rounded up to a block');
@@ -33,25 +33,40 @@ test('a volume is a sparse, valid and empty ext4 with a journal, of the size tha
   assert.deepEqual([listed?.namespace, listed?.name, listed?.sizeBytes], ['shop', 'data', size]);
 });
 
-test('ensure() keeps a volume of the same size, and refuses another size before it makes anything', async () => {
+test('ensure() keeps a volume of the same size, and refuses a smaller one before it makes anything', async () => {
   const { directory, volumes } = await openOne();
   const other = { ...data, name: 'other' };
   assert.deepEqual(await Promise.all([volumes.ensure([data], signal), volumes.ensure([data, other], signal)]), [
-    [true],
-    [false, true],
+    ['created'],
+    ['unchanged', 'created'],
   ]);
   const more = { ...data, namespace: 'more' };
-  await assert.rejects(volumes.ensure([more, { ...data, sizeBytes: 30_000_000 }], signal), kind('failedPrecondition'));
+  await assert.rejects(volumes.ensure([more, { ...data, sizeBytes: 19_000_000 }], signal), kind('failedPrecondition'));
   for (const sizeBytes of [0, minVolumeBytes - 1, 2 ** 41, Number.NaN])
     await assert.rejects(volumes.ensure([more, { ...more, sizeBytes }], signal), kind('invalid'));
   assert.deepEqual(await readdir(directory), ['shop']);
+});
+
+test('ensure() enlarges a volume, also while a machine has it, and keeps its data', async () => {
+  const { volumes } = await openOne();
+  await volumes.ensure([data], signal);
+  const path = volumes.pathOf('shop', 'data');
+  await run('debugfs', ['-w', '-R', 'mkdir kept', path]);
+  await using image = await open(path, 'r');
+  assert.ok(await lockFile(image));
+  const larger = { ...data, sizeBytes: 40_000_000 };
+  assert.deepEqual(await volumes.ensure([larger], signal), ['configured']);
+  assert.equal((await stat(path)).size, 40_001_536);
+  assert.deepEqual(await volumes.ensure([larger], signal), ['unchanged']);
+  await assert.rejects(volumes.ensure([data], signal), kind('failedPrecondition'));
+  assert.match((await run('debugfs', ['-R', 'ls -l /', path])).stdout, /kept/);
 });
 
 test('ensure() makes a volume once that two claims request, and refuses two sizes of one', async () => {
   const { directory, volumes } = await openOne();
   await assert.rejects(volumes.ensure([data, { ...data, sizeBytes: 30_000_000 }], signal), kind('invalid'));
   assert.deepEqual(await readdir(directory), []);
-  assert.deepEqual(await volumes.ensure([data, data], signal), [true, false]);
+  assert.deepEqual(await volumes.ensure([data, data], signal), ['created', 'unchanged']);
 });
 
 test('remove() and ensure() of one volume wait for each other', async () => {
@@ -59,7 +74,7 @@ test('remove() and ensure() of one volume wait for each other', async () => {
   await volumes.ensure([data], signal);
   for (let round = 0; round < 10; round += 1) {
     const [, made] = await Promise.all([volumes.remove('shop', 'data'), volumes.ensure([data], signal)]);
-    assert.deepEqual(made, [true]);
+    assert.deepEqual(made, ['created']);
     assert.equal((await volumes.list()).length, 1);
   }
 });
@@ -71,7 +86,7 @@ test('a cancelled volume leaves nothing, and an incomplete one is made again', a
   assert.deepEqual(await readdir(join(directory, 'shop')), []);
   await run('mkdir', ['-p', join(directory, 'shop/data')]);
   await (await open(join(directory, 'shop/data/disk.new'), 'w')).close();
-  assert.deepEqual(await volumes.ensure([data], signal), [true]);
+  assert.deepEqual(await volumes.ensure([data], signal), ['created']);
 });
 
 test('remove() takes the data away, but not from a machine', async () => {

@@ -21,6 +21,7 @@ export interface NamedVolume {
   readonly createdAt: Date;
 }
 
+export type VolumeChange = 'created' | 'configured' | 'unchanged';
 export type VolumeWish = Pick<NamedVolume, 'namespace' | 'name' | 'sizeBytes'>;
 
 /** Smallest ext4 with a journal, in bytes. */
@@ -67,10 +68,11 @@ export class NamedVolumes {
   }
 
   /**
-   * Makes the volumes that are missing; returns true for each that it made. Errors: `invalid` (size), `exhausted`,
-   * `failedPrecondition` for a volume of another size; nothing is made then.
+   * Makes the volumes that are missing, and enlarges those that are smaller: a machine grows their file systems within
+   * seconds, or when it mounts them. Errors: `invalid` (size), `exhausted`, `failedPrecondition` for a volume that is larger;
+   * nothing is made then.
    */
-  async ensure(wishes: readonly VolumeWish[], signal: AbortSignal): Promise<readonly boolean[]> {
+  async ensure(wishes: readonly VolumeWish[], signal: AbortSignal): Promise<readonly VolumeChange[]> {
     return await this.#inTurn(() => this.#ensureAll(wishes, signal));
   }
 
@@ -110,33 +112,45 @@ export class NamedVolumes {
     return { namespace, name, sizeBytes: found.size, usedBytes: found.blocks * 512, createdAt: found.birthtime };
   }
 
-  async #ensureAll(wishes: readonly VolumeWish[], signal: AbortSignal): Promise<readonly boolean[]> {
-    const isMissing: boolean[] = [];
+  async #ensureAll(wishes: readonly VolumeWish[], signal: AbortSignal): Promise<readonly VolumeChange[]> {
+    const changes: VolumeChange[] = [];
     const wished = new Map<string, number>();
     for (const wish of wishes) {
       const key = `${wish.namespace}/${wish.name}`;
       const sizeBytes = sizeOf(wish);
       const earlier = wished.get(key);
       if (earlier !== undefined && earlier !== sizeBytes) throw givenTwice(key, earlier, sizeBytes);
-      isMissing.push(!(await this.#isThere(wish)) && earlier === undefined);
+      changes.push(earlier === undefined ? await this.#changeFor(wish) : 'unchanged');
       wished.set(key, sizeBytes);
     }
-    const missing = wishes.filter((_, at) => isMissing[at]);
+    const missing = wishes.filter((_, at) => changes[at] === 'created');
     if (missing.length > 0) await this.#checkCount(missing.length);
-    for (const wish of missing) await this.#make(wish, signal);
-    return isMissing;
+    for (const [at, wish] of wishes.entries()) {
+      if (changes[at] === 'created') await this.#make(wish, signal);
+      if (changes[at] === 'configured') await this.#enlarge(wish);
+    }
+    return changes;
+  }
+
+  async #enlarge(wish: VolumeWish): Promise<void> {
+    const path = this.pathOf(wish.namespace, wish.name);
+    await truncate(path, sizeOf(wish));
+    await syncToDisk(path);
   }
 
   /** Errors: `invalid`, `failedPrecondition`. */
-  async #isThere(wish: VolumeWish): Promise<boolean> {
+  async #changeFor(wish: VolumeWish): Promise<VolumeChange> {
     const { namespace, name } = wish;
     const sizeBytes = sizeOf(wish);
     const found = await this.#find(namespace, name);
-    if (found === undefined || found.sizeBytes === sizeBytes) return found !== undefined;
+    if (found === undefined) return 'created';
+    if (found.sizeBytes <= sizeBytes) return found.sizeBytes === sizeBytes ? 'unchanged' : 'configured';
     throw new PodvmError(
       'failedPrecondition',
-      `Cannot use the volume ${namespace}/${name}: it has ${found.sizeBytes} bytes, and the claim requests ${sizeBytes}`,
-      { fix: 'Request the size that it has, use another name, or remove it with its data: `podvm volume rm`.' },
+      `Cannot use the volume ${namespace}/${name}: it has ${found.sizeBytes} bytes and cannot shrink, and the claim requests ${sizeBytes}`,
+      {
+        fix: 'Request at least the size that it has, use another name, or remove it with its data: `podvm volume rm`.',
+      },
     );
   }
 

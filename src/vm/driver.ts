@@ -184,6 +184,8 @@ export interface Machine extends AsyncDisposable {
    * `memoryBytes`. Disposing the result lowers it again. Does nothing without a host cgroup. Errors: `internal`.
    */
   confine(pid: number, memoryBytes: number): Promise<AsyncDisposable>;
+  /** Freezes the VMM with its guest, or lets it run again. A frozen one answers nothing; its date is right afterwards. */
+  freezeVmm(isFrozen: boolean): Promise<void>;
   /** Asks the guest to power off (ACPI) and waits. Kills the VMM when `signal` aborts first. */
   stop(signal: AbortSignal): Promise<MachineExit>;
   /** Kills the VMM and waits until it is gone. Disposing does the same. */
@@ -209,8 +211,8 @@ export interface MachineDriver {
    */
   makeTemplate(spec: MachineSpec, exercise: (machine: Machine) => Promise<void>, signal: AbortSignal): Promise<void>;
   /**
-   * Takes over a machine that an earlier process of ours started, except for its devices (`learnDevices`). Returns undefined
-   * if it no longer runs.
+   * Takes over a machine that an earlier process of ours started, except for its devices (`learnDevices`); one that was
+   * frozen runs again. Returns undefined if it no longer runs.
    */
   adopt(record: MachineRecord, signal: AbortSignal): Promise<Machine | undefined>;
   /**

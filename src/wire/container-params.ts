@@ -85,6 +85,8 @@ export const createContainer = v.object({
   layerLimitBytes: v.optional(count),
   /** Whether it has pids of its own in a pod whose containers share theirs. Default: as the pod. */
   ownPidNamespace: v.optional(v.boolean()),
+  /** Id of a running container whose pids it shares, whatever the pod has. */
+  pidNamespaceOf: v.optional(name),
   readOnlyRootfs: v.boolean(),
   tty: v.boolean(),
   columns: v.optional(cells),

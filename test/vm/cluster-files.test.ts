@@ -45,7 +45,7 @@ spec:
 const port = 30_098;
 const pages = `http://127.0.0.1:${port}/index.html`;
 
-describe('files of clusters', { skip: await whyNoVm(), timeout: 300_000 }, () => {
+describe('files of clusters', { skip: await whyNoVm(), timeout: 420_000 }, () => {
   let cli: CliNode;
   before(async () => (cli = await openCliNode({ isSetUp: true, startsNode: true })));
   after(async () => {
@@ -73,6 +73,31 @@ describe('files of clusters', { skip: await whyNoVm(), timeout: 300_000 }, () =>
     assert.match((await cli.type(['volume', 'ls'])).stdout, /\ndefault +notes +16 MiB +\d+ MiB +\d+s +-\n/);
     assert.equal((await cli.type(['volume', 'rm', 'notes'])).stdout, 'default/notes removed\n');
     assert.equal((await cli.type(['volume', 'ls', '-o', 'name'])).stdout, '');
+  });
+
+  it('give a volume the larger size that its claim requests, with its data, before and while a pod has it', async () => {
+    const sized = (text: string, size: string) => text.replace('16Mi', size);
+    const first = await cli.type(['run', '--rm', '-'], pod('first', 'echo kept >/notes/file'));
+    assert.equal(first.code, 0, first.stderr);
+    const holder = await cli.type(['run', '-d', '-'], sized(pod('holder', 'exec sleep 1000'), '64Mi'));
+    assert.equal(holder.code, 0, holder.stderr);
+    const inPod = async (line: string) => (await cli.type(['exec', 'holder', '--', 'sh', '-c', line])).stdout;
+    const mebibytes = async () => Number(/ (\d+) +\d+ +\d+ /.exec(await inPod('df -m /notes | tail -n 1'))?.[1]);
+    assert.ok((await mebibytes()) > 50, `${await mebibytes()} MiB`);
+    assert.equal(await inPod('cat /notes/file'), 'kept\n');
+    const changed = await cli.type(['diff', '-f', '-'], sized(claim, '128Mi'));
+    assert.match(changed.stdout, /-storage: 67108864\n\+storage: 134217728\n/);
+    const larger = await cli.type(['apply', '-f', '-'], sized(claim, '128Mi'));
+    assert.equal(larger.stdout, 'PersistentVolumeClaim default/notes configured\n', larger.stderr);
+    const isLarger = await poll(async () => ((await mebibytes()) > 110 ? true : undefined), {
+      everyMs: 500,
+      signal: AbortSignal.timeout(60_000),
+    });
+    assert.ok(isLarger, `${await mebibytes()} MiB`);
+    const smaller = await cli.type(['apply', '-f', '-'], sized(claim, '64Mi'));
+    assert.match(smaller.stderr, /134217728 bytes and cannot shrink, and the claim requests 67108864/);
+    assert.equal((await cli.type(['rm', '-f', 'holder'])).code, 0);
+    assert.equal((await cli.type(['volume', 'rm', 'notes'])).code, 0);
   });
 
   it('run a Job, whose outcome is the exit code', async () => {

@@ -95,10 +95,10 @@ export const livePodsOf = ({ kind, namespace, name }: PodObject, pods: NodePods)
  */
 export async function applyObjects(parts: ObjectsParts): Promise<number> {
   const { manifest, say, volumes, services, signal } = parts;
-  const made = await ensureVolumes(manifest, volumes, signal);
+  const ofVolumes = await ensureVolumes(manifest, volumes, signal);
   for (const [at, { metadata }] of manifest.claims.entries()) {
     const object = objectName({ kind: 'PersistentVolumeClaim', ...metadata });
-    await say({ event: 'object', object, change: made[at] === true ? 'created' : 'unchanged' });
+    await say({ event: 'object', object, change: ofVolumes[at] ?? 'unchanged' });
   }
   const changes = await tellServices(manifest, services, say);
   for (const [at, { metadata }] of manifest.services.entries()) {

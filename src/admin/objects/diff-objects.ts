@@ -1,6 +1,7 @@
 import { stringify } from 'yaml';
 import type { PodSource } from '../record/ended-record.ts';
 import { type ObjectsParts, groupsOf, hasPods, livePodsOf, objectName, sourceOf, sourceOfRun } from './apply.ts';
+import { volumeOf } from '../tell-manifest.ts';
 import { configMapsOf, isSameSource, plain, shownPod } from '../record/same-pod.ts';
 
 /** Tells what `apply` would change. Returns 1 if that is something, as kubectl does. */
@@ -14,8 +15,12 @@ export async function diffObjects(parts: ObjectsParts): Promise<number> {
   const known = await volumes.list();
   for (const claim of manifest.claims) {
     const { namespace, name } = claim.metadata;
-    if (known.some((volume) => volume.namespace === namespace && volume.name === name)) continue;
-    await differs(objectName({ kind: 'PersistentVolumeClaim', namespace, name }), '', yamlOf(claim));
+    const found = known.find((volume) => volume.namespace === namespace && volume.name === name);
+    const { sizeBytes } = volumeOf(claim);
+    if (found !== undefined && found.sizeBytes >= sizeBytes) continue; // a volume has whole blocks, and does not shrink
+    const [was, is] =
+      found === undefined ? ['', yamlOf(claim)] : [found.sizeBytes, sizeBytes].map((bytes) => `storage: ${bytes}\n`);
+    await differs(objectName({ kind: 'PersistentVolumeClaim', namespace, name }), was ?? '', is ?? '');
   }
   for (const service of manifest.services) {
     const before = services.find(service);

@@ -6,18 +6,19 @@ import type { Sandbox } from '#sandbox/sandbox.ts';
 
 export function summaryOf(pod: RunningPod): PodSummary {
   const { status } = pod;
+  const isPaused = !status.isTerminating && pod.sandbox?.status.isPaused === true;
   const counted = status.containers.filter((container) => container.kind !== 'init');
   return {
     namespace: pod.namespace,
     name: pod.name,
-    phase: status.isTerminating ? 'Terminating' : status.phase,
+    phase: status.isTerminating ? 'Terminating' : isPaused ? 'Paused' : status.phase,
     ready: `${counted.filter((container) => container.ready).length}/${counted.length}`,
     restarts: status.containers.reduce((sum, container) => sum + container.restartCount, 0),
     createdAt: pod.createdAt.toISOString(),
     addresses: [...status.podIPs],
     labels: { ...pod.pod.metadata.labels },
     images: status.containers.map(({ image }) => image),
-    ...optionalReason(status.reason ?? worstReason(status.containers)),
+    ...(isPaused ? {} : optionalReason(status.reason ?? worstReason(status.containers))),
   };
 }
 

@@ -252,7 +252,7 @@ export class NodeServices implements AsyncDisposable {
     if (!isNeeded && (!this.#isInUse || live.length === 0)) return await this.#stop();
     const served = servedOf(
       [...this.#services.values()].filter(({ service }) => hasName(service)),
-      live.map(({ pod }) => pod),
+      live.map(({ pod }) => pod).filter(({ sandbox }) => sandbox?.status.isPaused !== true),
     );
     if (this.#nameserver !== undefined && isDeepStrictEqual(served, this.#served)) return;
     this.#served = undefined;

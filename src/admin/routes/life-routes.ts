@@ -36,7 +36,17 @@ export function lifeRoutes(pods: NodePods, ended: EndedPods, cancelStart: (pod: 
     const { exitCode } = await untilOver(live);
     return { ...summaryOf(live.pod), exitCode };
   };
+  const paused = (isPaused: boolean) =>
+    withPod(async (pod) => {
+      const verb = isPaused ? 'pause' : 'unpause';
+      if (pod.kind === 'foreign') throw notOurs(pod, verb);
+      if (pod.kind === 'ended') throw refused(hasEnded(pod.name, verb));
+      await pod.pod.setPaused(isPaused);
+      return summaryOf(pod.pod);
+    });
   return {
+    'POST /v1/pods/:namespace/:name/pause': paused(true),
+    'POST /v1/pods/:namespace/:name/unpause': paused(false),
     'POST /v1/pods/:namespace/:name/stop': withPod(async (pod, { request }) => {
       if (pod.kind === 'foreign') {
         if (pod.sandbox.status.leftAlone === undefined) throw notOurs(pod, 'stop', 'stop');

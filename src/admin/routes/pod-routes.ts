@@ -127,6 +127,10 @@ export async function startExec(pods: NodePods, asked: Asked): Promise<Exec> {
   const container = chooseContainer(pod, query.get('container') ?? undefined);
   const command = query.getAll('command');
   checkCommand(`a command in ${pod.name}/${container}`, command);
+  if (pod.sandbox?.status.isPaused === true)
+    throw new PodvmError('failedPrecondition', `Cannot run a command in ${pod.name}/${container}: the pod is paused`, {
+      fix: `Let it continue with \`podvm unpause ${pod.name}\`.`,
+    });
   const live = pod.sandbox?.container(container);
   if (live === undefined || live.status.state !== 'running')
     throw new PodvmError('failedPrecondition', `Cannot run a command in ${pod.name}/${container}: it does not run`, {

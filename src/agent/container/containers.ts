@@ -112,7 +112,7 @@ export class Containers {
     try {
       await prepare();
       if (creation.isUnwanted) throw unwanted();
-      const { users, pidNamespaceOf } = this.#context;
+      const { users } = this.#context;
       rootfs = new Rootfs(engine, disks, projects, params, users);
       const user = resolveUser(engine, rootfs.rootFd, params.process);
       users?.check(user);
@@ -122,7 +122,7 @@ export class Containers {
         user,
         hostname: this.#context.hostname,
         mounts: rootfs.mounts(params, volumes),
-        pidNamespaceOf: params.ownPidNamespace === true ? undefined : pidNamespaceOf,
+        pidNamespaceOf: this.#pidNamespaceOf(params),
         users,
         cgroupPath: cgroup,
         devices: containerDevices(engine, disks, { params, user, users }),
@@ -165,6 +165,14 @@ export class Containers {
       this.#creating.delete(id);
       this.#earlyExits.delete(id);
     }
+  }
+
+  /** Process whose pids the container shares; undefined: it has its own. */
+  #pidNamespaceOf({ id, ownPidNamespace, pidNamespaceOf }: ContainerParams): number | undefined {
+    if (pidNamespaceOf === undefined) return ownPidNamespace === true ? undefined : this.#context.pidNamespaceOf;
+    const { first } = this.#find(pidNamespaceOf);
+    if (!first.hasExited) return first.pid;
+    throw new PodvmError('failedPrecondition', `Cannot create container ${id}: ${pidNamespaceOf} has exited`);
   }
 
   /** Exits of containers that ended before `create` had registered them. */

@@ -11,6 +11,8 @@ export interface ExecSpec {
   readonly command: readonly string[];
   readonly tty: boolean;
   readonly stdin: boolean;
+  /** Runs it in a new container of this image, beside the container. */
+  readonly besideWith?: string;
 }
 
 /** Receives the output of a command, at its own pace. */
@@ -22,7 +24,7 @@ export interface ExecOutput {
 /** Opens the WebSocket of a command in a container. */
 export function openExec(
   client: Client,
-  { pod, container, command, tty, stdin }: ExecSpec,
+  { pod, container, command, tty, stdin, besideWith }: ExecSpec,
   size?: { readonly Width: number; readonly Height: number },
 ): WebSocket {
   const query = new URLSearchParams({ tty: String(tty), stdin: String(stdin) });
@@ -32,7 +34,8 @@ export function openExec(
     query.set('columns', String(size.Width));
     query.set('rows', String(size.Height));
   }
-  return client.open(`${podPath(pod)}/exec?${query.toString()}`);
+  if (besideWith !== undefined) query.set('image', besideWith);
+  return client.open(`${podPath(pod)}/${besideWith === undefined ? 'exec' : 'debug'}?${query.toString()}`);
 }
 
 /** Passes output on, in order, until the command's status arrives. Errors: `unavailable`, those of `output`. */

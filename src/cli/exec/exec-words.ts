@@ -1,4 +1,4 @@
-import { Command, Option } from 'commander';
+import { Command, Option, type OptionValues } from 'commander';
 import { flag } from '../command-row.ts';
 
 export interface ExecFlags {
@@ -25,14 +25,24 @@ export const execOptions: readonly Option[] = [
  * begins the command, whose options are its own: `exec web -c app ls -l`. `--` may separate the two, as in kubectl.
  */
 export function parseExecWords(exec: Command, before: ExecFlags, words: readonly string[]): ExecWords {
-  const after = new Command(exec.name()).argument('<command...>').passThroughOptions();
-  for (const option of execOptions) after.addOption(option);
-  after.copyInheritedSettings(exec).parse(words, { from: 'user' });
-  const { container, stdin, tty } = after.opts<ExecFlags>();
+  const { command, flags } = parseAfter(exec, { argument: '<command...>', options: execOptions }, words);
+  const { container, stdin, tty } = flags as ExecFlags; // SAFE: the options make them
   return {
-    command: after.args,
+    command,
     container: container ?? before.container,
     stdin: stdin || before.stdin,
     tty: tty || before.tty,
   };
+}
+
+/** Parses options that stand after the pod, and the command that follows them. */
+export function parseAfter(
+  itself: Command,
+  { argument, options }: { readonly argument: string; readonly options: readonly Option[] },
+  words: readonly string[],
+): { readonly command: readonly string[]; readonly flags: OptionValues } {
+  const after = new Command(itself.name()).argument(argument).passThroughOptions();
+  for (const option of options) after.addOption(option);
+  after.copyInheritedSettings(itself).parse(words, { from: 'user' });
+  return { command: after.args, flags: after.opts() };
 }

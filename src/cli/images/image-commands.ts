@@ -14,7 +14,14 @@ import {
 import { type Client, connectionClosed, fromErrorBody } from '../client.ts';
 import { type CommandRow, flag } from '../command-row.ts';
 import { lines } from '../terminal/lines.ts';
-import { type ListOutput, listText, outputOption } from '../terminal/listing.ts';
+import {
+  type DetailOutput,
+  detailOption,
+  detailText,
+  type ListOutput,
+  listText,
+  outputOption,
+} from '../terminal/listing.ts';
 import { loginsFor } from './login-commands.ts';
 import type { EndSignals } from '../terminal/end-signals.ts';
 import type { ProgramParts } from '../program-parts.ts';
@@ -51,7 +58,7 @@ export function imageCommands(
 ): readonly CommandRow[] {
   const { terminal } = parts;
   const follow = (path: string, request: unknown) =>
-    withClient('images', (client, ends) => work(client, path, request, { terminal, signal: ends.any }));
+    withClient('images', (client, ends) => followWork(client, path, request, { terminal, signal: ends.any }));
   return [
     {
       name: 'pull',
@@ -67,7 +74,7 @@ export function imageCommands(
           const file = authfile === undefined ? undefined : resolve(authfile);
           const logins = await loginsFor(images, parts, ends.any, file);
           const request: PullRequestInput = { reference, insecure, ...logins };
-          await work(client, '/v1/images/pull', request, { terminal, signal: ends.any });
+          await followWork(client, '/v1/images/pull', request, { terminal, signal: ends.any });
         });
       },
     },
@@ -89,12 +96,13 @@ export function imageCommands(
     imageListRow('ls', withClient, terminal),
     {
       name: 'inspect',
-      description: 'print all details of an image as JSON',
+      description: 'print all details of an image',
       arguments: [nameOrId],
-      action: (reference: string) =>
+      options: [detailOption()],
+      action: (reference: string, { output }: { output: DetailOutput }) =>
         withClient('storedImages', async (client) => {
           const image = await client.get(`/v1/images/inspect?${query(reference)}`, imageDetailsSchema);
-          await write(terminal.stdout, `${JSON.stringify(image, null, 2)}\n`);
+          await write(terminal.stdout, await detailText(image, output));
         }),
     },
     {
@@ -154,19 +162,27 @@ function tagless({ digests }: ImageSummary): string {
   return name === undefined ? '<none>' : `${name}:<none>`;
 }
 
+interface WorkParts {
+  readonly terminal: Terminal;
+  readonly signal: AbortSignal;
+  /** Does not print the names of the images that it has made. */
+  readonly isQuiet?: boolean;
+}
+
 /** Starts a long operation and shows its progress. */
-async function work(
+export async function followWork(
   client: Client,
   path: string,
   request: unknown,
-  { terminal, signal }: { readonly terminal: Terminal; readonly signal: AbortSignal },
+  { terminal, signal, isQuiet = false }: WorkParts,
 ): Promise<void> {
   for await (const line of lines(await client.stream('POST', path, request, signal))) {
     const progress = v.parse(imageProgressSchema, JSON.parse(line));
     if (progress.message !== undefined) await write(terminal.stderr, `podvm: ${progress.message}\n`);
     if (progress.error !== undefined) throw fromErrorBody(progress.error);
     if (progress.done !== undefined) {
-      for (const name of progress.done.flatMap(({ names }) => names)) await write(terminal.stdout, `${name}\n`);
+      for (const name of isQuiet ? [] : progress.done.flatMap(({ names }) => names))
+        await write(terminal.stdout, `${name}\n`);
       return;
     }
   }

@@ -1,7 +1,9 @@
+import { Option } from 'commander';
 import type { DiskUsage } from '#api/disk-usage.ts';
 import type { Client } from '../client.ts';
 import { type CommandRow, flag } from '../command-row.ts';
 import { pruneOptions, type PruneOptions, pruneSystem } from './prune-commands.ts';
+import { type DetailOutput, detailText } from '../terminal/listing.ts';
 import { type Terminal, table, write } from '../terminal/terminal.ts';
 
 /** Measures, and calls `use` with the result. */
@@ -17,9 +19,15 @@ export function systemCommands(
     {
       name: 'df',
       description: 'list what takes disk space in the state directory',
-      options: [flag('--json', 'print JSON')],
-      action: ({ json }: { json: boolean }) =>
-        withDiskUsage((usage) => write(terminal.stdout, json ? `${JSON.stringify(usage, null, 2)}\n` : listOf(usage))),
+      options: [
+        new Option('-o, --output <format>', 'form of the output').choices(['table', 'json', 'yaml']).default('table'),
+        flag('--json', 'the same as -o json'),
+      ],
+      action: ({ output, json }: { output: 'table' | DetailOutput; json: boolean }) =>
+        withDiskUsage(async (usage) => {
+          const form = json ? 'json' : output;
+          await write(terminal.stdout, form === 'table' ? listOf(usage) : await detailText(usage, form));
+        }),
     },
     {
       name: 'prune',

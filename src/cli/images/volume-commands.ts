@@ -3,7 +3,15 @@ import { PodvmError } from '#base/errors.ts';
 import { type VolumeSummary, volumeSummarySchema } from '#api/volumes.ts';
 import type { Client } from '../client.ts';
 import type { CommandRow } from '../command-row.ts';
-import { type ListOutput, listText, namespaceOptions, outputOption } from '../terminal/listing.ts';
+import {
+  type DetailOutput,
+  detailOption,
+  detailText,
+  type ListOutput,
+  listText,
+  namespaceOptions,
+  outputOption,
+} from '../terminal/listing.ts';
 import { forEachPod } from '../pods/life-commands.ts';
 import { type Terminal, age, table, write } from '../terminal/terminal.ts';
 
@@ -37,13 +45,14 @@ export function volumeCommands({ terminal, exit, withKnown }: VolumeSetting): re
     },
     {
       name: 'inspect',
-      description: 'print all details of a volume as JSON',
+      description: 'print all details of a volume',
       arguments: [['<volume>', 'NAME or NAMESPACE/NAME']],
+      options: [detailOption()],
       isClient: true,
-      action: (name: string) =>
+      action: (name: string, { output }: { output: DetailOutput }) =>
         withKnown(async (client) => {
           const volume = await client.get(pathOf(name), volumeSummarySchema);
-          await write(terminal.stdout, `${JSON.stringify(volume, null, 2)}\n`);
+          await write(terminal.stdout, await detailText(volume, output));
         }),
     },
     {

@@ -8,6 +8,8 @@ import { type Terminal, fixLine, write } from '../terminal/terminal.ts';
 
 export interface EventsOptions {
   readonly follow: boolean;
+  readonly watch: boolean;
+  readonly output: 'text' | 'json';
   readonly json: boolean;
   readonly namespace?: string;
 }
@@ -16,18 +18,18 @@ export interface EventsOptions {
 export async function eventsCommand(
   client: Client,
   pod: string | undefined,
-  { follow, json, namespace }: EventsOptions,
+  { follow, watch, output, json, namespace }: EventsOptions,
   { stdout }: Terminal,
 ): Promise<void> {
   const query = new URLSearchParams({
-    follow: String(follow),
+    follow: String(follow || watch),
     ...(namespace === undefined ? {} : { namespace }),
     ...(pod === undefined ? {} : namesOf(pod)),
   });
   const answer = await client.stream('GET', `/v1/events?${query.toString()}`);
   await readOn(async () => {
     for await (const line of lines(answer)) {
-      await write(stdout, json ? `${line}\n` : textOf(v.parse(nodeEventSchema, JSON.parse(line))));
+      await write(stdout, json || output === 'json' ? `${line}\n` : textOf(v.parse(nodeEventSchema, JSON.parse(line))));
     }
   });
 }

@@ -44,6 +44,17 @@ export async function startCommand(
   await write(stdout, `${started.namespace}/${started.name} ${verb}ed\n`);
 }
 
+/** Freezes the machine of a pod, or lets it run again. */
+export async function pauseCommand(
+  client: Client,
+  pod: string,
+  verb: 'pause' | 'unpause',
+  { stdout }: Terminal,
+): Promise<void> {
+  const { namespace, name } = await client.send('POST', `${podPath(pod)}/${verb}`, {}, podSummarySchema);
+  await write(stdout, `${namespace}/${name} ${verb}d\n`);
+}
+
 export async function renameCommand(client: Client, pod: string, name: string, { stdout }: Terminal): Promise<void> {
   const renamed = await client.send('POST', `${podPath(pod)}/rename`, { name }, podSummarySchema);
   await write(stdout, `${renamed.namespace}/${renamed.name} renamed\n`);

@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
+import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
-import { roomTable, type Usage, usageTable } from './top-command.ts';
+import * as v from 'valibot';
+import type { Client } from '../client.ts';
+import type { EndSignals } from '../terminal/end-signals.ts';
+import type { Terminal } from '../terminal/terminal.ts';
+import { roomTable, tableOf, type TopOptions, topCommand, type Usage, usedBetween } from './top-command.ts';
 
 const usage = (name: string, atMs: number, cpuUsec: number, mebibytes: number): Usage => ({
   name,
@@ -12,7 +17,7 @@ const usage = (name: string, atMs: number, cpuUsec: number, mebibytes: number): 
   vmmBytes: 2 ** 25,
 });
 
-test('usageTable() divides processor time by the time between two samples, and sorts', () => {
+test('usedBetween() divides processor time by the time between two samples, and sorts', () => {
   const before = [usage('default/a', 0, 1000, 1), usage('default/b', 0, 0, 1), usage('default/again', 0, 9, 1)];
   const now = [
     usage('default/a', 2000, 501_000, 4),
@@ -21,7 +26,7 @@ test('usageTable() divides processor time by the time between two samples, and s
     usage('default/new', 2000, 5, 1),
   ];
   assert.equal(
-    usageTable(before, now, 'cpu'),
+    tableOf(usedBetween(before, now, 'cpu')),
     [
       'POD         CPU %   MEMORY   LIMIT     THREADS   MACHINE',
       'default/b   150.0   2.0Mi    128.0Mi   3         32.0Mi',
@@ -29,7 +34,7 @@ test('usageTable() divides processor time by the time between two samples, and s
       '',
     ].join('\n'),
   );
-  const names = (sort: 'memory' | 'name') => [...usageTable(before, now, sort).matchAll(/default\/\w+/g)].map(String);
+  const names = (sort: 'memory' | 'name') => usedBetween(before, now, sort).map(({ name }) => name);
   assert.deepEqual(names('memory'), ['default/a', 'default/b']);
   assert.deepEqual(names('name'), ['default/a', 'default/b']);
 });
@@ -48,4 +53,43 @@ test('roomTable() has what the node promised, and what is left of it', () => {
     ].join('\n'),
   );
   assert.equal(roomTable({ waitingMachines: 1 }), undefined);
+});
+
+test('top chooses pods by labels and namespace, and prints their figures as JSON', async () => {
+  const summary = (namespace: string, name: string, app: string) => ({
+    ...{ namespace, name, phase: 'Running', ready: '1/1', restarts: 0, createdAt: '', addresses: [] },
+    labels: { app },
+  });
+  const all = [summary('default', 'a', 'web'), summary('far', 'b', 'web'), summary('default', 'c', 'db')];
+  const stats = {
+    ...{ agentRssKiB: 0, agentFds: 0, vmmPssKiB: 1024, memoryBytes: 5, rssBytes: 0, cpuUsec: 0, pids: 2 },
+  };
+  const sandbox = {
+    ...{ id: 's', state: 'ready', phases: [], volumes: [], mounts: [], logs: {} },
+    parts: { key: '', qemu: '', kernel: '', crun: '', agent: '' },
+    stats: { ...stats, containers: [], interfaces: [] },
+  };
+  const client = {
+    get: async (path: string, schema: v.GenericSchema) =>
+      v.parse(
+        schema,
+        path === '/v1/pods'
+          ? all
+          : { ...all.find(({ name }) => path.endsWith(`/${name}`)), uid: 'u', containers: [], events: [], sandbox },
+      ),
+  } as unknown as Client; // SAFE: the only call of the command
+  const top = async (options: Partial<TopOptions>) => {
+    let stdout = '';
+    const stream = new PassThrough().on('data', (text: Buffer) => (stdout += text.toString()));
+    const terminal = { stdout: stream } as unknown as Terminal; // SAFE: all that it uses
+    const ends = { any: new AbortController().signal } as unknown as EndSignals; // SAFE: the same
+    await topCommand(client, undefined, { stream: true, sort: 'name', output: 'json', ...options }, terminal, ends);
+    return (JSON.parse(stdout) as { readonly pod: string }[]).map(({ pod, ...figures }) => [pod, figures]);
+  };
+  const figures = { cpuPercent: 0, memoryBytes: 5, threads: 2, machineBytes: 2 ** 20 };
+  assert.deepEqual(await top({ selector: 'app=web' }), [
+    ['default/a', figures],
+    ['far/b', figures],
+  ]);
+  assert.deepEqual(await top({ selector: 'app=web', namespace: 'far' }), [['far/b', figures]]);
 });

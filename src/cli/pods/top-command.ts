@@ -1,9 +1,11 @@
 import * as v from 'valibot';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type PodDetails, podDetailsSchema, podSummarySchema } from '#api/pods.ts';
+import { type PodDetails, podDetailsSchema, type PodSummary, podSummarySchema } from '#api/pods.ts';
 import { type NodeDetails, nodeDetailsSchema } from '#api/node.ts';
 import type { Client } from '../client.ts';
 import type { EndSignals } from '../terminal/end-signals.ts';
+import { type DetailOutput, detailText } from '../terminal/listing.ts';
+import { parseSelector } from './label-selector.ts';
 import { podPath } from './pod-name.ts';
 import { type Terminal, table, write } from '../terminal/terminal.ts';
 
@@ -11,6 +13,9 @@ export interface TopOptions {
   /** False with `--no-stream`. */
   readonly stream: boolean;
   readonly sort: 'cpu' | 'memory' | 'name';
+  readonly selector?: string;
+  readonly namespace?: string;
+  readonly output: 'table' | DetailOutput;
 }
 
 /** Usage of a pod at one time. */
@@ -37,18 +42,26 @@ const clear = '\u001b[H\u001b[2J';
 export async function topCommand(
   client: Client,
   pod: string | undefined,
-  { stream, sort }: TopOptions,
+  { stream, sort, output, selector, namespace }: TopOptions,
   { stdout }: Terminal,
   ends: EndSignals,
 ): Promise<void> {
-  const isLive = stream && stdout.isTTY;
-  const room = async () => (pod === undefined ? roomTable(await client.get('/v1/node', nodeDetailsSchema)) : undefined); // that of all pods
-  let before = await sample(client, pod);
+  const isLive = stream && stdout.isTTY && output === 'table';
+  const hasLabels = selector === undefined ? () => true : parseSelector(selector);
+  const isWanted: IsWanted = (summary) =>
+    hasLabels(summary.labels ?? {}) && (namespace === undefined || summary.namespace === namespace);
+  const isOfAll = pod === undefined && selector === undefined && namespace === undefined;
+  const room = async () => (isOfAll ? roomTable(await client.get('/v1/node', nodeDetailsSchema)) : undefined);
+  let before = await sample(client, pod, isWanted);
   for (;;) {
     await delay(sampleMs, undefined, { signal: ends.any }).catch(() => undefined);
     if (ends.any.aborted) return;
-    const now = await sample(client, pod);
-    const listed = [await room(), usageTable(before, now, sort)].filter((part) => part !== undefined).join('\n');
+    const now = await sample(client, pod, isWanted);
+    const used = usedBetween(before, now, sort);
+    const listed =
+      output === 'table'
+        ? [await room(), tableOf(used)].filter((part) => part !== undefined).join('\n')
+        : await detailText(used.map(figuresOf), output);
     await write(
       stdout,
       isLive
@@ -63,11 +76,11 @@ export async function topCommand(
   }
 }
 
-async function sample(client: Client, pod: string | undefined): Promise<readonly Usage[]> {
-  const names =
-    pod === undefined
-      ? (await client.get('/v1/pods', v.array(podSummarySchema))).map(({ namespace, name }) => `${namespace}/${name}`)
-      : [pod];
+type IsWanted = (pod: PodSummary) => boolean;
+
+async function sample(client: Client, pod: string | undefined, isWanted: IsWanted): Promise<readonly Usage[]> {
+  const all = pod === undefined ? await client.get('/v1/pods', v.array(podSummarySchema)) : [];
+  const names = pod === undefined ? all.filter(isWanted).map(({ namespace, name }) => `${namespace}/${name}`) : [pod];
   const found = await Promise.all(
     names.map(async (name) => {
       const details = client.get(podPath(name), podDetailsSchema);
@@ -85,8 +98,18 @@ function usageOf(details: PodDetails | undefined): Usage | undefined {
   return { name, atMs: performance.now(), cpuUsec, memoryBytes, memoryLimitBytes, threads, vmmBytes: vmmPssKiB * 1024 };
 }
 
-/** Formats the usage of pods that are in both samples, the largest first. */
-export function usageTable(before: readonly Usage[], now: readonly Usage[], sort: TopOptions['sort']): string {
+/** Usage between two samples. */
+interface Used extends Usage {
+  /** Percent of one core. */
+  readonly cpu: number;
+}
+
+/** The usage of pods that are in both samples, the largest first. */
+export function usedBetween(
+  before: readonly Usage[],
+  now: readonly Usage[],
+  sort: TopOptions['sort'],
+): readonly Used[] {
   const used = now.flatMap((usage) => {
     const earlier = before.find(({ name }) => name === usage.name);
     // The processor time of a pod that was restarted in between begins at zero.
@@ -96,22 +119,10 @@ export function usageTable(before: readonly Usage[], now: readonly Usage[], sort
   const byName = (one: Usage, other: Usage) => one.name.localeCompare(other.name);
   const orders = {
     name: byName,
-    cpu: (one: (typeof used)[number], other: (typeof used)[number]) => other.cpu - one.cpu || byName(one, other),
+    cpu: (one: Used, other: Used) => other.cpu - one.cpu || byName(one, other),
     memory: (one: Usage, other: Usage) => other.memoryBytes - one.memoryBytes || byName(one, other),
   };
-  return table(
-    ['POD', 'CPU %', 'MEMORY', 'LIMIT', 'THREADS', 'MACHINE'],
-    used
-      .toSorted(orders[sort])
-      .map(({ name, cpu, memoryBytes, memoryLimitBytes, threads, vmmBytes }) => [
-        name,
-        cpu.toFixed(1),
-        mebibytes(memoryBytes),
-        memoryLimitBytes === undefined ? '-' : mebibytes(memoryLimitBytes),
-        String(threads),
-        mebibytes(vmmBytes),
-      ]),
-  );
+  return used.toSorted(orders[sort]);
 }
 
 /** Formats what the node has, what it has promised to its pods, and what is left; undefined for an older node. */
@@ -135,5 +146,24 @@ export function roomTable({ memory, cpu }: NodeDetails): string | undefined {
     ],
   );
 }
+
+export const tableOf = (used: readonly Used[]): string =>
+  table(
+    ['POD', 'CPU %', 'MEMORY', 'LIMIT', 'THREADS', 'MACHINE'],
+    used.map(({ name, cpu, memoryBytes, memoryLimitBytes, threads, vmmBytes }) => [
+      name,
+      cpu.toFixed(1),
+      mebibytes(memoryBytes),
+      memoryLimitBytes === undefined ? '-' : mebibytes(memoryLimitBytes),
+      String(threads),
+      mebibytes(vmmBytes),
+    ]),
+  );
+
+const figuresOf = ({ name: pod, cpu, memoryBytes, memoryLimitBytes, threads, vmmBytes }: Used) => ({
+  ...{ pod, cpuPercent: Number(cpu.toFixed(1)), memoryBytes },
+  ...(memoryLimitBytes === undefined ? {} : { memoryLimitBytes }),
+  ...{ threads, machineBytes: vmmBytes },
+});
 
 const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)}Mi`;

@@ -87,9 +87,14 @@ export async function killProcess(identity: ProcessIdentity): Promise<void> {
   }
 }
 
-function signalProcess(pid: number): void {
+/** Freezes exactly this process with SIGSTOP, or lets it run again. Does nothing when it is gone. */
+export async function freezeProcess(identity: ProcessIdentity, isFrozen: boolean): Promise<void> {
+  if (await isRunning(identity)) signalProcess(identity.pid, isFrozen ? 'SIGSTOP' : 'SIGCONT');
+}
+
+function signalProcess(pid: number, signal: NodeJS.Signals = 'SIGKILL'): void {
   try {
-    process.kill(pid, 'SIGKILL');
+    process.kill(pid, signal);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error; // SAFE: kill throws system errors only
   }

@@ -40,9 +40,14 @@ export async function runProbe(
 ): Promise<void> {
   await pause(clock, sinceMs + probe.initialDelaySeconds * 1000 - clock.monotonicMs(), signal);
   let count: ProbeCount | undefined;
+  const isPaused = () => target.sandbox.status.isPaused === true;
   while (!signal.aborted) {
-    const result = await checkOnce(probe, target, clock, signal);
+    const result = isPaused() ? undefined : await checkOnce(probe, target, clock, signal);
     if (signal.aborted) return;
+    if (result === undefined || isPaused()) {
+      await pause(clock, probe.periodSeconds * 1000, signal);
+      continue; // a paused pod cannot answer
+    }
     if (!result.isSuccess) listener.failed(kind, result.message);
     const next = countResult(count, result.isSuccess, probe);
     count = next.count;

@@ -27,7 +27,7 @@ test("a claim's volume is a disk that the machine mounts, read-only if claim or 
     await new Promise<void>((resolve) => running.onEvent(({ reason }) => reason === 'Started' && resolve()));
     const path = volumePath('default', 'data');
     assert.equal(sandboxes.list()[0]?.spec.annotations[podAnnotations.blockVolumes.name], path);
-    const source = { kind: 'host', path, propagation: 'private' };
+    const source = { kind: 'host', path, propagation: 'private', fillsDisk: true };
     assert.deepEqual(sandboxes.current('a').spec.mounts, [{ mountPath: '/data', source, readOnly }]);
   }
 });

@@ -221,7 +221,7 @@ function mountOf(
     const path = claimPath(pod.metadata.namespace, claim.claimName, config);
     return {
       ...rest,
-      source: { kind: 'host', path, propagation: 'private' },
+      source: { kind: 'host', path, propagation: 'private', fillsDisk: true },
       readOnly: mount.readOnly || claim.readOnly,
     };
   }

@@ -102,6 +102,7 @@ class FakeSandbox implements Sandbox {
   #failure: string | undefined;
   #isRemoved = false;
   #resources: Resources;
+  #isPaused = false;
 
   constructor(id: string, spec: SandboxSpec, surroundings: Surroundings) {
     this.id = id;
@@ -133,6 +134,7 @@ class FakeSandbox implements Sandbox {
       volumes: [],
       containers: this.containers.map(({ status }) => status),
       ...(this.#failure === undefined ? {} : { failure: this.#failure }),
+      ...(this.#isPaused ? { isPaused: true as const } : {}),
     };
   }
 
@@ -171,6 +173,11 @@ class FakeSandbox implements Sandbox {
       kind === undefined ? 'notFound' : 'failedPrecondition',
       `Cannot update volume ${name}: no push`,
     );
+  }
+
+  async setPaused(isPaused: boolean): Promise<void> {
+    this.#assertReady('pause', false);
+    this.#isPaused = isPaused;
   }
 
   async dial(port: number): Promise<Duplex> {
@@ -247,13 +254,15 @@ class FakeSandbox implements Sandbox {
   #end(state: 'stopped' | 'failed', reason: ContainerExit['reason'], texts: Parameters<FakeContainer['exit']>[2] = {}) {
     if (this.#state !== 'ready') return;
     this.#state = state;
+    this.#isPaused = false;
     for (const container of this.containers) container.exit(137, reason, texts);
     this.#settleEnded(this.status);
   }
 
-  #assertReady(verb: string): void {
+  #assertReady(verb: string, runs = true): void {
     if (this.#state !== 'ready')
       throw new PodvmError('failedPrecondition', `Cannot ${verb}: the sandbox is ${this.#state}`);
+    if (runs && this.#isPaused) throw new PodvmError('unavailable', `Cannot ${verb}: the pod is paused`);
   }
 }
 

@@ -81,6 +81,10 @@ export abstract class UnreachableSandbox implements Sandbox {
     return this.#refuse('examine');
   }
 
+  setPaused(isPaused: boolean): Promise<never> {
+    return this.#refuse(isPaused ? 'pause' : 'unpause');
+  }
+
   onDiskTrouble(): void {}
 
   leave(): Promise<void> {

@@ -136,6 +136,7 @@ function paramsOf(
     ...(prepared.modulesDisk === undefined ? {} : { modulesDisk: prepared.modulesDisk }),
     ...layerLimitOf(spec),
     ...(spec.ownPidNamespace === true ? { ownPidNamespace: true } : {}),
+    ...(spec.pidNamespaceOf === undefined ? {} : { pidNamespaceOf: spec.pidNamespaceOf }),
     readOnlyRootfs: security.readOnlyRootFilesystem,
     tty: spec.tty,
     stdio: prepared.stdio,

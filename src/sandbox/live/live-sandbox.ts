@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
-import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
 import { within } from '#host/wait.ts';
 import { type GuestText, printable } from '#base/guest-text.ts';
 import type { Log } from '#host/log/log.ts';
@@ -25,6 +25,7 @@ import { ServedRequests } from '../figures/served-requests.ts';
 import { hostTimes } from '../container/host-times.ts';
 import type { LiveParts } from './live-parts.ts';
 import { measureGuest, statsOf } from '../container/measure-guest.ts';
+import { Pausing } from './pausing.ts';
 import { createMoves, type Moves } from '../state/moves.ts';
 import { pssKiB } from '../recovery/processes.ts';
 import { checkPushed, pushVolume } from '../volume/push-volume.ts';
@@ -40,6 +41,7 @@ import {
   type SandboxStatus,
   type VolumeFile,
 } from '../sandbox.ts';
+import { whyLinkClosed } from './why-link-closed.ts';
 import { SandboxContainers } from './sandbox-containers.ts';
 import type { SandboxMetrics, SandboxStats } from '../figures/sandbox-stats.ts';
 
@@ -59,6 +61,7 @@ export class LiveSandbox implements Sandbox {
   readonly ended: Promise<SandboxStatus>;
   readonly #live: LiveParts;
   readonly #log: Log;
+  readonly #pausing: Pausing;
   readonly #inbox: Inbox;
   readonly #moves: Moves<SandboxState>;
   readonly #site: ContainerSite;
@@ -88,6 +91,7 @@ export class LiveSandbox implements Sandbox {
       requests: new ServedRequests(),
     };
     this.#log = live.surroundings.log;
+    this.#pausing = new Pausing(live);
     this.#inbox = createInbox((error) => this.#onBug(error));
     this.#moves = createMoves(`sandbox ${live.id}`, sandboxMoves, 'creating', (state, why) =>
       this.#log.info('sandbox moved', { state, why }),
@@ -120,17 +124,8 @@ export class LiveSandbox implements Sandbox {
     });
     live.guest.onEvent((event) => this.#inbox.tell(() => this.#onGuestEvent(event)));
     const onBug = (error: unknown) => this.#onBug(error);
-    this.#whyLinkClosed().then((why) => this.#inbox.tell(() => this.#fail(why)), onBug);
+    whyLinkClosed(live).then((why) => this.#inbox.tell(() => this.#fail(why)), onBug);
     live.machine.exited.then((exit) => this.#inbox.tell(() => this.#fail(exit.reason)), onBug);
-  }
-
-  /** A dying machine tears its channel first: its own report, a moment later, is the better reason. */
-  async #whyLinkClosed(): Promise<string> {
-    const { guest, machine, limits } = this.#live;
-    const cause = await guest.closed;
-    if (kindOf(cause) === 'timeout') return cause.message; // the guest no longer answers
-    const exit = await within(machine.exited, { ms: limits.lastWordsMs });
-    return exit?.reason ?? `the link to the agent is lost: ${cause.message}`;
   }
 
   get status(): SandboxStatus {
@@ -145,6 +140,7 @@ export class LiveSandbox implements Sandbox {
       accelerator: machine.accelerator,
       ...(hasEnded ? {} : { vmmPid: machine.record.pid }),
       ...(this.#failure === undefined ? {} : { failure: this.#failure }),
+      ...(this.#pausing.isPaused ? { isPaused: true as const } : {}),
       phases,
       containers: this.#containers.all.map((container) => container.status),
       volumes: this.spec.volumes.map(({ name, kind }) => ({ name, mode: kind })),
@@ -219,6 +215,11 @@ export class LiveSandbox implements Sandbox {
     await pushVolume(this.#live.guest, name, files, signal);
   }
 
+  async setPaused(isPaused: boolean): Promise<void> {
+    await this.#inbox.ask(() => this.#assertMoves(isPaused ? 'pause' : 'unpause'));
+    await this.#pausing.set(isPaused);
+  }
+
   async dial(port: number, address: string | undefined, signal: AbortSignal): Promise<Duplex> {
     await this.#inbox.ask(() => this.#assertReady(`connect to port ${port}`));
     return await dial(this.#live.guest, port, address, signal);
@@ -266,6 +267,11 @@ export class LiveSandbox implements Sandbox {
   }
 
   #assertReady(verb: string): void {
+    this.#assertMoves(verb);
+    this.#pausing.assertRuns(verb);
+  }
+
+  #assertMoves(verb: string): void {
     if (this.#moves.state === 'ready') return;
     const why = this.#failure === undefined ? '' : ` (${this.#failure})`;
     throw new PodvmError('failedPrecondition', `Cannot ${verb}: the sandbox is ${this.#moves.state}${why}`);
@@ -348,6 +354,7 @@ export class LiveSandbox implements Sandbox {
 
   /** Never throws: logs what could not be undone, and makes the sandbox `failed` so that `remove` tries again. */
   async #finish(ending: Ending, graceMs: number): Promise<void> {
+    await this.#pausing.set(false);
     if (ending.kind === 'stop') await this.#containers.stop(graceMs, this.#hurry.signal);
     else await this.#endMachine(ending.why);
     // Includes the guest's last lines, which are known now: callers that wait for a container report them.
@@ -392,6 +399,7 @@ export class LiveSandbox implements Sandbox {
   async leave(): Promise<void> {
     if (this.#ending !== undefined) return void (await this.ended);
     this.#ending = 'left';
+    await this.#pausing.set(false); // the next process would not know why it is frozen
     this.#closing.abort(new PodvmError('cancelled', 'podvm is stopping'));
     await this.#live.guest[Symbol.asyncDispose]();
     await this.#settled();

@@ -105,6 +105,23 @@ function describeRuns(harness: Harness): void {
 }
 
 function describeContainer(harness: Harness): void {
+  test('is kept from use while its sandbox is paused, continues, and ends with it', async () => {
+    await using sandbox = await start(harness());
+    const container = await run(sandbox, harness(), 'main');
+    for (const isPaused of [true, true]) await sandbox.setPaused(isPaused);
+    assert.equal(sandbox.status.isPaused, true);
+    await assert.rejects(create(sandbox, harness(), 'second'), kind('unavailable'));
+    await assert.rejects(sandbox.stats(soon()), kind('unavailable'));
+    await sandbox.setPaused(false);
+    assert.equal(sandbox.status.isPaused, undefined);
+    await sandbox.stats(soon());
+    await sandbox.setPaused(true);
+    assert.equal((await sandbox.stop(0)).state, 'stopped');
+    assert.equal(sandbox.status.isPaused, undefined);
+    assert.equal(container.status.state, 'exited');
+    await assert.rejects(sandbox.setPaused(true), kind('failedPrecondition'));
+  });
+
   test('is created, runs and exits with its code, each step in its status', async () => {
     await using sandbox = await start(harness());
     for (const exitCode of [0, 7]) {

@@ -50,7 +50,7 @@ export function createBlockMode(parts: BlockModeParts): HostMode {
     async adopt({ block, guest: source }) {
       return block === undefined ? undefined : attachedAs(await disks.adopt(block), source);
     },
-    async find({ source: { path }, readOnly }) {
+    async find({ source: { path, fillsDisk = false }, readOnly }) {
       if (!paths.has(path)) return undefined;
       const { key } = await findBlockSource(path);
       return {
@@ -60,8 +60,9 @@ export function createBlockMode(parts: BlockModeParts): HostMode {
           await using undo = new AsyncDisposableStack();
           const disk = await disks.plug({ path, readOnly }, signal);
           undo.defer(() => takeFromGuest(disk, undefined, parts));
-          const { serial } = disk.record;
+          const { serial, sizeBytes } = disk.record;
           await guest.call('attachDisk', { serial, fileSystem: 'ext4', readOnly }, signal);
+          if (fillsDisk && !readOnly) await guest.call('growDisk', { serial, sizeBytes }, signal);
           const group = fsGroup === undefined || readOnly ? {} : { fsGroup };
           await guest.call('createVolume', { name: volume, kind: 'block', disk: serial, ...group }, signal);
           undo.move();

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { openDeadline } from '#host/deadline.ts';
 import { logTail, type JailedProcess } from '#host/jail/jailed-process.ts';
-import { isRunning, killProcess, type ProcessIdentity } from '#host/process/process-identity.ts';
+import { freezeProcess, isRunning, killProcess, type ProcessIdentity } from '#host/process/process-identity.ts';
 import { Phases } from '#base/phases.ts';
 import { within } from '#host/wait.ts';
 import { setOomScore } from '#host/process/oom-score.ts';
@@ -296,6 +296,7 @@ async function adopt(
   signal: AbortSignal,
 ): Promise<Machine | undefined> {
   if (record.driver !== driverName || !(await isRunning(record))) return undefined;
+  await freezeProcess(record, false); // an earlier process may have been killed while it was paused
   const directory = new MachineDirectory(record.directory);
   await using undo = new AsyncDisposableStack();
   const events = new EventBuffer();

@@ -5,7 +5,7 @@ import { boundLog } from '#host/log/bound-log.ts';
 import type { Phase } from '#base/phases.ts';
 import { logTail, type ProcessEnd } from '#host/jail/jailed-process.ts';
 import { threadsByInnerIds } from '#host/process/process-figures.ts';
-import { killProcess, waitUntilGone, type ProcessIdentity } from '#host/process/process-identity.ts';
+import { freezeProcess, killProcess, waitUntilGone, type ProcessIdentity } from '#host/process/process-identity.ts';
 import { within } from '#host/wait.ts';
 import type {
   Accelerator,
@@ -206,6 +206,10 @@ export class QemuMachine implements Machine {
     this.#life.assertRunning('freeze');
     await freeze(this.#vmm.qmp, signal);
     await this.kill();
+  }
+
+  async freezeVmm(isFrozen: boolean): Promise<void> {
+    await freezeProcess(this.record, isFrozen);
   }
 
   async stop(signal: AbortSignal): Promise<MachineExit> {

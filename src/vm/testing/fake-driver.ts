@@ -227,6 +227,10 @@ export class FakeMachine implements Machine {
     return hostEnd;
   }
 
+  async freezeVmm(): Promise<void> {
+    this.#life.assertRunning('freeze');
+  }
+
   async detachPort(name: string, signal: AbortSignal): Promise<void> {
     this.#life.assertRunning('detach a port from');
     signal.throwIfAborted();
