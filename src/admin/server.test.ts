@@ -227,8 +227,8 @@ describe('a run of files of all kinds over the admin socket', () => {
 
   test('reports skipped objects also when nothing is left to run', async () => {
     await using served = await open();
-    const { events } = await told(served, 'apiVersion: batch/v1\nkind: CronJob\nmetadata: { name: d }\n');
-    assert.match(String(events[0]?.['message']), /CronJob d is skipped/);
+    const { events } = await told(served, 'apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: { name: d }\n');
+    assert.match(String(events[0]?.['message']), /PodDisruptionBudget d is skipped/);
     assert.match(errorOf(events).message, /it contains no Pod/);
   });
 

@@ -18,6 +18,7 @@ import { serveExec } from './session/exec-session.ts';
 import { sendJson } from './http.ts';
 import { imageRoutes } from './routes/image-routes.ts';
 import { serveInput } from './session/input-session.ts';
+import { CronJobs } from './pods/cron-jobs.ts';
 import { Jobs } from './pods/jobs.ts';
 import { lifeRoutes } from './routes/life-routes.ts';
 import { NewestCalls } from './newest-calls.ts';
@@ -47,6 +48,8 @@ export interface AdminParts extends RunParts {
   readonly ended: EndedPods;
   readonly volumes: NamedVolumes;
   readonly services: NodeServicesParts;
+  /** File that keeps the CronJobs for the next node. */
+  readonly cronJobsPath: string;
   /** Settings for pods that outlive this process and their clients; undefined in a process that ends with a command. */
   readonly keeping?: PodKeeping;
 }
@@ -87,11 +90,14 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   const calls = new NewestCalls();
   const startNoMore = () => {
     calls.end();
+    cronJobs.stop();
     jobs.stop();
     replacing.cancel();
   };
   await pods.recover();
   await services.follow(pods);
+  const { cronJobsPath, clock, log } = parts;
+  const cronJobs = await CronJobs.open({ path: cronJobsPath, clock, log, activity, jobs, pods });
   pods.startAfterBoot(); // after `follow`, so that these pods get the name server of Services
   const routes = {
     ...imageRoutes(parts.images, () => new Set(pods.imagesInUse(parts.images))),
@@ -114,7 +120,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
       client.on('error', (error) => parts.log.warn('client failed', { err: error.message }));
       const active = activity.begin();
       const { log, clock, volumes, keeping } = parts;
-      const given = { log, clock, volumes, services, jobs, calls, mayDetach: keeping !== undefined, pods };
+      const given = { log, clock, volumes, services, jobs, cronJobs, calls, mayDetach: keeping !== undefined, pods };
       const session = converse(given, request, client).catch((error: unknown) => {
         log.error('session failed', error);
         client.terminate();
@@ -141,10 +147,12 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
     idleFor: (ms, signal) => activity.idleFor(ms, signal),
     async [Symbol.asyncDispose]() {
       server.close();
+      cronJobs.stop();
       await replacing[Symbol.asyncDispose]();
       jobs.leave();
       await pods[Symbol.asyncDispose]();
       await services[Symbol.asyncDispose]();
+      await cronJobs[Symbol.asyncDispose]();
       await within(Promise.all(runs), { ms: farewellMs }); // sessions that follow pods notify their clients and end
       for (const client of sockets.clients) client.close(1001);
       await Promise.all(runs);

@@ -31,8 +31,15 @@ export async function tellManifest(
   if (manifest === undefined) return undefined;
   for (const warning of manifest.warnings) await say({ event: 'warning', message: problemText(warning) });
   const names = request.files.map((file) => file.name).join(', ');
-  const { pods, jobs, workloads, claims, services, configMaps, secrets } = manifest;
-  const data = needsPods ? [] : [configMaps, secrets];
+  const { pods, jobs, cronJobs, workloads, claims, services, configMaps, secrets } = manifest;
+  const data = needsPods ? [] : [configMaps, secrets, cronJobs];
+  for (const { metadata } of needsPods ? cronJobs : []) {
+    const name = `CronJob ${metadata.namespace}/${metadata.name}`;
+    await say({
+      event: 'warning',
+      message: `${name} is skipped: \`podvm apply -f\` begins its Jobs when they are due`,
+    });
+  }
   if ([pods, jobs, workloads, claims, services, ...data].every((objects) => objects.length === 0)) {
     throw new PodvmError('invalid', `Cannot run ${names}: it contains no Pod`, {
       fix: 'Pass a file with a Pod, or with a Deployment, StatefulSet, DaemonSet or Job.',

@@ -31,6 +31,7 @@ const ours = [
     'sandboxes',
     'seccomp',
     'services.json',
+    'cron-jobs.json',
     'setup.lock',
     'snapshots',
     'start.lock',

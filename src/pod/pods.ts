@@ -5,7 +5,7 @@ import type { Container, OutputChunk, RegistryLogin, Sandbox, Sandboxes } from '
 import type { DebugWish } from './debug-container.ts';
 import type { Claim, ConfigMap, Pod, Secret } from './schema/objects.ts';
 import type { Service } from './schema/service.ts';
-import type { Job, Replicated } from './schema/workloads.ts';
+import type { CronJob, Job, Replicated } from './schema/workloads.ts';
 
 /**
  * Pod semantics without a kubelet. A *manifest* is the checked input of a user; a *running pod* is one of its Pods,
@@ -21,6 +21,7 @@ export interface Manifest {
   /** Pods with unsupported features; the others run. */
   readonly refused: readonly RefusedPod[];
   readonly jobs: readonly Job[];
+  readonly cronJobs: readonly CronJob[];
   readonly services: readonly Service[];
   /** Workloads whose pods are among `pods`. */
   readonly workloads: readonly Replicated[];

@@ -62,8 +62,8 @@ describe('podvm run, of files that people have', { skip, timeout: 600_000 }, () 
     const { code, stdout, stderr } = await cli.start(
       ['run', '--network', 'none', '-'],
       `
-apiVersion: batch/v1
-kind: CronJob
+apiVersion: networking.k8s.io/v1
+kind: Ingress
 metadata: { name: mysql }
 ---
 apiVersion: v1
@@ -105,7 +105,7 @@ status: { phase: Running, podIP: 10.0.0.1 }
     ).ended;
     assert.match(stdout, /^web-\w{5}\nnamespace\ndefault\n$/, stderr);
     assert.equal(await realpath(join(made, 'by-the-pod')), join(made, 'by-the-pod'));
-    assert.match(stderr, /warning: <stdin>:3: kind: CronJob mysql is skipped/);
+    assert.match(stderr, /warning: <stdin>:3: kind: Ingress mysql is skipped/);
     assert.match(stderr, /pod db was not started: <stdin>:11: spec\.volumes\[0\]\.nfs: is not supported/);
     assert.equal(stderr.includes(encode(`${user}:${password}`)), false);
     assert.equal(code, 125, 'a pod of the file could not run');

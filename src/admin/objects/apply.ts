@@ -10,6 +10,7 @@ import type { NamedVolumes } from '#storage/named-volumes.ts';
 import type { PodSource } from '../record/ended-record.ts';
 import { applyData } from './apply-data.ts';
 import { leftTo, type LivePod, onlyOf, untilOver } from '../pods/known-pod.ts';
+import type { CronJobs } from '../pods/cron-jobs.ts';
 import type { Jobs } from '../pods/jobs.ts';
 import type { NewestCalls } from '../newest-calls.ts';
 import type { NodePods } from '../pods/node-pods.ts';
@@ -24,6 +25,7 @@ export interface ObjectsParts {
   readonly manifest: Manifest;
   readonly pods: NodePods;
   readonly jobs: Jobs;
+  readonly cronJobs: CronJobs;
   readonly calls: NewestCalls;
   readonly volumes: NamedVolumes;
   readonly services: NodeServices;
@@ -110,6 +112,12 @@ export async function applyObjects(parts: ObjectsParts): Promise<number> {
   }
   await applyData(parts);
   for (const job of manifest.jobs) await applyJob(job, parts);
+  for (const cronJob of manifest.cronJobs) {
+    const { configMaps, secrets } = manifest;
+    const { logins, network } = parts.request;
+    const change = await parts.cronJobs.apply(cronJob, { configMaps, secrets, logins, network });
+    await say({ event: 'object', object: objectName({ kind: 'CronJob', ...cronJob.metadata }), change });
+  }
   const ofGroups = await Promise.all(groupsOf(manifest).map((group) => applyGroup(group, parts)));
   return ofGroups.find((code) => code !== 0) ?? 0;
 }

@@ -1,12 +1,14 @@
 import { type ObjectsParts, endAndForget, groupsOf, isOfJob, livePodsOf, objectName } from './apply.ts';
 import type { EndedPod } from '../record/ended-pods.ts';
 import type { LivePod } from '../pods/known-pod.ts';
+import { isJobOf, jobLabel } from '#pod/manifest/workloads.ts';
 
 /** Ends the pods of the files' objects, and forgets them. Volumes stay, with their data. */
 export async function deleteObjects({
   manifest,
   pods,
   jobs: ofNode,
+  cronJobs: ofCrons,
   calls,
   services,
   say,
@@ -45,7 +47,18 @@ export async function deleteObjects({
       wasKnown,
     );
   });
-  await Promise.all([...groups, ...jobs]);
+  const cronJobs = manifest.cronJobs.map(async (cronJob) => {
+    const wasKnown = await ofCrons.remove(cronJob);
+    const isOf = (namespace: string, labels: Readonly<Record<string, string>>) =>
+      namespace === cronJob.metadata.namespace && isJobOf(cronJob, labels[jobLabel] ?? '');
+    await remove(
+      objectName({ kind: 'CronJob', ...cronJob.metadata }),
+      pods.live().filter(({ namespace, pod: { pod } }) => isOf(namespace, pod.metadata.labels)),
+      ({ namespace, details: { labels } }) => isOf(namespace, labels),
+      wasKnown,
+    );
+  });
+  await Promise.all([...groups, ...jobs, ...cronJobs]);
   for (const service of manifest.services) {
     const wasThere = await services.remove(service);
     await remove(objectName({ kind: 'Service', ...service.metadata }), [], () => false, wasThere);

@@ -6,7 +6,7 @@ import { configMapsOf, isSameSource, plain, shownPod } from '../record/same-pod.
 
 /** Tells what `apply` would change. Returns 1 if that is something, as kubectl does. */
 export async function diffObjects(parts: ObjectsParts): Promise<number> {
-  const { manifest, pods, jobs, volumes, services, say } = parts;
+  const { manifest, pods, jobs, cronJobs, volumes, services, say } = parts;
   let code = 0;
   const differs = async (object: string, before: string, after: string) => {
     code = 1;
@@ -32,6 +32,11 @@ export async function diffObjects(parts: ObjectsParts): Promise<number> {
     if (before === undefined && hasPods(job, pods)) continue;
     const [was, is] = [before === undefined ? '' : yamlOf(before.spec), yamlOf(job.spec)];
     if (was !== is) await differs(objectName({ kind: 'Job', ...job.metadata }), was, is);
+  }
+  for (const cronJob of manifest.cronJobs) {
+    const before = cronJobs.find(cronJob);
+    const [was, is] = [before === undefined ? '' : yamlOf(before.spec), yamlOf(cronJob.spec)];
+    if (was !== is) await differs(objectName({ kind: 'CronJob', ...cronJob.metadata }), was, is);
   }
   for (const group of groupsOf(manifest)) {
     const live = livePodsOf(group, pods);

@@ -6,6 +6,7 @@ import { applyObjects, type ObjectsParts } from './apply.ts';
 import { errorBodyOf } from '../error-body.ts';
 import { parseJson } from '../http.ts';
 import type { NewestCalls } from '../newest-calls.ts';
+import type { CronJobs } from '../pods/cron-jobs.ts';
 import {
   endsWithCommand,
   eventText,
@@ -16,7 +17,11 @@ import {
 } from '../session/run-session.ts';
 import { tellManifest } from '../tell-manifest.ts';
 
-export type ObjectsSessionParts = RunSessionParts & { readonly clock: Clock; readonly calls: NewestCalls };
+export type ObjectsSessionParts = RunSessionParts & {
+  readonly clock: Clock;
+  readonly calls: NewestCalls;
+  readonly cronJobs: CronJobs;
+};
 
 /** Serves one session about the objects of files: see `#api/run.ts`. A client that disconnects ends the work. */
 export async function serveObjects(

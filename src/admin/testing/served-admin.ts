@@ -104,6 +104,7 @@ export async function openAdmin(
     ended: await EndedPods.open({ directory: join(kept, 'ended'), limits, log: silentLog }),
     volumes,
     services: { path: join(kept, 'services.json'), network: services },
+    cronJobsPath: join(kept, 'cron-jobs.json'),
     ...(mayDetach ? { keeping } : {}),
     node: { nodeName: 'node', volumePath: (namespace: string, name: string) => volumes.pathOf(namespace, name) },
   };

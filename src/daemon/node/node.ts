@@ -195,6 +195,7 @@ export async function openNode(
         path: join(config.root, 'services.json'),
         network: openServiceNetwork(join(config.root, 'network'), network),
       },
+      cronJobsPath: join(config.root, 'cron-jobs.json'),
       ...(purpose === 'command'
         ? {}
         : { keeping: { bootId: await readBootId(), startsAfterBoot: purpose === 'daemon' } }),

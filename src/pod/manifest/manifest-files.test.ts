@@ -166,8 +166,8 @@ apiVersion: v1
 kind: PersistentVolume
 metadata: {name: data}
 ---
-apiVersion: batch/v1
-kind: CronJob
+apiVersion: policy/v1
+kind: PodDisruptionBudget
 metadata: {name: dump}
 ---
 ${pod('loader')}---
@@ -186,7 +186,7 @@ items: []
   assert.deepEqual(namesOf(text), ['loader']);
   assert.deepEqual(warningsOf(text), [
     'f:3: kind: PersistentVolume data is skipped: it needs storage that a cluster provides; use a PersistentVolumeClaim',
-    'f:7: kind: CronJob dump is skipped: it needs a controller of a cluster; run its template as a Job, from cron or a systemd timer',
+    'f:7: kind: PodDisruptionBudget dump is skipped: it needs a controller of a cluster',
     'f:16: kind: Pod theirs is skipped: podvm does not know example.com/v1',
     'f:20: kind: Whatever w- is skipped: podvm does not know this kind',
     'f:24: kind: EndpointsList is skipped: podvm does not know this kind',

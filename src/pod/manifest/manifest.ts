@@ -18,10 +18,17 @@ import {
 import { describe, isUnsupported } from '../schema/scalars.ts';
 import { type Service, serviceSchema } from '../schema/service.ts';
 import { nearest, unknownFields, type UnknownField } from '../schema/unknown-fields.ts';
-import { type Job, type Replicated, type Workload, workloadSchemas } from '../schema/workloads.ts';
+import {
+  type CronJob,
+  cronJobSchema,
+  type Job,
+  type Replicated,
+  type Workload,
+  workloadSchemas,
+} from '../schema/workloads.ts';
 import { verdictOn } from '../schema/unsupported.ts';
 import { isCoreKind, whySkipped } from './skipped-kinds.ts';
-import { claimsOfWorkload, podOfJob, podsOf, withClaimVolumes } from './workloads.ts';
+import { claimsOfWorkload, jobOf, podOfJob, podsOf, withClaimVolumes } from './workloads.ts';
 import { publish } from './services.ts';
 import { parseYaml } from './yaml-text.ts';
 
@@ -33,9 +40,10 @@ const schemas = {
   Secret: secretSchema,
   PersistentVolumeClaim: claimSchema,
   Service: serviceSchema,
+  CronJob: cronJobSchema,
   ...workloadSchemas,
 } as const;
-const groups = { apps: ['Deployment', 'ReplicaSet', 'StatefulSet', 'DaemonSet'], batch: ['Job'] } as const;
+const groups = { apps: ['Deployment', 'ReplicaSet', 'StatefulSet', 'DaemonSet'], batch: ['Job', 'CronJob'] } as const;
 type Kind = keyof typeof schemas;
 const kindNames = `${Object.keys(schemas).join(', ')} or List`;
 
@@ -62,6 +70,7 @@ class Reading {
   readonly secrets: Secret[] = [];
   readonly claims: Claim[] = [];
   readonly jobs: Job[] = [];
+  readonly cronJobs: CronJob[] = [];
   readonly workloads: Replicated[] = [];
   readonly names = new Set<string>();
   readonly generated: string[] = [];
@@ -95,6 +104,12 @@ class Reading {
     this.claims.push(...claimsOfWorkload(workload));
     if (pods[0] !== undefined) this.#places.set(pods[0], template);
     return pods;
+  }
+
+  keepCronJob(cronJob: CronJob, { document, path }: Found): void {
+    this.cronJobs.push(cronJob);
+    const template = { document, path: [...path, 'spec', 'jobTemplate', 'spec', 'template'], value: undefined };
+    this.#places.set(podOfJob(jobOf(cronJob, 0), undefined, ''), template);
   }
 
   get services(): readonly Service[] {
@@ -141,7 +156,8 @@ class Reading {
  */
 export function parseManifests(files: readonly ManifestFile[]): Manifest {
   const manifest = merged(files.map(({ name, text }) => readFile(text, printable(name, 200))));
-  if (manifest.pods.length + manifest.jobs.length > 0 || manifest.refused.length === 0) return manifest;
+  if (manifest.pods.length + manifest.jobs.length + manifest.cronJobs.length > 0 || manifest.refused.length === 0)
+    return manifest;
   const refusals = manifest.refused.flatMap((it) => it.problems);
   throw invalid([...new Set(refusals.map((it) => it.file))].join(', '), refusals, manifest.warnings);
 }
@@ -188,6 +204,7 @@ function merged(readings: readonly Reading[]): Manifest {
     ),
     claims: readings.flatMap((it) => it.claims),
     jobs: readings.flatMap((it) => it.jobs),
+    cronJobs: readings.flatMap((it) => it.cronJobs),
     services: readings.flatMap((it) => it.services),
     workloads: readings.flatMap((it) => it.workloads),
     generated: readings.flatMap((it) => it.generated),
@@ -202,7 +219,7 @@ function readObject(found: Found, reading: Reading): void {
   if (kind === undefined) return;
   const plain = withoutNulls(schemas[kind], found.value);
   const value = kind === 'StatefulSet' ? withClaimVolumes(plain) : plain;
-  const makesPods = kind === 'Pod' || isWorkload(kind);
+  const makesPods = kind === 'Pod' || kind === 'CronJob' || isWorkload(kind);
   const before = reading.mistakes.length;
   const problems = judgeUnknown(found, schemas[kind], reading);
   const accept = <T>(parsed: Parsed<T>, keep: (object: T) => void) => {
@@ -213,6 +230,7 @@ function readObject(found: Found, reading: Reading): void {
   if (kind === 'ConfigMap') accept(v.safeParse(configMapSchema, value), (it) => reading.configMaps.push(it));
   if (kind === 'Secret') accept(v.safeParse(secretSchema, value), (it) => reading.secrets.push(it));
   if (kind === 'PersistentVolumeClaim') accept(v.safeParse(claimSchema, value), (it) => reading.claims.push(it));
+  if (kind === 'CronJob') accept(v.safeParse(cronJobSchema, value), (it) => reading.keepCronJob(it, found));
   if (kind === 'Service') accept(v.safeParse(serviceSchema, value), (it) => reading.keepService(it, found));
   if (isWorkload(kind)) {
     accept<Workload>(v.safeParse(workloadSchemas[kind], value), (it) => {

@@ -1,7 +1,6 @@
 /** Reasons for skipping objects of other kinds. The rest of their file is not affected. */
 const reasons: readonly (readonly [RegExp, string])[] = [
   [/^ReplicationController$/, 'it needs a controller of a cluster; write it as a Deployment'],
-  [/^CronJob$/, 'it needs a controller of a cluster; run its template as a Job, from cron or a systemd timer'],
   [/^PodTemplate$/, 'only a controller uses it; write it as a Pod'],
   [/^PersistentVolume$/, 'it needs storage that a cluster provides; use a PersistentVolumeClaim'],
   [/^(StorageClass|CSIDriver|CSINode|VolumeAttachment|VolumeSnapshot.*)$/, 'it needs storage that a cluster provides'],

@@ -1,5 +1,5 @@
 import type { Claim, Pod } from '../schema/objects.ts';
-import type { Job, Replicated, Workload } from '../schema/workloads.ts';
+import type { CronJob, Job, Replicated, Workload } from '../schema/workloads.ts';
 
 /** Annotation of the pods that a workload makes: `Deployment/web`. */
 export const workloadAnnotation = 'podvm.dev/workload';
@@ -44,6 +44,23 @@ export function claimsOfWorkload(workload: Workload): readonly Claim[] {
 }
 
 const claimName = (template: string, set: string, number: number) => `${template}-${set}-${number}`;
+
+/** The Job that a CronJob begins when it is due. */
+export const jobOf = ({ metadata, spec: { jobTemplate } }: CronJob, dueMs: number): Job => ({
+  apiVersion: 'batch/v1',
+  kind: 'Job',
+  metadata: {
+    ...metadata,
+    ...jobTemplate.metadata,
+    namespace: metadata.namespace,
+    name: `${metadata.name}-${Math.floor(dueMs / 60_000)}`,
+  },
+  spec: jobTemplate.spec,
+});
+
+/** Whether a Job of that name is one of a CronJob. */
+export const isJobOf = ({ metadata: { name } }: CronJob, job: string): boolean =>
+  job.startsWith(`${name}-`) && /^\d+$/.test(job.slice(name.length + 1));
 
 /** Makes a pod of a Job. `index`: of an Indexed Job. `word`: tells it from the Job's other pods. */
 export function podOfJob(job: Job, index: number | undefined, word: string): Pod {

@@ -148,6 +148,7 @@ export function verdictOn(path: readonly (string | number)[], value: unknown): V
     .map((step) => (typeof step === 'number' ? '[]' : `.${step}`))
     .join('')
     .slice(1)
+    .replace(/^spec\.jobTemplate\./, '')
     .replace(/^spec\.(template|volumeClaimTemplates\[\])\./, '')
     .replace('spec.initContainers[]', 'spec.containers[]');
   const source = /^spec\.volumes\[\]\.([A-Za-z]+)$/.exec(pattern)?.[1];

@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import { claimSchema, metadata, templateMetadata } from './objects.ts';
 import { podSpec } from './pod-spec.ts';
 import * as s from './scalars.ts';
+import { whyNotSchedule } from '../schedule.ts';
 
 /** Objects of a cluster that make pods of a template. Their fields without effect here are in `unsupported.ts`. */
 const maxPods = 256;
@@ -68,6 +69,22 @@ const updateStrategy = v.optional(
   }),
 );
 
+const jobSpec = v.pipe(
+  v.object({
+    template: ending,
+    selector: v.optional(selector),
+    parallelism: v.optional(s.integer(1, maxPods), 1),
+    completions: v.optional(s.integer(1, 1_000_000)),
+    completionMode: v.optional(s.picklist(['NonIndexed', 'Indexed']), 'NonIndexed'),
+    backoffLimit: v.optional(s.integer(0, s.int32Max), 6),
+    activeDeadlineSeconds: v.optional(s.integer(1, s.int32Max)),
+  }),
+  v.check(
+    ({ parallelism, completions }) => parallelism === 1 || completions !== undefined,
+    'must have completions with its parallelism: podvm does not run work queues',
+  ),
+);
+
 export const workloadSchemas = {
   Deployment: v.object({
     apiVersion: apps,
@@ -117,23 +134,40 @@ export const workloadSchemas = {
     apiVersion: v.literal('batch/v1', 'must be batch/v1'),
     kind: v.literal('Job'),
     metadata: named,
-    spec: v.pipe(
-      v.object({
-        template: ending,
-        selector: v.optional(selector),
-        parallelism: v.optional(s.integer(1, maxPods), 1),
-        completions: v.optional(s.integer(1, 1_000_000)),
-        completionMode: v.optional(s.picklist(['NonIndexed', 'Indexed']), 'NonIndexed'),
-        backoffLimit: v.optional(s.integer(0, s.int32Max), 6),
-        activeDeadlineSeconds: v.optional(s.integer(1, s.int32Max)),
-      }),
-      v.check(
-        ({ parallelism, completions }) => parallelism === 1 || completions !== undefined,
-        'must have completions with its parallelism: podvm does not run work queues',
-      ),
-    ),
+    spec: jobSpec,
   }),
 } as const;
+
+/** A Job gets the time in minutes after the name. */
+const maxCronNameChars = 52;
+
+export const cronJobSchema = v.object({
+  apiVersion: v.literal('batch/v1', 'must be batch/v1'),
+  kind: v.literal('CronJob'),
+  metadata: namedBy(maxCronNameChars),
+  spec: v.pipe(
+    v.object({
+      schedule: s.string,
+      timeZone: s.unlessEmpty(s.string),
+      startingDeadlineSeconds: v.optional(s.integer(0, s.int32Max)),
+      concurrencyPolicy: v.optional(s.picklist(['Allow', 'Forbid', 'Replace']), 'Allow'),
+      suspend: v.optional(s.boolean, false),
+      successfulJobsHistoryLimit: v.optional(s.integer(0, maxPods), 3),
+      failedJobsHistoryLimit: v.optional(s.integer(0, maxPods), 1),
+      jobTemplate: v.object({ metadata: v.optional(templateMetadata, {}), spec: jobSpec }),
+    }),
+    v.rawCheck(({ dataset, addIssue }) => {
+      if (!dataset.typed) return;
+      const why = whyNotSchedule(dataset.value);
+      if (why !== undefined)
+        addIssue({
+          message: why,
+          path: [s.fieldPath(dataset.value, why.startsWith('must be a time zone') ? 'timeZone' : 'schedule')],
+        });
+    }),
+  ),
+});
+export type CronJob = v.InferOutput<typeof cronJobSchema>;
 
 /** A workload: an object that makes pods of a template. */
 export type Workload = v.InferOutput<(typeof workloadSchemas)[keyof typeof workloadSchemas]>;

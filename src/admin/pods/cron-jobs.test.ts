@@ -1,0 +1,144 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { poll } from '#host/wait.ts';
+import { openAdmin, type Served, talk } from '../testing/served-admin.ts';
+
+/** The fake clock begins at midnight of 2026-01-01, UTC. */
+const midnight = Date.UTC(2026, 0, 1);
+const minutes = (count: number) => count * 60_000;
+const jobAt = (ms: number) => `dump-${ms / 60_000}`;
+
+const cronJob = (spec = '', { schedule = '*/10 * * * *', volumes = '' } = {}) => `
+apiVersion: batch/v1
+kind: CronJob
+metadata: { name: dump }
+spec:
+  schedule: '${schedule}'
+  timeZone: Etc/UTC
+  ${spec}
+  jobTemplate:
+    spec:
+      backoffLimit: 0
+      template:
+        spec: { restartPolicy: Never, terminationGracePeriodSeconds: 0, ${volumes} containers: [{ name: main, image: i }] }
+`;
+const quick = (code = 0) => ({
+  behaviours: { main: { onStart: (it: { exit: (exitCode: number) => void }) => it.exit(code) } },
+});
+
+async function jobsOf(served: Served): Promise<readonly string[]> {
+  const { body } = await served.call('GET', '/v1/pods?ended=true');
+  const pods = JSON.parse(body) as { labels?: Record<string, string> }[];
+  return pods.map(({ labels = {} }) => labels['batch.kubernetes.io/job-name'] ?? '').toSorted();
+}
+
+/** Waits until these Jobs have pods, that run or have ended. */
+async function untilJobs(served: Served, ...jobs: readonly string[]): Promise<void> {
+  const isSo = async () => ((await jobsOf(served)).join() === jobs.join() ? true : undefined);
+  const found = await poll(isSo, { everyMs: 5, signal: AbortSignal.timeout(20_000) });
+  assert.ok(found, `${(await jobsOf(served)).join()} instead of ${jobs.join()}`);
+}
+
+describe('a CronJob', () => {
+  test('begins a Job whenever it is due, keeps as many as it wants, and ends with delete', async () => {
+    await using served = await openAdmin(quick());
+    const text = cronJob('successfulJobsHistoryLimit: 2');
+    assert.deepEqual((await talk(served, 'diff', text)).last, { event: 'finished', exitCode: 1 });
+    assert.deepEqual((await talk(served, 'apply', text)).objects, ['CronJob default/dump created']);
+    assert.deepEqual((await talk(served, 'apply', text)).objects, ['CronJob default/dump unchanged']);
+    assert.deepEqual((await talk(served, 'diff', text)).last, { event: 'finished', exitCode: 0 });
+    await served.parts.clock.advance(minutes(9));
+    assert.deepEqual(await jobsOf(served), []);
+    const names = [10, 20, 30].map((count) => jobAt(midnight + minutes(count)));
+    await served.parts.clock.advance(minutes(1));
+    await untilJobs(served, ...names.slice(0, 1));
+    for (const end of [2, 3]) {
+      await served.parts.clock.advance(minutes(10));
+      await untilJobs(served, ...names.slice(end - 2, end)); // the older ones are removed
+    }
+    assert.deepEqual((await talk(served, 'delete', text)).objects, ['CronJob default/dump deleted']);
+    await untilJobs(served);
+    await served.parts.clock.advance(minutes(20));
+    assert.deepEqual(await jobsOf(served), []);
+  });
+
+  test('keeps fewer failed Jobs, as Kubernetes does by default', async () => {
+    await using served = await openAdmin(quick(1));
+    await talk(served, 'apply', cronJob());
+    for (const count of [10, 20]) {
+      await served.parts.clock.advance(minutes(10));
+      await untilJobs(served, jobAt(midnight + minutes(count)));
+    }
+  });
+
+  test('begins no second Job beside the first with Forbid, and ends the first with Replace', async () => {
+    await using served = await openAdmin();
+    await talk(served, 'apply', cronJob('concurrencyPolicy: Forbid'));
+    await served.parts.clock.advance(minutes(10));
+    const first = jobAt(midnight + minutes(10));
+    await untilJobs(served, first);
+    await served.parts.clock.advance(minutes(20));
+    await untilJobs(served, first);
+    const replace = await talk(served, 'apply', cronJob('concurrencyPolicy: Replace'));
+    assert.deepEqual(replace.objects, ['CronJob default/dump configured']);
+    const live = async () => {
+      const pods = JSON.parse((await served.call('GET', '/v1/pods')).body) as { labels?: Record<string, string> }[];
+      return pods.map(({ labels }) => labels?.['batch.kubernetes.io/job-name']).join();
+    };
+    const third = jobAt(midnight + minutes(30));
+    const isReplaced = await poll(async () => ((await live()) === third ? true : undefined), {
+      everyMs: 5,
+      signal: AbortSignal.timeout(20_000),
+    });
+    assert.ok(isReplaced, await live());
+  });
+
+  test('is not due while it is suspended, and then only within its deadline', async () => {
+    await using served = await openAdmin(quick());
+    await talk(served, 'apply', cronJob('suspend: true'));
+    await served.parts.clock.advance(minutes(15));
+    assert.deepEqual(await jobsOf(served), []);
+    await talk(served, 'apply', cronJob('startingDeadlineSeconds: 200'));
+    await served.parts.clock.advance(minutes(1));
+    assert.deepEqual(await jobsOf(served), [], 'five minutes are too late');
+    await served.parts.clock.advance(minutes(4));
+    await untilJobs(served, jobAt(midnight + minutes(20)));
+  });
+
+  test('goes on with the next node, which makes up for the newest Job that was due meanwhile', async () => {
+    const before = await openAdmin(quick());
+    await talk(before, 'apply', cronJob());
+    await using served = await before.next({}, () => before.parts.clock.advance(minutes(35)));
+    await untilJobs(served, jobAt(midnight + minutes(30)));
+    await served.parts.clock.advance(minutes(5));
+    await untilJobs(served, jobAt(midnight + minutes(30)), jobAt(midnight + minutes(40)));
+  });
+
+  test('with Secrets begins nothing after the end of its node until it is applied again', async () => {
+    const secret = `{ apiVersion: v1, kind: Secret, metadata: { name: key }, stringData: { key: hidden } }\n---`;
+    const text = `${secret}${cronJob('', { volumes: 'volumes: [{ name: key, secret: { secretName: key } }],' })}`;
+    const before = await openAdmin(quick());
+    await talk(before, 'apply', text);
+    await using served = await before.next();
+    await served.parts.clock.advance(minutes(10));
+    assert.deepEqual(await jobsOf(served), []);
+    await talk(served, 'apply', text);
+    await served.parts.clock.advance(minutes(10));
+    await untilJobs(served, jobAt(midnight + minutes(20)));
+  });
+
+  test('is refused with a schedule or time zone that there is not, and skipped by run', async () => {
+    await using served = await openAdmin();
+    for (const [text, why] of [
+      [cronJob('', { schedule: '61 * * * *' }), /spec\.schedule: must have five fields/],
+      [cronJob('', { schedule: '0 0 31 2 *' }), /spec\.schedule: is never due/],
+      [cronJob('', { schedule: '* * * * * *' }), /spec\.schedule: must have five fields/],
+      [cronJob('', { schedule: 'TZ=UTC 0 0 * * *' }), /spec\.schedule: must have five fields/],
+      [cronJob().replace('Etc/UTC', 'Mars/Base'), /spec\.timeZone: must be a time zone/],
+      [cronJob('concurrencyPolicy: Never'), /spec\.concurrencyPolicy/],
+    ] as const)
+      assert.match(JSON.stringify((await talk(served, 'apply', text)).last), why);
+    const { events } = await talk(served, 'run', cronJob());
+    assert.match(JSON.stringify(events[0]), /CronJob default\/dump is skipped: `podvm apply -f`/);
+  });
+});

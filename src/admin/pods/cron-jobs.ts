@@ -1,0 +1,258 @@
+import { isDeepStrictEqual } from 'node:util';
+import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
+import type { Clock } from '#host/clock.ts';
+import { readFileIfThere, writeFileAtomic } from '#host/file/files.ts';
+import type { Log } from '#host/log/log.ts';
+import { isJobOf, jobLabel, jobOf } from '#pod/manifest/workloads.ts';
+import { lastDue, nextDue } from '#pod/schedule.ts';
+import { configMapSchema, type Pod } from '#pod/schema/objects.ts';
+import { type CronJob, cronJobSchema, type Job } from '#pod/schema/workloads.ts';
+import type { Activity } from '../activity.ts';
+import type { PodSource } from '../record/ended-record.ts';
+import { plain } from '../record/same-pod.ts';
+import type { JobRun } from './job-run.ts';
+import type { Jobs } from './jobs.ts';
+import { onlyOf } from './known-pod.ts';
+import type { NodePods } from './node-pods.ts';
+
+/** What the pods of a CronJob are made of besides its template. */
+export type CronSource = Pick<PodSource, 'configMaps' | 'secrets' | 'logins' | 'network'>;
+
+export interface CronJobsParts {
+  /** File that keeps the CronJobs for the next node. */
+  readonly path: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly activity: Activity;
+  readonly jobs: Jobs;
+  readonly pods: NodePods;
+}
+
+interface Known {
+  cronJob: CronJob;
+  source: CronSource;
+  /** It uses Secrets, which ended with an earlier node. */
+  hasLostSecrets: boolean;
+  /** The newest time that it was due and that was dealt with; at first when it was applied. */
+  handledMs: number;
+  readonly runs: Set<JobRun>;
+  cancel: () => void;
+  /** Keeps the node from its idle end. */
+  readonly active: Disposable;
+}
+
+type Change = 'created' | 'configured' | 'unchanged';
+
+const recordSchema = v.object({
+  version: v.literal(1),
+  cronJobs: v.array(
+    v.object({
+      cronJob: cronJobSchema,
+      configMaps: v.array(configMapSchema),
+      network: v.picklist(['cni', 'none']),
+      hasSecrets: v.boolean(),
+      handledMs: v.number(),
+    }),
+  ),
+});
+
+const maxCronJobs = 200;
+/** Interval at which a schedule is looked at again, since the host's date may be set meanwhile, in `ms`. */
+const lookMs = 60_000;
+
+/**
+ * The CronJobs of this node: begins a Job whenever one is due, also after the end of a node in between, and keeps as many of
+ * their ended pods as they want.
+ */
+export class CronJobs implements AsyncDisposable {
+  readonly #parts: CronJobsParts;
+  readonly #known = new Map<string, Known>();
+  #saving: Promise<void> = Promise.resolve();
+  #isOver = false;
+
+  private constructor(parts: CronJobsParts) {
+    this.#parts = parts;
+  }
+
+  /** Reads those that an earlier node has kept. */
+  static async open(parts: CronJobsParts): Promise<CronJobs> {
+    const cronJobs = new CronJobs(parts);
+    const text = await readFileIfThere(parts.path);
+    if (text === undefined) return cronJobs;
+    try {
+      for (const { cronJob, configMaps, network, hasSecrets, handledMs } of v.parse(recordSchema, JSON.parse(text))
+        .cronJobs)
+        cronJobs.#add(cronJob, { configMaps, secrets: [], network }, { handledMs, hasLostSecrets: hasSecrets });
+    } catch (error) {
+      parts.log.error('CronJobs not read: apply their files again', error);
+    }
+    return cronJobs;
+  }
+
+  find(cronJob: CronJob): CronJob | undefined {
+    return this.#known.get(keyOf(cronJob))?.cronJob;
+  }
+
+  /** Makes or changes one. A change holds from the next time that it is due. Errors: `exhausted`, and those of the file. */
+  async apply(cronJob: CronJob, source: CronSource): Promise<Change> {
+    const known = this.#known.get(keyOf(cronJob));
+    if (known === undefined && this.#known.size >= maxCronJobs) {
+      throw new PodvmError('exhausted', `Cannot make CronJob ${keyOf(cronJob)}: the node has ${maxCronJobs}`, {
+        fix: 'Remove some with `podvm delete -f`.',
+      });
+    }
+    const isSame = known !== undefined && isDeepStrictEqual(plain(known.cronJob.spec), plain(cronJob.spec));
+    if (known === undefined) this.#add(cronJob, source, { handledMs: this.#now, hasLostSecrets: false });
+    else {
+      known.cronJob = cronJob;
+      known.source = source;
+      known.hasLostSecrets = false;
+      this.#look(known);
+    }
+    await this.#save();
+    return known === undefined ? 'created' : isSame ? 'unchanged' : 'configured';
+  }
+
+  /** Removes one, and ends its Jobs. Returns whether it was known. Errors: those of the file. */
+  async remove(cronJob: CronJob): Promise<boolean> {
+    const known = this.#known.get(keyOf(cronJob));
+    if (known === undefined) return false;
+    this.#known.delete(keyOf(cronJob));
+    known.cancel();
+    for (const run of known.runs) run.stop('terminate');
+    known.active[Symbol.dispose]();
+    await this.#save();
+    return true;
+  }
+
+  /** Begins no more Jobs. */
+  stop(): void {
+    this.#isOver = true;
+    for (const known of this.#known.values()) known.cancel();
+  }
+
+  /** Leaves them to the next node. Failures to record them were logged. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.stop();
+    await this.#saving.catch(() => undefined);
+  }
+
+  get #now(): number {
+    return this.#parts.clock.now();
+  }
+
+  #add(
+    cronJob: CronJob,
+    source: CronSource,
+    { handledMs, hasLostSecrets }: Pick<Known, 'handledMs' | 'hasLostSecrets'>,
+  ): void {
+    const active = this.#parts.activity.begin();
+    const known = { cronJob, source, handledMs, hasLostSecrets, runs: new Set<JobRun>(), cancel: () => {}, active };
+    this.#known.set(keyOf(cronJob), known);
+    this.#look(known);
+  }
+
+  /** Begins a Job if one is due, and plans the next look. */
+  #look(known: Known): void {
+    known.cancel();
+    if (this.#isOver || this.#known.get(keyOf(known.cronJob)) !== known) return;
+    const { clock, log } = this.#parts;
+    const { spec } = known.cronJob;
+    const dueMs = lastDue(spec, known.handledMs, this.#now);
+    if (dueMs !== undefined && !spec.suspend) {
+      try {
+        this.#due(known, dueMs);
+      } catch (error) {
+        log.error('Job of a CronJob not begun', error, { cronJob: keyOf(known.cronJob) });
+      }
+    }
+    const waitMs = nextDue(spec, this.#now) - this.#now;
+    known.cancel = clock.after(Math.min(waitMs, lookMs), () => this.#look(known));
+  }
+
+  #due(known: Known, dueMs: number): void {
+    const { spec } = known.cronJob;
+    const deadlineMs = (spec.startingDeadlineSeconds ?? Infinity) * 1000;
+    if (this.#now - dueMs > deadlineMs) return this.#handled(known, dueMs);
+    if (spec.concurrencyPolicy === 'Forbid' && this.#isActive(known)) return; // looks again when that one has ended
+    if (spec.concurrencyPolicy === 'Replace') for (const run of known.runs) run.stop('terminate');
+    this.#handled(known, dueMs);
+    if (known.hasLostSecrets) {
+      const why = 'its Secrets ended with an earlier node: apply its files again';
+      return this.#parts.log.warn(`Job of a CronJob not begun: ${why}`, { cronJob: keyOf(known.cronJob) });
+    }
+    this.#begin(known, jobOf(known.cronJob, dueMs));
+  }
+
+  /** Whether a Job of it runs, also one that an earlier node has begun. */
+  #isActive({ cronJob, runs }: Known): boolean {
+    const { namespace } = cronJob.metadata;
+    const isOf = (labels: Readonly<Record<string, string>>) => isJobOf(cronJob, labels[jobLabel] ?? '');
+    return (
+      runs.size > 0 ||
+      this.#parts.pods.live().some(({ pod }) => pod.namespace === namespace && isOf(pod.pod.metadata.labels))
+    );
+  }
+
+  #handled(known: Known, dueMs: number): void {
+    known.handledMs = dueMs;
+    this.#save().catch((error: unknown) => this.#parts.log.error('CronJobs not recorded', error));
+  }
+
+  #begin(known: Known, job: Job): void {
+    const { jobs, pods } = this.#parts;
+    const { source } = known;
+    const start = (pod: Pod) => onlyOf(pods.start([{ ...source, pod }], { removeAtEnd: false }));
+    const run = jobs.run(job, start);
+    known.runs.add(run);
+    void run.finished.then(async () => {
+      known.runs.delete(run);
+      if (this.#isOver) return;
+      await this.#removeOldest(known).catch((error: unknown) =>
+        this.#parts.log.error('pods of a CronJob not removed', error),
+      );
+      this.#look(known);
+    });
+  }
+
+  /** Removes the ended pods of its oldest Jobs, beyond the limits of its history. */
+  async #removeOldest({ cronJob }: Known): Promise<void> {
+    const { pods } = this.#parts;
+    const { namespace } = cronJob.metadata;
+    const { successfulJobsHistoryLimit, failedJobsHistoryLimit } = cronJob.spec;
+    const jobNameOf = ({ labels }: { readonly labels: Readonly<Record<string, string>> }) => labels[jobLabel] ?? '';
+    const running = new Set(pods.live().map(({ pod }) => jobNameOf(pod.pod.metadata)));
+    const outcomes = new Map<string, boolean>();
+    for (const pod of pods.ended()) {
+      const name = jobNameOf(pod.details);
+      if (pod.namespace !== namespace || !isJobOf(cronJob, name) || running.has(name)) continue;
+      outcomes.set(name, (outcomes.get(name) ?? false) || pod.outcome.exitCode === 0);
+    }
+    const newestFirst = [...outcomes.keys()].toSorted((a, b) => numberOf(b) - numberOf(a));
+    const succeeded = newestFirst.filter((name) => outcomes.get(name) === true).slice(successfulJobsHistoryLimit);
+    const failed = newestFirst.filter((name) => outcomes.get(name) === false).slice(failedJobsHistoryLimit);
+    const old = new Set([...succeeded, ...failed]);
+    await pods.forget((pod) => pod.namespace === namespace && old.has(jobNameOf(pod.details)));
+  }
+
+  /** Writes the file once the write before has ended. */
+  #save(): Promise<void> {
+    this.#saving = this.#saving
+      .catch(() => undefined)
+      .then(async () => {
+        const cronJobs = [...this.#known.values()].map(({ cronJob, source, hasLostSecrets, handledMs }) => ({
+          cronJob,
+          configMaps: source.configMaps,
+          network: source.network,
+          hasSecrets: hasLostSecrets || source.secrets.length > 0,
+          handledMs,
+        }));
+        await writeFileAtomic(this.#parts.path, `${JSON.stringify({ version: 1, cronJobs })}\n`);
+      });
+    return this.#saving;
+  }
+}
+
+const numberOf = (job: string): number => Number(job.slice(job.lastIndexOf('-') + 1));
+const keyOf = ({ metadata: { namespace, name } }: CronJob): string => `${namespace}/${name}`;
