@@ -7,13 +7,21 @@ help_file=$repo/src/cli/help.txt
 # Prints the help of a command, as `podvm COMMAND --help` does.
 help_of() { sed -n "/^== ${1:-podvm}\$/,/^== /{/^== /d;p;}" "$help_file"; }
 
+# The second argument replaces the usual advice.
 wrong() {
   say "$1"
-  printf '  fix: See `podvm --help`, or `podvm COMMAND --help`.\n' >&2
+  advice='See `podvm --help`, or `podvm COMMAND --help`.'
+  printf '  fix: %s\n' "${2:-$advice}" >&2
   exit 2
 }
 
-is_command() { grep -qx -- "== $1" "$help_file"; }
+# Prints what to type instead of a command of docker, podman or kubectl; nothing for any other word.
+instead_of() {
+  case $1 in *[!a-z]*) return 0 ;; esac
+  help_of :foreign | sed -n "s/^  $1: //p"
+}
+
+is_command() { grep -qxF -- "== $1" "$help_file"; }
 
 # Tells whether the command has the option, and whether the option takes a value. `run` also knows options that it refuses
 # with a reason of their own, which Node gives.
@@ -47,7 +55,7 @@ check_words() {
     help_of "$*"
     exit 0
   fi
-  is_command "$1" || wrong "unknown command '$1'"
+  is_command "$1" || wrong "unknown command '$1'" "$(instead_of "$1")"
   command=$1
   shift
   if grep -q "^== $command " "$help_file"; then # it has subcommands
@@ -100,7 +108,7 @@ check_operands() {
 
 operand() {
   operands=$((operands + 1))
-  if [ "$command" = exec ]; then only_operands=yes; fi
+  case $command in exec | debug) if [ "$operands" -gt 1 ] || [ "$command" = exec ]; then only_operands=yes; fi ;; esac
   if [ "$command" != run ] || [ "$1" = - ] || [ -n "$is_image" ]; then return 0; fi
   case $1 in
     /* | ./* | ../* | *.yaml | *.yml | *.json) ;;

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { foreignWords } from './foreign-words.ts';
 import { buildProgram } from './program.ts';
 import type { ProgramParts } from './program-parts.ts';
 
@@ -47,11 +48,12 @@ export function helpProgram(): Command {
 }
 
 /**
- * Returns the help of every command below a line with its name: the content of `help.txt`, used before Node is
- * installed.
+ * Returns the help of every command below a line with its name, and commands of other programs with podvm's: the content of
+ * `help.txt`, used before Node is installed.
  */
 export function helpPages(): string {
-  return [...pagesOf(helpProgram(), [])].join('');
+  const words = [...foreignWords].map(([word, instead]) => `  ${word}: ${instead}\n`);
+  return [...pagesOf(helpProgram(), []), `== :foreign\n${words.join('')}`].join('');
 }
 
 function* pagesOf(command: Command, names: readonly string[]): Generator<string> {
