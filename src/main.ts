@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import { PodvmError } from '#base/errors.ts';
 import type { GlobalOptions, ProgramParts, Served } from '#cli/program-parts.ts';
 import { runProgram } from '#cli/program.ts';
 import type { Terminal } from '#cli/terminal/terminal.ts';
@@ -186,6 +187,11 @@ const parts: ProgramParts = {
  */
 async function enterNamespaces(config: Configuration): Promise<void> {
   if (process.getuid?.() === 0) return;
+  if (process.stdin.readableEnded) {
+    throw new PodvmError('unsupported', 'Cannot serve what standard input said in this command: only root can', {
+      fix: 'Write it to a file, or leave out --no-daemon.',
+    });
+  }
   const { runInside } = await import('#daemon/rootless/run-inside.ts');
   process.exit(await runInside(config, process.argv.slice(2)));
 }

@@ -43,6 +43,7 @@ export async function findLogins(
       else if (user.authFile !== undefined) throw new Error('no such file');
     } catch (error) {
       if (user.authFile !== undefined) throw unreadable(path, error);
+      if (isClosed(path, error)) continue;
       warnings.push(`the logins in ${path} are not used: ${messageOf(error)}`);
     }
   }
@@ -74,6 +75,10 @@ function pathsOf({ environment, uid, authFile }: LoginUser): readonly string[] {
     join(home, '.docker/config.json'),
   ];
 }
+
+/** Root's podman makes `/run/containers` for itself alone: an ordinary user has no logins there. */
+const isClosed = (path: string, error: unknown) =>
+  path.startsWith('/run/containers/') && (error as NodeJS.ErrnoException).code === 'EACCES'; // SAFE: only read
 
 const isGiven = (value: string | undefined): value is string => value !== undefined && value !== '';
 

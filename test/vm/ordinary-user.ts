@@ -1,14 +1,15 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { allPids, identify, killProcess } from '#host/process/process-identity.ts';
 import { run, type RunResult } from '#host/process/run.ts';
 import { assetsRoot } from './node.ts';
 
 /**
  * An ordinary user with subordinate ids, on a host of its own: mount and network namespaces in which `/dev/net/tun` is open
- * to all users, as Debian has it, root has set up podvm, and a server is beside the host. All traffic stays in them.
+ * to all users, as Debian has it, root has set up podvm and used podman, and a server is beside the host. All traffic stays in them.
  */
 export interface OrdinaryUser extends AsyncDisposable {
   readonly uid: number;
@@ -47,6 +48,7 @@ mount --bind "$1/tun" /dev/net/tun
 mkdir -p /var/lib/podvm
 mount --bind "$2" /var/lib/podvm
 mount --bind "$3" /mnt
+[ ! -d /run/containers ] || mount -t tmpfs -o mode=0700 tmpfs /run/containers
 ip link set lo up
 ip link add outer type veth peer name inner netns "$4"
 ip address add ${address}/24 dev outer
@@ -74,6 +76,8 @@ export async function openOrdinaryUser(): Promise<OrdinaryUser> {
     .split('\n')
     .map(Number);
   const subordinate = await subordinateOf(name);
+  const isTheirs = (id: number) => id === uid || (id >= subordinate && id < subordinate + idCount);
+  undo.defer(async () => await killAll(isTheirs)); // a failed test leaves some
   await run('mknod', ['-m', '0666', join(directory, 'tun'), 'c', '10', '200']);
 
   const start = async (program: string, args: readonly string[]) => {
@@ -121,7 +125,7 @@ export async function openOrdinaryUser(): Promise<OrdinaryUser> {
       await mkdir(join(home, path));
       await chown(join(home, path), uid, gid);
     },
-    processes: async () => await processesOf((id) => id === uid || (id >= subordinate && id < subordinate + idCount)),
+    processes: async () => (await processesOf(isTheirs)).map(({ pid, name: program }) => `${pid} ${program}`),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
@@ -141,13 +145,20 @@ async function subordinateOf(name: string): Promise<number> {
   return free;
 }
 
-async function processesOf(isTheirs: (uid: number) => boolean): Promise<readonly string[]> {
-  const found: string[] = [];
-  for (const pid of (await readdir('/proc')).filter((entry) => /^\d+$/.test(entry))) {
+async function killAll(isTheirs: (uid: number) => boolean): Promise<void> {
+  for (const { pid } of await processesOf(isTheirs)) {
+    const identity = await identify(pid);
+    if (identity !== undefined) await killProcess(identity);
+  }
+}
+
+async function processesOf(isTheirs: (uid: number) => boolean) {
+  const found: { readonly pid: number; readonly name: string }[] = [];
+  for (const pid of await allPids()) {
     const status = await readFile(`/proc/${pid}/status`, 'latin1').catch(() => '');
     const uid = Number(/^Uid:\t(\d+)/m.exec(status)?.[1] ?? -1);
     const name = /^Name:\t(.*)$/m.exec(status)?.[1] ?? '';
-    if (isTheirs(uid) && !/^State:\tZ/m.test(status)) found.push(`${pid} ${name}`);
+    if (isTheirs(uid) && !/^State:\tZ/m.test(status)) found.push({ pid, name });
   }
   return found;
 }

@@ -49,6 +49,7 @@ describe('podvm of an ordinary user', { skip: await whyNoVm(), timeout: 600_000 
   it('runs a command and ends with its exit code, without a node in the background', async () => {
     const { code, stdout, stderr } = await user.podvm(['run', '--no-daemon', image, 'sh', '-c', 'id -u; exit 3']);
     assert.deepEqual({ code, stdout }, { code: 3, stdout: '0\n' }, stderr);
+    assert.doesNotMatch(stderr, /logins/);
     assert.deepEqual(await user.processes(), []);
   });
 
