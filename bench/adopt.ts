@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { NamespaceMode } from '#cri/schema/api_pb.ts';
@@ -27,11 +27,11 @@ export async function adoptSuite({ rounds: count, say }: SuiteOptions): Promise<
   undo.defer(() => rm(directory, { recursive: true, force: true }));
   const node = undo.use(await openCriNode(0));
   await startPod(node, 'bench-adopt-1', directory, writer);
+  const log = join(directory, 'bench-adopt-1', 'main.log');
   for (let kill = 1; kill <= kills; kill += 1) {
-    await delay(restMs);
+    while ((await lastLine(log)) < (lineCount / (kills + 1)) * kill) await delay(pollMs);
     await replace(node, 1, 'adoptOne', sheet, say);
   }
-  const log = join(directory, 'bench-adopt-1', 'main.log');
   const { pauseMs, wrong } = await judgeLines(log);
   sheet.add('adoptOne.pauseMs', pauseMs);
   sheet.add('adoptOne.linesLostOrTwice', wrong);
@@ -47,7 +47,7 @@ export async function adoptSuite({ rounds: count, say }: SuiteOptions): Promise<
   return sheet.figures;
 }
 
-/** Writes lines for about as long as the kills take. */
+/** Writes lines until after the last kill. */
 const writer = `i=0; while [ $i -lt ${lineCount} ]; do i=$((i+1)); echo line $i; done; exec sleep 100000`;
 
 async function startPod({ runtime }: CriNode, name: string, directory: string, script: string): Promise<void> {
@@ -81,7 +81,25 @@ async function replace(
   const takenOverMs = Math.max(...ends) - firstMs;
   sheet.add(`${prefix}.servingMs`, servingMs);
   sheet.add(`${prefix}.takenOverMs`, takenOverMs);
+  if (count === 1) say(stepsOf(log));
   say(`${count} taken over in ${Math.round(takenOverMs)} ms, serving after ${Math.round(servingMs)} ms`);
+}
+
+/** The longest steps of the only takeover, such as `agent answered 21 ms`. */
+function stepsOf(log: string): string {
+  const [line = ''] = /^.* info sandbox taken over .*$/m.exec(log) ?? [];
+  const steps = [...line.matchAll(/ ([a-z_]+)=([\d.]+)(?= |$)/g)].map(([, step = '', ms]) => ({
+    step,
+    ms: Number(ms),
+  }));
+  const longest = steps.filter(({ step, ms }) => step !== 'total' && ms >= 2);
+  return longest.map(({ step, ms }) => `${step.replaceAll('_', ' ')} ${Math.round(ms)} ms`).join(', ');
+}
+
+/** Number of the last line in the log. */
+async function lastLine(path: string): Promise<number> {
+  const record = (await readFile(path, 'latin1')).slice(-1000).split('\n').at(-2) ?? '';
+  return Number(/ line (\d+)$/.exec(record)?.[1] ?? 0);
 }
 
 /** Waits until the log has the last line. */
