@@ -32,7 +32,7 @@ const positionBytes = 256;
 
 /**
  * Overwrites the position, which is cheaper than to replace the file. A process that is killed has written all of it or
- * nothing, because it is in one page (`generic_perform_write` in Linux's mm/filemap.c).
+ * nothing, because it is in one page (Linux's `generic_perform_write`).
  */
 export async function saveLogPosition(path: string, position: LogPosition): Promise<void> {
   const text = JSON.stringify(position).padEnd(positionBytes);
