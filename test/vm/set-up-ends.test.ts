@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import { makingPrefix } from '#setup/parts/parts.ts';
 import { tracesOf } from '../leaks.ts';
@@ -71,6 +72,47 @@ describe('a set-up that is ended', { skip, timeout: 900_000 }, () => {
       }
     });
   }
+
+  it('by SIGKILL leaves no process, and files only until the next one, which completes it', async () => {
+    await using cli = await openWithout('initramfs', 'file-server');
+    for (const part of ['initramfs', 'file-server']) {
+      const setup = cli.start(['setup']);
+      await begins(part, setup, cli);
+      setup.child.kill('SIGKILL');
+      assert.equal((await setup.ended).code, null);
+      const isAlone = async () => ((await stateOf(cli)).others.length === 0 ? true : undefined);
+      assert.ok(await poll(isAlone, { everyMs: 50, signal: AbortSignal.timeout(60_000) }), 'a process is left');
+    }
+    const { code, stderr } = await cli.type(['setup']);
+    assert.equal(code, 0, stderr);
+    const { unfinished, others } = await stateOf(cli);
+    assert.deepEqual({ unfinished, others }, { unfinished: [], others: [] });
+  });
+
+  it('by a full disk names the reason, and leaves nothing half-made', async () => {
+    await using cli = await openWithout('initramfs');
+    const kept = `${cli.root}.kept`;
+    await rename(cli.root, kept);
+    await mkdir(cli.root);
+    await run('mount', ['-t', 'tmpfs', '-o', 'size=4m,mode=711', 'podvm-test', cli.root]);
+    try {
+      await run('cp', ['-a', `${kept}/.`, cli.root]);
+      const { code, stderr } = await cli.type(['setup']);
+      assert.notEqual(code, 0);
+      assert.match(stderr, /No space left on device|ENOSPC/);
+      assert.match(stderr, /\n {2}fix: Free /);
+      const { unfinished, temporary: files, others } = await stateOf(cli);
+      assert.deepEqual({ unfinished, files }, { unfinished: [], files: [] });
+      assert.deepEqual(
+        others.filter((trace) => !trace.startsWith('mount podvm-test ')),
+        [],
+      );
+    } finally {
+      await run('umount', [cli.root]);
+      await rmdir(cli.root);
+      await rename(kept, cli.root);
+    }
+  });
 
   it('is completed by the next one, which makes the same programs byte for byte with any umask', async () => {
     const sums = [];

@@ -12,6 +12,7 @@ interface Row {
 }
 
 const adopt = 'test/vm/adopt.test.ts';
+const adoptFaults = 'test/vm/adopt-faults.test.ts';
 const adoptRun = 'test/vm/adopt-run.test.ts';
 const recover = 'src/admin/pods/recover.test.ts';
 const leftAlone = 'test/vm/left-alone.test.ts';
@@ -121,6 +122,20 @@ const rows: readonly Row[] = [
   },
   {
     component: 'daemon',
+    moment: 'adopting',
+    fault: 'KILL',
+    promise: 'the next one takes the pods over; no line is lost',
+    test: [adoptFaults, 'and is killed meanwhile leaves them to the next one, which loses no line'],
+  },
+  {
+    component: 'disk of the host',
+    moment: 'adopting',
+    fault: 'ENOSPC',
+    promise: 'pods are taken over, and can be stopped and removed; new ones are refused until there is room',
+    test: [adoptFaults, 'on a full disk takes them over, and they can be stopped and removed'],
+  },
+  {
+    component: 'daemon',
     moment: 'a sandbox is not yet known to its client',
     fault: 'KILL',
     promise: 'the next daemon removes the sandbox',
@@ -135,6 +150,13 @@ const rows: readonly Row[] = [
       'src/daemon/node/outlive-rejections.test.ts',
       'an unhandled rejection is logged; an uncaught exception is logged',
     ],
+  },
+  {
+    component: 'daemon',
+    moment: 'pods run and write',
+    fault: 'STOP for half a minute',
+    promise: 'pods continue; no line is lost',
+    test: [adoptFaults, 'and is then stopped for half a minute fails none of them, and loses no line'],
   },
   {
     component: 'daemon',
@@ -566,6 +588,20 @@ const rows: readonly Row[] = [
     fault: 'TERM',
     promise: 'nothing half-made is left, and no process',
     test: [setUpEnds, 'and no process'],
+  },
+  {
+    component: 'set-up',
+    moment: 'making parts',
+    fault: 'KILL',
+    promise: 'no process is left, and the next set-up removes what is half-made',
+    test: [setUpEnds, 'by SIGKILL leaves no process, and files only until the next one, which completes it'],
+  },
+  {
+    component: 'set-up',
+    moment: 'making parts',
+    fault: 'ENOSPC',
+    promise: 'it fails with the reason and a fix; nothing half-made is left',
+    test: [setUpEnds, 'by a full disk names the reason, and leaves nothing half-made'],
   },
   {
     component: 'set-up',
