@@ -22,8 +22,8 @@ export interface CriNode extends AsyncDisposable {
   log(): string;
 }
 
-/** Timeout of a start: another build makes its agent first. */
-const servingTimeoutMs = 300_000;
+/** Timeout of a start: another build makes its agent first, and an old one all its parts. */
+const servingTimeoutMs = 900_000;
 
 export interface CriNodeOptions {
   /** Takes CNI configurations from `net.d` of the node, empty at first; else it has its own network. */
