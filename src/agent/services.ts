@@ -123,6 +123,7 @@ class Services {
       engine: this.#engine.engineName,
       phases: [...this.#guest.phases],
       configured: this.#isConfigured,
+      takesPrograms: true,
     };
   }
 

@@ -263,13 +263,13 @@ test('RuntimeDefault allows a call with the capability that guards it, and has o
   }
 });
 
-const localhost = (profile: unknown) => seccompOf({ ...security, seccomp: { kind: 'localhost', profile } }, []);
+const localhost = (profile: unknown) => seccompOf({ ...security, seccomp: { kind: 'localhost', profile } }, [], {});
 
 test('seccompOf() uses a localhost profile unchanged, and refuses an invalid one', () => {
   assert.throws(() => localhost('text'), is('invalid'));
   assert.throws(() => localhost([]), is('invalid'));
   assert.deepEqual(localhost({ defaultAction: 'SCMP_ACT_ALLOW' }), { defaultAction: 'SCMP_ACT_ALLOW' });
-  assert.equal(seccompOf({ ...security, privileged: true }, []), null);
+  assert.equal(seccompOf({ ...security, privileged: true }, [], {}), null);
 });
 
 test('resolvConfOf() merges by policy, within the kubelet’s limits', () => {

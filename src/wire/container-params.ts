@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import {
   absolutePath,
+  base64,
   cells,
   count,
   list,
@@ -100,8 +101,8 @@ export const createContainer = v.object({
   devices: v.optional(list(device)),
   /** All devices and capabilities of the guest, writable /sys; `capabilities` must also be given. */
   privileged: v.boolean(),
-  /** OCI's `linux.seccomp` object; `null`: unconfined. Checked by crun. */
-  seccomp: v.nullable(v.record(v.string(), v.unknown())),
+  /** OCI's `linux.seccomp` object, which crun checks, or a program for seccomp(2) in base64; `null`: unconfined. */
+  seccomp: v.nullable(v.union([base64, v.record(v.string(), v.unknown())])),
   /** Absent: OCI's defaults. */
   maskedPaths: v.optional(list(absolutePath)),
   readonlyPaths: v.optional(list(absolutePath)),

@@ -260,6 +260,8 @@ export const welcomeSchema = v.object({
   phases,
   /** Whether `configure` was called already, by an earlier host. */
   configured: v.boolean(),
+  /** Whether `seccomp` of a container may be a program. Absent: false, as of earlier agents. */
+  takesPrograms: v.optional(v.boolean()),
 });
 /** A welcome as the agent writes it. */
 export type ToldWelcome = v.InferInput<typeof welcomeSchema>;

@@ -226,9 +226,9 @@ function planOf(engine: Parts['engine'], { params, process, hasOwnUsers }: Entry
   return engine.encodeUtf8(words.map((word) => `${word}\0`).join(''));
 }
 
-/** Returns the flags of a profile as a number; a profile without flags gets crun's default. */
+/** Returns the flags of a profile as a number; a profile without flags, or a program, gets crun's default. */
 function filterFlagsOf(seccomp: ContainerParams['seccomp']): number {
-  const flags: unknown = seccomp?.['flags'];
+  const flags: unknown = typeof seccomp === 'string' ? undefined : seccomp?.['flags'];
   if (!Array.isArray(flags)) return filterFlags['SPEC_ALLOW'] ?? 0;
   return flags.reduce<number>(
     (sum, flag) => sum | (filterFlags[String(flag).replace(/^SECCOMP_FILTER_FLAG_/, '')] ?? 0),

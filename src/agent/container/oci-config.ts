@@ -47,8 +47,10 @@ const defaultReadonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys',
 export function ociConfig(input: OciInput): object {
   const { params, users } = input;
   const { namespace, ...mappings } = users?.oci ?? {};
+  const { seccomp } = params;
   return {
     ociVersion: '1.2.0',
+    ...(typeof seccomp === 'string' ? { annotations: { 'run.oci.seccomp_bpf_data': seccomp } } : {}),
     process: ociProcess(params, input.user, input.hostname),
     root: { path: 'rootfs', readonly: params.readOnlyRootfs },
     mounts: [...notReplaced(systemMounts(params.privileged, users), input.mounts), ...input.mounts],
@@ -67,7 +69,7 @@ export function ociConfig(input: OciInput): object {
       devices: input.devices.nodes,
       maskedPaths: params.maskedPaths ?? (params.privileged ? [] : defaultMaskedPaths),
       readonlyPaths: params.readonlyPaths ?? (params.privileged ? [] : defaultReadonlyPaths),
-      ...(params.seccomp === null ? {} : { seccomp: params.seccomp }),
+      ...(typeof seccomp === 'object' && seccomp !== null ? { seccomp } : {}),
     },
   };
 }

@@ -22,7 +22,10 @@ export function answerOf(
     const jump = (isTrue: boolean) => 8 * program.readUInt8(at + (isTrue ? 2 : 3));
     if (code === 0x06) return k;
     if (code === 0x20) accumulator = data.get(k) ?? assert.fail(`loads from ${k}`);
+    else if (code === 0x54) accumulator = (accumulator & k) >>> 0;
+    else if (code === 0x05) at += 8 * k;
     else if (code === 0x15) at += jump(accumulator === k);
+    else if (code === 0x25) at += jump(accumulator > k);
     else if (code === 0x35) at += jump(accumulator >= k);
     else if (code === 0x45) at += jump((accumulator & k) !== 0);
     else assert.fail(`instruction ${code}`);

@@ -10,6 +10,7 @@ export const exampleWelcome: ToldWelcome = {
   engine: 'fake',
   phases: [],
   configured: false,
+  takesPrograms: true,
 };
 
 export interface Received {

@@ -44,7 +44,7 @@ export async function createInGuest(
   checkResources(`container ${spec.name}`, spec.resources);
   checkContainerSpec(spec);
   const capabilities = givenCapabilities(spec.security, site.spec);
-  const seccomp = seccompOf(spec.security, capabilities);
+  const seccomp = seccompOf(spec.security, capabilities, site.guest.welcome);
   const phases = createPhases(site.surroundings.monotonicNs);
   const image = await phases.time('image held', holdRootfs(spec, site.parts, signal));
   const { id: imageId, config } = image;
@@ -116,7 +116,7 @@ interface Prepared {
   readonly modulesDisk: string | undefined;
   readonly mounts: PreparedMounts;
   readonly capabilities: readonly string[];
-  readonly seccomp: Record<string, unknown> | null;
+  readonly seccomp: ContainerParams['seccomp'];
   readonly config: ImageConfig;
   readonly stdio: ContainerParams['stdio'];
 }

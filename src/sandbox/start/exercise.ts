@@ -5,7 +5,7 @@ import { capabilitiesOf } from '../container/capabilities.ts';
 import { maskedPaths, readonlyPaths } from '../container/create-container.ts';
 import { scratchSerial } from '../volume/volume-disks.ts';
 import type { ContainerParams } from '#wire/container-params.ts';
-import type { Params } from '#wire/messages.ts';
+import type { Params, Welcome } from '#wire/messages.ts';
 import { openOutputStream } from '../container/open-stream.ts';
 import type { MachineContext, MachineMade } from './machine-steps.ts';
 import type { ContainerSecurity } from '../spec/container-security.ts';
@@ -53,7 +53,7 @@ async function runContainer(guest: MachineMade['guest'], signal: AbortSignal): P
       }),
   );
   try {
-    await guest.call('createContainer', container(streams[0].id, streams[1].id), signal);
+    await guest.call('createContainer', containerOf(guest.welcome, streams[0].id, streams[1].id), signal);
     await guest.call('startContainer', { id }, signal);
     const stdio = { stdin: 0, stdout: execStreams[0].id, stderr: execStreams[1].id };
     await guest.call('startExec', { containerId: id, execId: 'exec', args: ['true'], tty: false, stdio }, signal);
@@ -108,7 +108,7 @@ const security: ContainerSecurity = {
 };
 const capabilities = capabilitiesOf(security);
 
-function container(stdout: number, stderr: number): ContainerParams {
+function containerOf(agent: Welcome, stdout: number, stderr: number): ContainerParams {
   return {
     id,
     imageDisk: serial,
@@ -128,7 +128,7 @@ function container(stdout: number, stderr: number): ContainerParams {
     },
     mounts: [],
     privileged: false,
-    seccomp: seccompOf(security, capabilities),
+    seccomp: seccompOf(security, capabilities, agent),
     maskedPaths: [...maskedPaths],
     readonlyPaths: [...readonlyPaths],
     resources: { memoryLimitBytes: 64 * 1024 * 1024 },

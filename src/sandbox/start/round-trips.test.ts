@@ -32,7 +32,7 @@ const coldStart: Budget = {
 const pooledStart: Budget = { calls: ['network.connect', 'call configure', 'call connect'], maxBytes: 850 };
 const container: Budget = {
   calls: ['image', 'machine.attachDisk', 'call attachDisk', 'call createContainer', 'call startContainer'],
-  maxBytes: 6600,
+  maxBytes: 3200,
 };
 const exec: Budget = { calls: ['call startExec'], maxBytes: 150 };
 const end: Budget = { calls: ['call readFile'], maxBytes: 100 };
