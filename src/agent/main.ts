@@ -30,7 +30,14 @@ function inherited(engine: Engine): Booted | undefined {
   const channelFd = Number(value);
   engine.setNonBlocking(channelFd, true);
   engine.becomeSubreaper();
-  const guest = { phases: [], failures: [], isMachine: false, crunFd: undefined, loadModule: () => false };
+  const guest = {
+    phases: [],
+    failures: [],
+    isMachine: false,
+    crunFd: undefined,
+    usualDevicesFd: undefined,
+    loadModule: () => false,
+  };
   return { channelFd, guest };
 }
 

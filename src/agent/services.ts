@@ -108,6 +108,7 @@ class Services {
       volumes: this.#volumes,
       projects,
       crun: guest.crunFd === undefined ? undefined : new Crun(engine, children, guest.crunFd),
+      usualDevicesFd: guest.usualDevicesFd,
     });
   }
 

@@ -339,6 +339,10 @@ export interface Kernel {
   setDescriptorLimit(count: number): void;
   /** Sets or clears a capability (a number of `constants.ts`) in the effective set of this process only. */
   setCapability(capability: number, isEffective: boolean): void;
+  /** Loads a program of the type BPF_PROG_TYPE_CGROUP_DEVICE. Returns its descriptor. */
+  loadDeviceProgram(instructions: Uint8Array): number;
+  /** Lets a program decide, beside others, about the devices of a cgroup and those below it. `cgroup`: a directory. */
+  attachDeviceProgram(program: number, cgroup: string): void;
 }
 
 export interface MemoryUse {

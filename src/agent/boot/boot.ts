@@ -1,5 +1,6 @@
 import type { Engine } from '#engine/engine.ts';
 import { Cgroups } from '../container/cgroups.ts';
+import { usualDevicesProgram } from '../container/device-program.ts';
 import { keepOwnRoutes } from '../interfaces/own-routes.ts';
 import { BootPhases } from './boot-phases.ts';
 import type { Guest } from './guest.ts';
@@ -46,6 +47,7 @@ export async function boot(engine: Engine): Promise<Booted> {
   const phases = new BootPhases(engine);
   let modules: Modules | undefined;
   let crunFd: number | undefined;
+  let usualDevicesFd: number | undefined;
   const loadAll = (names: readonly string[]) => {
     for (const name of names) {
       try {
@@ -68,6 +70,9 @@ export async function boot(engine: Engine): Promise<Booted> {
     new Cgroups(engine).makePod(); // slow, so that restored guests already have it
   });
   await phases.run('devices', () => mountLate(engine));
+  await phases.run('devicePrograms', () => {
+    usualDevicesFd = engine.loadDeviceProgram(usualDevicesProgram());
+  });
   await phases.run('loopback', () => bringLoopbackUp(engine));
   await phases.run('limits', () => engine.setDescriptorLimit(maxDescriptors));
   await phases.run('hardening', () => {
@@ -89,6 +94,7 @@ export async function boot(engine: Engine): Promise<Booted> {
       failures: phases.failures,
       isMachine: true,
       crunFd,
+      usualDevicesFd,
       loadModule: (name) => modules?.load(name) ?? false,
     },
   };

@@ -10,6 +10,8 @@ export interface Guest {
   readonly isMachine: boolean;
   /** Sealed memfd of crun, for `spawn({ programFd })`; `undefined` if there is no crun. */
   readonly crunFd: number | undefined;
+  /** Descriptor of the program of `usualDevicesProgram`; `undefined`: crun loads one for each container. */
+  readonly usualDevicesFd: number | undefined;
   /** Loads a kernel module with its dependencies; false: it is built in or not available. */
   readonly loadModule: (name: string) => boolean;
 }

@@ -15,6 +15,7 @@ import { type Cgroups, podCgroup } from './cgroups.ts';
 import type { Children } from '../process/children.ts';
 import { poll } from '../process/poll.ts';
 import { type Crun, type CrunCall, crunStateRoot } from './crun.ts';
+import { withoutUsualRules } from './device-program.ts';
 import { containerDevices } from './devices.ts';
 import { Entrance, type Entry } from './enter-container.ts';
 import type { MountedContainer } from './find-mounts.ts';
@@ -39,6 +40,8 @@ export interface ContainersParts {
   readonly projects: Projects;
   /** Undefined when the guest has no crun. */
   readonly crun: Crun | undefined;
+  /** Program for containers with no devices of their own; undefined: crun loads one for each. */
+  readonly usualDevicesFd: number | undefined;
 }
 
 /** Settings that all containers of the pod share; known once the guest is configured. */
@@ -125,7 +128,7 @@ export class Containers {
         pidNamespaceOf: this.#pidNamespaceOf(params),
         users,
         cgroupPath: cgroup,
-        devices: containerDevices(engine, disks, { params, user, users }),
+        devices: withoutUsualRules(this.#parts, cgroup, containerDevices(engine, disks, { params, user, users })),
       });
       engine.writeFile(`${rootfs.bundle}/config.json`, JSON.stringify(config), 0o600);
       const preparedMs = engine.monotonicMs();

@@ -51,14 +51,16 @@ const devicesOf = (privileged: boolean, capabilities: readonly string[]) => {
 };
 
 test('containerDevices() gives only containers with CAP_NET_ADMIN /dev/net/tun', () => {
-  assert.deepEqual(devicesOf(false, ['CAP_NET_RAW']), { nodes: [], rules: [{ allow: false, access: 'rwm' }] });
+  const none = { nodes: [], rules: [{ allow: false, access: 'rwm' }], areUsual: true };
+  assert.deepEqual(devicesOf(false, ['CAP_NET_RAW']), none);
   const { nodes, rules } = devicesOf(false, ['CAP_NET_ADMIN']);
   assert.deepEqual(nodes, [{ path: '/dev/net/tun', type: 'c', major: 10, minor: 200, fileMode: 0o666 }]);
   assert.deepEqual(rules[1], { allow: true, type: 'c', major: 10, minor: 200, access: 'rwm' });
 });
 
 test('containerDevices() gives a privileged container all devices except the channel, including those in directories', () => {
-  const { nodes, rules } = devicesOf(true, ['CAP_NET_ADMIN']);
+  const { nodes, rules, areUsual } = devicesOf(true, ['CAP_NET_ADMIN']);
+  assert.equal(areUsual, false);
   assert.deepEqual(nodes.map(({ path }) => path).sort(), ['/dev/input/mice', '/dev/net/tun', '/dev/null', '/dev/sda']);
   assert.deepEqual(rules.at(-1), { allow: false, type: 'c', major: 240, access: 'rwm' });
 });

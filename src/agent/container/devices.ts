@@ -31,6 +31,8 @@ export interface DeviceRule {
 export interface ContainerDevices {
   readonly nodes: readonly DeviceNode[];
   readonly rules: readonly DeviceRule[];
+  /** Whether the rules refuse all but what crun allows every container (`device-program.ts`). */
+  readonly areUsual: boolean;
 }
 
 export interface ContainerOfDevices {
@@ -70,7 +72,8 @@ export function containerDevices(
       minor,
       access: 'rwm',
     }));
-    return { nodes: [...tun, ...given], rules: [{ allow: false, access: 'rwm' }, ...tunRules, ...own] };
+    const rules = [{ allow: false, access: 'rwm' }, ...tunRules, ...own];
+    return { nodes: [...tun, ...given], rules, areUsual: own.length === 0 };
   }
   const majors = channelMajors(files);
   const refused = majors.map((major): DeviceRule => ({ allow: false, type: 'c', major, access: 'rwm' }));
@@ -79,6 +82,7 @@ export function containerDevices(
   return {
     nodes: [...allDevices(files, majors, users).filter(({ path }) => !paths.has(path)), ...others],
     rules: [{ allow: true, access: 'rwm' }, ...refused],
+    areUsual: false,
   };
 }
 

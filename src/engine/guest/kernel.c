@@ -1,9 +1,10 @@
-/* Mounts, modules, entropy, the clock, power. */
+/* Mounts, modules, programs for devices, entropy, the clock, power. */
 #define _GNU_SOURCE
 #include "guest.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/module.h>
 #include <linux/random.h>
@@ -160,6 +161,47 @@ static CALL(set_capability)
     return syscall(SYS_capset, &header, sets) < 0 ? throw_errno(ctx, errno, "change a capability", NULL) : JS_UNDEFINED;
 }
 
+static CALL(load_device_program)
+{
+    CALL_START;
+    uint8_t *instructions;
+    size_t length;
+    int fd;
+
+    if (!take_bytes(ctx, argv[0], &instructions, &length)) return JS_EXCEPTION;
+    union bpf_attr program = {
+        .prog_type = BPF_PROG_TYPE_CGROUP_DEVICE,
+        .insns = (uintptr_t)instructions,
+        .insn_cnt = (uint32_t)(length / sizeof(struct bpf_insn)),
+        .license = (uintptr_t)"",
+    };
+    fd = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &program, sizeof program);
+    return fd < 0 ? throw_errno(ctx, errno, "load a program", NULL) : JS_NewInt32(ctx, fd);
+}
+
+static CALL(attach_device_program)
+{
+    CALL_START;
+    int64_t program;
+    const char *cgroup;
+
+    if (!take_int(ctx, argv[0], 0, max_fds, &program)) return JS_EXCEPTION;
+    cgroup = take_text(ctx, argv[1]);
+    if (!cgroup) return JS_EXCEPTION;
+    int fd = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    union bpf_attr place = {
+        .target_fd = (uint32_t)fd,
+        .attach_bpf_fd = (uint32_t)program,
+        .attach_type = BPF_CGROUP_DEVICE,
+        .attach_flags = BPF_F_ALLOW_MULTI, /* a container may attach its own to cgroups that it makes */
+    };
+    bool ok = fd >= 0 && syscall(SYS_bpf, BPF_PROG_ATTACH, &place, sizeof place) == 0;
+    JSValue answer = ok ? JS_UNDEFINED : throw_errno(ctx, errno, "attach a program to", cgroup);
+    if (fd >= 0) close(fd);
+    JS_FreeCString(ctx, cgroup);
+    return answer;
+}
+
 static CALL(add_entropy)
 {
     CALL_START;
@@ -222,6 +264,8 @@ static const JSCFunctionListEntry calls[] = {
     JS_CFUNC_DEF("sync", 0, sync_all),
     JS_CFUNC_DEF("setDescriptorLimit", 1, set_descriptor_limit),
     JS_CFUNC_DEF("setCapability", 2, set_capability),
+    JS_CFUNC_DEF("loadDeviceProgram", 1, load_device_program),
+    JS_CFUNC_DEF("attachDeviceProgram", 2, attach_device_program),
     JS_CFUNC_DEF("addEntropy", 1, add_entropy),
     JS_CFUNC_DEF("powerOff", 0, power_off),
 };
