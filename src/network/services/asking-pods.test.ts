@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -13,6 +14,8 @@ import { ServiceDns, servicesDirectory } from './service-dns.ts';
 import { dnsAddress, hasRules, removeRules, rulesOf, setRules } from './service-rules.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
+/** Others that run these tests on this host have other addresses. */
+const place = randomInt(1, 250);
 const soon = (ms = 60_000) => AbortSignal.timeout(ms);
 
 /** A program of a pod that asks for ever more names (`flood`), holds connections, or asks for one name (`ask`). */
@@ -43,7 +46,7 @@ async function openBridge() {
   const directory = await mkdtemp('/var/tmp/podvm-asking-');
   undo.defer(() => rm(directory, { recursive: true }));
   const mark = directory.slice(-6).toLowerCase();
-  const [bridge, namespace, gateway] = [`pvask${mark}`, `pvask-${mark}`, '10.99.77.1'];
+  const [bridge, namespace, gateway] = [`pvask${mark}`, `pvask-${mark}`, `10.99.${place}.1`];
   const ip = async (...words: readonly string[]) => void (await run('ip', words));
   await ip('netns', 'add', namespace);
   undo.defer(() => ip('netns', 'delete', namespace));
@@ -52,16 +55,16 @@ async function openBridge() {
   await ip('address', 'add', `${gateway}/24`, 'dev', bridge);
   await ip('link', 'add', `v${mark}`, 'master', bridge, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', namespace);
   for (const link of [bridge, `v${mark}`]) await ip('link', 'set', link, 'up');
-  for (const host of [2, 3]) await ip('-n', namespace, 'address', 'add', `10.99.77.${host}/24`, 'dev', 'eth0');
+  for (const host of [2, 3]) await ip('-n', namespace, 'address', 'add', `10.99.${place}.${host}/24`, 'dev', 'eth0');
   await ip('-n', namespace, 'link', 'set', 'eth0', 'up');
   await ip('-n', namespace, 'route', 'add', 'default', 'via', gateway);
   const asked = new Set<string>();
   const silent = createSocket('udp4', (question) => asked.add(question.toString('latin1')));
   undo.defer(() => void silent.close());
-  silent.bind(53, '127.99.77.1');
+  silent.bind(53, `127.99.${place}.1`);
   await once(silent, 'listening');
   const resolvConf = join(directory, 'resolv.conf');
-  await writeFile(resolvConf, 'nameserver 127.99.77.1\n');
+  await writeFile(resolvConf, `nameserver 127.99.${place}.1\n`);
   undo.defer(() => removeRules(bridge, soon()));
   await setRules({ bridge, directory: join(directory, 'services') }, rulesOf({ bridge, gateway }, []), soon());
   const dns = new ServiceDns(join(directory, 'services'), resolvConf);
@@ -86,10 +89,10 @@ async function openBridge() {
 
 test('a pod that asks without end leaves the name server to other pods', { skip, timeout: 180_000 }, async () => {
   await using it = await openBridge();
-  it.start('flood', '10.99.77.2', 'of-one.example');
+  it.start('flood', `10.99.${place}.2`, 'of-one.example');
   const isFlooded = await poll(async () => (it.asked.size > 300 ? true : undefined), { everyMs: 20, signal: soon() });
   assert.ok(isFlooded, 'questions of a flooding pod are passed on');
-  it.start('ask', '10.99.77.3', 'other.example');
+  it.start('ask', `10.99.${place}.3`, 'other.example');
   const isAsked = () => [...it.asked].some((question) => question.includes('\x05other'));
   const isHeard = await poll(async () => (isAsked() ? true : undefined), { everyMs: 50, signal: soon(8000) });
   assert.ok(isHeard, 'the question of another pod is passed on');
@@ -105,9 +108,9 @@ test(
       child.stdout?.on('data', (text: Buffer) => (said.connected += String(text).split('connected').length - 1));
       return said;
     };
-    const one = countOf(it.start('connect', '10.99.77.2'));
+    const one = countOf(it.start('connect', `10.99.${place}.2`));
     assert.ok(await poll(async () => (one.connected >= 4 ? true : undefined), { everyMs: 20, signal: soon() }));
-    const other = countOf(it.start('connect', '10.99.77.3'));
+    const other = countOf(it.start('connect', `10.99.${place}.3`));
     assert.ok(await poll(async () => (other.connected >= 4 ? true : undefined), { everyMs: 20, signal: soon() }));
     assert.deepEqual([one.connected, other.connected], [4, 4]);
   },
@@ -119,7 +122,7 @@ test('a server that was started and not recorded is ended before the next one', 
   await writeFile(resolvConf, '');
   const own = join(directory, 'services');
   const pidOf = async () => Number(/"pid":(\d+)/.exec(await readFile(join(own, 'dns.json'), 'utf8'))?.[1]);
-  const serve = () => new ServiceDns(own, resolvConf).serve({ bridge: 'lo', gateway: '127.99.77.2' }, []);
+  const serve = () => new ServiceDns(own, resolvConf).serve({ bridge: 'lo', gateway: `127.99.${place}.2` }, []);
   try {
     await serve();
     const first = await pidOf();
