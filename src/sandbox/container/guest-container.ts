@@ -12,7 +12,7 @@ import type { HeldSource } from '../volume/host-mode.ts';
 import { checkCommand } from './process-size.ts';
 import { capResources, type Capped, cgroupResourcesOf, checkResources, mostOfNode } from '../resources.ts';
 import { createMoves, type Moves } from '../state/moves.ts';
-import { startErrorCode } from './start-error.ts';
+import { startErrorCode, startErrorFix } from './start-error.ts';
 import { TerminationMessage } from './termination-message.ts';
 import {
   containerMoves,
@@ -385,8 +385,12 @@ export class GuestContainer implements Container {
 
   #assertIs(states: readonly ContainerState[], verb: string): void {
     if (states.includes(this.#moves.state)) return;
-    const why = this.#exit?.reason === 'StartError' ? `: ${this.#exit.why ?? ''}` : `: it is ${this.#moves.state}`;
-    throw new PodvmError('failedPrecondition', `Cannot ${verb} container ${this.spec.name}${why}`);
+    const isStartError = this.#exit?.reason === 'StartError';
+    const why = isStartError ? `: ${this.#exit?.why ?? ''}` : `: it is ${this.#moves.state}`;
+    const fix = isStartError ? startErrorFix(this.#exit?.exitCode) : undefined;
+    throw new PodvmError('failedPrecondition', `Cannot ${verb} container ${this.spec.name}${why}`, {
+      ...(fix === undefined ? {} : { fix }),
+    });
   }
 }
 

@@ -73,7 +73,10 @@ test('a command that cannot run makes a container that has exited with StartErro
   const exit = await container.exited;
   assert.deepEqual([exit.exitCode, exit.reason], [127, 'StartError']);
   assert.match(exit.why ?? '', /executable file `nope` not found/);
-  await assert.rejects(container.start(never), /Cannot start container main: .*not found/);
+  await assert.rejects(container.start(never), {
+    message: /Cannot start container main: .*not found/,
+    fix: /^Name a program of the image/,
+  });
 });
 
 test('createContainer() leaves nothing behind when the image is missing', async () => {
