@@ -385,7 +385,7 @@ export interface Sandbox {
   /** Resources that the host spends on it, measured without its guest. */
   hostFigures(signal: AbortSignal): Promise<HostFigures>;
   /** Counts, by reason, the frames and packets from its guest that its network has dropped; see `Network.dropped`. */
-  dropped(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined>;
+  dropped(signal: AbortSignal, maxAgeMs?: number): Promise<ReadonlyMap<string, number> | undefined>;
   /** Looks at it from outside and inside, within seconds even if its guest hangs. Errors: `failedPrecondition`. */
   examine(signal: AbortSignal): Promise<Examination>;
   /** Stops what still runs (containers get `graceMs`), then the machine, then everything else. Idempotent. */

@@ -120,11 +120,14 @@ async function jailOf(vmmPid: number) {
   };
 }
 
+/** Age of dropped packets, in `ms`: to count them takes programs, and a page of the dashboard asks every two seconds. */
+const droppedAgeMs = 10_000;
+
 async function statsOf(sandbox: Sandbox, signal: AbortSignal) {
   const [stats, vmmPssKiB, dropped] = await Promise.all([
     sandbox.stats(signal),
     sandbox.vmmPssKiB(),
-    sandbox.dropped(signal),
+    sandbox.dropped(signal, droppedAgeMs),
   ]);
   return { ...stats, vmmPssKiB, ...(dropped === undefined ? {} : { dropped: Object.fromEntries(dropped) }) };
 }

@@ -235,8 +235,7 @@ export class LiveSandbox implements Sandbox {
   }
 
   async metrics(signal: AbortSignal): Promise<SandboxMetrics> {
-    const { network } = this.#live.parts;
-    const counted = network.dropped(this.id, signal, droppedAgeMs).catch(() => undefined); // what the guest tells does not depend on it
+    const counted = this.dropped(signal, droppedAgeMs).catch(() => undefined); // what the guest tells does not depend on it
     const measuring = [measureGuest(this.#live.guest, this.#containers.all, signal), counted] as const;
     const [figures, dropped] = await Promise.all(measuring);
     return { ...figures, dropped: dropped ?? new Map() };
@@ -256,9 +255,9 @@ export class LiveSandbox implements Sandbox {
     throw new PodvmError('unavailable', `Cannot measure: the machine of sandbox ${this.id} is gone`);
   }
 
-  async dropped(signal: AbortSignal): Promise<ReadonlyMap<string, number> | undefined> {
+  async dropped(signal: AbortSignal, maxAgeMs = 0): Promise<ReadonlyMap<string, number> | undefined> {
     await this.#inbox.ask(() => this.#assertReady('measure'));
-    return await this.#live.parts.network.dropped(this.id, signal);
+    return await this.#live.parts.network.dropped(this.id, signal, maxAgeMs);
   }
 
   async examine(signal: AbortSignal): Promise<Examination> {
