@@ -211,7 +211,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     {
       name: 'describe',
       description:
-        'print what happened to a pod, also to one of a kubelet: state, events, slow steps, figures, console',
+        'print what is wrong with a pod and what happened to it, also to one of a kubelet: state, troubles, events, slow steps, figures, console',
       arguments: [pod],
       isClient: true,
       action: (name: string) => withKnown((known) => describeCommand(known, name, terminal)),
