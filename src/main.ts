@@ -193,7 +193,7 @@ async function enterNamespaces(config: Configuration): Promise<void> {
     });
   }
   const { runInside } = await import('#daemon/rootless/run-inside.ts');
-  process.exit(await runInside(config, process.argv.slice(2)));
+  process.exit((await runInside(config, process.argv.slice(2))).code);
 }
 
 /** The configuration of a daemon, with the settings of its file. */

@@ -5,21 +5,16 @@ import { readCurrent, readReady } from './setup.ts';
 /** A fact that `podvm doctor` reports about set-up. */
 export interface SetupFact {
   readonly name: string;
-  /** Undefined: only root can see it. */
-  readonly ok: boolean | undefined;
+  readonly ok: boolean;
   readonly detail: string;
   readonly fix?: string;
 }
 
 /** Host tools and assets: present ones, missing ones and how to get them. Changes nothing. */
-export async function describeSetup(root: string, repo: string, isRoot: boolean): Promise<readonly SetupFact[]> {
-  const parts = isRoot
-    ? await describeAssets(root, repo)
-    : { name: 'assets', ok: undefined, detail: 'only root can check them' };
+export async function describeSetup(root: string, repo: string): Promise<readonly SetupFact[]> {
+  const parts = await describeAssets(root, repo);
   // Tools that only make parts are not needed where the parts exist.
-  const tools = (await readHostTools()).filter(
-    ({ makesParts, forUsers }) => !forUsers && (!makesParts || parts.ok !== true),
-  );
+  const tools = (await readHostTools()).filter(({ makesParts, forUsers }) => !forUsers && (!makesParts || !parts.ok));
   const missing = new Set((await missingHostTools(tools)).map((tool) => tool.package));
   return [
     ...tools.map((tool) =>

@@ -41,9 +41,10 @@ describe('podvm of an ordinary user', { skip: await whyNoVm(), timeout: 600_000 
   it('doctor finds what this user needs', async () => {
     const { code, stdout } = await user.podvm(['doctor']);
     assert.equal(code, 0, stdout);
-    for (const name of ['uidmap', 'passt', 'subuid', 'subgid', 'user namespaces', '/dev/net/tun', 'assets'])
-      assert.match(stdout, new RegExp(`^ *ok +${name} `, 'm'));
-    assert.match(stdout, /^ *warn +host limits /m);
+    const needs = ['uidmap', 'passt', 'subuid', 'subgid', 'user namespaces', '/dev/net/tun', 'assets'];
+    for (const name of [...needs, 'network', 'capabilities']) assert.match(stdout, new RegExp(`^ok +${name} `, 'm'));
+    assert.match(stdout, /^warn +host limits /m);
+    assert.deepEqual(await user.processes(), []);
   });
 
   it('runs a command and ends with its exit code, without a node in the background', async () => {

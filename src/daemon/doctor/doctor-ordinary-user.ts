@@ -1,14 +1,32 @@
 import { readFile, stat } from 'node:fs/promises';
-import type { Finding } from '#api/finding.ts';
+import * as v from 'valibot';
+import { diagnosisSchema, type Finding } from '#api/finding.ts';
 import { messageOf } from '#base/errors.ts';
 import { run } from '#host/process/run.ts';
+import type { Configuration } from '../configuration/configuration.ts';
 import { hostNeeds, userName } from '../rootless/host-needs.ts';
 import { machineAssets } from '../rootless/machine-assets.ts';
+import { runInside } from '../rootless/run-inside.ts';
 
-/** Checks what pods of an ordinary user need of the host (`src/daemon/rootless/`). */
-export async function ordinaryUserFindings(repo: string): Promise<readonly Finding[]> {
+/**
+ * Checks what pods of an ordinary user need of the host (`src/daemon/rootless/`), and if all is there, all that a doctor checks
+ * as root of the namespaces of this user. `only`: checks only that.
+ */
+export async function ordinaryUserFindings(
+  config: Configuration,
+  only: 'kvm' | undefined,
+): Promise<readonly Finding[]> {
+  const detail = `${userName()}, not root: pods run in namespaces of this user`;
+  const user: Finding = { name: 'user', status: 'ok', detail };
+  const found = only === undefined ? [user, ...(await hostFindings(config.repo))] : [user, ...(await hostNeeds())];
+  if (found.some(({ status }) => status === 'fail')) return found;
+  const names = new Set(found.map(({ name }) => name));
+  const inside = await findingsInside(config, only === undefined ? [] : ['--accelerator', only]);
+  return [...found, ...inside.filter(({ name }) => !names.has(name))];
+}
+
+async function hostFindings(repo: string): Promise<readonly Finding[]> {
   return [
-    { name: 'user', status: 'ok', detail: `${userName()}, not root: pods run in namespaces of this user` },
     ...(await hostNeeds()),
     await ownNamespaces(),
     await openDevice('/dev/net/tun', 'fail', 'taps of pods need it'),
@@ -21,6 +39,16 @@ export async function ordinaryUserFindings(repo: string): Promise<readonly Findi
       fix: 'Run podvm as root where guests must not be able to exceed the limits of their pods on the host.',
     },
   ];
+}
+
+/** Asks a doctor inside. */
+async function findingsInside(config: Configuration, words: readonly string[]): Promise<readonly Finding[]> {
+  try {
+    const { stdout } = await runInside(config, ['doctor', '--json', ...words], true);
+    return v.parse(v.pipe(v.string(), v.parseJson(), diagnosisSchema), stdout).findings;
+  } catch (error) {
+    return [{ name: 'namespaces', status: 'fail', detail: `nothing can be checked in them: ${messageOf(error)}` }];
+  }
 }
 
 async function ownNamespaces(): Promise<Finding> {

@@ -38,8 +38,8 @@ interface DoctorWishes {
 }
 
 /**
- * Runs `podvm doctor`: checks this host, or only its KVM. Changes only the stored verdict on the accelerator. Without
- * root it reports that and checks only what it can.
+ * Runs `podvm doctor`: checks this host, or only its KVM. Changes only the stored verdict on the accelerator. For
+ * an ordinary user it checks what the namespaces of that user need, and then continues in them.
  */
 export async function doctorCommand(
   {
@@ -50,37 +50,32 @@ export async function doctorCommand(
   { json, accelerator: only, asksArchives = true }: DoctorWishes,
   signal: AbortSignal,
 ): Promise<{ text: string; isHealthy: boolean }> {
-  const isRoot = process.getuid?.() === 0;
-  const asRoot = async (name: string, look: () => Promise<readonly Finding[]>): Promise<readonly Finding[]> =>
-    isRoot ? await look() : seen.has(name) ? [] : [{ name, status: 'skip', detail: 'needs root' }];
-  const ofUser = isRoot ? [rootFinding()] : await ordinaryUserFindings(config.repo);
-  const seen = new Set(ofUser.map(({ name }) => name));
+  if (process.getuid?.() !== 0) return conclude(await ordinaryUserFindings(config, only), json);
   if (only === 'kvm') {
-    const ofKvm = await asRoot('kvm', async () => await checkKvm(config, write, signal));
-    return conclude([...ofUser.slice(0, 1), ...ofKvm], json);
+    return conclude([rootFinding(), ...(await checkKvm(config, write, signal))], json);
   }
   const findings = [
-    ...ofUser,
+    rootFinding(),
     distributionFinding(await readDistribution()),
-    ...(await setup(config, isRoot)).filter(({ name }) => !seen.has(name)),
-    ...(await asRoot('accelerator', async () => [await accelerator(config, write, signal)])),
-    ...(await asRoot('jail', async () => [await jail(config, signal)])),
-    ...(await asRoot('/dev/net/tun', async () => [await tunDevice()])),
-    ...(await asRoot('network', async () => [await network(config)])),
-    ...(await asRoot('pod packets', async () => [await podPackets(config, signal)])),
-    ...(await asRoot('attachments', async () => await attachments(config, signal))),
-    ...(await asRoot('machines', async () => await orphans(config))),
+    ...(await setup(config)),
+    await accelerator(config, write, signal),
+    await jail(config, signal),
+    await tunDevice(),
+    await network(config),
+    await podPackets(config, signal),
+    ...(await attachments(config, signal)),
+    ...(await orphans(config)),
     ...(await containerdFindings(
       { shimSocketPath: config.shimSocketPath, version },
       { containerd: containerdPlaces, k3s: k3sPlaces },
       signal,
     )),
     ...(await delegateFindings(config.delegate, signal)),
-    ...(await asRoot('cgroups', async () => [await cgroups()])),
-    ...(await asRoot('parts of pods', async () => await podPartsFindings(config))),
-    ...(asksArchives ? await asRoot('updates', async () => await updateFindings(config, write, signal)) : []),
-    ...(await asRoot('capabilities', async () => [await capabilities()])),
-    ...(await asRoot('user namespaces', async () => [await userNamespaces()])),
+    await cgroups(),
+    ...(await podPartsFindings(config)),
+    ...(asksArchives && !isInside ? await updateFindings(config, write, signal) : []), // the parts are root's
+    await capabilities(),
+    await userNamespaces(),
     await disk(config.root),
     {
       name: 'machine',
@@ -109,10 +104,9 @@ export function distributionFinding({ name, isTried }: Distribution): Finding {
   return { name: title, status: 'warn', detail: `PodVM has not been tried on ${printable(name, 200)}`, fix };
 }
 
-async function setup({ root, repo }: Configuration, isRoot: boolean): Promise<readonly Finding[]> {
-  return (await describeSetup(root, repo, isRoot)).map(({ name, ok, detail, fix }): Finding => {
-    const status = ok === undefined ? 'skip' : ok ? 'ok' : 'fail';
-    return { name, status, detail, ...(fix === undefined ? {} : { fix }) };
+async function setup({ root, repo }: Configuration): Promise<readonly Finding[]> {
+  return (await describeSetup(root, repo)).map(({ name, ok, detail, fix }): Finding => {
+    return { name, status: ok ? 'ok' : 'fail', detail, ...(fix === undefined ? {} : { fix }) };
   });
 }
 
@@ -184,6 +178,9 @@ async function jail(config: Configuration, ending: AbortSignal): Promise<Finding
     return { name, status: 'ok', detail };
   } catch (error) {
     ending.throwIfAborted();
+    // Other users may not read QEMU's program, so that the kernel hides its processes from roots of namespaces.
+    if (isInside && (error as NodeJS.ErrnoException).code === 'EACCES')
+      return { name, status: 'skip', detail: 'a VMM starts, and only root can look at its restrictions' };
     return { name, status: 'fail', detail: messageOf(error), fix };
   }
 }

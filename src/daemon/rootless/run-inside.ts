@@ -1,5 +1,6 @@
 import { chmod, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { insideVariable } from '#host/inside-namespaces.ts';
 import { entryPoint, programDirectory } from '#host/program-files.ts';
@@ -16,10 +17,14 @@ const fromTerminal: readonly NodeJS.Signals[] = ['SIGINT', 'SIGQUIT', 'SIGHUP'];
 
 /**
  * Runs a podvm command line as root of the namespaces of this user, with the same terminal, environment and working
- * directory, and returns its exit code. This process passes signals on, and listens on the host for it. Errors:
- * `failedPrecondition`, with what the host lacks.
+ * directory, and returns its exit code, and its output if it `isRead`. This process passes signals on, and listens on the host
+ * for it. Errors: `failedPrecondition`, with what the host lacks.
  */
-export async function runInside({ root }: Configuration, args: readonly string[]): Promise<number> {
+export async function runInside(
+  { root }: Pick<Configuration, 'root'>,
+  args: readonly string[],
+  isRead = false,
+): Promise<{ readonly code: number; readonly stdout: string }> {
   await makeStateDirectory(root);
   await using namespaces = await openNamespaces(
     root,
@@ -30,7 +35,7 @@ export async function runInside({ root }: Configuration, args: readonly string[]
   const program = [process.execPath, ...process.execArgv, join(programDirectory, entryPoint('src/main'))];
   const child = await startChild('nsenter', [...target, '--', ...program, ...args], {
     failing: 'Cannot enter the namespaces of this user',
-    stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
+    stdio: ['inherit', isRead ? 'pipe' : 'inherit', 'inherit', 'ipc'],
     env: { ...process.env, [insideVariable]: `${process.getuid?.()}:${process.cwd()}` },
   });
   const ended = new Promise<number>((resolve) => {
@@ -43,7 +48,8 @@ export async function runInside({ root }: Configuration, args: readonly string[]
       if (!hasTerminal || !fromTerminal.includes(signal)) child.kill(signal);
     });
   }
-  return await ended;
+  const stdout = child.stdout === null ? '' : await text(child.stdout);
+  return { code: await ended, stdout };
 }
 
 /**
