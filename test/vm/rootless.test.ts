@@ -78,6 +78,9 @@ describe('podvm of an ordinary user', { skip: await whyNoVm(), timeout: 600_000 
   it('shows logs and the pod to its own user, and no file that the user may not read to the pod', async () => {
     assert.match((await user.podvm(['logs', 'web'])).stdout, /^up\n/);
     assert.match((await user.podvm(['ps'])).stdout, /\ndefault +web +/);
+    const [, machineMiB] =
+      /\ndefault\/web .* ([0-9.]+)Mi\n/.exec((await user.podvm(['stats', '--no-stream'])).stdout) ?? [];
+    assert.ok(Number(machineMiB) > 10, `${machineMiB} MiB`);
     const share = ['run', '--rm', '-v', `${user.home}/secret:/secret`, image, 'cat', '/secret'];
     const { code, stdout } = await user.podvm(share);
     assert.notEqual(code, 0);

@@ -26,14 +26,15 @@ export interface ThreadTime {
 }
 
 /**
- * Reads the figures of a process; undefined when it is gone. The kernel's counters are exact to some 100 KiB; reading
+ * Reads the figures of a process; undefined when it is gone. Bytes of disks are 0 where only root may know them
+ * (proc_pid_io(5)): those of a VMM in the namespaces of an ordinary user. The kernel's counters are exact to some 100 KiB; reading
  * `smaps_rollup` would walk page tables for milliseconds each time.
  */
 export async function readProcessFigures(pid: number): Promise<ProcessFigures | undefined> {
   const read = (file: string) => readFile(`/proc/${pid}/${file}`, 'latin1').catch(() => undefined);
   const [status, stat, io] = await Promise.all([read('status'), read('stat'), read('io')]);
-  if (status === undefined || stat === undefined || io === undefined) return undefined;
-  return parseProcessFigures(status, stat, io);
+  if (status === undefined || stat === undefined) return undefined;
+  return parseProcessFigures(status, stat, io ?? '');
 }
 
 export function parseProcessFigures(status: string, stat: string, io: string): ProcessFigures {
