@@ -1,6 +1,6 @@
 /**
  * Shell script that the holder runs as root of its new namespaces, with the user's state directory as `$1`. It replaces
- * `/run` by a tmpfs with the same contents, in which podvm may make `/run/netns`, and mounts the state directory there: jailed
+ * `/run` by a tmpfs with the same contents, as far as they can be bound, in which podvm may make `/run/netns`, and mounts the state directory there: jailed
  * users cannot reach it in the user's home. Where the host's resolver listens on its loopback (systemd-resolved), the servers
  * behind it take its place. At last it sleeps.
  */
@@ -14,8 +14,8 @@ for each in /run/* /run/.[!.]*; do
   copy=$new/\${each#/run/}
   case $each in /run/netns | ${insideRoot} | /run/xtables.lock) continue ;; esac
   if [ -h "$each" ]; then cp -P -- "$each" "$copy"
-  elif [ -d "$each" ]; then mkdir "$copy" && mount -n --rbind "$each" "$copy"
-  elif [ -e "$each" ]; then : >"$copy" && mount -n --bind "$each" "$copy"
+  elif [ -d "$each" ]; then mkdir "$copy" && mount -n --rbind "$each" "$copy" || continue
+  elif [ -e "$each" ]; then : >"$copy" && mount -n --bind "$each" "$copy" || continue
   fi
 done
 mkdir "$new/netns" "$new/podvm"
