@@ -45,8 +45,9 @@ test(
     const directory = ${JSON.stringify(directory)};
     process.env['TMPDIR'] = directory;
     const parts = { log: silentLog, clock: systemClock };
-    const forwardedPort = 34_873;
+    const forwardedPort = 22_873; // below those that the kernel gives to others
     await serveAdmin(directory + '/admin', { ...parts, sandboxes: {}, images: {}, pods: {}, monitoring: {}, diskUsage: {},
+      ended: { list: () => [] }, cronJobsPath: directory + '/cron-jobs.json',
       services: { path: directory + '/services.json', network: {} } });
     const { port: monitoringPort } = await serveMonitoring({ address: '127.0.0.1', port: 0, clients: 'local' }, {});
     const { socketPath: routes } = await serveRoutes({});

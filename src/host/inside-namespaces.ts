@@ -9,6 +9,9 @@ const [, uid, directory] = /^(\d+):(\/.*)$/s.exec(process.env[insideVariable] ??
 /** Whether this process is such a one. */
 export const isInside = uid !== undefined && process.getuid?.() === 0;
 
+/** State directory of such a process: the user's own is mounted there, where jailed users reach it. */
+export const insideRoot = '/run/podvm';
+
 /** The user on the host that this process acts for. */
 export const userOnHost = (): number => (isInside ? Number(uid) : (process.getuid?.() ?? 0));
 

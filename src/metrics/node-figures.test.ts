@@ -9,7 +9,9 @@ test('the event loop is monitored only while something reads', ({ mock }) => {
   const calls: string[] = [];
   const told = (name: 'enable' | 'disable') => () => calls.push(name) > 0;
   Object.assign(loop, { enable: told('enable'), disable: told('disable') });
-  using meter = new NodeMeter(loop);
+  using undo = new DisposableStack();
+  undo.defer(() => mock.timers.reset());
+  const meter = undo.use(new NodeMeter(loop));
   for (let times = 0; times < 5; times += 1) {
     meter.read();
     mock.timers.tick(60_000);

@@ -2,7 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { PodStatus } from '#pod/pods.ts';
 import { sendJson } from '../http.ts';
-import { findKnown, findReached } from '../routes/life-routes.ts';
+import { findKnown, findReached } from '../pods/find-pods.ts';
 import type { MonitoringParts } from '../routes/monitoring-routes.ts';
 import type { NodePods } from '../pods/node-pods.ts';
 import type { Routes } from '../routes.ts';

@@ -15,9 +15,10 @@ import { readJson, sendJson } from '../http.ts';
 import { foreignSummary, notOurs, refused } from '../pods/foreign-pods.ts';
 import { type NodePods } from '../pods/node-pods.ts';
 import { type KnownPod, type LivePod, untilOver } from '../pods/known-pod.ts';
-import { reached, type ReachedPod } from '../pods/reached-pod.ts';
+import { reached } from '../pods/reached-pod.ts';
 import { chooseContainer } from '../log/pod-logs.ts';
-import type { Asked, Call, Routes } from '../routes.ts';
+import type { Call, Routes } from '../routes.ts';
+import { findKnown } from '../pods/find-pods.ts';
 import { untilStarted } from '../session/run-session.ts';
 
 /** Calls that stop, remove, restart and rename pods. `cancelStart`: cancels the start of an ended pod, if one is due. */
@@ -119,16 +120,3 @@ const nothingRuns = (name: string) =>
   new PodvmError('failedPrecondition', `Cannot send a signal to ${name}: no such container of it runs`, {
     fix: `See \`podvm inspect ${name}\` for the containers.`,
   });
-
-/** Finds the pod that a path names. Errors: those of `NodePods.find`. */
-export const findKnown = (pods: NodePods, asked: Asked): KnownPod => pods.find(...nameOf(asked));
-
-/** Finds the running pod that a path names. `verb` completes `Cannot`. Errors: those of `NodePods.reach`. */
-export const findReached = (pods: NodePods, asked: Asked, verb: string): ReachedPod =>
-  pods.reach(...nameOf(asked), verb);
-
-/** Returns the namespace and name in a path. The namespace is undefined for `_`, which stands for any. */
-export function nameOf({ segment }: Asked): [namespace: string | undefined, name: string] {
-  const namespace = segment('namespace');
-  return [namespace === '_' ? undefined : namespace, segment('name')];
-}

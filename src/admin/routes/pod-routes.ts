@@ -18,7 +18,7 @@ import { nodeRoom } from '../pods/node-room.ts';
 import { describePod } from '../pods/pod-description.ts';
 import type { InputTarget } from '../session/input-session.ts';
 import { readJson, sendJson, sendStream } from '../http.ts';
-import { findKnown, findReached, nameOf } from './life-routes.ts';
+import { findKnown, findReached, nameOf } from '../pods/find-pods.ts';
 import { foreignDetails, foreignSummary, notOurs } from '../pods/foreign-pods.ts';
 import { type NodePods } from '../pods/node-pods.ts';
 import { type KnownPod, type LivePod } from '../pods/known-pod.ts';

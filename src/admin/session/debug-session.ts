@@ -6,7 +6,7 @@ import type { Container, Exec } from '#sandbox/sandbox.ts';
 import { checkCommand } from '#sandbox/container/process-size.ts';
 import { notOurs, refused } from '../pods/foreign-pods.ts';
 import type { NodePods } from '../pods/node-pods.ts';
-import { findKnown } from '../routes/life-routes.ts';
+import { findKnown } from '../pods/find-pods.ts';
 import type { Asked } from '../routes.ts';
 
 /** Time to pull the image and make the container, in `ms`. */

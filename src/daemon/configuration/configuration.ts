@@ -3,13 +3,12 @@ import { BlockList, isIP } from 'node:net';
 import { homedir, hostname } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
 import { parseQuantity, unitsOf } from '#base/quantity.ts';
-import { isInside } from '#host/inside-namespaces.ts';
+import { insideRoot, isInside } from '#host/inside-namespaces.ts';
 import type { LogFormat, LogLevel } from '#host/log/log.ts';
 import type { NetworkPolicy } from '#network/guard/network-policy.ts';
 import type { PoolSize } from '#sandbox/start/pool-demand.ts';
 import type { TemplateChoice } from '#sandbox/spec/template-choice.ts';
 import type { UpdateRequest } from '#setup/update-report.ts';
-import { insideRoot } from '../rootless/making-script.ts';
 import type { FileSettings } from './config-file.ts';
 import { type NumberSetting, type SettingName, type WordOf, type WordSetting, settings } from './settings.ts';
 

@@ -9,7 +9,7 @@ test('readVersions() lists the parts once set-up has made them', async () => {
   await using root = await mkdtempDisposable(join(tmpdir(), 'podvm-versions-'));
   const repo = join(import.meta.dirname, '../../..');
   const before = await readVersions({ root: root.path, repo }, '1.2.3');
-  assert.deepEqual([before.podvm, before.wire, before.record, before.qemu], ['1.2.3', 2, 3, undefined]);
+  assert.deepEqual([before.podvm, before.wire, before.record, before.qemu], ['1.2.3', 2, 4, undefined]);
   assert.match(before.agent, /^[0-9a-f]{16}$/);
   const paths = ['sysroot', 'kernel', 'initramfs', 'modules', 'fileServer', 'agent', 'key', 'generation'];
   const made = { qemuVersion: '10.0', kernelVersion: '6.12', crunVersion: '1.21', versions: {}, parts: [] };

@@ -1,11 +1,11 @@
+import { insideRoot } from '#host/inside-namespaces.ts';
+
 /**
  * Shell script that the holder runs as root of its new namespaces, with the user's state directory as `$1`. It replaces
  * `/run` by a tmpfs with the same contents, as far as they can be bound, in which podvm may make `/run/netns`, and mounts the state directory there: jailed
  * users cannot reach it in the user's home. Where the host's resolver listens on its loopback (systemd-resolved), the servers
  * behind it take its place. At last it sleeps.
  */
-export const insideRoot = '/run/podvm';
-
 export const makingScript = `
 new=$1/run
 mkdir -p "$new"
