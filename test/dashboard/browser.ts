@@ -48,7 +48,7 @@ export async function openBrowser({ colorScheme = 'light', width = 1280, height 
   const complaints: string[] = [];
   watch(context, complaints);
   const page = context.pages()[0] ?? (await context.newPage());
-  page.setDefaultTimeout(120_000); // a busy machine starts a browser in half a minute
+  context.setDefaultTimeout(120_000); // a busy machine starts a browser in half a minute
   return {
     page,
     complaints,
