@@ -29,7 +29,7 @@ async function fetched(user: OrdinaryUser, url: string): Promise<string> {
   return (await run('nsenter', [...user.enterHost, 'curl', '-fsS', ...patience, url])).stdout;
 }
 
-describe('podvm of an ordinary user', { skip: await whyNoVm(), timeout: 600_000 }, () => {
+describe('podvm of an ordinary user', { skip: await whyNoVm(), timeout: 900_000 }, () => {
   let user: OrdinaryUser;
   before(async () => {
     user = await openOrdinaryUser();
