@@ -636,7 +636,9 @@ export async function killTablePage(): Promise<string> {
         code(file),
       ]),
     ),
-    'Not tested: faults while a CNI plugin of another vendor runs.',
+    'Not tested: faults while a CNI plugin of another vendor runs; a full descriptor table of an import worker, a CNI plugin or ' +
+      'set-up; a jump of the date while set-up or an import runs; a power cut while images, templates or parts are written, but for ' +
+      'the torn files that it may leave.',
   );
 }
 
