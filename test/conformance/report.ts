@@ -47,6 +47,7 @@ const expectation = v.object({
   spec: v.pipe(v.string(), v.minLength(1)),
   reason: v.pipe(v.string(), v.minLength(1)),
 });
+const refusal = v.object({ ...expectation.entries, says: v.pipe(v.string(), v.minLength(1)) });
 const expectations = v.object({
   $comment: v.optional(v.string()),
   /** Specs that the run leaves out. */
@@ -54,12 +55,16 @@ const expectations = v.object({
   /** Specs that may skip themselves on some hosts, and pass on others. */
   maySkip: v.array(expectation),
   /** Specs that must fail with a refusal that contains `says`, since they need features that a machine lacks. */
-  refused: v.array(v.object({ ...expectation.entries, says: v.pipe(v.string(), v.minLength(1)) })),
+  refused: v.array(refusal),
+  /** Those that must fail so in their place where a delegate runs what podvm refuses. */
+  refusedByDelegate: v.array(refusal),
 });
-export type Expectations = v.InferOutput<typeof expectations>;
+type Lists = v.InferOutput<typeof expectations>;
+/** The lists of one run. */
+export type Expectations = Omit<Lists, 'refusedByDelegate'>;
 type Expectation = Expectations['leftOut'][number];
 
-export function parseExpectations(json: string): Expectations {
+export function parseExpectations(json: string): Lists {
   return v.parse(expectations, JSON.parse(json));
 }
 
