@@ -61,7 +61,10 @@ export async function buildCoreDns(cache: string, signal: AbortSignal): Promise<
   return join(home, 'coredns');
 }
 
-const optionsIn = (work: string, signal: AbortSignal): RunOptions & { readonly cwd: string } => ({
+/** Options of a run in the directory of one `go.mod`. */
+export type BuildOptions = RunOptions & { readonly cwd: string };
+
+export const optionsIn = (work: string, signal: AbortSignal): BuildOptions => ({
   signal,
   env: { ...goEnv(), CGO_ENABLED: '0', GOTMPDIR: work }, // /tmp may be cleaned meanwhile
   timeoutMs: 120 * 60_000,
@@ -69,8 +72,18 @@ const optionsIn = (work: string, signal: AbortSignal): RunOptions & { readonly c
 });
 
 /** Compiles one of `programs/` in the directory whose `go.mod` is written. */
-async function build(name: string, flags: readonly string[], options: RunOptions & { readonly cwd: string }) {
+export async function build(name: string, flags: readonly string[], options: BuildOptions): Promise<void> {
   await copyFile(join(import.meta.dirname, `programs/${name}.go`), join(options.cwd, 'main.go'));
+  await compile(name, '.', flags, options);
+}
+
+/** Compiles a package. */
+export async function compile(
+  name: string,
+  from: string,
+  flags: readonly string[],
+  options: BuildOptions,
+): Promise<void> {
   const argv = ['build', '-mod=mod', '-trimpath', '-buildvcs=false', `-ldflags=${['-s', '-w', ...flags].join(' ')}`];
-  await run('go', [...argv, '-o', name, '.'], options);
+  await run('go', [...argv, '-o', name, from], options);
 }

@@ -5,6 +5,7 @@ import type { TarSpec } from '#image/tar/tar-builder.ts';
 import { type DebianFiles, withParents } from '../conformance/debian-files.ts';
 import { standIns } from '../conformance/stand-ins.ts';
 import { type ImageSpec, writeLayout } from '../images/layout-writer.ts';
+import type { AddOns } from './build-add-ons.ts';
 import { until } from './kubectl.ts';
 import type { ClusterNode } from './node-namespaces.ts';
 import { images } from './places.ts';
@@ -20,6 +21,7 @@ export interface ImageSources {
   readonly debian: DebianFiles;
   readonly kubernetes: string;
   readonly coredns: string;
+  readonly addOns: AddOns | undefined;
   /** OCI layout of the node image. */
   readonly nodeImage: string;
 }
@@ -30,6 +32,7 @@ async function makeImages({
   debian,
   kubernetes,
   coredns,
+  addOns,
 }: ImageSources): Promise<ReadonlyMap<string, ImageSpec>> {
   const made = await standIns(suite);
   const standIn = (part: string): ImageSpec => {
@@ -47,6 +50,17 @@ async function makeImages({
     const layer = withParents([...files, await program(entrypoint.slice(1), path)]);
     return { layers: [...box.layers, layer], config: { config: { Entrypoint: [entrypoint] } } };
   };
+  const ofAddOns = async (built: AddOns): Promise<readonly [string, ImageSpec][]> => {
+    const ipset = await withLibraries(built.debian, 'usr/sbin/ipset');
+    const mkfs = await withLibraries(built.debian, 'usr/sbin/mkfs.btrfs');
+    const rules = onlyLast([...(await iptables(debian)), ...ipset]);
+    return [
+      [images.metricsServer, await withProgram(built.metricsServer, [], '/metrics-server')],
+      [images.kubeRouter, await withProgram(built.kubeRouter, rules, '/usr/local/bin/kube-router')],
+      [images.csiDriver, await withProgram(built.csiDriver, mkfs, '/csi-driver')],
+      [images.csiResizer, await withProgram(built.csiResizer, [], '/csi-resizer')],
+    ];
+  };
   const exporter = 'usr/bin/prometheus-node-exporter';
   return new Map<string, ImageSpec>([
     [images.busybox, box],
@@ -61,8 +75,17 @@ async function makeImages({
       images.exporter,
       await withProgram(join(debian.root, exporter), await debian.libraries(exporter), '/bin/node_exporter'),
     ],
+    ...(addOns === undefined ? [] : await ofAddOns(addOns)),
   ]);
 }
+
+const withLibraries = async (debian: DebianFiles, path: string): Promise<readonly TarSpec[]> => [
+  await debian.program(path),
+  ...(await debian.libraries(path)),
+];
+
+/** Programs may have libraries in common. */
+const onlyLast = (files: readonly TarSpec[]) => [...new Map(files.map((file) => [file.name, file])).values()];
 
 /** With the names that the package's scripts would link. */
 async function iptables(debian: DebianFiles): Promise<readonly TarSpec[]> {

@@ -4,7 +4,8 @@ import { run } from '#host/process/run.ts';
 import { buildContainerd } from '../containerd/build-containerd.ts';
 import { buildCriTools } from '../conformance/cri-tools.ts';
 import { DebianFiles } from '../conformance/debian-files.ts';
-import { buildCoreDns, buildKubernetes, programs as kubernetesPrograms } from './build-kubernetes.ts';
+import type { AddOns } from './build-add-ons.ts';
+import { buildCoreDns, programs as kubernetesPrograms } from './build-kubernetes.ts';
 import { packages, serveImages } from './cluster-images.ts';
 import { startControlPlane } from './control-plane.ts';
 import { Kubectl } from './kubectl.ts';
@@ -31,10 +32,16 @@ export interface Built {
   readonly programs: readonly string[];
   readonly suite: DebianFiles;
   readonly debian: DebianFiles;
+  /** Those of the suite `add-ons`. */
+  readonly addOns: AddOns | undefined;
 }
 
-export async function buildAll(cache: string, signal: AbortSignal): Promise<Built> {
-  const kubernetes = await buildKubernetes(cache, signal);
+export async function buildAll(
+  cache: string,
+  kubernetes: string,
+  addOns: AddOns | undefined,
+  signal: AbortSignal,
+): Promise<Built> {
   const coredns = await buildCoreDns(cache, signal);
   const { crictl } = await buildCriTools(cache, signal);
   const { containerd, ctr, runc } = await buildContainerd(cache, signal);
@@ -50,7 +57,7 @@ export async function buildAll(cache: string, signal: AbortSignal): Promise<Buil
       join(debian.root, 'usr/bin/etcd'),
     ],
   ];
-  return { kubernetes, coredns, programs, suite: await DebianFiles.unpack(cache, signal), debian };
+  return { kubernetes, coredns, programs, suite: await DebianFiles.unpack(cache, signal), debian, addOns };
 }
 
 /** A node and its programs. */

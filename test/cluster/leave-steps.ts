@@ -2,15 +2,22 @@ import assert from 'node:assert/strict';
 import type { Steps } from '../containerd/walk-steps.ts';
 import type { Worker } from './cluster.ts';
 import { removeFromNode } from './deploy-steps.ts';
+import { uninstallRelease } from './helm-steps.ts';
 import { until } from './kubectl.ts';
 import type { Tour } from './tour.ts';
 
 /** The end of the cluster, after which nothing of podvm is left. */
-export const leaveSteps: Steps<Tour> = [
+const endOf = <T extends Tour>(title: string, remove: (tour: T) => Promise<void>): Steps<T> => [
   ['all pods are removed, and the kubelets have nothing left of them', removesPods],
-  ['action uninstall of the DaemonSet leaves the containerd node as it was', removeFromNode],
+  [title, remove],
   ['podvm is uninstalled from the nodes, and leaves nothing', leavesNothing],
 ];
+
+export const leaveSteps = endOf(
+  'action uninstall of the DaemonSet leaves the containerd node as it was',
+  removeFromNode,
+);
+export const leaveByHelmSteps = endOf('helm uninstall leaves the containerd node as it was', uninstallRelease);
 
 async function removesPods({ kubectl, first, second }: Tour): Promise<void> {
   await kubectl.run('delete', 'deploy,sts,ds,job', '--all', '--all-namespaces', '--wait=false');

@@ -2,42 +2,47 @@ import { once } from 'node:events';
 import { parseArgs } from 'node:util';
 import { messageOf } from '#base/errors.ts';
 import { goVersion } from '../conformance/go-module.ts';
-import { type Steps, walkSteps } from '../containerd/walk-steps.ts';
+import { walkSteps } from '../containerd/walk-steps.ts';
 import { version } from '../kubelet/build-kubelet.ts';
-import { appSteps } from './app-steps.ts';
+import { buildAddOns } from './build-add-ons.ts';
+import { buildKubernetes } from './build-kubernetes.ts';
 import { buildAll, startCluster, startContainerdWorker, startPodvmWorker } from './cluster.ts';
-import { installSteps, upgradeSteps } from './deploy-steps.ts';
-import { drainSteps } from './drain-steps.ts';
-import { kubectlSteps } from './kubectl-steps.ts';
-import { leaveSteps } from './leave-steps.ts';
-import { networkSteps } from './network-steps.ts';
 import { adminConfig } from './places.ts';
-import { policySteps } from './policy-steps.ts';
-import { restartSteps } from './restart-steps.ts';
-import { systemSteps } from './system-steps.ts';
+import { addOnSuite, type Part, type Suite, tourSuite, type Walk } from './suites.ts';
 import type { Tour } from './tour.ts';
-import { workloadSteps } from './workload-steps.ts';
 
 /*
- * `npm run cluster [-- --stay]`: a real control plane with two nodes, one whose kubelet uses podvm and one whose
- * containerd has it beside runc, on this machine. Needs root, the result of `podvm setup`, and a Go toolchain: a
- * machine without one gets a message, and nothing fails. With `--stay` the cluster stays until Ctrl-C.
+ * `npm run cluster [-- [--suite tour|add-ons] [--only PART,...] [--stay]]`: a real control plane with two nodes, one whose
+ * kubelet uses podvm and one whose containerd has it beside runc, on this machine. Needs root, the result of `podvm
+ * setup`, and a Go toolchain: a machine without one gets a message, and nothing fails. With `--only`, some parts of the
+ * suite are left out; with `--stay` the cluster stays until Ctrl-C.
  */
 const cache = '/var/cache/podvm-conformance';
+const options = {
+  stay: { type: 'boolean', default: false },
+  suite: { type: 'string', default: 'tour' },
+  only: { type: 'string' },
+} as const;
 const say = (text: string) => process.stderr.write(`cluster: ${text}\n`);
 
 async function main(): Promise<void> {
   const stop = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort());
   const { signal } = stop;
-  const { values } = parseArgs({ options: { stay: { type: 'boolean', default: false } } });
+  const { suite: walked, stay: stays, only } = parseArgs({ options }).values;
+  if (walked !== 'tour' && walked !== 'add-ons')
+    throw new Error(`Cannot walk the suite "${walked}": expected tour or add-ons`);
   const go = await goVersion(signal);
   if (go === undefined) {
     say('SKIPPED: this machine has no Go toolchain (`go`), with which Kubernetes is built');
     return;
   }
   say(`building Kubernetes ${version}, CoreDNS, containerd and crictl with ${go}, unless they are there`);
-  const built = await buildAll(cache, signal);
+  const kubernetes = await buildKubernetes(cache, signal);
+  const addOns = walked === 'add-ons' ? await buildAddOns(cache, kubernetes, signal) : undefined;
+  const suite = addOns === undefined ? tourSuite : addOnSuite(addOns);
+  const parts = partsOf(suite, only);
+  const built = await buildAll(cache, kubernetes, addOns, signal);
 
   await using undo = new AsyncDisposableStack();
   const cluster = undo.use(
@@ -45,7 +50,7 @@ async function main(): Promise<void> {
   );
   const [node1, node2] = cluster.nodes;
   const failures: unknown[] = [];
-  const walk = async <T>(steps: Steps<T>, tour: T) => {
+  const walk: Walk = async (steps, tour) => {
     signal.throwIfAborted();
     await walkSteps(steps, tour, say).catch((error: unknown) => failures.push(error));
   };
@@ -54,21 +59,21 @@ async function main(): Promise<void> {
     await timed('a node whose kubelet uses containerd with runc runs', () => startContainerdWorker(node2)),
   );
   const tour: Tour = { ...cluster, first, second, say };
-  await walk(installSteps, tour);
-  await walk(systemSteps, tour);
-  await walk(networkSteps, tour);
-  await walk(appSteps, tour);
-  await walk(policySteps, tour);
-  for (const at of [first, second]) {
-    say(`at ${at.node.name}:`);
-    await walk([...workloadSteps, ...kubectlSteps, ...restartSteps], { ...tour, at });
-  }
-  await walk(upgradeSteps, tour);
-  await walk(drainSteps, tour);
-  if (values.stay) await stay(tour, signal);
-  await walk(leaveSteps, tour);
+  for (const part of [suite.begin, ...parts]) await part(walk, tour);
+  if (stays) await stay(tour, signal);
+  await suite.leave(walk, tour);
   if (failures.length > 0) throw new AggregateError(failures, `${failures.length} parts of the tour failed`);
   say('passed');
+}
+
+/** The parts of a suite with these names; default: all. */
+function partsOf({ parts }: Suite, names: string | undefined): readonly Part[] {
+  const known = Object.keys(parts);
+  const chosen = names?.split(',') ?? known;
+  for (const name of chosen) {
+    if (!known.includes(name)) throw new Error(`Cannot walk the part "${name}": expected ${known.join(', ')}`);
+  }
+  return Object.entries(parts).flatMap(([name, part]) => (chosen.includes(name) ? [part] : []));
 }
 
 async function timed<T>(what: string, make: () => Promise<T>): Promise<T> {

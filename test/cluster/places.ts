@@ -18,8 +18,12 @@ export const adminConfig = `${kubernetesDirectory}/admin.conf`;
 export const images = {
   busybox: 'docker.io/library/busybox:1.37',
   coredns: 'registry.k8s.io/coredns/coredns:v1.14.7',
+  csiDriver: 'registry.example/csi/driver:1',
+  csiResizer: 'registry.k8s.io/sig-storage/csi-resizer:v2.3.0',
   exporter: 'quay.io/prometheus/node-exporter:v1.9.0',
   node: 'registry.example/podvm/node:0.2.0',
+  kubeRouter: 'docker.io/cloudnativelabs/kube-router:v2.1.0',
+  metricsServer: 'registry.k8s.io/metrics-server/metrics-server:v0.9.0',
   nginx: 'docker.io/library/nginx:1.28',
   pause: 'registry.k8s.io/pause:3.10',
   proxy: 'registry.k8s.io/kube-proxy:v1.35.4',

@@ -1,3 +1,4 @@
+import type { AddOns } from './build-add-ons.ts';
 import type { Cluster, Worker } from './cluster.ts';
 
 /** Cluster with its workers, through which all steps go. */
@@ -12,4 +13,9 @@ export interface Tour extends Cluster {
 /** Tour of steps that are walked once for each worker. */
 export interface WorkerTour extends Tour {
   readonly at: Worker;
+}
+
+/** Tour of steps that use programs which clusters have beside Kubernetes itself. */
+export interface AddOnTour extends Tour {
+  readonly addOns: AddOns;
 }

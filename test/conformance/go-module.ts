@@ -14,6 +14,7 @@ export interface GoModule {
   readonly sum: string;
 }
 
+const buildTimeoutMs = 60 * 60_000;
 const downloaded = v.object({ Dir: v.string(), Sum: v.string() });
 
 /** Version of the Go toolchain of this machine, or undefined if there is none. */
@@ -35,6 +36,26 @@ export async function sourceOf({ path, version, sum }: GoModule, options: RunOpt
   const source = v.parse(downloaded, JSON.parse(stdout));
   if (source.Sum === sum) return source.Dir;
   throw new PodvmError('corrupt', `Cannot use ${path} ${version}: expected the sum ${sum}, got ${source.Sum}`);
+}
+
+/**
+ * Builds the package `cmd/NAME` of a module with the versions of other modules that its own `go.mod` has, unless the
+ * directory `cache` has it. Returns the path of the program.
+ */
+export async function buildProgram(
+  cache: string,
+  name: string,
+  module: GoModule,
+  signal: AbortSignal,
+): Promise<string> {
+  const home = join(cache, `${name}-${module.version}`);
+  await inNewDirectory(home, async (work) => {
+    const env = { ...goEnv(), CGO_ENABLED: '0', GOTMPDIR: work }; // /tmp may be cleaned meanwhile
+    const options = { signal, env, timeoutMs: buildTimeoutMs, cwd: work };
+    const flags = ['-trimpath', '-buildvcs=false', '-ldflags=-s -w', '-o', work];
+    await run('go', ['build', ...flags, `./cmd/${name}`], { ...options, cwd: await sourceOf(module, options) });
+  });
+  return join(home, name);
 }
 
 /** Go finds its caches and proxies by the caller's environment. */

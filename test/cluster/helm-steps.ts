@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import * as v from 'valibot';
+import { chartDirectory } from '../../tools/chart/chart.ts';
+import type { Steps } from '../containerd/walk-steps.ts';
+import { beginInstalled, classSteps, isAsBefore, keepsPods, labelNode, leavesNode, mark } from './deploy-steps.ts';
+import { until } from './kubectl.ts';
+import { images } from './places.ts';
+import { startWebPods } from './serving-pods.ts';
+import type { AddOnTour } from './tour.ts';
+
+/** Installation of podvm on the containerd node by Helm, with the chart of this checkout. */
+export const helmInstallSteps: Steps<AddOnTour> = [
+  ['helm install installs podvm on the labelled node', installs],
+  ...classSteps,
+];
+
+/** Other settings, and back, while pods run in machines. */
+export const helmUpgradeSteps: Steps<AddOnTour> = [
+  ['helm upgrade changes settings without the end of a pod', upgrades],
+  ['helm rollback has the settings of the installation again', rollsBack],
+];
+
+const inNamespace = ['--namespace', 'podvm'];
+
+/** Types `helm` on the first node, where it keeps nothing. */
+async function helm({ first: { node }, addOns }: AddOnTour, ...args: readonly string[]): Promise<string> {
+  const homes = ['CACHE', 'CONFIG', 'DATA'].map((name) => `HELM_${name}_HOME=/run/helm`);
+  const { stdout } = await node.run('env', [...homes, addOns.helm, ...args, ...inNamespace], {
+    timeoutMs: 300_000,
+  });
+  return stdout;
+}
+
+const releases = v.array(v.object({ name: v.string(), revision: v.string(), status: v.string() }));
+
+async function isDeployed(tour: AddOnTour, revision: number): Promise<void> {
+  const listed = v.parse(releases, JSON.parse(await helm(tour, 'list', '-o', 'json')));
+  assert.deepEqual(listed, [{ name: 'podvm', revision: String(revision), status: 'deployed' }]);
+}
+
+async function installs(tour: AddOnTour): Promise<void> {
+  await labelNode(tour);
+  const repository = images.node.slice(0, images.node.lastIndexOf(':'));
+  const flags = ['--create-namespace', '--set', `image.repository=${repository}`];
+  await helm(tour, 'install', 'podvm', chartDirectory, ...flags);
+  await beginInstalled(tour);
+  await isDeployed(tour, 1);
+}
+
+async function upgrades(tour: AddOnTour): Promise<void> {
+  await startWebPods(tour.kubectl);
+  const flags = ['--reuse-values', '--set', 'settings.logFormat=json'];
+  const change = () => helm(tour, 'upgrade', 'podvm', chartDirectory, ...flags);
+  await keepsPods(tour, change, ({ node }) => node.run('grep', ['logFormat', mark]));
+  assert.match(await readFile(tour.second.podvm.logFile, 'utf8'), /^\{.*"serving/m);
+  await isDeployed(tour, 2);
+}
+
+async function rollsBack(tour: AddOnTour): Promise<void> {
+  const change = () => helm(tour, 'rollback', 'podvm', '1');
+  await keepsPods(tour, change, ({ node }) => node.run('sh', ['-c', `test -e ${mark} && ! grep logFormat ${mark}`]));
+  await tour.second.node.run('test', ['!', '-e', '/etc/podvm/podvm.yaml']);
+  await isDeployed(tour, 3);
+}
+
+/** Removes podvm from the containerd node as the chart says, and the release. */
+export async function uninstallRelease(tour: AddOnTour): Promise<void> {
+  const flags = ['--reuse-values', '--set', 'action=uninstall', '--set', 'removeState=true'];
+  await leavesNode(tour, () => helm(tour, 'upgrade', 'podvm', chartDirectory, ...flags));
+  await helm(tour, 'uninstall', 'podvm', '--wait');
+  const kinds = 'daemonset,pod,configmap,secret,controllerrevision';
+  await until('nothing of the release is left', async () => {
+    const left = await tour.kubectl.run('get', kinds, ...inNamespace, '-o', 'name');
+    assert.equal(left, 'configmap/kube-root-ca.crt\n');
+  });
+  const { stdout } = await tour.kubectl.try(['get', 'runtimeclass', 'podvm', '--ignore-not-found', '-o', 'name']);
+  assert.equal(stdout, '');
+  await tour.kubectl.run('delete', 'namespace', 'podvm');
+  await isAsBefore(tour.second);
+}

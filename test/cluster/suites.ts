@@ -1,0 +1,73 @@
+import type { Steps } from '../containerd/walk-steps.ts';
+import { agentSteps } from './agent-steps.ts';
+import { appSteps } from './app-steps.ts';
+import type { AddOns } from './build-add-ons.ts';
+import { csiSteps, csiVolumeSteps } from './csi-steps.ts';
+import { installSteps, upgradeSteps } from './deploy-steps.ts';
+import { drainSteps } from './drain-steps.ts';
+import { helmInstallSteps, helmUpgradeSteps } from './helm-steps.ts';
+import { kubectlSteps } from './kubectl-steps.ts';
+import { leaveByHelmSteps, leaveSteps } from './leave-steps.ts';
+import { metricsSteps } from './metrics-steps.ts';
+import { networkSteps } from './network-steps.ts';
+import { iptablesPolicies } from './policies.ts';
+import { policySteps } from './policy-steps.ts';
+import { restartSteps } from './restart-steps.ts';
+import { systemSteps } from './system-steps.ts';
+import type { Tour, WorkerTour } from './tour.ts';
+import { workloadSteps } from './workload-steps.ts';
+
+export type Walk = <T>(steps: Steps<T>, tour: T) => Promise<void>;
+export type Part = (walk: Walk, tour: Tour) => Promise<void>;
+
+/** A walk through a cluster: its beginning and end, and between them parts that can be walked alone. */
+export interface Suite {
+  readonly begin: Part;
+  /** In their order. */
+  readonly parts: Readonly<Record<string, Part>>;
+  readonly leave: Part;
+}
+
+const once =
+  (...lists: readonly Steps<Tour>[]): Part =>
+  async (walk, tour) => {
+    for (const steps of lists) await walk(steps, tour);
+  };
+
+const onEachWorker =
+  (steps: Steps<WorkerTour>): Part =>
+  async (walk, tour) => {
+    for (const at of [tour.first, tour.second]) {
+      tour.say(`at ${at.node.name}:`);
+      await walk(steps, { ...tour, at });
+    }
+  };
+
+/** What Kubernetes itself does. */
+export const tourSuite: Suite = {
+  begin: once(installSteps, systemSteps, networkSteps, appSteps, policySteps(iptablesPolicies)),
+  parts: {
+    workers: onEachWorker([...workloadSteps, ...kubectlSteps, ...restartSteps]),
+    upgrade: once(upgradeSteps),
+    drain: once(drainSteps),
+  },
+  leave: once(leaveSteps),
+};
+
+/** What clusters have beside Kubernetes itself. */
+export const addOnSuite = (addOns: AddOns): Suite => ({
+  begin: async (walk, tour) => {
+    await walk(helmInstallSteps, { ...tour, addOns });
+    await walk(systemSteps, tour);
+  },
+  parts: {
+    metrics: once(metricsSteps),
+    policy: once(agentSteps),
+    csi: async (walk, tour) => {
+      await walk(csiSteps, tour);
+      await onEachWorker(csiVolumeSteps)(walk, tour);
+    },
+    helm: async (walk, tour) => await walk(helmUpgradeSteps, { ...tour, addOns }),
+  },
+  leave: async (walk, tour) => await walk(leaveByHelmSteps, { ...tour, addOns }),
+});
