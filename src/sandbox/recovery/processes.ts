@@ -28,8 +28,14 @@ export async function processesOf(uid: number, sandboxId: string): Promise<reado
 /** The mounted paths in their own file systems (field 4 of mountinfo, proc(5)). */
 const mountedPaths = (mountinfo: string) => mountinfo.split('\n').map((line) => line.split(' ')[3] ?? '');
 
-/** Proportional share of memory in `KiB`: shared pages are divided by their users. 0 when the process is gone. */
+/**
+ * Proportional share of memory in `KiB`: shared pages are divided by their users. Without them where only root may know the
+ * share: that of a VMM in the namespaces of an ordinary user. 0 when the process is gone.
+ */
 export async function pssKiB(pid: number): Promise<number> {
-  const rollup = await readFile(`/proc/${pid}/smaps_rollup`, 'utf8').catch(() => '');
-  return Number(/^Pss:\s+([0-9]+) kB/m.exec(rollup)?.[1] ?? 0);
+  const read = (file: string) => readFile(`/proc/${pid}/${file}`, 'latin1').catch(() => '');
+  const share = /^Pss:\s+([0-9]+) kB/m.exec(await read('smaps_rollup'))?.[1];
+  if (share !== undefined) return Number(share);
+  const own = [...(await read('status')).matchAll(/^Rss(?:Anon|Shmem):\s+([0-9]+) kB/gm)];
+  return own.reduce((sum, [, size]) => sum + Number(size), 0);
 }
