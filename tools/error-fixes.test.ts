@@ -59,7 +59,6 @@ const exceptions: Readonly<Record<string, Readonly<Record<string, number>>>> = {
     'src/cri/runtime-service/port-forward.ts': 1,
     'src/cri/runtime-service/start-container.ts': 1,
     'src/sandbox/adoption/unreachable-sandbox.ts': 1,
-    'src/sandbox/container/guest-container.ts': 1,
     'src/sandbox/live/live-sandbox.ts': 1,
     'src/sandbox/log/read-log.ts': 1,
     'src/sandbox/live/sandbox-containers.ts': 1,
