@@ -15,6 +15,7 @@ import { judge, leftOutPattern, parseExpectations, type Spec, type Verdict } fro
 import { runCritest, type SuiteOptions } from './run-critest.ts';
 import { serveStandIns } from './serve-stand-ins.ts';
 import { makeWorkDirectory } from './work-directory.ts';
+import { makeAnotherBuild } from '../vm/make-another-build.ts';
 
 /*
  * `npm run conformance -- --json FILE [--focus RE] [--skip RE] [--endpoint unix://...] [--delegate]
@@ -100,7 +101,8 @@ async function main(): Promise<number> {
   const specs = [...(await runCritest(suite))];
   if (isWhole) {
     specs.push(...(await overWebSocket(suite)));
-    const replaceDaemon = node === undefined ? undefined : () => node.replace();
+    const another = node === undefined ? undefined : undo.use(await makeAnotherBuild());
+    const replaceDaemon = node === undefined || another === undefined ? undefined : () => node.replace(another.program);
     const tour = { program: tools.crictl, endpoint: suite.endpoint, work, replaceDaemon, signal };
     specs.push(...(await tourWithCrictl(tour)));
     if (node !== undefined) specs.push(await restsAfter(node, descriptorsBefore ?? 0));

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, copyFile, mkdir, mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, mkdtemp, open, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { kindOf, PodvmError } from '#base/errors.ts';
@@ -17,8 +17,8 @@ export interface ConformanceNode extends AsyncDisposable {
   readonly pid: number;
   /** Returns its output so far. */
   log(): Promise<string>;
-  /** Kills the daemon, and starts the next one, which answers when it resolves. */
-  replace(): Promise<void>;
+  /** Kills the daemon, and starts the next one of the program of another build, which answers when it resolves. */
+  replace(program: string): Promise<void>;
   /** Descriptors that it has open. */
   descriptors(): Promise<number>;
 }
@@ -37,7 +37,8 @@ export interface NodeOptions {
   readonly signal: AbortSignal;
 }
 
-const readyTimeoutMs = 120_000;
+/** Time in which a daemon answers, in `ms`: one of another build makes its agent before. */
+const readyTimeoutMs = 300_000;
 const endTimeoutMs = 120_000;
 const pollMs = 200;
 
@@ -55,6 +56,10 @@ export async function startNode(options: NodeOptions): Promise<ConformanceNode> 
     await mkdir(dirname(join(root, known)), { mode: 0o711 });
     await copyFile(join(options.assetsRoot, known), join(root, known));
   }
+  await mkdir(join(root, 'parts'), { mode: 0o711 });
+  for (const part of await readdir(join(options.assetsRoot, 'parts'))) {
+    await symlink(join(options.assetsRoot, 'parts', part), join(root, 'parts', part));
+  }
   const logFile = join(root, 'daemon.log');
   const log = async () => await readFile(logFile, 'utf8');
   const env = callersEnv({ ...options.settings, PODVM_ROOT: root, PODVM_CONTAINERS: options.containersDirectory });
@@ -69,8 +74,8 @@ export async function startNode(options: NodeOptions): Promise<ConformanceNode> 
     await ended;
     clearTimeout(late);
   });
-  const begin = async () => {
-    daemon = await spawnDaemon(options.podvm, env, logFile);
+  const begin = async (program: string) => {
+    daemon = await spawnDaemon(program, env, logFile);
     const { child } = daemon;
     const give = AbortSignal.any([options.signal, AbortSignal.timeout(readyTimeoutMs)]);
     while (!(await answers(options.crictl, endpoint, give))) {
@@ -87,7 +92,7 @@ export async function startNode(options: NodeOptions): Promise<ConformanceNode> 
     }
     return daemon;
   };
-  let now = await begin();
+  let now = await begin(options.podvm);
   const owned = undo.move();
   return {
     endpoint,
@@ -96,10 +101,10 @@ export async function startNode(options: NodeOptions): Promise<ConformanceNode> 
       return now.child.pid ?? 0;
     },
     log,
-    async replace() {
+    async replace(program) {
       now.child.kill('SIGKILL');
       await now.ended;
-      now = await begin();
+      now = await begin(program);
     },
     descriptors: async () => (await readdir(`/proc/${now.child.pid}/fd`)).length,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),

@@ -9,6 +9,7 @@ import { connectTestClient } from '#cri/testing/grpc-client.ts';
 import { PodSandboxState, RuntimeService } from '#cri/schema/api_pb.ts';
 import { goVersion } from '../conformance/go-module.ts';
 import { type CliNode, openCliNode } from '../vm/cli-node.ts';
+import { makeAnotherBuild } from '../vm/make-another-build.ts';
 import { buildKubelet, version } from './build-kubelet.ts';
 import { startKubeSystem, tourDelegate } from './delegate.ts';
 import { type Kubelet, type KubeletPod, runKubelet } from './run-kubelet.ts';
@@ -22,6 +23,8 @@ const cache = '/var/cache/podvm-conformance';
 const image = 'localhost/podvm/base:latest';
 const pollMs = 500;
 const patienceMs = 120_000;
+/** Time in which a daemon serves, in `ms`: one of another build makes its agent before. */
+const servingMs = 300_000;
 const say = (text: string) => process.stderr.write(`kubelet: ${text}\n`);
 
 const podOf = (hostDirectory: string) => `
@@ -112,7 +115,7 @@ interface Tour {
   readonly kubelet: Kubelet;
   readonly endpoint: string;
   readonly hostDirectory: string;
-  /** Kills the daemon; the next one serves when it resolves. */
+  /** Kills the daemon; the next one, of another build, serves when it resolves. */
   readonly replaceDaemon: () => Promise<void>;
 }
 
@@ -139,7 +142,7 @@ async function tour({ kubelet, endpoint, hostDirectory, replaceDaemon }: Tour): 
   const machine = await machineOf(endpoint);
   await exec('touch /tmp/before');
   await replaceDaemon();
-  await becomes(kubelet, 'goes on under the next daemon', (pod) => restartsOf(pod) === 0 && isReady(pod));
+  await becomes(kubelet, 'goes on under a daemon of another build', (pod) => restartsOf(pod) === 0 && isReady(pod));
   assert.deepEqual(await machineOf(endpoint), machine);
   assert.equal(await exec('ls /tmp/before'), '/tmp/before\n');
 
@@ -197,19 +200,20 @@ async function main(): Promise<void> {
   const settings = join(hostDirectory, 'podvm.yaml');
   const delegate = values.delegate ? undo.use(await startKubeSystem(cache, stop.signal)) : undefined;
   await writeFile(settings, delegate === undefined ? '' : `delegate: ${delegate.settings['PODVM_DELEGATE']}\n`);
-  const startDaemon = () => cli.start(['daemon', '--config', settings]);
+  const another = undo.use(await makeAnotherBuild());
+  const startDaemon = (program?: string) => cli.start(['daemon', '--config', settings], '', program);
   let daemon = startDaemon();
   undo.defer(async () => {
     await cli.type(['drain', '--grace', '0']);
     daemon.child.kill('SIGTERM');
     await daemon.ended;
   });
-  const isServing = () => daemon.shows(/ info serving /);
+  const isServing = () => daemon.shows(/ info serving /, servingMs);
   await isServing();
   const replaceDaemon = async () => {
     daemon.child.kill('SIGKILL');
     await daemon.ended;
-    daemon = startDaemon();
+    daemon = startDaemon(another.program);
     await isServing();
   };
   const endpoint = join(cli.root, 'cri.sock');
