@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, rmdir } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
@@ -9,7 +9,7 @@ import { run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import { makingPrefix } from '#setup/parts/parts.ts';
 import { tracesOf } from '../leaks.ts';
-import { type CliNode, openCliNode, type Typed } from './cli-node.ts';
+import { type CliNode, openCliNode, repo, type Typed } from './cli-node.ts';
 import { whyNoVm } from './node.ts';
 
 const skip = await whyNoVm();
@@ -112,6 +112,25 @@ describe('a set-up that is ended', { skip, timeout: 900_000 }, () => {
       await rmdir(cli.root);
       await rename(kept, cli.root);
     }
+  });
+
+  it('by a full table of descriptors says what to do, and leaves nothing half-made', async () => {
+    await using cli = await openWithout('initramfs', 'modules');
+    const program = join(temporary, 'podvm-with-few');
+    let failures = 0;
+    for (let limit = 24; limit <= 64; limit += 8) {
+      await writeFile(program, `#!/bin/sh\nulimit -n ${limit}\nexec ${join(repo, 'podvm')} "$@"\n`, { mode: 0o755 });
+      const { code, stderr } = await cli.start(['setup'], '', program).ended;
+      await rm(program);
+      if (code === 0) break;
+      failures += 1;
+      assert.match(stderr, /short of file descriptors|Too many open files|EMFILE/);
+      assert.match(stderr, /\n {2}fix: Raise the limit of podvm /);
+      assert.deepEqual(await stateOf(cli), { unfinished: [], temporary: [], others: [] });
+    }
+    assert.ok(failures > 0, 'set-up needs no more than 24 descriptors');
+    const { code, stderr } = await cli.type(['setup']);
+    assert.equal(code, 0, stderr);
   });
 
   it('is completed by the next one, which makes the same programs byte for byte with any umask', async () => {

@@ -14,7 +14,8 @@ const skip = await whyNoVm();
 const deadlineMs = 60_000;
 const refused = {
   code: 8, // RESOURCE_EXHAUSTED
-  details: /^Cannot make a sandbox: podvm is short of file descriptors\. Raise its limit .* or stop some pods\.$/,
+  details:
+    /^Cannot make a sandbox: podvm is short of file descriptors\. Raise the limit of podvm .* or stop some pods\.$/,
 };
 
 describe('a daemon that is short of file descriptors', { skip, timeout: 600_000 }, () => {

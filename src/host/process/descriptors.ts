@@ -1,5 +1,6 @@
 import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { PodvmError } from '#base/errors.ts';
+import { fixOfShortDescriptors } from '../advice.ts';
 
 /** Descriptors in reserve for calls that end pods. */
 const reservedCount = 64;
@@ -110,7 +111,7 @@ export const descriptors = new Descriptors();
 /** Error for a request that is refused while descriptors are short. */
 export function shortOfDescriptors(failing: string): PodvmError {
   return new PodvmError('exhausted', `${failing}: podvm is short of file descriptors`, {
-    fix: 'Raise its limit (`LimitNOFILE` of its service, `ulimit -n`), or stop some pods.',
+    fix: fixOfShortDescriptors,
   });
 }
 

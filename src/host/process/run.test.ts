@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
+import { fixesOfSystemErrors } from '../advice.ts';
 import { run, signalOf } from './run.ts';
 
 const kind = (expected: string) => (error: unknown) => error instanceof PodvmError && error.kind === expected;
@@ -22,6 +23,13 @@ test('run() names the exit code and keeps the last lines when the program fails'
     assert.deepEqual(error.tail.map(String), ['one', 'two']);
     return true;
   });
+});
+
+test('run() says what to do about a full disk or a full table of descriptors that the program names', async () => {
+  const failing = (words: string) => run('sh', ['-c', `echo "cp: cannot create 'a': ${words}" >&2; exit 1`]);
+  await assert.rejects(failing('No space left on device'), { fix: fixesOfSystemErrors['ENOSPC'] });
+  await assert.rejects(failing('Too many open files'), { fix: fixesOfSystemErrors['EMFILE'] });
+  await assert.rejects(failing('Permission denied'), { fix: undefined });
 });
 
 test('run() reports the signal that ended the program, or returns its code to the caller', async () => {

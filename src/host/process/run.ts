@@ -3,6 +3,7 @@ import { constants } from 'node:os';
 import type { Writable } from 'node:stream';
 import { PodvmError } from '#base/errors.ts';
 import { type GuestText, guestText, printable } from '#base/guest-text.ts';
+import { fixOfOutput } from '../advice.ts';
 import { openDeadline } from '../deadline.ts';
 import { startChild } from './start-child.ts';
 
@@ -96,9 +97,11 @@ export async function run(program: string, args: readonly string[], options: Run
   const verb = args[0] !== undefined && !args[0].startsWith('-') ? ` ${args[0]}` : '';
   const ending = signalOf(code) ?? `it ended with code ${code}`;
   const words = printable(tail.at(-1) ?? '');
+  const fix = fixOfOutput(errorText);
   throw new PodvmError('internal', `Cannot run ${program}${verb}: ${ending}${words === '' ? '' : `: ${words}`}`, {
     cause: failure,
     tail,
+    ...(fix === undefined ? {} : { fix }),
   });
 }
 
