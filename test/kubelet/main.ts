@@ -111,6 +111,19 @@ async function machineOf(endpoint: string): Promise<Machine> {
   return { sandboxId, pid: v.parse(v.object({ pid: v.number() }), JSON.parse(info['info'] ?? '')).pid };
 }
 
+/** Asks again while the kubelet has not connected to the next daemon: it tries after longer and longer pauses. */
+async function onceConnected<T>(ask: () => Promise<T>): Promise<T> {
+  const giveUpMs = Date.now() + patienceMs;
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!messageOf(error).includes('code = Unavailable') || Date.now() > giveUpMs) throw error;
+      await delay(pollMs);
+    }
+  }
+}
+
 interface Tour {
   readonly kubelet: Kubelet;
   readonly endpoint: string;
@@ -144,7 +157,7 @@ async function tour({ kubelet, endpoint, hostDirectory, replaceDaemon }: Tour): 
   await replaceDaemon();
   await becomes(kubelet, 'goes on under a daemon of another build', (pod) => restartsOf(pod) === 0 && isReady(pod));
   assert.deepEqual(await machineOf(endpoint), machine);
-  assert.equal(await exec('ls /tmp/before'), '/tmp/before\n');
+  assert.equal(await onceConnected(() => exec('ls /tmp/before')), '/tmp/before\n');
 
   await exec('rm /www/index.html');
   await becomes(kubelet, 'was restarted by its liveness probe', (pod) => restartsOf(pod) === 1 && isReady(pod));
