@@ -22,7 +22,7 @@ import { type Kubelet, type KubeletPod, runKubelet } from './run-kubelet.ts';
 const cache = '/var/cache/podvm-conformance';
 const image = 'localhost/podvm/base:latest';
 const pollMs = 500;
-const patienceMs = 120_000;
+const patienceMs = 300_000;
 /** Time in which a daemon serves, in `ms`: one of another build makes its agent before. */
 const servingMs = 300_000;
 const say = (text: string) => process.stderr.write(`kubelet: ${text}\n`);
@@ -173,6 +173,13 @@ async function tour({ kubelet, endpoint, hostDirectory, replaceDaemon }: Tour): 
   });
   assert.equal(await exec('cat /cache/file /part/file'), 'prepared\nbelow\n');
   say('its init container has filled the emptyDir again');
+
+  const stopped = await machineOf(endpoint);
+  process.kill(stopped.pid, 'SIGSTOP');
+  await becomes(kubelet, 'came back in another machine when its own no longer answered', (pod) => {
+    return restartsOf(pod) > 3 && isReady(pod);
+  });
+  assert.notEqual((await machineOf(endpoint)).pid, stopped.pid);
 
   await kubelet.setPod('');
   await becomes(kubelet, 'is gone', (pod) => pod === undefined);
