@@ -105,7 +105,8 @@ async function main(): Promise<void> {
   const crictl = new Crictl(inside, `unix://${join(cli.root, 'cri.sock')}`, signal);
   try {
     const isNewer = !programs.version.startsWith('1.');
-    const site = { containerd, isNewer, isK3s, isWhole: !values.debian, work, say, replaceDaemon };
+    const type: CliNode['type'] = (args, input) => cli.type(args, input);
+    const site = { containerd, isNewer, isK3s, isWhole: !values.debian, work, say, replaceDaemon, type };
     if (!values.delegate) {
       await tour({ ...site, podvm, crictl: direct, fetch: fetchIn });
       await tourCtr({ ...site, image: images[0], records: join(cli.root, 'shim/tasks') });

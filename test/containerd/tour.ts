@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import * as v from 'valibot';
+import { diagnosisSchema } from '#api/finding.ts';
 import { containerdFindings } from '#daemon/doctor/doctor-runtimes.ts';
 import { poll } from '#host/wait.ts';
 import { KubeletCgroups, memoryRoot, processesIn } from '../kubelet-cgroups.ts';
 import type { Crictl } from '../conformance/crictl.ts';
+import type { CliNode } from '../vm/cli-node.ts';
 import { compareStarts } from './compare-starts.ts';
 import type { ContainerdNode } from './containerd-node.ts';
 import { endSteps } from './end-steps.ts';
@@ -28,6 +30,8 @@ export interface TourOptions {
   readonly say: (text: string) => void;
   /** Whether steps that are too long for CI are walked, too, and starts are measured. */
   readonly isWhole: boolean;
+  /** Types `podvm ...` on the node. */
+  readonly type: CliNode['type'];
   /** Gets a page from where crictl runs. */
   readonly fetch: (url: string) => Promise<string>;
   /** Ends the daemon of podvm and starts the next one, which serves when it resolves. `meanwhile`: while there is none. */
@@ -53,6 +57,7 @@ const steps: Steps<Tour> = [
   ['ports are forwarded, also to what listens on 127.0.0.1 in the pod', forwards],
   ['attaching talks to a shell', attaches],
   ['containers and pods have figures, and limits that change', measures],
+  ['podvm looks into a pod of containerd: doctor and describe find what is wrong, and nothing else', isExamined],
   ['exit codes, lack of memory and last words are told', ends],
   ['containers share the processes of the pod, or do not, as they ask', sharesPids],
   ['users, capabilities, seccomp and read-only root file systems hold', isConfined],
@@ -74,6 +79,45 @@ async function isFoundByDoctor({ containerd, podvm, isK3s }: Tour): Promise<void
   const found = await containerdFindings(podvm, containerd.places, AbortSignal.timeout(30_000));
   const name = isK3s ? 'k3s' : 'containerd';
   assert.deepEqual(found, [{ name, status: 'ok', detail: 'podvm is one of its runtimes' }]);
+}
+
+async function isExamined({ type, pod, crictl }: Tour): Promise<void> {
+  const directory = await mkdtemp('/var/tmp/podvm-examined-');
+  const mounts = [{ host_path: directory, container_path: '/shared' }];
+  const limits = { linux: { resources: { memory_limit_in_bytes: 64 * 1024 * 1024 } } };
+  const id = await pod.start('full', 'head -c 62000000 /dev/zero >/dev/shm/full; sleep 10000', { mounts, ...limits });
+  const told = await poll(
+    async () => {
+      const { stdout } = await type(['doctor', 'default/machine', '-o', 'json']);
+      const { findings } = v.parse(diagnosisSchema, JSON.parse(stdout));
+      const lines = findings.map(({ name, status, detail }) => `${status} ${name}: ${detail}`);
+      return lines.includes('ok mounts of full: 1 as asked') ? lines : undefined;
+    },
+    { everyMs: 500, signal: AbortSignal.timeout(60_000) },
+  );
+  assert.ok(told !== undefined, 'doctor finds the container');
+  for (const wanted of [
+    /^ok machine: ready/,
+    /^ok agent: answers in /,
+    /^ok address: /,
+    /^ok gateway: /,
+    /^ok clock: /,
+  ])
+    assert.ok(
+      told.some((line) => wanted.test(line)),
+      `${wanted} in ${told.join('\n')}`,
+    );
+  const failed = told.filter((line) => line.startsWith('fail '));
+  assert.ok(
+    failed.every((line) => line.startsWith('fail dns: 10.0.0.10')),
+    failed.join('\n'),
+  ); // no such server
+  const described = await type(['describe', 'default/machine']);
+  assert.match(described.stdout, /^Made by: +containerd$/m);
+  assert.match(described.stdout, /^Troubles:\n(?: .*\n)*? +!? ?dns: 10\.0\.0\.10/m);
+  assert.match(described.stdout, /^ +full +running.*\n(?:.*\n)*? +full +[\d.]+ MiB +64\.0 MiB/m);
+  await crictl.run('rm', '-f', id);
+  await rm(directory, { recursive: true });
 }
 
 /** Uses a containerd with both runtimes as a kubelet and its user would. Errors: all steps that failed. */
