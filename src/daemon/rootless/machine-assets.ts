@@ -16,8 +16,11 @@ export async function linkMachineParts(root: string): Promise<void> {
   const path = join(root, 'assets');
   const target = join(machineRoot, 'assets');
   await mkdir(join(root, 'parts'), { recursive: true });
-  if ((await readlink(path).catch(() => undefined)) === target) return;
-  await symlink(target, path);
+  const isMade = async () => (await readlink(path).catch(() => undefined)) === target;
+  if (await isMade()) return;
+  await symlink(target, path).catch(async (error: unknown) => {
+    if (!(await isMade())) throw error; // else another command of this user was faster
+  });
 }
 
 /** Returns the machine's parts. Errors: `failedPrecondition` when root has not set it up for this version. */
