@@ -151,7 +151,7 @@ async function leave(root: string, made: Made, users: FileHandle): Promise<void>
   if (!(await lockFile(users))) return;
   const sandboxes = join(root, 'sandboxes');
   if ((await isThere(sandboxes)) && ((await isLocked(sandboxes)) || (await findOrphans(root)).length > 0)) return;
-  for (const identity of await processesIn(made.holder.pid)) await killProcess(identity);
+  for (const identity of await processesIn(made.holder)) await killProcess(identity);
   if (made.pasta !== undefined) await killProcess(made.pasta);
   await rm(recordPath(root), { force: true });
   await rm(join(root, 'pasta.pid'), { force: true });
@@ -161,11 +161,14 @@ async function leave(root: string, made: Made, users: FileHandle): Promise<void>
   await rmdir(root).catch(() => undefined); // the user has put files in it
 }
 
-/** Processes in the network namespace of the holder, and itself. */
-async function processesIn(holder: number): Promise<readonly ProcessIdentity[]> {
-  const networkOf = (pid: number) => readlink(`/proc/${pid}/ns/net`).catch(() => undefined);
-  const wanted = await networkOf(holder);
-  if (wanted === undefined) return [];
+/**
+ * Processes in the network namespace of the holder, and itself; none when it was killed, as its pid may be that of a process
+ * of the host then.
+ */
+export async function processesIn(holder: ProcessIdentity): Promise<readonly ProcessIdentity[]> {
+  const networkOf = (pid: number | 'self') => readlink(`/proc/${pid}/ns/net`).catch(() => undefined);
+  const wanted = await networkOf(holder.pid);
+  if (wanted === undefined || wanted === (await networkOf('self')) || !(await isRunning(holder))) return [];
   const found: ProcessIdentity[] = [];
   for (const pid of await allPids()) {
     const identity = (await networkOf(pid)) === wanted ? await identify(pid) : undefined;
