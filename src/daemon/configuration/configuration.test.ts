@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { readConfigFile } from './config-file.ts';
@@ -139,6 +139,14 @@ test('a rate of disks is a quantity, and one that would stop a pod is refused', 
     readConfiguration({}, {}, '/', diskRate === undefined ? {} : { diskRate }).diskBytesPerSecond;
   assert.deepEqual([rateOf(), rateOf('50M'), rateOf('1Mi')], [undefined, 50e6, 1024 ** 2]);
   for (const wrong of ['fast', '0', '-5M', '999k']) assert.throws(() => rateOf(wrong), { kind: 'invalid' }, wrong);
+});
+
+test('the state directory of an ordinary user is never one of the working directory', (t) => {
+  t.mock.method(process, 'getuid', () => 1000);
+  const of = (env: NodeJS.ProcessEnv) => readConfiguration({}, env, '/repo').root;
+  assert.equal(of({ XDG_DATA_HOME: '/data/of/anna' }), '/data/of/anna/podvm');
+  for (const env of [{}, { XDG_DATA_HOME: '' }, { XDG_DATA_HOME: 'data' }])
+    assert.equal(of(env), join(homedir(), '.local/share/podvm'));
 });
 
 test('the dashboard is served on 127.0.0.1 only, and on no address by default', () => {

@@ -1,4 +1,4 @@
-import { join, resolve } from 'node:path';
+import { isAbsolute, join, resolve } from 'node:path';
 import { BlockList, isIP } from 'node:net';
 import { homedir, hostname } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
@@ -181,10 +181,14 @@ export function readConfiguration(
   };
 }
 
-/** The state directory without a setting: an ordinary user's is where the XDG Base Directory Specification wants it. */
+/**
+ * The state directory without a setting: an ordinary user's is where the XDG Base Directory Specification wants it, which has
+ * paths ignored that are empty or relative.
+ */
 function usualRoot(env: NodeJS.ProcessEnv): string {
   if (process.getuid?.() === 0) return defaultRoot;
-  return join(env['XDG_DATA_HOME'] ?? join(homedir(), '.local/share'), 'podvm');
+  const given = env['XDG_DATA_HOME'] ?? '';
+  return join(isAbsolute(given) ? given : join(homedir(), '.local/share'), 'podvm');
 }
 
 /** Machines of the pool are restored from the node's template. */
