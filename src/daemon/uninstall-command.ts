@@ -16,6 +16,7 @@ const ours = [
   ...[
     'apt',
     'assets',
+    'dashboard.url',
     'ended',
     'images',
     'namespaces.json',
