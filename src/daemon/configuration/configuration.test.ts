@@ -142,7 +142,9 @@ test('a rate of disks is a quantity, and one that would stop a pod is refused', 
 });
 
 test('the state directory of an ordinary user is never one of the working directory', (t) => {
-  t.mock.method(process, 'getuid', () => 1000);
+  const before = process.getuid ?? (() => 0);
+  t.after(() => void (process.getuid = before));
+  process.getuid = () => 1000;
   const of = (env: NodeJS.ProcessEnv) => readConfiguration({}, env, '/repo').root;
   assert.equal(of({ XDG_DATA_HOME: '/data/of/anna' }), '/data/of/anna/podvm');
   for (const env of [{}, { XDG_DATA_HOME: '' }, { XDG_DATA_HOME: 'data' }])
