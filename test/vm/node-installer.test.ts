@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { isThere } from '#host/file/files.ts';
@@ -84,6 +84,19 @@ describe('the entry point of the node image', { skip: await whyNoVm() }, () => {
     assert.match((await host.node(...withSettings)).stderr, /podvm\.yaml of the host is there/);
     assert.match((await host.node('uninstall')).stderr, /podvm-node: removed\n$/);
     assert.equal(await host.read(settingsFile), 'pool: 3\n');
+  });
+
+  test('an upgrade that was interrupted between the two renames of the program is done again, or removed', async () => {
+    await using host = await openInstaller();
+    for (const next of ['install', 'uninstall']) {
+      assert.equal((await host.node('install')).code, 0);
+      await rename(host.at('/opt/podvm'), host.at('/opt/podvm.old'));
+      const { code, stderr } = await host.node(next);
+      assert.equal(code, 0, stderr);
+      assert.ok(!(await host.has('/opt/podvm.old')), next);
+    }
+    assert.ok(!(await host.has(unitFile)));
+    assert.ok(!(await host.has('/opt/podvm')));
   });
 
   test('a program or a service of another origin stays as it is', async () => {
