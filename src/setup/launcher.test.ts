@@ -133,3 +133,16 @@ test('./podvm installs for a valid command, and does not check the command of ex
   }
   assert.match(await checkout.installed(), /^npm ci/m);
 });
+
+test('./podvm gives root a cache of compiled code in no home, also where its directory cannot be written', async () => {
+  await using checkout = await openCheckout();
+  const { path } = checkout;
+  await mkdir(join(path, 'node_modules/.bin'), { recursive: true });
+  await writeFile(join(path, 'node_modules/.podvm-installed'), '');
+  await writeFile(join(path, 'node_modules/.bin/node'), '#!/bin/sh\necho "$NODE_COMPILE_CACHE"\n', { mode: 0o755 });
+  const closing = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$0/podvm" ps';
+  const env = { PATH: process.env['PATH'], HOME: '/home/anna' };
+  const words = ['--user', '--map-root-user', '--mount', '--', 'sh', '-c', closing, path];
+  const { stdout } = await promisify(execFile)('unshare', words, { env });
+  assert.equal(stdout, `${path}/node_modules/.cache/node\n`);
+});
