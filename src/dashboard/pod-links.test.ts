@@ -35,6 +35,12 @@ describe('a link to a port of a pod', () => {
     socket.on('error', () => {});
     socket.once('data', () => socket.end('HTTP/1.1 200 \u0001\r\nx-bad: a\u0001b\r\nset-cookie: a=1\r\n\r\nfine'));
   });
+  const switching = createNetServer((socket) => {
+    socket.on('error', () => {});
+    socket.once('data', () =>
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n'),
+    );
+  });
   const ports = new Map<string, Server>();
   /** The node: passes connections on as `port-forward-session.ts` does. */
   const admin = createServer();
@@ -60,6 +66,7 @@ describe('a link to a port of a pod', () => {
     for (const [name, server] of [
       ['80', web],
       ['81', raw],
+      ['83', switching],
     ] as const) {
       server.listen(0, '127.0.0.1');
       await once(server, 'listening');
@@ -75,7 +82,7 @@ describe('a link to a port of a pod', () => {
     await dashboard[Symbol.asyncDispose]();
     for (const { clients } of [sessions, sockets]) for (const client of clients) client.terminate();
     for (const server of [admin, web]) server.closeAllConnections();
-    for (const server of [admin, web, raw]) server.close();
+    for (const server of [admin, web, raw, switching]) server.close();
     await rm(directory, { recursive: true });
   });
 
@@ -139,6 +146,8 @@ describe('a link to a port of a pod', () => {
     const odd = ask('/', { host: await linkTo(81) }).catch((error: NodeJS.ErrnoException) => error.code);
     const told = await odd;
     assert.ok(told === 'ECONNRESET' || (typeof told === 'object' && told.status === 502), JSON.stringify(told));
+    const switched = await ask('/', { host: await linkTo(83) }, { signal: AbortSignal.timeout(10_000) });
+    assert.deepEqual([switched.status, switched.body.slice(0, 36)], [502, 'Cannot open port 83 of default/web: ']);
     assert.equal((await ask('/', {})).status, 200);
   });
 

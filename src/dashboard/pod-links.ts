@@ -64,9 +64,14 @@ export class PodLinks {
         response.destroy(); // a status or a header that no server may send
       }
     });
-    outgoing.on('error', (error) => {
+    const fail = (error: Error) => {
       if (response.headersSent) return void response.destroy();
       response.writeHead(502, { 'content-type': 'text/plain; charset=utf-8' }).end(unreached(to, error));
+    };
+    outgoing.on('error', fail);
+    // Node reports nothing else of an answer that changes the protocol, which nobody asked for.
+    outgoing.once('close', () => {
+      if (!response.headersSent && !response.destroyed) fail(new Error('it changes the protocol'));
     });
     response.once('close', () => outgoing.destroy());
     request.pipe(outgoing);
