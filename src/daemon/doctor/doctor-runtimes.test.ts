@@ -71,6 +71,10 @@ test('doctor examines the containerd of k3s if podvm was installed there, and bo
   await writeFile(join(k3s.configuration, 'config.toml'), withSection('version = 3\n', 3, root));
   await mkdir(podvm.shimSocketPath);
   assert.match((await findings()).join('\n'), /^k3s: fail: Cannot reach k3s at .*k3s\.sock: [^\n]*$/);
+  await using node = await openFakeNode();
+  const other = { containerd: places, k3s: { ...k3s, socket: node.socketPath } };
+  const [running] = await containerdFindings(podvm, other, signal);
+  assert.equal(running?.fix, 'Restart it: `systemctl restart k3s`, or `k3s-agent` on an agent.');
   await writeFile(join(root, 'config.toml'), withSection('version = 3\n', 3, root));
   assert.match((await findings()).join('\n'), /^containerd: fail: Cannot reach containerd .*\nk3s: fail: /);
 });

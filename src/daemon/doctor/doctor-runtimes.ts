@@ -70,6 +70,9 @@ async function installations(places: RuntimePlaces): Promise<readonly Installed[
   return (await isInContainerd(places.containerd)) ? [containerd, k3s] : [k3s];
 }
 
+/** The service of an agent of k3s has another name than that of a server. */
+const ofAgents = (name: Installed['name']): string => (name === 'k3s' ? ', or `k3s-agent` on an agent' : '');
+
 async function problemOf(
   { name, socket, isConfigured }: Installed,
   shimSocketPath: string,
@@ -99,10 +102,13 @@ async function problemOf(
     using deadline = openDeadline(answerMs, ending);
     const { info } = await client.ask(RuntimeService.method.status, { verbose: true }, deadline.signal);
     if (info['config']?.includes(runtimeType) === true) return undefined;
-    return { detail: 'it runs without the runtime podvm', fix: `Restart it: \`systemctl restart ${name}\`.` };
+    return {
+      detail: 'it runs without the runtime podvm',
+      fix: `Restart it: \`systemctl restart ${name}\`${ofAgents(name)}.`,
+    };
   } catch (error) {
     ending.throwIfAborted();
-    return { detail: printable(messageOf(error), 500), fix: `Check \`systemctl status ${name}\`.` };
+    return { detail: printable(messageOf(error), 500), fix: `Check \`systemctl status ${name}\`${ofAgents(name)}.` };
   }
 }
 
