@@ -4,6 +4,7 @@ import { PassThrough, Writable } from 'node:stream';
 import { describe, it } from 'node:test';
 import { channel } from '#api/exec.ts';
 import { silentLog } from '#host/log/log.ts';
+import { frozen } from '#link/agent-link.ts';
 import type { Exec } from '#sandbox/sandbox.ts';
 import { serveExec } from './exec-session.ts';
 import { openSocketPair, until } from '../testing/socket-pair.ts';
@@ -47,5 +48,25 @@ describe('serveExec()', () => {
     process.off('warning', note);
     assert.deepEqual(taken, sent);
     assert.deepEqual(warnings, []);
+  });
+
+  it('ends the process of a client that has left a paused pod once the pod continues', async () => {
+    await using pair = await openSocketPair();
+    const exit = Promise.withResolvers<{ exitCode: number }>();
+    let kills = 0;
+    const exec: Exec = {
+      stdout: ended(),
+      exited: exit.promise,
+      resize: () => Promise.resolve(),
+      kill: async (signal) => {
+        kills += 1;
+        if (kills === 1) throw frozen('Cannot reach the guest');
+        exit.resolve({ exitCode: 128 + signal });
+      },
+    };
+    const session = serveExec(pair.served, false, () => Promise.resolve(exec), silentLog);
+    pair.client.terminate();
+    await session;
+    assert.equal(kills, 2);
   });
 });
