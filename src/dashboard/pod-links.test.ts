@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage, request, type RequestOptions } from 'node:http';
@@ -152,7 +153,8 @@ describe('a link to a port of a pod', () => {
   });
 
   it('is refused where another program could get its requests at ::1', async () => {
-    await using other = createNetServer().listen(0, '::1');
+    // At 127.0.0.1, the kernel chooses ports from 32,768 on for others (`net.ipv4.ip_local_port_range`).
+    await using other = createNetServer().listen(randomInt(20_000, 32_000), '::1');
     const isThere = await once(other, 'listening').then(
       () => true,
       () => false,

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { randomInt } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
@@ -22,16 +23,15 @@ const program = `
   process.stdin.on('end', () => process.exit()).resume();
 `;
 
-const [tcp, udp, taken] = [createServer(), createSocket('udp4'), createServer()];
+const taken = createServer();
 after(() => void taken.close());
+/** A port that nobody gets by chance: the kernel chooses from 32,768 on (`net.ipv4.ip_local_port_range`). */
+const chosenPort = () => randomInt(20_000, 32_000);
 
 test('listenFor() gives sockets of this network namespace to a process in another', { timeout: 60_000 }, async () => {
-  for (const server of [tcp, taken]) await once(server.listen(0, '127.0.0.1'), 'listening');
-  await once(udp.bind(0, '127.0.0.1'), 'listening');
-  const ports = [tcp, udp, taken].map((each) => (each.address() as { port: number }).port); // SAFE: bound above
-  tcp.close();
-  udp.close();
-  const [tcpPort = 0, udpPort = 0] = ports;
+  await once(taken.listen(0, '127.0.0.1'), 'listening');
+  const [tcpPort, udpPort] = [chosenPort(), chosenPort()];
+  const ports = [tcpPort, udpPort, (taken.address() as { port: number }).port]; // SAFE: bound above
   const node = [process.execPath, '--input-type=module-typescript', '-e', program, ...ports.map(String)];
   const child = await startChild('unshare', ['--user', '--map-root-user', '--net', '--', ...node], {
     stdio: ['pipe', 'pipe', 'inherit', 'ipc'],
