@@ -208,7 +208,7 @@ export class EndedPods {
     try {
       return parseSource(await readFile(this.#pathOf(id, 'source.json'), 'utf8'));
     } catch (cause) {
-      throw new PodvmError('corrupt', `Cannot start pod ${name}: its record cannot be read`, {
+      throw new PodvmError('corrupt', `Cannot read the record of pod ${name}`, {
         cause,
         fix: `Remove it with \`podvm rm ${name}\`, and run it from its file or image.`,
       });
