@@ -231,3 +231,9 @@ test('a container that waits for a pull is told of, and of which image', async (
   assert.match(told ?? '', words);
   assert.deepEqual(more, []);
 });
+
+test('a pod is examined also while a container waits for an image that has no name', async () => {
+  const pulling = [{ reference: 'docker.io/library/nginx:latest', sinceMs: Date.now() - 45_000 }];
+  for (const image of ['Web:latest', `sha256:${'a'.repeat(64)}`])
+    assert.deepEqual(await troubles({ ...podOf(well), waiting: [{ name: 'main', image }], pulling }), [], image);
+});

@@ -18,9 +18,9 @@ export function pullFindings(
   nowMs: number,
 ): readonly Finding[] {
   return waiting.flatMap(({ name: container, image }): readonly Finding[] => {
-    const full = formatReference(parseReference(image));
+    const full = fullNameOf(image);
     const pull = pulling.find(({ reference }) => reference === full);
-    if (pull === undefined) return [];
+    if (full === undefined || pull === undefined) return [];
     const name = `image of ${container}`;
     const ms = Math.max(0, nowMs - pull.sinceMs);
     const detail = `${container} waits for the pull of ${full}, which has taken ${Math.floor(ms / 1000)} s`;
@@ -29,4 +29,13 @@ export function pullFindings(
       { name, status: 'warn', detail, fix: 'Its registry is slow or silent: ask it yourself with `podvm image pull`.' },
     ];
   });
+}
+
+/** Undefined for an id and for what is no name, which nothing pulls. */
+function fullNameOf(image: string): string | undefined {
+  try {
+    return formatReference(parseReference(image));
+  } catch {
+    return undefined;
+  }
 }
