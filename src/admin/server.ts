@@ -97,7 +97,8 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   await pods.recover();
   await services.follow(pods);
   const { cronJobsPath, clock, log } = parts;
-  const cronJobs = await CronJobs.open({ path: cronJobsPath, clock, log, activity, jobs, pods });
+  const begins = parts.keeping !== undefined;
+  const cronJobs = await CronJobs.open({ path: cronJobsPath, clock, log, activity, jobs, pods, begins });
   pods.startAfterBoot(); // after `follow`, so that these pods get the name server of Services
   const routes = {
     ...imageRoutes(parts.images, () => new Set(pods.imagesInUse(parts.images))),
@@ -147,7 +148,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
     idleFor: (ms, signal) => activity.idleFor(ms, signal),
     async [Symbol.asyncDispose]() {
       server.close();
-      cronJobs.stop();
+      cronJobs.leave();
       await replacing[Symbol.asyncDispose]();
       jobs.leave();
       await pods[Symbol.asyncDispose]();

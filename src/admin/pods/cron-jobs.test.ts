@@ -39,6 +39,16 @@ async function untilJobs(served: Served, ...jobs: readonly string[]): Promise<vo
   assert.ok(found, `${(await jobsOf(served)).join()} instead of ${jobs.join()}`);
 }
 
+/** Waits until the pods that run are one of this Job. */
+async function untilRunning(served: Served, job: string): Promise<void> {
+  const live = async () => {
+    const pods = JSON.parse((await served.call('GET', '/v1/pods')).body) as { labels?: Record<string, string> }[];
+    return pods.map(({ labels }) => labels?.['batch.kubernetes.io/job-name']).join();
+  };
+  const isSo = async () => ((await live()) === job ? true : undefined);
+  assert.ok(await poll(isSo, { everyMs: 5, signal: AbortSignal.timeout(20_000) }), await live());
+}
+
 describe('a CronJob', () => {
   test('begins a Job whenever it is due, keeps as many as it wants, and ends with delete', async () => {
     await using served = await openAdmin(quick());
@@ -81,16 +91,7 @@ describe('a CronJob', () => {
     await untilJobs(served, first);
     const replace = await talk(served, 'apply', cronJob('concurrencyPolicy: Replace'));
     assert.deepEqual(replace.objects, ['CronJob default/dump configured']);
-    const live = async () => {
-      const pods = JSON.parse((await served.call('GET', '/v1/pods')).body) as { labels?: Record<string, string> }[];
-      return pods.map(({ labels }) => labels?.['batch.kubernetes.io/job-name']).join();
-    };
-    const third = jobAt(midnight + minutes(30));
-    const isReplaced = await poll(async () => ((await live()) === third ? true : undefined), {
-      everyMs: 5,
-      signal: AbortSignal.timeout(20_000),
-    });
-    assert.ok(isReplaced, await live());
+    await untilRunning(served, jobAt(midnight + minutes(30)));
   });
 
   test('is not due while it is suspended, and then only within its deadline', async () => {
@@ -112,6 +113,55 @@ describe('a CronJob', () => {
     await untilJobs(served, jobAt(midnight + minutes(30)));
     await served.parts.clock.advance(minutes(5));
     await untilJobs(served, jobAt(midnight + minutes(30)), jobAt(midnight + minutes(40)));
+  });
+
+  test('goes on with Replace at the next node, which ends the Job of the node before', async () => {
+    const before = await openAdmin();
+    await talk(before, 'apply', cronJob('concurrencyPolicy: Replace'));
+    await before.parts.clock.advance(minutes(10));
+    await untilJobs(before, jobAt(midnight + minutes(10)));
+    await using served = await before.next();
+    await served.parts.clock.advance(minutes(10));
+    await untilRunning(served, jobAt(midnight + minutes(20)));
+  });
+
+  test('is left to the next node by a process that ends with its command', async () => {
+    const before = await openAdmin(quick());
+    await talk(before, 'apply', cronJob());
+    await using served = await before.next({ mayDetach: false }, () => before.parts.clock.advance(minutes(15)));
+    await served.parts.clock.advance(minutes(30));
+    assert.deepEqual(await jobsOf(served), []);
+  });
+
+  test('makes up for nothing that a changed schedule would have made due before', async () => {
+    await using served = await openAdmin(quick());
+    await talk(served, 'apply', cronJob('', { schedule: '0 0 * * *' }));
+    await served.parts.clock.advance(minutes(15));
+    await talk(served, 'apply', cronJob());
+    await served.parts.clock.advance(minutes(1));
+    assert.deepEqual(await jobsOf(served), []);
+    await served.parts.clock.advance(minutes(4));
+    await untilJobs(served, jobAt(midnight + minutes(20)));
+  });
+
+  test('begins nothing after a drain until it is applied again, and keeps no node from its end', async () => {
+    await using served = await openAdmin(quick());
+    await talk(served, 'apply', cronJob());
+    await served.call('POST', '/v1/drain', '{"graceSeconds":0}');
+    await served.parts.clock.advance(minutes(15));
+    assert.deepEqual(await jobsOf(served), []);
+    let isIdle = false;
+    void served.server.idleFor(1, new AbortController().signal).then(() => (isIdle = true));
+    const idle = async () => {
+      await served.parts.clock.advance(10);
+      return isIdle || undefined;
+    };
+    assert.ok(await poll(idle, { everyMs: 5, signal: AbortSignal.timeout(20_000) }), 'it is idle');
+    await talk(served, 'apply', cronJob());
+    await served.parts.clock.advance(minutes(1));
+    assert.deepEqual(await jobsOf(served), []);
+    await served.parts.clock.advance(minutes(4));
+    await untilJobs(served, jobAt(midnight + minutes(20)));
   });
 
   test('with Secrets begins nothing after the end of its node until it is applied again', async () => {

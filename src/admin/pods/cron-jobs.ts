@@ -13,7 +13,7 @@ import type { PodSource } from '../record/ended-record.ts';
 import { plain } from '../record/same-pod.ts';
 import type { JobRun } from './job-run.ts';
 import type { Jobs } from './jobs.ts';
-import { onlyOf } from './known-pod.ts';
+import { type LivePod, onlyOf } from './known-pod.ts';
 import type { NodePods } from './node-pods.ts';
 
 /** What the pods of a CronJob are made of besides its template. */
@@ -27,6 +27,8 @@ export interface CronJobsParts {
   readonly activity: Activity;
   readonly jobs: Jobs;
   readonly pods: NodePods;
+  /** False in a process that ends with its command: it leaves them to the next node. */
+  readonly begins: boolean;
 }
 
 interface Known {
@@ -38,8 +40,10 @@ interface Known {
   handledMs: number;
   readonly runs: Set<JobRun>;
   cancel: () => void;
+  /** Whether `stop` was called since it was applied. */
+  isStopped: boolean;
   /** Keeps the node from its idle end. */
-  readonly active: Disposable;
+  active: Disposable;
 }
 
 type Change = 'created' | 'configured' | 'unchanged';
@@ -69,10 +73,11 @@ export class CronJobs implements AsyncDisposable {
   readonly #parts: CronJobsParts;
   readonly #known = new Map<string, Known>();
   #saving: Promise<void> = Promise.resolve();
-  #isOver = false;
+  #isOver: boolean;
 
   private constructor(parts: CronJobsParts) {
     this.#parts = parts;
+    this.#isOver = !parts.begins;
   }
 
   /** Reads those that an earlier node has kept. */
@@ -105,6 +110,14 @@ export class CronJobs implements AsyncDisposable {
     const isSame = known !== undefined && isDeepStrictEqual(plain(known.cronJob.spec), plain(cronJob.spec));
     if (known === undefined) this.#add(cronJob, source, { handledMs: this.#now, hasLostSecrets: false });
     else {
+      const { schedule, timeZone } = known.cronJob.spec;
+      // What a new schedule would have made due before is not made up for.
+      if (schedule !== cronJob.spec.schedule || timeZone !== cronJob.spec.timeZone) known.handledMs = this.#now;
+      if (known.isStopped) {
+        known.isStopped = false;
+        known.handledMs = this.#now;
+        known.active = this.#parts.activity.begin();
+      }
       known.cronJob = cronJob;
       known.source = source;
       known.hasLostSecrets = false;
@@ -126,15 +139,24 @@ export class CronJobs implements AsyncDisposable {
     return true;
   }
 
-  /** Begins no more Jobs. */
+  /** Begins no more Jobs of a CronJob until it is applied again; the next node goes on with all. */
   stop(): void {
+    for (const known of this.#known.values()) {
+      known.isStopped = true;
+      known.cancel();
+      known.active[Symbol.dispose]();
+    }
+  }
+
+  /** Begins no more Jobs in this process. */
+  leave(): void {
     this.#isOver = true;
-    for (const known of this.#known.values()) known.cancel();
+    this.stop();
   }
 
   /** Leaves them to the next node. Failures to record them were logged. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.stop();
+    this.leave();
     await this.#saving.catch(() => undefined);
   }
 
@@ -148,7 +170,10 @@ export class CronJobs implements AsyncDisposable {
     { handledMs, hasLostSecrets }: Pick<Known, 'handledMs' | 'hasLostSecrets'>,
   ): void {
     const active = this.#parts.activity.begin();
-    const known = { cronJob, source, handledMs, hasLostSecrets, runs: new Set<JobRun>(), cancel: () => {}, active };
+    const known = {
+      ...{ cronJob, source, handledMs, hasLostSecrets, runs: new Set<JobRun>() },
+      ...{ cancel: () => {}, isStopped: false, active },
+    };
     this.#known.set(keyOf(cronJob), known);
     this.#look(known);
   }
@@ -156,7 +181,7 @@ export class CronJobs implements AsyncDisposable {
   /** Begins a Job if one is due, and plans the next look. */
   #look(known: Known): void {
     known.cancel();
-    if (this.#isOver || this.#known.get(keyOf(known.cronJob)) !== known) return;
+    if (this.#isOver || known.isStopped || this.#known.get(keyOf(known.cronJob)) !== known) return;
     const { clock, log } = this.#parts;
     const { spec } = known.cronJob;
     const dueMs = lastDue(spec, known.handledMs, this.#now);
@@ -176,7 +201,10 @@ export class CronJobs implements AsyncDisposable {
     const deadlineMs = (spec.startingDeadlineSeconds ?? Infinity) * 1000;
     if (this.#now - dueMs > deadlineMs) return this.#handled(known, dueMs);
     if (spec.concurrencyPolicy === 'Forbid' && this.#isActive(known)) return; // looks again when that one has ended
-    if (spec.concurrencyPolicy === 'Replace') for (const run of known.runs) run.stop('terminate');
+    if (spec.concurrencyPolicy === 'Replace') {
+      for (const run of known.runs) run.stop('terminate');
+      for (const { pod } of this.#livePodsOf(known)) void pod.terminate(); // also those that an earlier node has begun
+    }
     this.#handled(known, dueMs);
     if (known.hasLostSecrets) {
       const why = 'its Secrets ended with an earlier node: apply its files again';
@@ -186,13 +214,14 @@ export class CronJobs implements AsyncDisposable {
   }
 
   /** Whether a Job of it runs, also one that an earlier node has begun. */
-  #isActive({ cronJob, runs }: Known): boolean {
+  #isActive(known: Known): boolean {
+    return known.runs.size > 0 || this.#livePodsOf(known).length > 0;
+  }
+
+  #livePodsOf({ cronJob }: Known): readonly LivePod[] {
     const { namespace } = cronJob.metadata;
     const isOf = (labels: Readonly<Record<string, string>>) => isJobOf(cronJob, labels[jobLabel] ?? '');
-    return (
-      runs.size > 0 ||
-      this.#parts.pods.live().some(({ pod }) => pod.namespace === namespace && isOf(pod.pod.metadata.labels))
-    );
+    return this.#parts.pods.live().filter(({ pod }) => pod.namespace === namespace && isOf(pod.pod.metadata.labels));
   }
 
   #handled(known: Known, dueMs: number): void {
@@ -208,7 +237,7 @@ export class CronJobs implements AsyncDisposable {
     known.runs.add(run);
     void run.finished.then(async () => {
       known.runs.delete(run);
-      if (this.#isOver) return;
+      if (this.#isOver || known.isStopped) return;
       await this.#removeOldest(known).catch((error: unknown) =>
         this.#parts.log.error('pods of a CronJob not removed', error),
       );
