@@ -31,10 +31,13 @@ export interface ThreadTime {
  * `smaps_rollup` would walk page tables for milliseconds each time.
  */
 export async function readProcessFigures(pid: number): Promise<ProcessFigures | undefined> {
-  const read = (file: string) => readFile(`/proc/${pid}/${file}`, 'latin1').catch(() => undefined);
+  const read = (file: string) =>
+    readFile(`/proc/${pid}/${file}`, 'latin1').catch(({ code }: NodeJS.ErrnoException) =>
+      file === 'io' && code === 'EACCES' ? '' : undefined,
+    );
   const [status, stat, io] = await Promise.all([read('status'), read('stat'), read('io')]);
-  if (status === undefined || stat === undefined) return undefined;
-  return parseProcessFigures(status, stat, io ?? '');
+  if (status === undefined || stat === undefined || io === undefined) return undefined;
+  return parseProcessFigures(status, stat, io);
 }
 
 export function parseProcessFigures(status: string, stat: string, io: string): ProcessFigures {
