@@ -218,6 +218,7 @@ class PodDriver implements RunningPod {
     const isEnding = this.#state.ending !== undefined;
     const { name } = this;
     if (await pausePod(isPaused, { name, sandbox: this.#sandbox, isEnding, events: this.#events })) this.#changed();
+    if (isPaused && this.#state.ending !== undefined) await this.#sandbox?.setPaused(false); // it was ended meanwhile
   }
 
   async debug(wish: DebugWish, signal: AbortSignal): Promise<Container> {

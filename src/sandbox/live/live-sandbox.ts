@@ -353,7 +353,7 @@ export class LiveSandbox implements Sandbox {
 
   /** Never throws: logs what could not be undone, and makes the sandbox `failed` so that `remove` tries again. */
   async #finish(ending: Ending, graceMs: number): Promise<void> {
-    await this.#pausing.set(false);
+    await this.#goOn();
     if (ending.kind === 'stop') await this.#containers.stop(graceMs, this.#hurry.signal);
     else await this.#endMachine(ending.why);
     // Includes the guest's last lines, which are known now: callers that wait for a container report them.
@@ -372,6 +372,11 @@ export class LiveSandbox implements Sandbox {
       this.#live.kept?.record.change(change).catch((error: unknown) => this.#onBug(error));
       this.#settleEnded(this.status);
     });
+  }
+
+  /** Lets the machine run again before its end. Never throws: a frozen machine can be killed, and taken over. */
+  async #goOn(): Promise<void> {
+    await this.#pausing.set(false).catch((error: unknown) => this.#log.error('sandbox does not continue', error));
   }
 
   /** Ends the machine first, so that no caller waits for one that no longer answers. */
@@ -398,7 +403,7 @@ export class LiveSandbox implements Sandbox {
   async leave(): Promise<void> {
     if (this.#ending !== undefined) return void (await this.ended);
     this.#ending = 'left';
-    await this.#pausing.set(false); // the next process would not know why it is frozen
+    await this.#goOn(); // the next process would not know why it is frozen
     this.#closing.abort(new PodvmError('cancelled', 'podvm is stopping'));
     await this.#live.guest[Symbol.asyncDispose]();
     await this.#settled();

@@ -1,22 +1,20 @@
 import { frozen } from '#link/agent-link.ts';
-import type { Link } from '#link/link.ts';
-import type { Machine } from '#vm/driver.ts';
-import type { Surroundings } from '../parts.ts';
+import type { LiveParts } from './live-parts.ts';
 
-interface PausedParts {
-  readonly machine: Pick<Machine, 'freezeVmm'>;
-  readonly guest: Pick<Link, 'setFrozen'>;
-  readonly surroundings: Pick<Surroundings, 'log'>;
+interface PausingParts {
+  readonly guest: Pick<LiveParts['guest'], 'setFrozen'>;
+  readonly machine: Pick<LiveParts['machine'], 'freezeVmm'>;
+  readonly surroundings: { readonly log: Pick<LiveParts['surroundings']['log'], 'info'> };
 }
 
 /** Whether a sandbox is paused: its VMM is frozen, and the heartbeat knows. */
 export class Pausing {
-  readonly #live: PausedParts;
+  readonly #live: PausingParts;
   #isPaused = false;
-  /** The last signal to the VMM: one that overtook another would leave it in the wrong state. */
-  #signalling: Promise<void> = Promise.resolve();
+  /** The last change: a later one waits for it, so that signals arrive in the order of the calls. */
+  #changing: Promise<unknown> = Promise.resolve();
 
-  constructor(live: PausedParts) {
+  constructor(live: PausingParts) {
     this.#live = live;
   }
 
@@ -24,18 +22,33 @@ export class Pausing {
     return this.#isPaused;
   }
 
+  /** Changes nothing after an error. Errors: those of `Machine.freezeVmm`. */
   async set(isPaused: boolean): Promise<void> {
-    if (this.#isPaused === isPaused) return;
-    const { guest, machine, surroundings } = this.#live;
-    this.#isPaused = isPaused;
-    guest.setFrozen(isPaused);
-    this.#signalling = this.#signalling.catch(() => undefined).then(() => machine.freezeVmm(isPaused));
-    await this.#signalling;
-    surroundings.log.info(isPaused ? 'sandbox paused' : 'sandbox continues');
+    const turn = this.#changing.then(() => this.#set(isPaused));
+    this.#changing = turn.catch(() => undefined);
+    await turn;
   }
 
   /** Errors: `unavailable` while it is paused. */
   assertRuns(verb: string): void {
     if (this.#isPaused) throw frozen(`Cannot ${verb}`);
+  }
+
+  async #set(isPaused: boolean): Promise<void> {
+    if (this.#isPaused === isPaused) return;
+    const { machine, surroundings } = this.#live;
+    this.#note(isPaused);
+    try {
+      await machine.freezeVmm(isPaused);
+    } catch (error) {
+      this.#note(!isPaused);
+      throw error;
+    }
+    surroundings.log.info(isPaused ? 'sandbox paused' : 'sandbox continues');
+  }
+
+  #note(isPaused: boolean): void {
+    this.#isPaused = isPaused;
+    this.#live.guest.setFrozen(isPaused);
   }
 }
