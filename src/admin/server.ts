@@ -85,7 +85,9 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   const activity = new Activity(parts.clock);
   const services = await NodeServices.open({ ...parts.services, clock: parts.clock, log: parts.log });
   const pods = new NodePods({ ...parts, nameserver: () => services.nameserver }, activity);
-  const replacing = replaceFailed({ pods, activity, clock: parts.clock, log: parts.log });
+  const { cronJobsPath, clock, log } = parts;
+  const isKept = parts.keeping !== undefined;
+  const replacing = replaceFailed({ pods, activity, clock, log, takesDue: isKept });
   const jobs = new Jobs(parts.clock, activity);
   const calls = new NewestCalls();
   const startNoMore = () => {
@@ -96,9 +98,7 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   };
   await pods.recover();
   await services.follow(pods);
-  const { cronJobsPath, clock, log } = parts;
-  const begins = parts.keeping !== undefined;
-  const cronJobs = await CronJobs.open({ path: cronJobsPath, clock, log, activity, jobs, pods, begins });
+  const cronJobs = await CronJobs.open({ path: cronJobsPath, clock, log, activity, jobs, pods, begins: isKept });
   pods.startAfterBoot(); // after `follow`, so that these pods get the name server of Services
   const routes = {
     ...imageRoutes(parts.images, () => new Set(pods.imagesInUse(parts.images))),

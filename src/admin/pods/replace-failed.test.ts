@@ -128,6 +128,19 @@ test('a start that is due when the process ends is due again in the next one, af
   await until(third, 'Running');
 });
 
+test('a start that is due is left to the next node by a process that ends with its command', async () => {
+  const first = await openAdmin();
+  await apply(first);
+  first.parts.sandboxes.crash('the VMM was killed');
+  await untilFailed(first);
+  const second = await first.next({ mayDetach: false });
+  await second.parts.clock.advance(400_000);
+  assert.deepEqual(await states(second), ['ended']);
+  await using third = await second.next();
+  await third.parts.clock.advance(10_000);
+  await until(third, 'Running');
+});
+
 test('a start that a user has cancelled is not due in the next process either', async () => {
   const first = await openAdmin();
   await apply(first);

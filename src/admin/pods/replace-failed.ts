@@ -12,6 +12,8 @@ interface ReplaceParts {
   readonly activity: Activity;
   readonly clock: Clock;
   readonly log: Log;
+  /** False in a process that ends with its command: it leaves starts that are due to the next node. */
+  readonly takesDue: boolean;
 }
 
 type PodName = Pick<LivePod, 'namespace' | 'name'>;
@@ -36,7 +38,7 @@ const calmMs = 600_000;
  * no machine is tried again, too: the node may be short of memory. Pods that end for other reasons were ended by a user, or
  * would fail again. Starts that were due when the process before ended are due again.
  */
-export function replaceFailed({ pods, activity, clock, log }: ReplaceParts): Replacing {
+export function replaceFailed({ pods, activity, clock, log, takesDue }: ReplaceParts): Replacing {
   const failures = new Map<string, number>();
   const waiting = new Map<string, { readonly pod: PodName; readonly cancel: () => void }>();
   const watched = new Set<LivePod>();
@@ -87,7 +89,7 @@ export function replaceFailed({ pods, activity, clock, log }: ReplaceParts): Rep
       },
     });
   };
-  for (const pod of pods.ended()) {
+  for (const pod of takesDue ? pods.ended() : []) {
     if (pod.failures !== undefined) {
       schedule(pod, pod.failures, (ended) => pods.startAgain(ended, { isApplied: true }));
     }
