@@ -113,7 +113,7 @@ describe('a changed ConfigMap or Secret', () => {
       assert.deepEqual((await apply(served, data('two', 'other'))).warnings, []);
       const hasEnded = await poll(
         async () => ((await served.call('GET', '/v1/pods/_/web-0')).body.includes('"endedAt"') ? true : undefined),
-        { everyMs: 5, signal: AbortSignal.timeout(20_000) },
+        { everyMs: 5, signal: AbortSignal.timeout(60_000) },
       );
       assert.ok(hasEnded);
       assert.equal((await served.call('POST', '/v1/pods/_/web-0/start')).status, 200);

@@ -35,7 +35,7 @@ async function jobsOf(served: Served): Promise<readonly string[]> {
 /** Waits until these Jobs have pods, that run or have ended. */
 async function untilJobs(served: Served, ...jobs: readonly string[]): Promise<void> {
   const isSo = async () => ((await jobsOf(served)).join() === jobs.join() ? true : undefined);
-  const found = await poll(isSo, { everyMs: 5, signal: AbortSignal.timeout(20_000) });
+  const found = await poll(isSo, { everyMs: 5, signal: AbortSignal.timeout(60_000) });
   assert.ok(found, `${(await jobsOf(served)).join()} instead of ${jobs.join()}`);
 }
 
@@ -46,7 +46,7 @@ async function untilRunning(served: Served, job: string): Promise<void> {
     return pods.map(({ labels }) => labels?.['batch.kubernetes.io/job-name']).join();
   };
   const isSo = async () => ((await live()) === job ? true : undefined);
-  assert.ok(await poll(isSo, { everyMs: 5, signal: AbortSignal.timeout(20_000) }), await live());
+  assert.ok(await poll(isSo, { everyMs: 5, signal: AbortSignal.timeout(60_000) }), await live());
 }
 
 describe('a CronJob', () => {
@@ -156,7 +156,7 @@ describe('a CronJob', () => {
       await served.parts.clock.advance(10);
       return isIdle || undefined;
     };
-    assert.ok(await poll(idle, { everyMs: 5, signal: AbortSignal.timeout(20_000) }), 'it is idle');
+    assert.ok(await poll(idle, { everyMs: 5, signal: AbortSignal.timeout(60_000) }), 'it is idle');
     await talk(served, 'apply', cronJob());
     await served.parts.clock.advance(minutes(1));
     assert.deepEqual(await jobsOf(served), []);

@@ -29,7 +29,7 @@ const untilNone = async (served: Served) =>
   assert.ok(
     await poll(async () => (served.services.names === undefined ? true : undefined), {
       everyMs: 5,
-      signal: AbortSignal.timeout(20_000),
+      signal: AbortSignal.timeout(60_000),
     }),
   );
 const closed = async (socket: WebSocket) => {
@@ -39,7 +39,7 @@ const untilTargets = async (served: Served, count: number) =>
   assert.ok(
     await poll(async () => (served.services.services[0]?.ports[0]?.targets.length === count ? true : undefined), {
       everyMs: 5,
-      signal: AbortSignal.timeout(20_000),
+      signal: AbortSignal.timeout(60_000),
     }),
     JSON.stringify(served.services.services),
   );
@@ -97,7 +97,7 @@ describe('Services', () => {
     assert.equal((await served.call('POST', '/v1/pods/_/web-0/stop')).status, 200);
     const ended = await poll(async () => (served.services.names === undefined ? true : undefined), {
       everyMs: 5,
-      signal: AbortSignal.timeout(20_000),
+      signal: AbortSignal.timeout(60_000),
     });
     assert.ok(ended);
   });
