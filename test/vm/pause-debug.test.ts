@@ -53,7 +53,8 @@ describe('podvm pause and debug', { skip: await whyNoVm(), timeout: 600_000 }, (
 
   it('freezes the machine, refuses commands meanwhile, and lets it continue with the right date', async () => {
     assert.equal((await cli.type(['pause', 'web'])).stdout, 'default/web paused\n');
-    assert.equal(await isFrozen(), true);
+    const stops = async () => ((await isFrozen()) ? true : undefined); // once its threads have taken the signal
+    assert.ok(await poll(stops, { everyMs: 200, signal: soon() }));
     assert.match((await cli.type(['ps'])).stdout, /web +1\/1 +Paused /);
     const refused = await cli.type(['exec', 'web', '--', 'true']);
     assert.match(refused.stderr, /the pod is paused\n  fix: .*podvm unpause/);

@@ -3,6 +3,7 @@ import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { run } from '#host/process/run.ts';
+import { poll } from '#host/wait.ts';
 import { whyNoVm } from './node.ts';
 import { openOrdinaryUser, type OrdinaryUser } from './ordinary-user.ts';
 
@@ -125,6 +126,9 @@ describe('podvm of an ordinary user', { skip: await whyNoVm(), timeout: 900_000 
     const { code, stdout, stderr } = await user.podvm(['uninstall', '--state']);
     assert.equal(code, 0, stderr);
     assert.match(stdout, /^state removed\n$/m);
+    // The last to leave the namespaces may be the process that has started the node.
+    const isOver = async () => ((await user.processes()).length === 0 ? true : undefined);
+    await poll(isOver, { everyMs: 100, signal: AbortSignal.timeout(60_000) });
     assert.deepEqual(await user.processes(), []);
     assert.deepEqual((await readdir(join(user.home, '.local/share'))).toSorted(), []);
   });
