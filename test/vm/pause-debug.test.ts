@@ -14,7 +14,7 @@ describe('podvm pause and debug', { skip: await whyNoVm(), timeout: 600_000 }, (
   let cli: CliNode;
   before(async () => {
     cli = await openCliNode({ isSetUp: true, startsNode: true });
-    const script = 'sleep 9876 & while :; do date +%s >/now; sleep 0.1; done';
+    const script = 'sleep 9876 & cd /scratch; while :; do date +%s >new; mv new now; sleep 0.1; done'; // never empty
     const { code, stderr } = await cli.type([
       'run',
       '-d',
@@ -27,9 +27,12 @@ describe('podvm pause and debug', { skip: await whyNoVm(), timeout: 600_000 }, (
       image,
       'sh',
       '-c',
-      script.replace('/now', '/scratch/now'),
+      script,
     ]);
     assert.equal(code, 0, stderr);
+    const isThere = async () =>
+      (await cli.type(['exec', 'web', '--', 'cat', '/scratch/now'])).code === 0 ? true : undefined;
+    assert.ok(await poll(isThere, { everyMs: 200, signal: soon() }));
   });
   after(async () => {
     await cli.type(['uninstall']);
