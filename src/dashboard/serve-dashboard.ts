@@ -81,7 +81,7 @@ export async function serveDashboard({ socketPath, port }: DashboardWish): Promi
       const isTaken = cause.code === 'EADDRINUSE';
       throw new PodvmError(isTaken ? 'busy' : 'unavailable', `Cannot serve the dashboard on 127.0.0.1 port ${port}`, {
         cause,
-        fix: 'Choose another port with --port, or leave it out for any free one.',
+        fix: 'Choose another port (--port, or the setting `dashboardAddress` of a daemon), or 0 for any free one.',
       });
     }),
   ).port;
