@@ -240,6 +240,21 @@ const manifestSchema = v.object({
   }),
 });
 
+test('limits of a pod that ends while they change hold when it is started again', async () => {
+  await using served = await openAdmin();
+  await run(served, { detach: true });
+  const [sandbox] = served.parts.sandboxes.list();
+  assert.ok(sandbox);
+  sandbox.resize = async () => {
+    await served.call('POST', '/v1/pods/_/web/stop', '{}');
+    return [];
+  };
+  const wish = '{"container":"main","memoryLimitBytes":67108864}';
+  assert.equal((await served.call('POST', '/v1/pods/_/web/resize', wish)).status, 200);
+  assert.equal((await served.call('POST', '/v1/pods/_/web/start')).status, 200);
+  assert.equal(served.parts.sandboxes.current('main').spec.resources.memoryLimitBytes, 67_108_864);
+});
+
 test('a node is idle without running pods and clients', async () => {
   await using served = await openAdmin();
   const { clock } = served.parts;

@@ -222,17 +222,21 @@ export class NodePods implements AsyncDisposable {
     await live.pod.changeData(data, signal);
     live.source = { ...live.source, ...data };
     live.hasLostSecrets = false;
-    const id = await recorded;
-    if (id !== undefined) await this.#parts.ended.changeSource(id, live.source);
+    await this.#recordSource(live, recorded);
   }
 
   /** Changes limits of a container of a running pod. Errors: those of `RunningPod.resize`. */
   async resize(live: LivePod, size: ContainerSize, signal: AbortSignal): Promise<readonly string[]> {
+    const recorded = this.#recorded.get(live.pod); // is forgotten with the pod
     const warnings = await live.pod.resize(size, signal);
     live.source = { ...live.source, pod: withSize(live.source.pod, size) };
-    const id = await this.#recorded.get(live.pod);
-    if (id !== undefined) await this.#parts.ended.changeSource(id, live.source);
+    await this.#recordSource(live, recorded);
     return warnings;
+  }
+
+  async #recordSource({ source }: LivePod, recorded: Promise<string | undefined> | undefined): Promise<void> {
+    const id = await recorded;
+    if (id !== undefined) await this.#parts.ended.changeSource(id, source);
   }
 
   /** Errors: `alreadyExists`; `failedPrecondition` for a running pod, whose machine and network use its name. */
