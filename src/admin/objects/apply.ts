@@ -5,13 +5,13 @@ import type { Clock } from '#host/clock.ts';
 import { hadNoMachine, type Manifest } from '#pod/pods.ts';
 import type { Pod } from '#pod/schema/objects.ts';
 import type { Job } from '#pod/schema/workloads.ts';
-import { jobLabel, workloadAnnotation, workloadName } from '#pod/manifest/workloads.ts';
+import { workloadAnnotation, workloadName } from '#pod/manifest/workloads.ts';
 import type { NamedVolumes } from '#storage/named-volumes.ts';
 import type { PodSource } from '../record/ended-record.ts';
 import { applyData } from './apply-data.ts';
 import { leftTo, type LivePod, onlyOf, untilOver } from '../pods/known-pod.ts';
 import type { CronJobs } from '../pods/cron-jobs.ts';
-import type { Jobs } from '../pods/jobs.ts';
+import { hasPods, type Jobs } from '../pods/jobs.ts';
 import type { NewestCalls } from '../newest-calls.ts';
 import type { NodePods } from '../pods/node-pods.ts';
 import { followStart } from '../session/run-session.ts';
@@ -121,17 +121,6 @@ export async function applyObjects(parts: ObjectsParts): Promise<number> {
   const ofGroups = await Promise.all(groupsOf(manifest).map((group) => applyGroup(group, parts)));
   return ofGroups.find((code) => code !== 0) ?? 0;
 }
-
-/** Whether a pod with these labels is one of a Job. */
-export const isOfJob = (
-  { metadata: { namespace, name } }: Job,
-  pod: { readonly namespace: string; readonly labels: Readonly<Record<string, string>> },
-): boolean => pod.namespace === namespace && pod.labels[jobLabel] === name;
-
-/** Whether pods of the Job run, or are kept after their end. */
-export const hasPods = (job: Job, pods: NodePods): boolean =>
-  pods.live().some(({ pod: { pod } }) => isOfJob(job, pod.metadata)) ||
-  pods.ended().some(({ namespace, details: { labels } }) => isOfJob(job, { namespace, labels }));
 
 /** Begins a Job, once. Errors: `failedPrecondition` for one that the files describe otherwise. */
 async function applyJob(job: Job, parts: ObjectsParts): Promise<void> {

@@ -1,5 +1,6 @@
-import { type ObjectsParts, endAndForget, groupsOf, isOfJob, livePodsOf, objectName } from './apply.ts';
+import { type ObjectsParts, endAndForget, groupsOf, livePodsOf, objectName } from './apply.ts';
 import type { EndedPod } from '../record/ended-pods.ts';
+import { isOfJob } from '../pods/jobs.ts';
 import type { LivePod } from '../pods/known-pod.ts';
 import { isJobOf, jobLabel } from '#pod/manifest/workloads.ts';
 

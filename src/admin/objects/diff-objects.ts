@@ -1,6 +1,7 @@
 import { stringify } from 'yaml';
 import type { PodSource } from '../record/ended-record.ts';
-import { type ObjectsParts, groupsOf, hasPods, livePodsOf, objectName, sourceOf, sourceOfRun } from './apply.ts';
+import { type ObjectsParts, groupsOf, livePodsOf, objectName, sourceOf, sourceOfRun } from './apply.ts';
+import { hasPods } from '../pods/jobs.ts';
 import { volumeOf } from '../tell-manifest.ts';
 import { configMapsOf, isSameSource, plain, shownPod } from '../record/same-pod.ts';
 

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { poll } from '#host/wait.ts';
 import { openAdmin, type Served, talk } from '../testing/served-admin.ts';
@@ -123,6 +125,21 @@ describe('a CronJob', () => {
     await using served = await before.next();
     await served.parts.clock.advance(minutes(10));
     await untilRunning(served, jobAt(midnight + minutes(20)));
+  });
+
+  test('begins no Job again that a node has begun and could not record', async () => {
+    const before = await openAdmin();
+    await talk(before, 'apply', cronJob());
+    await before.parts.clock.advance(minutes(10));
+    await untilJobs(before, jobAt(midnight + minutes(10)));
+    const path = join(dirname(before.kept), 'cron-jobs.json');
+    const forget = async () =>
+      await writeFile(path, (await readFile(path, 'utf8')).replace(/"handledMs":\d+/, `"handledMs":${midnight}`));
+    await using served = await before.next({}, forget);
+    await served.parts.clock.advance(minutes(1));
+    await untilJobs(served, jobAt(midnight + minutes(10)));
+    await served.parts.clock.advance(minutes(9));
+    await untilJobs(served, jobAt(midnight + minutes(10)), jobAt(midnight + minutes(20)));
   });
 
   test('is left to the next node by a process that ends with its command', async () => {

@@ -12,7 +12,7 @@ import type { Activity } from '../activity.ts';
 import type { PodSource } from '../record/ended-record.ts';
 import { plain } from '../record/same-pod.ts';
 import type { JobRun } from './job-run.ts';
-import type { Jobs } from './jobs.ts';
+import { hasPods, type Jobs } from './jobs.ts';
 import { type LivePod, onlyOf } from './known-pod.ts';
 import type { NodePods } from './node-pods.ts';
 
@@ -200,6 +200,8 @@ export class CronJobs implements AsyncDisposable {
     const { spec } = known.cronJob;
     const deadlineMs = (spec.startingDeadlineSeconds ?? Infinity) * 1000;
     if (this.#now - dueMs > deadlineMs) return this.#handled(known, dueMs);
+    const job = jobOf(known.cronJob, dueMs);
+    if (hasPods(job, this.#parts.pods)) return this.#handled(known, dueMs); // begun by a node that was killed before it said so
     if (spec.concurrencyPolicy === 'Forbid' && this.#isActive(known)) return; // looks again when that one has ended
     if (spec.concurrencyPolicy === 'Replace') {
       for (const run of known.runs) run.stop('terminate');
@@ -210,7 +212,7 @@ export class CronJobs implements AsyncDisposable {
       const why = 'its Secrets ended with an earlier node: apply its files again';
       return this.#parts.log.warn(`Job of a CronJob not begun: ${why}`, { cronJob: keyOf(known.cronJob) });
     }
-    this.#begin(known, jobOf(known.cronJob, dueMs));
+    this.#begin(known, job);
   }
 
   /** Whether a Job of it runs, also one that an earlier node has begun. */

@@ -1,7 +1,9 @@
 import type { Clock } from '#host/clock.ts';
+import { jobLabel } from '#pod/manifest/workloads.ts';
 import type { Job } from '#pod/schema/workloads.ts';
 import type { Activity } from '../activity.ts';
 import { type JobParts, JobRun } from './job-run.ts';
+import type { NodePods } from './node-pods.ts';
 
 /**
  * A Job and its newest run. A run that is over is forgotten, with the Secrets that its pods had, and with it a Job that was
@@ -71,3 +73,14 @@ export class Jobs {
 }
 
 const keyOf = ({ metadata: { namespace, name } }: Job): string => `${namespace}/${name}`;
+
+/** Whether a pod with these labels is one of a Job. */
+export const isOfJob = (
+  { metadata: { namespace, name } }: Job,
+  pod: { readonly namespace: string; readonly labels: Readonly<Record<string, string>> },
+): boolean => pod.namespace === namespace && pod.labels[jobLabel] === name;
+
+/** Whether pods of the Job run, or are kept after their end. */
+export const hasPods = (job: Job, pods: NodePods): boolean =>
+  pods.live().some(({ pod: { pod } }) => isOfJob(job, pod.metadata)) ||
+  pods.ended().some(({ namespace, details: { labels } }) => isOfJob(job, { namespace, labels }));
