@@ -74,6 +74,20 @@ describe('a CronJob', () => {
     assert.deepEqual(await jobsOf(served), []);
   });
 
+  test('leaves a Job alone whose name only looks like that of one of its own', async () => {
+    await using served = await openAdmin(quick());
+    const template = `{ spec: { restartPolicy: Never, containers: [{ name: main, image: i }] } }`;
+    const own = `{ apiVersion: batch/v1, kind: Job, metadata: { name: dump-1 }, spec: { template: ${template} } }`;
+    await talk(served, 'apply', own);
+    await untilJobs(served, 'dump-1');
+    const text = cronJob('successfulJobsHistoryLimit: 0');
+    await talk(served, 'apply', text);
+    await served.parts.clock.advance(minutes(10));
+    await untilJobs(served, 'dump-1');
+    await talk(served, 'delete', text);
+    assert.deepEqual(await jobsOf(served), ['dump-1']);
+  });
+
   test('keeps fewer failed Jobs, as Kubernetes does by default', async () => {
     await using served = await openAdmin(quick(1));
     await talk(served, 'apply', cronJob());

@@ -58,9 +58,9 @@ export const jobOf = ({ metadata, spec: { jobTemplate } }: CronJob, dueMs: numbe
   spec: jobTemplate.spec,
 });
 
-/** Whether a Job of that name is one of a CronJob. */
+/** Whether a Job of that name is one of a CronJob: `NAME-1` may be a user's own, as a time in 1970 is not. */
 export const isJobOf = ({ metadata: { name } }: CronJob, job: string): boolean =>
-  job.startsWith(`${name}-`) && /^\d+$/.test(job.slice(name.length + 1));
+  job.startsWith(`${name}-`) && /^\d{7,}$/.test(job.slice(name.length + 1));
 
 /** Makes a pod of a Job. `index`: of an Indexed Job. `word`: tells it from the Job's other pods. */
 export function podOfJob(job: Job, index: number | undefined, word: string): Pod {
