@@ -69,7 +69,7 @@ export class PodLinks {
       response.writeHead(502, { 'content-type': 'text/plain; charset=utf-8' }).end(unreached(to, error));
     };
     outgoing.on('error', fail);
-    // Node reports nothing else of an answer that changes the protocol, which nobody asked for.
+    // Node reports nothing else of an answer that changes the protocol, which no one asked for.
     outgoing.once('close', () => {
       if (!response.headersSent && !response.destroyed) fail(new Error('it changes the protocol'));
     });

@@ -25,7 +25,7 @@ const program = `
 
 const taken = createServer();
 after(() => void taken.close());
-/** A port that nobody gets by chance: the kernel chooses from 32,768 on (`net.ipv4.ip_local_port_range`). */
+/** A port that no one gets by chance: the kernel chooses from 32,768 on (`net.ipv4.ip_local_port_range`). */
 const chosenPort = () => randomInt(20_000, 32_000);
 
 test('listenFor() gives sockets of this network namespace to a process in another', { timeout: 60_000 }, async () => {
