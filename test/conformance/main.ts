@@ -70,6 +70,9 @@ async function main(): Promise<number> {
         }),
       )
     : undefined;
+  const isWhole = values.focus === undefined && values.skip === undefined;
+  // Before the node, whose last daemon is of this build and ends first.
+  const another = isWhole && values.endpoint === undefined ? undo.use(await makeAnotherBuild()) : undefined;
   const node =
     values.endpoint === undefined
       ? undo.use(
@@ -96,12 +99,10 @@ async function main(): Promise<number> {
     flags: positionals,
     signal,
   };
-  const isWhole = values.focus === undefined && values.skip === undefined;
   const descriptorsBefore = await node?.descriptors();
   const specs = [...(await runCritest(suite))];
   if (isWhole) {
     specs.push(...(await overWebSocket(suite)));
-    const another = node === undefined ? undefined : undo.use(await makeAnotherBuild());
     const replaceDaemon = node === undefined || another === undefined ? undefined : () => node.replace(another.program);
     const tour = { program: tools.crictl, endpoint: suite.endpoint, work, replaceDaemon, signal };
     specs.push(...(await tourWithCrictl(tour)));
