@@ -50,7 +50,9 @@ describe('a link to a port of a pod', () => {
     const [, port = ''] = /^\/v1\/pods\/default\/web\/port-forward\?port=(\d+)$/.exec(url) ?? [];
     const server = ports.get(port);
     if (server === undefined) {
-      socket.send(JSON.stringify({ kind: 'unavailable', message: `Cannot connect to port ${port}: nobody listens` }));
+      socket.send(
+        JSON.stringify({ kind: 'unavailable', message: `Cannot connect to port ${port}: no process listens` }),
+      );
       return socket.close();
     }
     const bound = server.address();
@@ -143,7 +145,7 @@ describe('a link to a port of a pod', () => {
   it('says why a port cannot be opened, and survives an answer that no server may send', async () => {
     const closed = await ask('/', { host: await linkTo(82) });
     assert.equal(closed.status, 502);
-    assert.match(closed.body, /^Cannot open port 82 of default\/web: Cannot connect to port 82: nobody listens\n$/);
+    assert.match(closed.body, /^Cannot open port 82 of default\/web: Cannot connect to port 82: no process listens\n$/);
     const odd = ask('/', { host: await linkTo(81) }).catch((error: NodeJS.ErrnoException) => error.code);
     const told = await odd;
     assert.ok(told === 'ECONNRESET' || (typeof told === 'object' && told.status === 502), JSON.stringify(told));

@@ -1,10 +1,12 @@
+import { numberOf } from './syscall-numbers.ts';
+
 /**
  * Compiles lists of system calls into classic BPF programs for seccomp(2). A jail lists the allowed calls, which limits
  * the kernel bugs that a compromised program can reach. Unlisted calls answer ENOSYS, so that libraries fall back to
  * listed ones; a foreign architecture ends the process.
  */
 export interface CallList {
-  /** `NAME NUMBER` for each call, separated by blanks; numbers as in the kernel's `unistd_64.h`. */
+  /** Names of calls, separated by blanks. */
   readonly allowed: string;
   /** Calls whose arguments are checked, by number. Their instructions always return an answer. */
   readonly conditional: readonly (readonly [number: number, then: readonly Instruction[]])[];
@@ -172,6 +174,6 @@ function encode({ code, whenTrue = 0, whenFalse = 0, k }: Instruction): Buffer {
   return bytes;
 }
 
-function numbersOf(table: string): readonly number[] {
-  return table.match(/\b\d+(?=\s)/g)?.map(Number) ?? [];
+function numbersOf(names: string): readonly number[] {
+  return names.trim().split(/\s+/).map(numberOf);
 }

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { answerOf, answers } from '#host/testing/seccomp-examples.ts';
 import { allCapabilities, defaultCapabilities } from './capabilities.ts';
 import { runtimeDefault, runtimeDefaultProgram, seccompOf } from './seccomp.ts';
-import { syscallNumbers } from './syscall-numbers.ts';
+import { syscallNumbers } from '#host/jail/syscall-numbers.ts';
 import { security } from '../testing/examples.ts';
 
 interface Rule {

@@ -3,7 +3,7 @@ import { type ArgumentTest, answeringProgram, onlyAllow, onlyErrno, onlyWhere } 
 import type { ContainerParams } from '#wire/container-params.ts';
 import type { Welcome } from '#wire/messages.ts';
 import type { ContainerSecurity } from '../spec/container-security.ts';
-import { syscallNumbers } from './syscall-numbers.ts';
+import { syscallNumbers } from '#host/jail/syscall-numbers.ts';
 import { allowedSyscalls, syscallsByCapability } from './syscalls.ts';
 
 /** errno values for refused calls. */

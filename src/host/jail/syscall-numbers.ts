@@ -1,4 +1,4 @@
-/** The numbers of system calls by name, as in the `unistd_64.h` of the guest's kernel (6.12, x86_64). They never change. */
+/** The numbers of system calls by name, as in the `unistd_64.h` of Linux 6.12 for x86_64. They never change. */
 export const syscallNumbers: ReadonlyMap<string, number> = new Map(
   `
   read 0 write 1 open 2 close 3 stat 4 fstat 5 lstat 6 poll 7 lseek 8 mmap 9 mprotect 10 munmap 11 brk 12
@@ -53,3 +53,10 @@ export const syscallNumbers: ReadonlyMap<string, number> = new Map(
     .matchAll(/(\w+) (\d+)/g)
     .map(([, name = '', number]) => [name, Number(number)]),
 );
+
+/** Returns the number of a call that a list of this program names. */
+export function numberOf(name: string): number {
+  const number = syscallNumbers.get(name);
+  if (number === undefined) throw new Error(`there is no system call ${name}`);
+  return number;
+}
