@@ -60,8 +60,8 @@ const nanoOf = (quantity: string): bigint => parseQuantity(quantity)?.nano ?? 0n
 
 /**
  * Gives a container of a running sandbox the limits that the Pod `next` has for it, and the sandbox their sum. Returns
- * sentences about limits that were reduced. What fails is undone. Errors: `failedPrecondition` for memory that is in use;
- * those of `Sandbox.resize` and `Container.update`.
+ * sentences about limits that were reduced. What fails is undone, but for a limit where there was none. Errors:
+ * `failedPrecondition` for memory that is in use; those of `Sandbox.resize` and `Container.update`.
  */
 export async function resizeInPlace(
   sandbox: Pick<Sandbox, 'resize' | 'resources' | 'container' | 'stats'>,
