@@ -69,3 +69,17 @@ test('resize() undoes the half of a change that fails', async () => {
   ]);
   assert.equal(pod.pod.spec.containers[0]?.resources.limits.memory, '64Mi');
 });
+
+test('resize() removes the new limits of a pod that had none when a later step fails', async () => {
+  const updateError = () => new PodvmError('unavailable', 'the link went down');
+  const pod = startFakePod('{ containers: [{ name: a, image: i }] }', { behaviours: { a: { updateError } } });
+  await pod.clock.advance(0);
+  const wish = { container: 'a', memoryLimitBytes: 128 * mib, cpuLimitMillis: 500 };
+  await assert.rejects(pod.running.resize(wish, soon()), { kind: 'unavailable' });
+  const resized = pod.sandboxes.journal.filter((line) => line.startsWith('resize sandbox '));
+  assert.deepEqual(resized, [
+    `resize sandbox {"memoryLimitBytes":${128 * mib},"cpuLimitMillis":500}`,
+    'resize sandbox {"memoryLimitBytes":"none","cpuLimitMillis":"none"}',
+  ]);
+  assert.deepEqual(pod.sandboxes.list()[0]?.resources, { oomScoreAdj: 1000 });
+});

@@ -1,6 +1,7 @@
 import { PodvmError } from '#base/errors.ts';
 import { parseQuantity } from '#base/quantity.ts';
 import type { Resources, Sandbox } from '#sandbox/sandbox.ts';
+import { undoOf } from '#sandbox/resources.ts';
 import type { PodContainer } from './schema/container.ts';
 import type { ContainerSize } from './pods.ts';
 import type { Pod } from './schema/objects.ts';
@@ -60,7 +61,7 @@ const nanoOf = (quantity: string): bigint => parseQuantity(quantity)?.nano ?? 0n
 
 /**
  * Gives a container of a running sandbox the limits that the Pod `next` has for it, and the sandbox their sum. Returns
- * sentences about limits that were reduced. What fails is undone, but for a limit where there was none. Errors:
+ * sentences about limits that were reduced. What fails is undone. Errors:
  * `failedPrecondition` for memory that is in use; those of `Sandbox.resize` and `Container.update`.
  */
 export async function resizeInPlace(
@@ -87,8 +88,8 @@ export async function resizeInPlace(
   const ofPod = () => sandbox.resize(limitsIn(podResources(next.spec)), signal);
   const ofContainer = async () => (isThere ? await container.update(size, signal) : []);
   const grows = (size.memoryLimitBytes ?? 0) > (before.container.memoryLimitBytes ?? 0);
-  const undoPod = () => sandbox.resize(limitsIn(before.pod), signal);
-  const undoContainer = async () => (isThere ? await container.update(limitsIn(before.container), signal) : []);
+  const undoPod = () => sandbox.resize(undoOf(before.pod, limitsIn(podResources(next.spec))), signal);
+  const undoContainer = async () => (isThere ? await container.update(undoOf(before.container, size), signal) : []);
   const [first, second, undo] = grows ? [ofPod, ofContainer, undoPod] : [ofContainer, ofPod, undoContainer];
   const warnings = [...(await first())];
   try {

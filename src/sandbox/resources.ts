@@ -2,7 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 import { maxScratchBytes } from '#storage/scratch-disk.ts';
 import { oomScores } from '#host/process/oom-score.ts';
 import type { HostLimits } from '#vm/driver.ts';
-import type { Resources } from './sandbox.ts';
+import type { LimitChange, Resources } from './sandbox.ts';
 
 const mebibyte = 1024 * 1024;
 
@@ -75,8 +75,8 @@ export interface Most {
   readonly cpuMillis: number;
 }
 
-export interface Capped {
-  readonly resources: Resources;
+export interface Capped<R extends LimitChange = Resources> {
+  readonly resources: R;
   /** One sentence for each limit that was reduced. */
   readonly warnings: readonly string[];
 }
@@ -84,16 +84,16 @@ export interface Capped {
 /**
  * Reduces limits to `most`. A limit reserves nothing, so the effect is the same as for a container on the node itself.
  */
-export function capResources(what: string, resources: Resources, most: Most): Capped {
+export function capResources<R extends LimitChange>(what: string, resources: R, most: Most): Capped<R> {
   const { memoryLimitBytes: memory, cpuLimitMillis: cpu } = resources;
   const warnings: string[] = [];
   const capped: { memoryLimitBytes?: number; cpuLimitMillis?: number } = {};
-  if (memory !== undefined && memory > most.memoryMiB * mebibyte) {
+  if (typeof memory === 'number' && memory > most.memoryMiB * mebibyte) {
     const got = Math.ceil(memory / mebibyte);
     warnings.push(`The memory limit of ${what}, ${got} MiB, is more than there is: it has ${most.memoryMiB} MiB`);
     capped.memoryLimitBytes = most.memoryMiB * mebibyte;
   }
-  if (cpu !== undefined && cpu > most.cpuMillis) {
+  if (typeof cpu === 'number' && cpu > most.cpuMillis) {
     warnings.push(`The cpu limit of ${what}, ${cpu}m, is more than there is: it has ${most.cpuMillis}m`);
     capped.cpuLimitMillis = most.cpuMillis;
   }
@@ -168,24 +168,50 @@ const minRequestMillis = 100;
 /** Smallest machine: at boot the initial RAM disk is in memory both packed and unpacked. */
 export const minMachineMiB = 192;
 
-/** Limits for the guest's cgroups. */
-export function cgroupResourcesOf(resources: Resources): {
-  memoryLimitBytes?: number;
-  cpuQuotaUs?: number;
+/** Returns the limits after a change. */
+export function withChange(now: Resources, change: LimitChange): Resources {
+  const { memoryLimitBytes: memory = now.memoryLimitBytes, cpuLimitMillis: cpu = now.cpuLimitMillis, ...rest } = change;
+  const { memoryLimitBytes: _memory, cpuLimitMillis: _cpu, ...others } = now;
+  return {
+    ...others,
+    ...rest,
+    ...(memory === undefined || memory === 'none' ? {} : { memoryLimitBytes: memory }),
+    ...(cpu === undefined || cpu === 'none' ? {} : { cpuLimitMillis: cpu }),
+  };
+}
+
+/** Returns the change back to `now`, of the limits that a change has set. */
+export function undoOf(now: Resources, { memoryLimitBytes: memory, cpuLimitMillis: cpu }: LimitChange): LimitChange {
+  return {
+    ...(memory === undefined ? {} : { memoryLimitBytes: now.memoryLimitBytes ?? 'none' }),
+    ...(cpu === undefined ? {} : { cpuLimitMillis: now.cpuLimitMillis ?? 'none' }),
+  };
+}
+
+interface CgroupLimits<None> {
+  memoryLimitBytes?: number | None;
+  cpuQuotaUs?: number | None;
   cpuPeriodUs?: number;
   cpuShares?: number;
   pidsLimit?: number;
-} {
+}
+
+/** Limits for the guest's cgroups. */
+export function cgroupResourcesOf(resources: Resources): CgroupLimits<never>;
+export function cgroupResourcesOf(change: LimitChange): CgroupLimits<'none'>;
+export function cgroupResourcesOf(resources: LimitChange): CgroupLimits<'none'> {
   const { memoryLimitBytes, cpuLimitMillis, cpuRequestMillis, pidsLimit } = resources;
   return {
     ...(memoryLimitBytes === undefined ? {} : { memoryLimitBytes }),
     ...(cpuLimitMillis === undefined
       ? {}
-      : { cpuQuotaUs: Math.max(minCpuQuotaUs, (cpuLimitMillis * cpuPeriodUs) / 1000), cpuPeriodUs }),
+      : { cpuQuotaUs: cpuLimitMillis === 'none' ? cpuLimitMillis : quotaOf(cpuLimitMillis), cpuPeriodUs }),
     ...(cpuRequestMillis === undefined ? {} : { cpuShares: sharesOf(cpuRequestMillis) }),
     ...(pidsLimit === undefined ? {} : { pidsLimit }),
   };
 }
+
+const quotaOf = (millis: number): number => Math.max(minCpuQuotaUs, (millis * cpuPeriodUs) / 1000);
 
 /** kubelet's MilliCPUToShares */
 export const sharesOf = (millis: number) => Math.min(262_144, Math.max(2, Math.floor((millis * 1024) / 1000)));

@@ -75,6 +75,12 @@ export interface Resources {
   readonly oomScoreAdj?: number;
 }
 
+/** Limits to change while something runs: undefined ones stay, `none` removes one. */
+export type LimitChange = Omit<Resources, 'memoryLimitBytes' | 'cpuLimitMillis'> & {
+  readonly memoryLimitBytes?: number | 'none';
+  readonly cpuLimitMillis?: number | 'none';
+};
+
 export interface SandboxSpec {
   readonly namespace: string;
   readonly name: string;
@@ -288,7 +294,7 @@ export interface Container {
    * Changes its limits while it runs; undefined ones stay. Returns sentences about limits that were reduced to what the node
    * has. Errors: `invalid`, `failedPrecondition`.
    */
-  update(resources: Resources, signal: AbortSignal): Promise<readonly string[]>;
+  update(change: LimitChange, signal: AbortSignal): Promise<readonly string[]>;
   /** Continues in a new file of the log's name, after the caller has renamed the old one. Errors: `failedPrecondition`. */
   reopenLog(): Promise<void>;
   /**
@@ -366,7 +372,7 @@ export interface Sandbox {
    * Changes the pod's limits while it runs. Returns sentences about limits that were reduced to its machine's size. Errors:
    * `invalid`, `failedPrecondition`.
    */
-  resize(resources: Resources, signal: AbortSignal): Promise<readonly string[]>;
+  resize(change: LimitChange, signal: AbortSignal): Promise<readonly string[]>;
   updateVolume(name: string, files: readonly VolumeFile[], signal: AbortSignal): Promise<void>;
   /**
    * Freezes its machine, or lets it run again; does nothing if it is so already. What needs the guest fails with `unavailable`

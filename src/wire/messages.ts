@@ -21,7 +21,7 @@ import {
   userId,
 } from './fields.ts';
 import { limits } from './limits.ts';
-import { configure, connect, createVolume, resources } from './pod-params.ts';
+import { changedResources, configure, connect, createVolume } from './pod-params.ts';
 
 /**
  * The messages of host and agent, as JSON on stream 0. The host calls, the agent answers and sends events. Both ends parse
@@ -83,9 +83,9 @@ export const paramSchemas = {
   startContainer: v.object({ id: name }),
   /** `all`: every process of the container. No error for a container that has exited. */
   signalContainer: v.object({ id: name, signal: signalNumber, all: v.optional(v.boolean()) }),
-  updateContainer: v.object({ id: name, resources }),
-  /** Limits of the whole pod; absent ones stay. */
-  updatePod: v.object({ resources }),
+  updateContainer: v.object({ id: name, resources: changedResources }),
+  /** Limits of the whole pod. */
+  updatePod: v.object({ resources: changedResources }),
   /** Kills remaining processes, and removes cgroup, mounts and writable layer. No error for an unknown id. */
   removeContainer: v.object({ id: name }),
   /** The first `maxBytes` of a file in the container's root, or of its termination log. `notFound` if absent. */

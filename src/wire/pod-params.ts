@@ -15,7 +15,14 @@ export const resources = v.object({
   cpuShares: v.optional(count),
   pidsLimit: v.optional(count),
 });
-export type CgroupResources = v.InferOutput<typeof resources>;
+
+/** The same for a cgroup with processes: absent limits stay, `none` removes one. */
+export const changedResources = v.object({
+  ...resources.entries,
+  memoryLimitBytes: v.optional(v.union([count, v.literal('none')])),
+  cpuQuotaUs: v.optional(v.union([count, v.literal('none')])),
+});
+export type ChangedResources = v.InferOutput<typeof changedResources>;
 
 const networkInterface = v.object({
   /** Name the interface gets, such as `eth0`. */

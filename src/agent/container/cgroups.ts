@@ -1,5 +1,5 @@
 import type { cgroupFigures } from '#wire/figures.ts';
-import type { CgroupResources } from '#wire/pod-params.ts';
+import type { ChangedResources } from '#wire/pod-params.ts';
 import type { InferOutput } from 'valibot';
 import { codeOf, type Files } from '#engine/engine.ts';
 
@@ -37,10 +37,10 @@ export class Cgroups {
   }
 
   /** Leaves undefined limits unchanged. */
-  limit(path: string, resources: CgroupResources): void {
+  limit(path: string, resources: ChangedResources): void {
     const { memoryLimitBytes, cpuQuotaUs, cpuPeriodUs = 100_000, cpuShares, pidsLimit } = resources;
-    if (memoryLimitBytes !== undefined) this.#write(path, 'memory.max', String(memoryLimitBytes));
-    if (cpuQuotaUs !== undefined) this.#write(path, 'cpu.max', `${cpuQuotaUs} ${cpuPeriodUs}`);
+    if (memoryLimitBytes !== undefined) this.#write(path, 'memory.max', limitText(memoryLimitBytes));
+    if (cpuQuotaUs !== undefined) this.#write(path, 'cpu.max', `${limitText(cpuQuotaUs)} ${cpuPeriodUs}`);
     if (cpuShares !== undefined) this.#write(path, 'cpu.weight', String(weightOf(cpuShares)));
     if (pidsLimit !== undefined) this.#write(path, 'pids.max', String(pidsLimit));
   }
@@ -164,3 +164,5 @@ export class Cgroups {
 /** Converts cgroup v1's 2 to 262144 to v2's 1 to 10000, as runc and crun do. */
 export const weightOf = (shares: number): number =>
   Math.round(1 + ((Math.min(Math.max(shares, 2), 262_144) - 2) * 9999) / 262_142);
+
+const limitText = (limit: number | 'none'): string => (limit === 'none' ? 'max' : String(limit));

@@ -2,7 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 import { limits } from '#wire/limits.ts';
 import type { ContainerParams, ExecParams } from '#wire/container-params.ts';
 import type { Answer, Params, ProcessExit } from '#wire/messages.ts';
-import type { CgroupResources } from '#wire/pod-params.ts';
+import type { ChangedResources } from '#wire/pod-params.ts';
 import type { Channel } from '../channel/channel.ts';
 import { open, signals } from '#engine/constants.ts';
 import { codeOf, type ChildExit, type Engine } from '#engine/engine.ts';
@@ -253,7 +253,7 @@ export class Containers {
     if (process !== undefined && !process.hasExited) this.#kill(process.pid, signal);
   }
 
-  update(id: string, resources: CgroupResources): void {
+  update(id: string, resources: ChangedResources): void {
     this.#parts.cgroups.limit(this.#find(id).cgroup, resources);
   }
 

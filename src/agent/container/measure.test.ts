@@ -106,3 +106,17 @@ test('parsePressure() omits what the kernel does not count', () => {
   assert.equal(parsePressure(''), undefined);
   assert.equal(parsePressure('some avg10=0.00 total=1\n'), undefined);
 });
+
+test('limit() writes the limits that it is given, and removes one that is `none`', () => {
+  const written: string[] = [];
+  const writeExisting = (path: string, text: string) => void written.push(`${path.slice(cgroupRoot.length)} ${text}`);
+  const cgroups = new Cgroups({ ...files({}), writeExisting });
+  cgroups.limit('/pod', { memoryLimitBytes: 4096, cpuQuotaUs: 5000 });
+  cgroups.limit('/pod', { memoryLimitBytes: 'none', cpuQuotaUs: 'none' });
+  assert.deepEqual(written, [
+    '/pod/memory.max 4096',
+    '/pod/cpu.max 5000 100000',
+    '/pod/memory.max max',
+    '/pod/cpu.max max 100000',
+  ]);
+});

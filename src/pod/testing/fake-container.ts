@@ -9,6 +9,7 @@ import type {
   ExecSpec,
   OutputChunk,
 } from '#sandbox/sandbox.ts';
+import { withChange } from '#sandbox/resources.ts';
 import type { FakeClock } from './fake-clock.ts';
 
 /** Behaviour of a container in a test; omitted parts do nothing. */
@@ -140,7 +141,7 @@ export function createFakeContainer(
       const failure = behaviour.updateError?.();
       if (failure !== undefined) throw failure;
       journal.push(`update ${label} ${JSON.stringify(changed)}`);
-      resources = { ...resources, ...changed };
+      resources = withChange(resources, changed);
       return [];
     },
     reopenLog: () => Promise.resolve(),

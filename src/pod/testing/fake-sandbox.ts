@@ -5,6 +5,7 @@ import type {
   Container,
   ContainerExit,
   ContainerSpec,
+  LimitChange,
   Resources,
   Sandbox,
   Sandboxes,
@@ -14,6 +15,7 @@ import type {
 } from '#sandbox/sandbox.ts';
 import { NodeCounts } from '#sandbox/figures/node-counts.ts';
 import type { ContainerStats, SandboxStats } from '#sandbox/figures/sandbox-stats.ts';
+import { withChange } from '#sandbox/resources.ts';
 import { fakeVersions } from '#sandbox/testing/fake-parts.ts';
 import type { FakeClock } from './fake-clock.ts';
 import { createFakeContainer, type FakeBehaviour, type FakeContainer } from './fake-container.ts';
@@ -156,10 +158,10 @@ class FakeSandbox implements Sandbox {
     return this.containers.findLast(({ spec }) => spec.name === name);
   }
 
-  async resize(changed: Resources): Promise<readonly string[]> {
+  async resize(changed: LimitChange): Promise<readonly string[]> {
     this.#assertReady('resize');
     this.#surroundings.journal.push(`resize sandbox ${JSON.stringify(changed)}`);
-    this.#resources = { ...this.#resources, ...changed };
+    this.#resources = withChange(this.#resources, changed);
     return [];
   }
 

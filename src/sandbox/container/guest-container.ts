@@ -10,7 +10,7 @@ import { cellsOf, startExec } from './guest-exec.ts';
 import type { ExitedEvent } from '#wire/messages.ts';
 import type { HeldSource } from '../volume/host-mode.ts';
 import { checkCommand } from './process-size.ts';
-import { capResources, type Capped, cgroupResourcesOf, checkResources, mostOfNode } from '../resources.ts';
+import { capResources, type Capped, cgroupResourcesOf, checkResources, mostOfNode, withChange } from '../resources.ts';
 import { createMoves, type Moves } from '../state/moves.ts';
 import { startErrorCode, startErrorFix } from './start-error.ts';
 import { TerminationMessage } from './termination-message.ts';
@@ -23,6 +23,7 @@ import {
   type Exec,
   type ExecSpec,
   type OutputChunk,
+  type LimitChange,
   type Resources,
 } from '../sandbox.ts';
 
@@ -319,17 +320,17 @@ export class GuestContainer implements Container {
     return this.#capped(this.spec.resources).warnings;
   }
 
-  async update(resources: Resources, signal: AbortSignal): Promise<readonly string[]> {
+  async update(change: LimitChange, signal: AbortSignal): Promise<readonly string[]> {
     await this.#home.inbox.ask(() => this.#assertIs(['created', 'running'], 'change the limits of'));
-    checkResources(`container ${this.spec.name}`, resources);
-    const { resources: capped, warnings } = this.#capped(resources);
+    checkResources(`container ${this.spec.name}`, withChange({}, change));
+    const { resources: capped, warnings } = this.#capped(change);
     await this.#home.guest.call('updateContainer', { id: this.id, resources: cgroupResourcesOf(capped) }, signal);
-    this.#spec = { ...this.#spec, resources: { ...this.#spec.resources, ...resources } };
+    this.#spec = { ...this.#spec, resources: withChange(this.#spec.resources, change) };
     this.#save();
     return warnings;
   }
 
-  #capped(resources: Resources): Capped {
+  #capped<R extends LimitChange>(resources: R): Capped<R> {
     return capResources(`container ${this.spec.name}`, resources, mostOfNode(this.#home.limits.size));
   }
 

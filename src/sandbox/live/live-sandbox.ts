@@ -34,6 +34,7 @@ import {
   sandboxMoves,
   type Container,
   type ContainerSpec,
+  type LimitChange,
   type Resources,
   type Sandbox,
   type SandboxSpec,
@@ -194,11 +195,11 @@ export class LiveSandbox implements Sandbox {
     await limitOnHost(this.#live.machine, { resources: this.#resources }, this.#live.limits.size);
   }
 
-  async resize(resources: Resources, signal: AbortSignal): Promise<readonly string[]> {
+  async resize(change: LimitChange, signal: AbortSignal): Promise<readonly string[]> {
     await this.#inbox.ask(() => this.#assertReady('resize'));
     const { machine, guest, limits } = this.#live;
     const spec = { ...this.spec, resources: this.#resources };
-    const resized = await resize(spec, resources, { machine, guest, limits: limits.size }, signal);
+    const resized = await resize(spec, change, { machine, guest, limits: limits.size }, signal);
     this.#resources = resized.resources;
     await this.#live.kept?.record.change({ resources: this.#resources });
     return resized.warnings;

@@ -9,8 +9,10 @@ import {
   hostLimitsOf,
   mostOfNode,
   type SizeLimits,
+  undoOf,
+  withChange,
 } from '../resources.ts';
-import type { Resources, SandboxSpec } from '../sandbox.ts';
+import type { LimitChange, Resources, SandboxSpec } from '../sandbox.ts';
 
 interface Resizable {
   readonly machine: Pick<Machine, 'limitHost' | 'memoryMiB'>;
@@ -20,25 +22,34 @@ interface Resizable {
 
 /**
  * Changes the limits of a running pod: two cgroup writes, one in the guest and one on the host, ordered so that the host
- * never gives less than the guest takes. Undefined limits stay; limits above the machine's size are reduced to it.
- * Errors: `invalid`, those of machine and agent.
+ * never gives less than the guest takes. If the second fails, the first is undone. Limits above the machine's size are
+ * reduced to it. Errors: `invalid`, those of machine and agent.
  */
 export async function resize(
   { namespace, name, resources: now }: Pick<SandboxSpec, 'namespace' | 'name' | 'resources'>,
-  next: Resources,
+  change: LimitChange,
   { machine, guest, limits }: Resizable,
   signal: AbortSignal,
 ): Promise<Capped> {
   const what = `pod ${namespace}/${name}`;
-  checkResources(what, { ...now, ...next });
+  checkResources(what, withChange(now, change));
   const most = { ...mostOfNode(limits), memoryMiB: machine.memoryMiB };
-  const { resources, warnings } = capResources(what, next, most);
-  const wanted = { ...now, ...resources };
-  const { memoryLimitBytes } = wanted;
-  const inGuest = () => guest.call('updatePod', { resources: cgroupResourcesOf(resources) }, signal);
-  const onHost = () => limitOnHost(machine, { resources: wanted }, limits);
-  const grows = (memoryLimitBytes ?? Infinity) > (now.memoryLimitBytes ?? Infinity);
-  for (const step of grows ? [onHost, inGuest] : [inGuest, onHost]) await step();
+  const { resources: capped, warnings } = capResources(what, change, most);
+  const wanted = withChange(now, capped);
+  const inGuest = (resources: LimitChange) =>
+    guest.call('updatePod', { resources: cgroupResourcesOf(resources) }, signal);
+  const onHost = (resources: Resources) => limitOnHost(machine, { resources }, limits);
+  const grows = (wanted.memoryLimitBytes ?? Infinity) > (now.memoryLimitBytes ?? Infinity);
+  const [first, second, undo] = grows
+    ? [() => onHost(wanted), () => inGuest(capped), () => onHost(now)]
+    : [() => inGuest(capped), () => onHost(wanted), () => inGuest(undoOf(now, change))];
+  await first();
+  try {
+    await second();
+  } catch (error) {
+    await undo().catch(() => undefined); // the first error says more
+    throw error;
+  }
   return { resources: wanted, warnings };
 }
 
