@@ -5,6 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage, request, type RequestOptions } from 'node:http';
 import { createConnection, createServer as createNetServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
+import type { Duplex } from 'node:stream';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { after, before, describe, it } from 'node:test';
@@ -39,7 +40,10 @@ describe('a link to a port of a pod', () => {
   const switching = createNetServer((socket) => {
     socket.on('error', () => {});
     socket.once('data', () =>
-      socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n'),
+      socket.write(
+        'HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\nx-name: caf\u00e9\r\n\r\n',
+        'latin1',
+      ),
     );
   });
   const ports = new Map<string, Server>();
@@ -140,6 +144,15 @@ describe('a link to a port of a pod', () => {
     echo.write('over the link');
     assert.equal(String(await once(echo, 'data')), 'over the link');
     echo.destroy();
+  });
+
+  it('passes the bytes of headers on unchanged when the protocol changes', async () => {
+    const headers = { host: await linkTo(83), connection: 'upgrade', upgrade: 'x' };
+    const sent = request(`${origin}/`, { headers, agent: false });
+    sent.end();
+    const [answer, socket] = (await once(sent, 'upgrade')) as [IncomingMessage, Duplex]; // SAFE: what a request emits
+    socket.destroy();
+    assert.equal(answer.headers['x-name'], 'caf\u00e9'); // as UTF-8, \u00e9 would be two bytes
   });
 
   it('says why a port cannot be opened, and survives an answer that no server may send', async () => {

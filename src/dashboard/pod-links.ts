@@ -81,7 +81,7 @@ export class PodLinks {
   forwardUpgrade(to: PodPort, request: IncomingMessage, client: Duplex, head: Buffer): void {
     const outgoing = this.#request(to, request, request.rawHeaders);
     outgoing.once('upgrade', (answer, pod, podHead) => {
-      client.write(headOf(answer, answer.rawHeaders));
+      client.write(headOf(answer, answer.rawHeaders), 'latin1');
       if (podHead.length > 0) client.write(podHead);
       if (head.length > 0) pod.write(head);
       for (const [from, other] of [
@@ -95,7 +95,7 @@ export class PodLinks {
     });
     outgoing.once('response', (answer) => {
       answer.on('error', () => client.destroy());
-      client.write(headOf(answer, [...kept(answer.rawHeaders), 'connection', 'close']));
+      client.write(headOf(answer, [...kept(answer.rawHeaders), 'connection', 'close']), 'latin1');
       answer.pipe(client);
     });
     outgoing.on('error', () => client.destroy());
@@ -123,6 +123,7 @@ function kept(raw: readonly string[], ...others: readonly string[]): readonly st
   });
 }
 
+/** The head of an answer. Each of its characters is a byte, as Node reads headers. */
 function headOf({ statusCode = 502, statusMessage = '' }: IncomingMessage, headers: readonly string[]): string {
   const lines = [`HTTP/1.1 ${statusCode} ${statusMessage}`];
   for (let at = 0; at < headers.length; at += 2) lines.push(`${headers[at]}: ${headers[at + 1]}`);
