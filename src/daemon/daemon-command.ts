@@ -1,17 +1,16 @@
 import { fstatSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { serveCri } from '#cri/serve-cri.ts';
 import { defaultStreamingSettings, serveStreaming } from '#cri/streaming/server.ts';
 import { systemClock } from '#host/clock.ts';
-import { replaceFile } from '#host/file/files.ts';
-import { createLog, goesToJournal, type Log } from '#host/log/log.ts';
+import { createLog, goesToJournal } from '#host/log/log.ts';
 import { defaultEnv, run } from '#host/process/run.ts';
 import { serveShim } from '#shim/serve-shim.ts';
 import { checkUpdatesApart } from '#setup/updates/check-updates-apart.ts';
 import { endBackgroundNode } from './background/background-node.ts';
 import { type Configuration, updateRequestOf } from './configuration/configuration.ts';
 import type { DaemonProcess } from './daemon-process.ts';
+import { keepDashboard, type ServedDashboard } from './keep-dashboard.ts';
 import { type NodeServer, openNode } from './node/node.ts';
 import { requireRoot } from './background/serve-here.ts';
 import { ensureAssets } from './setup-command.ts';
@@ -20,7 +19,7 @@ import { watchUpdates } from './watch-updates.ts';
 /** What the daemon gets from its program. */
 interface DaemonParts {
   readonly keepsHangUp: boolean;
-  readonly serveDashboard: (socketPath: string, port: number) => Promise<AsyncDisposable & { readonly url: string }>;
+  readonly serveDashboard: (socketPath: string, port: number) => Promise<ServedDashboard>;
 }
 
 /**
@@ -54,7 +53,12 @@ export async function daemonCommand(
   await using _dashboard =
     dashboardPort === undefined
       ? undefined
-      : await openDashboard(config.socketPath, await serveDashboard(config.socketPath, dashboardPort), log);
+      : await keepDashboard({
+          socketPath: config.socketPath,
+          serve: () => serveDashboard(config.socketPath, dashboardPort),
+          clock: systemClock,
+          log,
+        });
   log.info('serving', { cri: config.criSocketPath, shim: config.shimSocketPath, admin: config.socketPath });
   const warming = node.warmUp(stop.signal).catch((error: unknown) => {
     if (!stop.signal.aborted) log.error('no template: pods boot one by one', error);
@@ -68,21 +72,6 @@ export async function daemonCommand(
   await asked;
   log.info('ending');
   await warming;
-}
-
-/** Writes the dashboard's address with its token to a file that only root can read, and removes it at the end. */
-async function openDashboard(
-  socketPath: string,
-  dashboard: AsyncDisposable & { readonly url: string },
-  log: Log,
-): Promise<AsyncDisposable> {
-  await using undo = new AsyncDisposableStack();
-  undo.use(dashboard);
-  const file = join(dirname(socketPath), 'dashboard.url');
-  undo.defer(() => rm(file, { force: true }));
-  await replaceFile(file, `${dashboard.url}\n`);
-  log.info('serving the dashboard', { address: new URL(dashboard.url).host, file });
-  return undo.move();
 }
 
 function serverOf(config: Configuration, version: string): NodeServer {

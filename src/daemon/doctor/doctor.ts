@@ -19,6 +19,7 @@ import { probeAccelerator } from '#vm/qemu/accelerator-probe.ts';
 import type { Configuration } from '../configuration/configuration.ts';
 import { probeUid } from '../node/node.ts';
 import { ordinaryUserFindings } from './doctor-ordinary-user.ts';
+import { dashboardFindings } from './doctor-dashboard.ts';
 import { podPartsFindings, updateFindings } from './doctor-updates.ts';
 import { checkKvm } from './doctor-kvm.ts';
 import { containerdFindings, delegateFindings } from './doctor-runtimes.ts';
@@ -71,6 +72,7 @@ export async function doctorCommand(
       signal,
     )),
     ...(await delegateFindings(config.delegate, signal)),
+    ...(await dashboardFindings(config)),
     await cgroups(),
     ...(await podPartsFindings(config)),
     ...(asksArchives && !isInside ? await updateFindings(config, write, signal) : []), // the parts are root's
