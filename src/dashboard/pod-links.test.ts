@@ -3,7 +3,7 @@ import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage, request, type RequestOptions } from 'node:http';
-import { createConnection, createServer as createNetServer, type Server } from 'node:net';
+import { createConnection, createServer as createNetServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import type { Duplex } from 'node:stream';
 import { join } from 'node:path';
@@ -165,6 +165,29 @@ describe('a link to a port of a pod', () => {
     const switched = await ask('/', { host: await linkTo(83) }, { signal: AbortSignal.timeout(10_000) });
     assert.deepEqual([switched.status, switched.body.slice(0, 36)], [502, 'Cannot open port 83 of default/web: ']);
     assert.equal((await ask('/', {})).status, 200);
+  });
+
+  it('leaves connections for the dashboard, and for other links, however many the page of a pod opens', async () => {
+    const port = Number(new URL(origin).port);
+    const held: Socket[] = [];
+    const hold = async (host: string) => {
+      const socket = createConnection({ port, host: '127.0.0.1' }).on('error', () => {});
+      held.push(socket);
+      socket.write(`GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n`);
+      const [answer] = (await once(socket, 'data')) as [Buffer]; // SAFE: what a stream without an encoding emits
+      return answer.toString().slice(9, 12);
+    };
+    const [one, other] = [await linkTo(83), await linkTo(83)];
+    const answers = [];
+    for (let count = 0; count < 200; count += 1) answers.push(await hold(one));
+    assert.deepEqual([answers.filter((it) => it === '101').length, answers.at(-1)], [24, '503']);
+    assert.equal(await hold(other), '101');
+    // Also of others, who say nothing.
+    for (let count = 0; count < 200; count += 1)
+      held.push(createConnection({ port, host: '127.0.0.1' }).on('error', () => {}));
+    assert.equal((await open(80)).status, 201);
+    assert.equal((await ask('/', {})).status, 200);
+    for (const socket of held) socket.destroy();
   });
 
   it('is refused where another program could get its requests at ::1', async () => {

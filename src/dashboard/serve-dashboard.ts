@@ -9,6 +9,7 @@ import { createServer } from '#host/socket/node-http.ts';
 import { checkCall, checkHost } from './access.ts';
 import { readAssets, typeOf } from './assets.ts';
 import type { Asset } from './bundle-client.ts';
+import { Connections, maxConnections } from './connections.ts';
 import { forward, forwardSession, isCall, noSuchCall, sendError, sendJson } from './forwarding.ts';
 import { isPage, page, safetyHeaders } from './page.ts';
 import { PodLinks } from './pod-links.ts';
@@ -26,8 +27,6 @@ export interface DashboardWish {
   readonly port: number;
 }
 
-/** Enough for a few browsers. */
-const maxConnections = 128;
 const maxHeaderBytes = 64 * 1024;
 /** Time for a request to arrive whole, in `ms`. */
 const requestTimeoutMs = 10_000;
@@ -40,15 +39,22 @@ export async function serveDashboard({ socketPath, port }: DashboardWish): Promi
   const assets = await readAssets();
   const token = randomBytes(32).toString('hex');
   const links = new PodLinks(socketPath);
+  const connections = new Connections();
+  const isTooMany = (request: IncomingMessage, to?: PodPort) =>
+    !connections.give(request.socket, to === undefined ? { kind: 'page' } : { kind: 'link', to });
   let hasBothLoopbacks = false;
   const limits = { maxHeaderSize: maxHeaderBytes, requestTimeout: requestTimeoutMs, headersTimeout: requestTimeoutMs };
   const answer: RequestListener = (request, response) => {
     const linked = links.find(request);
-    if (linked !== undefined) return links.forward(linked, request, response);
     try {
+      if (linked !== undefined) {
+        if (isTooMany(request, linked)) throw tooMany();
+        return links.forward(linked, request, response);
+      }
       const path = pathOf(request);
       if (isCall(path)) {
         checkCall(request, token);
+        if (isTooMany(request)) throw tooMany();
         const wanted = portToOpen(path, request);
         if (wanted === undefined) forward(socketPath, request, response);
         else if (hasBothLoopbacks) sendJson(response, 201, { host: links.open(wanted) } satisfies OpenedLink);
@@ -66,15 +72,21 @@ export async function serveDashboard({ socketPath, port }: DashboardWish): Promi
     socket.on('error', drop);
     socket.once('end', drop); // Node leaves the other half of it open
     const linked = links.find(request);
-    if (linked !== undefined) return links.forwardUpgrade(linked, request, socket, head);
+    const end = (status: string) =>
+      socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`, drop);
     try {
-      checkCall(request, token);
-      forwardSession(socketPath, request, socket, head);
+      if (linked === undefined) checkCall(request, token);
+      if (isTooMany(request, linked)) end('503 Service Unavailable');
+      else if (linked !== undefined) links.forwardUpgrade(linked, request, socket, head);
+      else forwardSession(socketPath, request, socket, head);
     } catch {
-      socket.end('HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n', drop);
+      end('403 Forbidden');
     }
   };
-  const make = () => createServer(limits, answer).on('upgrade', upgrade);
+  const make = () =>
+    createServer(limits, answer)
+      .on('upgrade', upgrade)
+      .on('connection', (socket) => connections.opened(socket));
   await using undo = new AsyncDisposableStack();
   const at = undo.use(
     await listen(make(), port, '127.0.0.1').catch((cause: NodeJS.ErrnoException) => {
@@ -128,6 +140,11 @@ function portToOpen(path: string, { method }: IncomingMessage): PodPort | undefi
   return { namespace, name, port: Number(port) };
 }
 
+const tooMany = () =>
+  new PodvmError('exhausted', 'Cannot answer: too many connections to the dashboard, or of this link, are open', {
+    fix: 'Close tabs of the dashboard, or of the page of the pod.',
+  });
+
 const notAlone = () =>
   new PodvmError('busy', 'Cannot open a link: another program has this port at ::1, where browsers look first', {
     fix: 'Serve the dashboard on another port, or use `podvm port-forward`.',
@@ -150,5 +167,6 @@ function sendFile(
 
 function refuse(response: ServerResponse, error: unknown): void {
   if (!(error instanceof PodvmError)) throw error;
-  sendError(response, error.kind === 'denied' ? 403 : 404, error);
+  if (error.kind !== 'notFound') response.setHeader('connection', 'close');
+  sendError(response, error.kind === 'denied' ? 403 : error.kind === 'exhausted' ? 503 : 404, error);
 }
