@@ -427,3 +427,22 @@ test('records contain no command, variable, login or file of a volume', async ()
   }
   await node.next();
 });
+
+test('what ended file servers have counted stays on record from process to process', async () => {
+  await using node = await place();
+  const { id } = await node.sandboxes.run(kept, never);
+  await node.end();
+  const path = join(node.root, id, 'sandbox.json');
+  const read = async () => JSON.parse(await readFile(path, 'utf8')) as { readonly pod: { endedRequests?: unknown } };
+  const record = await read();
+  const reading = { buckets: [{ upTo: 1, count: 2 }], count: 3, sum: 0.5 };
+  const kinds = ['look', 'read', 'write', 'change', 'flush', 'other'].map((kind) => [kind, reading] as const);
+  record.pod.endedRequests = Object.fromEntries(kinds);
+  await writeFile(path, JSON.stringify(record));
+  for (const _ of ['first', 'second']) {
+    assert.ok(await node.next(), node.said.join(''));
+    assert.deepEqual((await read()).pod.endedRequests, record.pod.endedRequests);
+    await node.end();
+  }
+  await node.next();
+});

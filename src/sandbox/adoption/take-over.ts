@@ -149,11 +149,11 @@ async function adopt(
     const signal = AbortSignal.any([stopping, AbortSignal.timeout(context.limits.adoptTimeoutMs)]);
     const made = await runSteps(adoptSteps, { site, phases: site.phases, holdings }, signal);
     await holdings.end('started');
-    const { addresses, phases, resources, warnings } = pod;
+    const { addresses, phases, resources, warnings, endedRequests } = pod;
     const createdAt = new Date(pod.createdAt);
     const containersBefore: Parameters<typeof publish>[2]['containersBefore'] = (containerSite) =>
       made.containers.map((found) => restoreContainer(found, containerSite));
-    const facts = { addresses, phases, resources, warnings, createdAt, containersBefore };
+    const facts = { addresses, phases, resources, warnings, createdAt, containersBefore, endedRequests };
     outcome.isTakenOver = true;
     const sandbox = publish(made, site, facts, new Holdings().takeFrom(holdings));
     await sandbox.saved;

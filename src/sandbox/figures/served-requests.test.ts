@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { requestKinds } from '#base/file-requests.ts';
 import type { FileServerFigures } from '#storage/request-figures.ts';
-import { requestsOf, ServedRequests } from './served-requests.ts';
+import * as v from 'valibot';
+import { requestsOf, requestsSchema, ServedRequests } from './served-requests.ts';
 
 /** Figures of a server with as many requests of each kind. */
 function figuresOf(count: number): FileServerFigures {
@@ -31,4 +32,15 @@ test('the requests of a pod never decrease when one of its file servers ends', (
   assert.equal(sum(new Map(), [8]).count, 132, 'one that cannot be read has what it had');
   const last = sum(new Map([[9, figuresOf(1)]]), [9]);
   assert.deepEqual([last.count, last.buckets[0]?.count, last.sum.toFixed(1)], [133, 133, '13.3']);
+});
+
+test('what ended servers have counted outlives this process', () => {
+  let recorded: string | undefined;
+  const before = new ServedRequests(undefined, (ended) => (recorded = JSON.stringify(ended)));
+  before.take(new Map([[7, figuresOf(100)]]), [7]);
+  assert.equal(recorded, undefined);
+  before.take(new Map(), []);
+  const kept = v.parse(requestsSchema, JSON.parse(recorded ?? ''));
+  const after = new ServedRequests(kept);
+  assert.deepEqual(after.take(new Map(), []), figuresOf(100).requests);
 });

@@ -1,8 +1,21 @@
+import * as v from 'valibot';
 import { requestKinds } from '#base/file-requests.ts';
 import { sumOf } from '#base/histogram.ts';
 import type { FileServerFigures } from '#storage/request-figures.ts';
 
 type Requests = FileServerFigures['requests'];
+
+const count = v.pipe(v.number(), v.finite(), v.minValue(0));
+const reading = v.object({
+  buckets: v.pipe(v.array(v.object({ upTo: count, count })), v.readonly()),
+  count,
+  sum: count,
+});
+
+/** Requests in the record of a sandbox. */
+export const requestsSchema = v.object({
+  ...{ look: reading, read: reading, write: reading, change: reading, flush: reading, other: reading },
+});
 
 /**
  * Keeps what the file servers of a pod had counted when they ended, so that the counters of the pod never decrease: a
@@ -10,7 +23,14 @@ type Requests = FileServerFigures['requests'];
  */
 export class ServedRequests {
   readonly #last = new Map<number, FileServerFigures>();
+  readonly #onEnded: (ended: Requests) => void;
   #ended: Requests | undefined;
+
+  /** `before`: what servers had counted that ended under an earlier process. `onEnded`: told of all when one more ends. */
+  constructor(before?: Requests, onEnded: (ended: Requests) => void = () => {}) {
+    this.#ended = before;
+    this.#onEnded = onEnded;
+  }
 
   /**
    * `read`: figures by pid. `running`: pids of the servers now. Returns the requests of servers that `read` lacks: those
@@ -22,6 +42,7 @@ export class ServedRequests {
       if (running.includes(pid)) continue;
       this.#last.delete(pid);
       this.#ended = this.#ended === undefined ? requests : requestsOf([this.#ended, requests]);
+      this.#onEnded(this.#ended);
     }
     const unread = [...this.#last].filter(([pid]) => !read.has(pid)).map(([, { requests }]) => requests);
     const others = this.#ended === undefined ? unread : [this.#ended, ...unread];

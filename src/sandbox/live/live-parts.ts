@@ -8,7 +8,7 @@ import type { Holdings } from '../state/holdings.ts';
 import type { SandboxLimits } from '../limits.ts';
 import type { NodeCounts } from '../figures/node-counts.ts';
 import type { Parts, Surroundings } from '../parts.ts';
-import type { KeptRecord } from '../recovery/record.ts';
+import type { KeptRecord, PodRecord } from '../recovery/record.ts';
 import type { Resources, SandboxSpec, SandboxStatus } from '../sandbox.ts';
 import type { ContainerMounts } from '../volume/container-mounts.ts';
 import type { ImageDisks } from '../volume/image-disks.ts';
@@ -44,6 +44,8 @@ export interface LiveParts {
 }
 
 export interface Kept {
+  /** What file servers had counted that ended under an earlier process. */
+  readonly endedRequests?: PodRecord['endedRequests'] | undefined;
   readonly record: KeptRecord;
   readonly containers: ContainerRecords;
 }

@@ -89,7 +89,9 @@ export class LiveSandbox implements Sandbox {
       get serverPids() {
         return mounts.serverPids;
       },
-      requests: new ServedRequests(),
+      requests: new ServedRequests(live.kept?.endedRequests, (endedRequests) => {
+        live.kept?.record.change({ endedRequests }).catch((error: unknown) => this.#onBug(error));
+      }),
     };
     this.#log = live.surroundings.log;
     this.#pausing = new Pausing(live);

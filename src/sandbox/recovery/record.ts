@@ -5,6 +5,7 @@ import { PodvmError } from '#base/errors.ts';
 import { partVersionsSchema } from '#host/assets.ts';
 import { readFileIfThere, replaceFile } from '#host/file/files.ts';
 import { processIdentitySchema } from '#host/process/process-identity.ts';
+import { requestsSchema } from '../figures/served-requests.ts';
 import type { SandboxSpec } from '../sandbox.ts';
 import { resourcesSchema, sandboxSpecSchema } from './spec-record.ts';
 
@@ -34,6 +35,8 @@ const podSchema = v.object({
   warnings: v.array(v.string()),
   /** Images attached to its machine. */
   images: v.array(v.object({ id: v.string(), serial: v.string() })),
+  /** Requests of its file servers that have ended, as far as they were read. */
+  endedRequests: v.exactOptional(requestsSchema),
 });
 export type PodRecord = Readonly<v.InferOutput<typeof podSchema>>;
 

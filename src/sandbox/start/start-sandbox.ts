@@ -99,6 +99,7 @@ export function siteOf(spec: SandboxSpec, context: TakingContext): PodSite {
 /** Facts about a sandbox that its parts do not contain. */
 type Facts = Pick<LiveParts, 'addresses' | 'phases' | 'createdAt' | 'resources' | 'warnings'> & {
   readonly containersBefore?: NonNullable<LiveParts['containersBefore']>;
+  readonly endedRequests?: PodRecord['endedRequests'] | undefined;
 };
 
 export function publish(
@@ -134,7 +135,7 @@ export function publish(
 
 /** Begins the records from which the next process takes the sandbox over. */
 function keep({ record, directory, machine, imageDisks }: StartMade, spec: SandboxSpec, facts: Facts, log: Log): Kept {
-  const { addresses, phases, createdAt, resources, warnings } = facts;
+  const { addresses, phases, createdAt, resources, warnings, endedRequests } = facts;
   const pod: PodRecord = {
     spec: recordedSpecOf(spec),
     state: 'ready',
@@ -145,11 +146,12 @@ function keep({ record, directory, machine, imageDisks }: StartMade, spec: Sandb
     resources,
     warnings: [...warnings],
     images: [...imageDisks.plugged],
+    ...(endedRequests === undefined ? {} : { endedRequests }),
   };
   const whole = { ...record, ...recordedOwner(spec), version: recordVersionOf(spec), pod } as const;
   const onTrouble = (error: unknown) => log.error('sandbox not recorded', error);
   const kept = new KeptRecord(directory.path, whole, onTrouble);
   imageDisks.onPlugged((images) => kept.change({ images: [...images] }));
   kept.change({}).catch(onTrouble);
-  return { record: kept, containers: new ContainerRecords(directory.path) };
+  return { record: kept, containers: new ContainerRecords(directory.path), endedRequests };
 }
