@@ -216,6 +216,12 @@ test('a machine that has failed is not asked, and older parts are named', async 
   ]);
 });
 
+test('a paused machine is said to be paused, and is not asked', async () => {
+  const status = { ...podOf(well).sandbox.status, isPaused: true as const };
+  const paused = podOf(well, { status, examine: () => assert.fail('asked') });
+  assert.deepEqual(await troubles(paused), ['warn machine: paused: it was not looked into']);
+});
+
 test('a container that waits for a pull is told of, and of which image', async () => {
   const waiting = [
     { name: 'main', image: 'nginx' },

@@ -35,7 +35,8 @@ const consoleLines = 40;
 /** Looks at a pod of any owner from outside and inside. Text of the guest comes out escaped. */
 export async function diagnose(pod: DiagnosedPod, signal: AbortSignal): Promise<Diagnosis> {
   const { status } = pod.sandbox;
-  const examined = status.state === 'ready' ? examinedFindings(await pod.sandbox.examine(signal), pod) : [];
+  const isAwake = status.state === 'ready' && status.isPaused !== true;
+  const examined = isAwake ? examinedFindings(await pod.sandbox.examine(signal), pod) : [];
   const tail = await pod.sandbox.consoleTail(consoleLines).catch(() => []);
   const findings = [
     machineFinding(pod),
@@ -82,6 +83,10 @@ function examinedFindings(
 
 function machineFinding({ name, sandbox: { status } }: DiagnosedPod): Finding {
   const detail = `${status.state}${status.accelerator === undefined ? '' : `, by ${status.accelerator}`}`;
+  if (status.isPaused === true) {
+    const fix = `Let it continue with \`podvm unpause ${name}\`.`;
+    return { name: 'machine', status: 'warn', detail: 'paused: it was not looked into', fix };
+  }
   if (status.state === 'ready') return { name: 'machine', status: 'ok', detail };
   return {
     name: 'machine',
