@@ -34,7 +34,10 @@ export function objectsCommands({ parts, exit, withServer, imagesOf }: ObjectsSe
     name: verb,
     description: verbs[verb],
     options: [
-      new Option('-f, --file <file>', 'YAML file, or a directory of them; - reads standard input; can be repeated')
+      new Option(
+        '-f, --file <file>',
+        'YAML file, its URL, or a directory of them; - reads standard input; can be repeated',
+      )
         .argParser(collect)
         .makeOptionMandatory(),
       new Option('--network <mode>', 'network of the pods').choices(['cni', 'none']).default('cni'),

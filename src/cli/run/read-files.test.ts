@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
@@ -88,4 +91,34 @@ test('manifestsIn() takes the manifests of a directory by name, and leaves other
     ...['a.yml', 'b.yaml', 'c.json'].map((name) => join(path, name)),
     'none.yaml',
   ]);
+});
+
+test('readFiles() reads from a web server, up to the limits of a file, and says why it cannot', async () => {
+  const server = createServer((request, response) => {
+    if (request.url === '/endless') {
+      const write = () => {
+        while (!response.destroyed && response.write(Buffer.alloc(65_536, 'a')));
+      };
+      response.on('drain', write);
+      write();
+    } else if (request.url === '/moved') response.writeHead(302, { location: '/web.yaml' }).end();
+    else response.writeHead(request.url === '/web.yaml' ? 200 : 404).end('kind: Pod\n');
+  });
+  try {
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    const at = `http://127.0.0.1:${(server.address() as AddressInfo).port}`; // SAFE: it listens on TCP
+    for (const path of ['/web.yaml', '/moved']) {
+      const [url] = await manifestsIn([`${at}${path}`]);
+      assert.deepEqual(await readFiles([url ?? ''], terminalOf([])), [{ name: `${at}${path}`, text: 'kind: Pod\n' }]);
+    }
+    await assert.rejects(readFiles([`${at}/none`], terminalOf([])), { message: /\/none: the server answers 404$/ });
+    await assert.rejects(readFiles([`${at}/endless`], terminalOf([])), { message: /at most \d+ bytes/ });
+    server.closeAllConnections();
+    server.close();
+    await once(server, 'close');
+    await assert.rejects(readFiles([at], terminalOf([])), { kind: 'unavailable' });
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
 });

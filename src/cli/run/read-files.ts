@@ -1,15 +1,21 @@
 import { createReadStream } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Readable } from 'node:stream';
-import { PodvmError } from '#base/errors.ts';
+import { Readable } from 'node:stream';
+import { messageOf, PodvmError } from '#base/errors.ts';
 import { maxFileChars, maxFiles, maxRunChars, type RunRequestInput } from '#api/run.ts';
 import type { Terminal } from '../terminal/terminal.ts';
 
 /** Limit in bytes: a character has at least one byte, or two in UTF-16. */
 const maxFileBytes = 2 * maxFileChars;
 
-/** Reads the manifests of the command line as text; `-` is standard input. Errors: `invalid`. */
+/** Time for the whole answer of a web server, in `ms`. */
+const fetchMs = 60_000;
+
+/** Whether the word is the address of a file on a web server. */
+export const isUrl = (word: string): boolean => /^https?:\/\//i.test(word);
+
+/** Reads the manifests of the command line as text; `-` is standard input. Errors: `invalid`, `unavailable`. */
 export async function readFiles(names: readonly string[], terminal: Terminal): Promise<RunRequestInput['files']> {
   if (names.length > maxFiles) {
     throw new PodvmError('invalid', `Cannot read ${names.length} files: one command takes at most ${maxFiles}`, {
@@ -19,8 +25,8 @@ export async function readFiles(names: readonly string[], terminal: Terminal): P
   const files = [];
   let chars = 0;
   for (const name of names) {
-    const [shown, stream] = name === '-' ? ['<stdin>', terminal.stdin] : [name, createReadStream(name)];
-    const text = await readText(shown, stream);
+    const shown = name === '-' ? '<stdin>' : name;
+    const text = await readText(shown, await streamOf(name, terminal));
     chars += text.length;
     if (text.length > maxFileChars) throw tooLarge(shown, `it must have at most ${maxFileChars} characters`);
     if (chars > maxRunChars) {
@@ -31,11 +37,31 @@ export async function readFiles(names: readonly string[], terminal: Terminal): P
   return files;
 }
 
+async function streamOf(name: string, { stdin }: Terminal): Promise<Readable> {
+  if (name === '-') return stdin;
+  return isUrl(name) ? await fetched(name) : createReadStream(name);
+}
+
+async function fetched(url: string): Promise<Readable> {
+  let why: string;
+  try {
+    const answer = await fetch(url, { signal: AbortSignal.timeout(fetchMs) });
+    if (answer.ok && answer.body !== null) return Readable.from(answer.body);
+    why = `the server answers ${answer.status}`;
+  } catch (error) {
+    // Node's own message is "fetch failed".
+    why = messageOf(error instanceof TypeError && error.cause !== undefined ? error.cause : error);
+  }
+  throw new PodvmError('unavailable', `Cannot read ${url}: ${why}`, {
+    fix: 'Check the address, or download the file and pass its name.',
+  });
+}
+
 /** Replaces each directory by the manifests in it, not in those below it, in the order of their names. Errors: `invalid`. */
 export async function manifestsIn(names: readonly string[]): Promise<readonly string[]> {
   const found: string[] = [];
   for (const name of names) {
-    if (name === '-' || !(await isDirectory(name))) {
+    if (name === '-' || isUrl(name) || !(await isDirectory(name))) {
       found.push(name);
       continue;
     }

@@ -10,9 +10,10 @@ const runFlags: readonly Option[] = [
   flag('-d, --detach', 'run the pods in the background, and print their names'),
   flag('--rm', 'remove the pods when they end'),
   new Option('--no-daemon', 'start no node in the background: the pods end with this command').conflicts('detach'),
-  new Option('-f, --file <file>', 'run the Pods of a YAML file; - reads standard input; can be repeated').argParser(
-    collect,
-  ),
+  new Option(
+    '-f, --file <file>',
+    'run the Pods of a YAML file, its URL, or a directory; - is standard input; can be repeated',
+  ).argParser(collect),
   new Option('--network <mode>', 'network of the pods').choices(['cni', 'none']).default('cni'),
   flag('--verbose', 'print events of the pods'),
 ];

@@ -48,6 +48,7 @@ describe('planRun()', () => {
       'kind: Pod # web\n',
       'kind: Pod # db\n',
     ]);
+    assert.deepEqual(await textsOf('-f', directory), ['kind: Pod # db\n', 'kind: Pod # web\n']);
   });
 
   it('makes the Pod of an image, and leaves options of its command unchanged', async () => {

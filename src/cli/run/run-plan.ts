@@ -2,7 +2,7 @@ import { createReadStream, existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import { PodvmError } from '#base/errors.ts';
 import type { ProgramParts } from '../program-parts.ts';
-import { readFiles, readText } from './read-files.ts';
+import { manifestsIn, readFiles, readText } from './read-files.ts';
 import type { RunOptions } from './run-command.ts';
 import { requireTerminal } from '../terminal/terminal-input.ts';
 import { type Terminal, write } from '../terminal/terminal.ts';
@@ -39,7 +39,7 @@ export async function planRun(
   }
   if (flags.file !== undefined) {
     refuseImageFlags(command, flags.file[0] ?? '');
-    return await filesPlan(flags.file, flags, terminal);
+    return await filesPlan(await manifestsIn(flags.file), flags, terminal);
   }
   if (first === undefined) return command.error("error: missing required argument 'image'");
   if (!flags.dryRun && command.getOptionValueSource('output') === 'cli') {

@@ -1,13 +1,14 @@
 import { statSync } from 'node:fs';
 import { isImageId, parseReference } from '#base/image-reference.ts';
 import { messageOf, PodvmError } from '#base/errors.ts';
+import { isUrl } from './read-files.ts';
 
 /** Meaning of the words after `podvm run`. */
 export type Named =
   | { readonly kind: 'files'; readonly words: readonly string[] }
   | { readonly kind: 'image'; readonly image: string; readonly words: readonly string[] };
 
-const looksLikePath = (word: string): boolean => /^\.{0,2}\/|\.(?:ya?ml|json)$/.test(word);
+const looksLikePath = (word: string): boolean => isUrl(word) || /^\.{0,2}\/|\.(?:ya?ml|json)$/.test(word);
 
 /** Whether the word names something that can be read as a file, such as a pipe; a directory cannot be read. */
 export function isFile(word: string): boolean {
