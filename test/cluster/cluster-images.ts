@@ -126,7 +126,8 @@ export async function serveImages(
   await sendToRegistry(nodes, `${node.address}:${port}`, [...hosts]);
 }
 
-async function push(node: ClusterNode, layout: string, name: string): Promise<void> {
+/** Gives the registry of that node an image. */
+export async function push(node: ClusterNode, layout: string, name: string): Promise<void> {
   const flags = ['--quiet', '--preserve-digests', '--dest-tls-verify=false'];
   const target = `docker://127.0.0.1:${port}/${name}`;
   await node.run('skopeo', ['copy', ...flags, `oci:${layout}`, target], { timeoutMs: 120_000 });

@@ -10,7 +10,7 @@ import { packages, serveImages } from './cluster-images.ts';
 import { startControlPlane } from './control-plane.ts';
 import { Kubectl } from './kubectl.ts';
 import { ClusterNode, type Service } from './node-namespaces.ts';
-import { makeNodeImage } from './node-image.ts';
+import { makeNodeImage, setUpRoot } from './node-image.ts';
 import { NodeCgroups } from './node-cgroups.ts';
 import {
   containerdSocket,
@@ -77,8 +77,6 @@ export interface Cluster extends AsyncDisposable {
   readonly work: string;
 }
 
-/** State directory with what `podvm setup` of the checkout made. */
-const setUpRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
 const manifests = join(import.meta.dirname, 'manifests');
 const setUpTimeoutMs = 600_000;
 
@@ -103,7 +101,7 @@ export async function startCluster(built: Built): Promise<Cluster> {
     await write(node, '/etc/resolv.conf', '');
     await writeNetwork(node, podSubnet(node));
   }
-  const nodeImage = await makeNodeImage(join(work, 'release'), setUpRoot);
+  const nodeImage = await makeNodeImage(join(work, 'release'));
   await serveImages(nodes[0], nodes, { ...built, nodeImage });
   await startControlPlane(nodes[0], nodes, join(work, 'kubernetes'));
   const owned = undo.move();

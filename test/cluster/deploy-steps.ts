@@ -86,7 +86,7 @@ const overhead = v.object({
   spec: v.object({ nodeName: v.string(), overhead: v.object({ cpu: v.string(), memory: v.string() }) }),
 });
 
-async function hasClass({ kubectl, second }: Tour): Promise<void> {
+export async function hasClass({ kubectl, second }: Tour): Promise<void> {
   const flags = [`--image=${images.busybox}`, '--restart=Never', '--overrides={"spec":{"runtimeClassName":"podvm"}}'];
   await kubectl.run('run', 'classed', ...flags, '--command', '--', 'uname', '-r');
   await kubectl.run('wait', '--for=jsonpath={.status.phase}=Succeeded', 'pod/classed', '--timeout=240s');

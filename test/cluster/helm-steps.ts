@@ -1,10 +1,22 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import * as v from 'valibot';
 import { chartDirectory } from '../../tools/chart/chart.ts';
 import type { Steps } from '../containerd/walk-steps.ts';
-import { beginInstalled, classSteps, isAsBefore, keepsPods, labelNode, leavesNode, mark } from './deploy-steps.ts';
+import { push } from './cluster-images.ts';
+import {
+  beginInstalled,
+  classSteps,
+  hasClass,
+  isAsBefore,
+  keepsPods,
+  labelNode,
+  leavesNode,
+  mark,
+} from './deploy-steps.ts';
 import { until } from './kubectl.ts';
+import { makeNodeImage } from './node-image.ts';
 import { images } from './places.ts';
 import { startWebPods } from './serving-pods.ts';
 import type { AddOnTour } from './tour.ts';
@@ -15,12 +27,15 @@ export const helmInstallSteps: Steps<AddOnTour> = [
   ...classSteps,
 ];
 
-/** Other settings, and back, while pods run in machines. */
+/** Other settings, and back, and another version, while pods run in machines. */
 export const helmUpgradeSteps: Steps<AddOnTour> = [
   ['helm upgrade changes settings without the end of a pod', upgrades],
   ['helm rollback has the settings of the installation again', rollsBack],
+  ['helm upgrade installs another version without the end of a pod', installsNext],
+  ['pods of the other version are in machines', hasClass],
 ];
 
+const repository = images.node.slice(0, images.node.lastIndexOf(':'));
 const inNamespace = ['--namespace', 'podvm'];
 
 /** Types `helm` on the first node, where it keeps nothing. */
@@ -41,7 +56,6 @@ async function isDeployed(tour: AddOnTour, revision: number): Promise<void> {
 
 async function installs(tour: AddOnTour): Promise<void> {
   await labelNode(tour);
-  const repository = images.node.slice(0, images.node.lastIndexOf(':'));
   const flags = ['--create-namespace', '--set', `image.repository=${repository}`];
   await helm(tour, 'install', 'podvm', chartDirectory, ...flags);
   await beginInstalled(tour);
@@ -62,6 +76,22 @@ async function rollsBack(tour: AddOnTour): Promise<void> {
   await keepsPods(tour, change, ({ node }) => node.run('sh', ['-c', `test -e ${mark} && ! grep logFormat ${mark}`]));
   await tour.second.node.run('test', ['!', '-e', '/etc/podvm/podvm.yaml']);
   await isDeployed(tour, 3);
+}
+
+/** Of the same sources: what is tried is the way from one version to another. */
+const nextVersion = '0.2.0-next';
+
+async function installsNext(tour: AddOnTour): Promise<void> {
+  const { work, nodes, second } = tour;
+  await push(nodes[0], await makeNodeImage(join(work, 'next'), nextVersion), `${repository}:${nextVersion}`);
+  const program = '/opt/podvm/podvm';
+  const version = async () => (await second.node.run(program, ['--version'])).stdout.trim();
+  const before = await version();
+  const flags = ['--reuse-values', '--set', `image.tag=${nextVersion}`];
+  const change = () => helm(tour, 'upgrade', 'podvm', chartDirectory, ...flags);
+  await keepsPods(tour, change, ({ node }) => node.run('grep', [`^podvm ${nextVersion}$`, mark]));
+  assert.deepEqual([before === nextVersion, await version()], [false, nextVersion]);
+  await isDeployed(tour, 4);
 }
 
 /** Removes podvm from the containerd node as the chart says, and the release. */
