@@ -77,13 +77,14 @@ export async function build(name: string, flags: readonly string[], options: Bui
   await compile(name, '.', flags, options);
 }
 
-/** Compiles a package. */
+/** Compiles a package. `verb`: that of `go`. */
 export async function compile(
   name: string,
   from: string,
   flags: readonly string[],
   options: BuildOptions,
+  verb: readonly string[] = ['build'],
 ): Promise<void> {
-  const argv = ['build', '-mod=mod', '-trimpath', '-buildvcs=false', `-ldflags=${['-s', '-w', ...flags].join(' ')}`];
+  const argv = [...verb, '-mod=mod', '-trimpath', '-buildvcs=false', `-ldflags=${['-s', '-w', ...flags].join(' ')}`];
   await run('go', [...argv, '-o', name, from], options);
 }

@@ -6,7 +6,9 @@ import { type DebianFiles, withParents } from '../conformance/debian-files.ts';
 import { standIns } from '../conformance/stand-ins.ts';
 import { type ImageSpec, writeLayout } from '../images/layout-writer.ts';
 import type { AddOns } from './build-add-ons.ts';
+import type { NodeConformance } from './build-node-conformance.ts';
 import { until } from './kubectl.ts';
+import { nodeConformanceImages } from './node-conformance-images.ts';
 import type { ClusterNode } from './node-namespaces.ts';
 import { images } from './places.ts';
 import { write } from './worker.ts';
@@ -22,6 +24,7 @@ export interface ImageSources {
   readonly kubernetes: string;
   readonly coredns: string;
   readonly addOns: AddOns | undefined;
+  readonly tests: NodeConformance | undefined;
   /** OCI layout of the node image. */
   readonly nodeImage: string;
 }
@@ -33,6 +36,7 @@ async function makeImages({
   kubernetes,
   coredns,
   addOns,
+  tests,
 }: ImageSources): Promise<ReadonlyMap<string, ImageSpec>> {
   const made = await standIns(suite);
   const standIn = (part: string): ImageSpec => {
@@ -76,6 +80,13 @@ async function makeImages({
       await withProgram(join(debian.root, exporter), await debian.libraries(exporter), '/bin/node_exporter'),
     ],
     ...(addOns === undefined ? [] : await ofAddOns(addOns)),
+    ...(tests === undefined
+      ? []
+      : await nodeConformanceImages(tests, {
+          busybox: box,
+          nginx: standIn('/nginx:'),
+          nonewprivs: standIn('/nonewprivs:'),
+        })),
   ]);
 }
 
@@ -99,7 +110,8 @@ async function iptables(debian: DebianFiles): Promise<readonly TarSpec[]> {
   ];
 }
 
-const port = 5000;
+/** Not 5000, at which a registry of Kubernetes' tests listens. */
+const port = 5080;
 
 /** Serves the images from a real registry on the node, to which podvm and containerd of all `nodes` are sent for them. */
 export async function serveImages(

@@ -5,6 +5,7 @@ import { buildContainerd } from '../containerd/build-containerd.ts';
 import { buildCriTools } from '../conformance/cri-tools.ts';
 import { DebianFiles } from '../conformance/debian-files.ts';
 import type { AddOns } from './build-add-ons.ts';
+import type { NodeConformance } from './build-node-conformance.ts';
 import { buildCoreDns, programs as kubernetesPrograms } from './build-kubernetes.ts';
 import { packages, serveImages } from './cluster-images.ts';
 import { startControlPlane } from './control-plane.ts';
@@ -34,12 +35,14 @@ export interface Built {
   readonly debian: DebianFiles;
   /** Those of the suite `add-ons`. */
   readonly addOns: AddOns | undefined;
+  /** Those of the suite `node-conformance`. */
+  readonly tests: NodeConformance | undefined;
 }
 
 export async function buildAll(
   cache: string,
   kubernetes: string,
-  addOns: AddOns | undefined,
+  ofSuite: Pick<Built, 'addOns' | 'tests'>,
   signal: AbortSignal,
 ): Promise<Built> {
   const coredns = await buildCoreDns(cache, signal);
@@ -57,7 +60,7 @@ export async function buildAll(
       join(debian.root, 'usr/bin/etcd'),
     ],
   ];
-  return { kubernetes, coredns, programs, suite: await DebianFiles.unpack(cache, signal), debian, addOns };
+  return { kubernetes, coredns, programs, suite: await DebianFiles.unpack(cache, signal), debian, ...ofSuite };
 }
 
 /** A node and its programs. */
@@ -126,11 +129,11 @@ async function connect([first, second]: readonly [ClusterNode, ClusterNode]): Pr
   }
 }
 
-/** A worker whose kubelet uses podvm, with a containerd beside it as delegate. */
-export async function startPodvmWorker(node: ClusterNode): Promise<Worker> {
+/** A worker whose kubelet uses podvm, with a containerd beside it as delegate. `more`: settings of podvm. */
+export async function startPodvmWorker(node: ClusterNode, more: object = {}): Promise<Worker> {
   await setUp(node);
   const containerd = await startContainerd(node);
-  const settings = { delegate: `unix://${containerdSocket}`, pool: 1 };
+  const settings = { delegate: `unix://${containerdSocket}`, pool: 1, ...more };
   const daemon = await startPodvm(node, settings);
   return await joinCluster(node, podvmSocket, { containerd, podvm: daemon });
 }

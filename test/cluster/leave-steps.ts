@@ -6,18 +6,20 @@ import { uninstallRelease } from './helm-steps.ts';
 import { until } from './kubectl.ts';
 import type { Tour } from './tour.ts';
 
-/** The end of the cluster, after which nothing of podvm is left. */
-const endOf = <T extends Tour>(title: string, remove: (tour: T) => Promise<void>): Steps<T> => [
+/** The end of the cluster, after which nothing of podvm is left. `remove`: removes it from the containerd node. */
+const endOf = <T extends Tour>(...remove: Steps<T>): Steps<T> => [
   ['all pods are removed, and the kubelets have nothing left of them', removesPods],
-  [title, remove],
+  ...remove,
   ['podvm is uninstalled from the nodes, and leaves nothing', leavesNothing],
 ];
 
-export const leaveSteps = endOf(
+export const leaveSteps = endOf([
   'action uninstall of the DaemonSet leaves the containerd node as it was',
   removeFromNode,
-);
-export const leaveByHelmSteps = endOf('helm uninstall leaves the containerd node as it was', uninstallRelease);
+]);
+export const leaveByHelmSteps = endOf(['helm uninstall leaves the containerd node as it was', uninstallRelease]);
+/** For a containerd node on which podvm was not installed. */
+export const leaveBareSteps: Steps<Tour> = endOf();
 
 async function removesPods({ kubectl, first, second }: Tour): Promise<void> {
   await kubectl.run('delete', 'deploy,sts,ds,job', '--all', '--all-namespaces', '--wait=false');

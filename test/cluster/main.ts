@@ -6,22 +6,25 @@ import { walkSteps } from '../containerd/walk-steps.ts';
 import { version } from '../kubelet/build-kubelet.ts';
 import { buildAddOns } from './build-add-ons.ts';
 import { buildKubernetes } from './build-kubernetes.ts';
-import { buildAll, startCluster, startContainerdWorker, startPodvmWorker } from './cluster.ts';
+import { buildNodeConformance } from './build-node-conformance.ts';
+import { type Built, buildAll, startCluster, startContainerdWorker, startPodvmWorker } from './cluster.ts';
 import { adminConfig } from './places.ts';
-import { addOnSuite, type Part, type Suite, tourSuite, type Walk } from './suites.ts';
+import { addOnSuite, nodeConformanceSuite, type Part, type Suite, tourSuite, type Walk } from './suites.ts';
 import type { Tour } from './tour.ts';
 
 /*
- * `npm run cluster [-- [--suite tour|add-ons] [--only PART,...] [--stay]]`: a real control plane with two nodes, one whose
+ * `npm run cluster [-- [--suite tour|add-ons|node-conformance] [--only PART,...] [--focus RE] [--stay]]`: a real control plane with two nodes, one whose
  * kubelet uses podvm and one whose containerd has it beside runc, on this machine. Needs root, the result of `podvm
  * setup`, and a Go toolchain: a machine without one gets a message, and nothing fails. With `--only`, some parts of the
- * suite are left out; with `--stay` the cluster stays until Ctrl-C.
+ * suite are left out; with `--focus`, the specs of the suite `node-conformance` whose names do not match; with `--stay` the
+ * cluster stays until Ctrl-C.
  */
 const cache = '/var/cache/podvm-conformance';
 const options = {
   stay: { type: 'boolean', default: false },
   suite: { type: 'string', default: 'tour' },
   only: { type: 'string' },
+  focus: { type: 'string' },
 } as const;
 const say = (text: string) => process.stderr.write(`cluster: ${text}\n`);
 
@@ -29,9 +32,7 @@ async function main(): Promise<void> {
   const stop = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort());
   const { signal } = stop;
-  const { suite: walked, stay: stays, only } = parseArgs({ options }).values;
-  if (walked !== 'tour' && walked !== 'add-ons')
-    throw new Error(`Cannot walk the suite "${walked}": expected tour or add-ons`);
+  const { suite: walked, stay: stays, only, focus } = parseArgs({ options }).values;
   const go = await goVersion(signal);
   if (go === undefined) {
     say('SKIPPED: this machine has no Go toolchain (`go`), with which Kubernetes is built');
@@ -39,10 +40,9 @@ async function main(): Promise<void> {
   }
   say(`building Kubernetes ${version}, CoreDNS, containerd and crictl with ${go}, unless they are there`);
   const kubernetes = await buildKubernetes(cache, signal);
-  const addOns = walked === 'add-ons' ? await buildAddOns(cache, kubernetes, signal) : undefined;
-  const suite = addOns === undefined ? tourSuite : addOnSuite(addOns);
+  const { suite, ...ofSuite } = await buildSuite(walked, { kubernetes, focus, signal });
   const parts = partsOf(suite, only);
-  const built = await buildAll(cache, kubernetes, addOns, signal);
+  const built = await buildAll(cache, kubernetes, ofSuite, signal);
 
   await using undo = new AsyncDisposableStack();
   const cluster = undo.use(
@@ -54,16 +54,46 @@ async function main(): Promise<void> {
     signal.throwIfAborted();
     await walkSteps(steps, tour, say).catch((error: unknown) => failures.push(error));
   };
-  const first = undo.use(await timed('a node whose kubelet uses podvm runs', () => startPodvmWorker(node1)));
+  const first = undo.use(
+    await timed('a node whose kubelet uses podvm runs', () => startPodvmWorker(node1, suite.settings)),
+  );
   const second = undo.use(
     await timed('a node whose kubelet uses containerd with runc runs', () => startContainerdWorker(node2)),
   );
-  const tour: Tour = { ...cluster, first, second, say };
+  const tour: Tour = { ...cluster, first, second, say, signal };
   for (const part of [suite.begin, ...parts]) await part(walk, tour);
   if (stays) await stay(tour, signal);
   await suite.leave(walk, tour);
   if (failures.length > 0) throw new AggregateError(failures, `${failures.length} parts of the tour failed`);
   say('passed');
+}
+
+interface SuiteOptions {
+  /** Directory of the built Kubernetes. */
+  readonly kubernetes: string;
+  readonly focus: string | undefined;
+  readonly signal: AbortSignal;
+}
+
+/** A suite by its name, with the programs that it needs. */
+async function buildSuite(
+  name: string,
+  { kubernetes, focus, signal }: SuiteOptions,
+): Promise<Pick<Built, 'addOns' | 'tests'> & { readonly suite: Suite }> {
+  switch (name) {
+    case 'tour':
+      return { suite: tourSuite, addOns: undefined, tests: undefined };
+    case 'add-ons': {
+      const addOns = await buildAddOns(cache, kubernetes, signal);
+      return { suite: addOnSuite(addOns), addOns, tests: undefined };
+    }
+    case 'node-conformance': {
+      const tests = await buildNodeConformance(cache, kubernetes, signal);
+      return { suite: nodeConformanceSuite(tests, focus), addOns: undefined, tests };
+    }
+    default:
+      throw new Error(`Cannot walk the suite "${name}": expected tour, add-ons or node-conformance`);
+  }
 }
 
 /** The parts of a suite with these names; default: all. */

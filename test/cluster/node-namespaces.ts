@@ -105,6 +105,14 @@ export class ClusterNode implements AsyncDisposable {
     return await run('nsenter', this.#enter(program, args), { env: this.#env(), ...options });
   }
 
+  /** Runs a program to its end, whose output goes to standard error. Returns its exit code, or undefined after a signal. */
+  async show(program: string, args: readonly string[], signal: AbortSignal): Promise<number | undefined> {
+    const words = this.#enter('setpriv', ['--pdeathsig', 'KILL', program, ...args]);
+    const child = spawn('nsenter', words, { env: this.#env(), stdio: ['ignore', 2, 2], signal });
+    const [code] = (await once(child, 'exit')) as [number | null];
+    return code ?? undefined;
+  }
+
   /** Starts an interactive program, which ends with the `nsenter` that starts it. */
   speak(program: string, ...args: readonly string[]): Conversation {
     const words = this.#enter('setpriv', ['--pdeathsig', 'KILL', program, ...args]);

@@ -2,14 +2,16 @@ import type { Steps } from '../containerd/walk-steps.ts';
 import { agentSteps } from './agent-steps.ts';
 import { appSteps } from './app-steps.ts';
 import type { AddOns } from './build-add-ons.ts';
+import type { NodeConformance } from './build-node-conformance.ts';
 import { csiSteps, csiVolumeSteps } from './csi-steps.ts';
 import { installSteps, upgradeSteps } from './deploy-steps.ts';
 import { drainSteps } from './drain-steps.ts';
 import { helmInstallSteps, helmUpgradeSteps } from './helm-steps.ts';
 import { kubectlSteps } from './kubectl-steps.ts';
-import { leaveByHelmSteps, leaveSteps } from './leave-steps.ts';
+import { leaveBareSteps, leaveByHelmSteps, leaveSteps } from './leave-steps.ts';
 import { metricsSteps } from './metrics-steps.ts';
 import { networkSteps } from './network-steps.ts';
+import { cordonSteps, podvmSteps, runcSteps } from './node-conformance-steps.ts';
 import { iptablesPolicies } from './policies.ts';
 import { policySteps } from './policy-steps.ts';
 import { restartSteps } from './restart-steps.ts';
@@ -26,6 +28,8 @@ export interface Suite {
   /** In their order. */
   readonly parts: Readonly<Record<string, Part>>;
   readonly leave: Part;
+  /** Settings of podvm on the node whose kubelet uses it, in addition to those of every suite. */
+  readonly settings?: object;
 }
 
 const once =
@@ -70,4 +74,16 @@ export const addOnSuite = (addOns: AddOns): Suite => ({
     helm: async (walk, tour) => await walk(helmUpgradeSteps, { ...tour, addOns }),
   },
   leave: async (walk, tour) => await walk(leaveByHelmSteps, { ...tour, addOns }),
+});
+
+/** Kubernetes' own tests of a node, on each worker alone. */
+export const nodeConformanceSuite = (tests: NodeConformance, focus: string | undefined): Suite => ({
+  begin: once(cordonSteps, systemSteps),
+  parts: {
+    podvm: async (walk, tour) => await walk(podvmSteps, { ...tour, tests, focus }),
+    runc: async (walk, tour) => await walk(runcSteps, { ...tour, tests, focus }),
+  },
+  leave: once(leaveBareSteps),
+  // Some specs compare a pod with one in the network of the host.
+  settings: { delegateNamespaces: '*' },
 });

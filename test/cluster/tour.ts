@@ -8,6 +8,8 @@ export interface Tour extends Cluster {
   /** Its kubelet uses containerd, with the runtimes podvm and runc. */
   readonly second: Worker;
   readonly say: (text: string) => void;
+  /** Aborted by Ctrl-C. */
+  readonly signal: AbortSignal;
 }
 
 /** Tour of steps that are walked once for each worker. */

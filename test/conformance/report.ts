@@ -41,13 +41,14 @@ function outcomeOf(state: string): Spec['outcome'] {
   return state === 'skipped' || state === 'pending' ? 'skipped' : 'failed';
 }
 
-/** One line of `expected.json`. */
-const expectation = v.object({
+/** One line of a list such as `expected.json`. */
+export const expectation = v.object({
   /** The spec's name, or its prefix followed by `*`. */
   spec: v.pipe(v.string(), v.minLength(1)),
   reason: v.pipe(v.string(), v.minLength(1)),
 });
-const refusal = v.object({ ...expectation.entries, says: v.pipe(v.string(), v.minLength(1)) });
+/** A spec that must fail with a message that contains `says`. */
+export const refusal = v.object({ ...expectation.entries, says: v.pipe(v.string(), v.minLength(1)) });
 const expectations = v.object({
   $comment: v.optional(v.string()),
   /** Specs that the run leaves out. */
