@@ -4,6 +4,7 @@ import { podEventSchema } from './pods.ts';
 /** Description of one pod of any owner; all text is printable. */
 const limits = v.object({
   memoryLimitBytes: v.optional(v.number()),
+  memoryRequestBytes: v.optional(v.number()),
   /** Thousandths of a core. */
   cpuLimitMillis: v.optional(v.number()),
   cpuRequestMillis: v.optional(v.number()),

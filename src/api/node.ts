@@ -12,6 +12,9 @@ export const nodeDetailsSchema = v.object({
       availableBytes: v.number(),
       /** The part of it that the node keeps: pods that would take from it are refused. */
       reserveBytes: v.number(),
+      /** Sum of the requests of running pods, and of the memory that only their VMMs use. */
+      requestsBytes: v.optional(v.number(), 0),
+      usedBytes: v.optional(v.number(), 0),
       /** Sum of the limits of running pods, and the number of pods without one. */
       limitsBytes: v.number(),
       unlimitedPods: v.number(),

@@ -159,6 +159,8 @@ export const podDetailsSchema = v.object({
         agent: v.string(),
       }),
       vmmPid: v.optional(v.number()),
+      /** Memory that its containers request together; absent if none does. */
+      memoryRequestBytes: v.optional(v.number()),
       failure: v.optional(v.string()),
       jail: v.optional(jailSchema),
       /** The start's phases: their durations, and when they began after the start did, in `ms`. */
@@ -172,6 +174,8 @@ export const podDetailsSchema = v.object({
           agentRssKiB: v.number(),
           agentFds: v.number(),
           vmmPssKiB: v.number(),
+          /** Memory that only its VMM uses, guest included; absent in older versions. */
+          vmmPrivateBytes: v.optional(v.number()),
           /** Dropped frames and packets of the guest, by the reason; absent where none are counted. */
           dropped: v.optional(v.record(v.string(), v.number())),
           /** Usage of the whole pod in its guest. */

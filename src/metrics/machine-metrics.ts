@@ -15,6 +15,8 @@ export interface MachineSubject {
   readonly guest: MetricFigures | undefined;
   /** Age of the guest's figures. */
   readonly guestAgeMs: number | undefined;
+  /** Memory that the pod requests; undefined if it requests none. */
+  readonly memoryRequestBytes: number | undefined;
   /** Requests for its figures that the guest has not answered in time. */
   readonly unanswered: number;
 }
@@ -55,6 +57,11 @@ export const machineMetrics = {
     'bytes',
     'Memory that the machine has, used or not',
     ({ host }) => host?.guestMemoryBytes,
+  ),
+  podvm_pod_memory_request_bytes: gauge(
+    'bytes',
+    'Memory that the pod requests, as far as it is known; of a pod of a kubelet to a thousandth of the node',
+    ({ memoryRequestBytes }) => memoryRequestBytes,
   ),
   podvm_pod_vmm_private_memory_bytes: gauge(
     'bytes',

@@ -3,7 +3,7 @@ import type { Clock } from '#host/clock.ts';
 import type { Log } from '#host/log/log.ts';
 import { within } from '#host/wait.ts';
 import type { ImageStore } from '#image/images.ts';
-import { cpuPeriodUs, sharesOf } from '#sandbox/resources.ts';
+import { cpuPeriodUs, memoryRequestOf, sharesOf } from '#sandbox/resources.ts';
 import { sandboxMoves, type Resources, type Sandbox, type Sandboxes } from '#sandbox/sandbox.ts';
 import { Exposition, type Format, type Written, writeSubject } from './exposition.ts';
 import { guestRows, labelKeys, type Measured, measuredOf } from './guest-metrics.ts';
@@ -92,6 +92,7 @@ export class MetricsPage implements Disposable {
       sandboxes: sandboxes.counts,
       templateMadeAt,
       room,
+      reserveBytes: sandboxes.memoryReserveBytes,
       images: images.counts,
       storedImages: { count: stored.length, bytes: stored.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) },
       nowMs: clock.now(),
@@ -143,6 +144,7 @@ function guestsOf(sandbox: Sandbox, guest: GuestSample): readonly Measured[] {
 
 const machineOf = (sandbox: Sandbox, { host, guest, unanswered }: PodSample, atMs: number): MachineSubject => ({
   status: sandbox.status,
+  memoryRequestBytes: memoryRequestOf(sandbox),
   host,
   guest: guest?.metrics.pod,
   guestAgeMs: guest === undefined ? undefined : Math.max(0, atMs - guest.atMs),

@@ -13,6 +13,8 @@ export interface NodeSubject {
   readonly templateMadeAt: Date | undefined;
   /** Room of the file system with the state directory; undefined when it cannot be read. */
   readonly room: DiskRoom | undefined;
+  /** Memory that the node keeps. */
+  readonly reserveBytes: number;
   readonly images: ImageCounts;
   readonly storedImages: { readonly count: number; readonly bytes: number };
   readonly nowMs: number;
@@ -112,6 +114,11 @@ export const nodeMetrics = {
     'bytes',
     'Memory of the node that new pods could use without swapping',
     ({ figures }) => figures.availableBytes,
+  ),
+  podvm_node_memory_reserve_bytes: gauge(
+    'bytes',
+    'The part of it that the node keeps: pods that would take from it are refused',
+    ({ reserveBytes }) => reserveBytes,
   ),
   podvm_node_disk_bytes: gauge(
     'bytes',

@@ -2,7 +2,7 @@ import { PodvmError } from '#base/errors.ts';
 import { maxScratchBytes } from '#storage/scratch-disk.ts';
 import { oomScores } from '#host/process/oom-score.ts';
 import type { HostLimits } from '#vm/driver.ts';
-import type { LimitChange, Resources } from './sandbox.ts';
+import type { Container, LimitChange, Resources } from './sandbox.ts';
 
 const mebibyte = 1024 * 1024;
 
@@ -167,6 +167,21 @@ const minRequestMillis = 100;
 
 /** Smallest machine: at boot the initial RAM disk is in memory both packed and unpacked. */
 export const minMachineMiB = 192;
+
+/** Memory that a pod requests, itself or by its containers; undefined if none is known. */
+export function memoryRequestOf({
+  resources,
+  containers,
+}: {
+  readonly resources: Resources;
+  readonly containers: readonly Pick<Container, 'resources' | 'status'>[];
+}): number | undefined {
+  if (resources.memoryRequestBytes !== undefined) return resources.memoryRequestBytes;
+  const requests = containers
+    .filter(({ status }) => status.state !== 'exited')
+    .flatMap(({ resources: { memoryRequestBytes: its } }) => (its === undefined ? [] : [its]));
+  return requests.length === 0 ? undefined : requests.reduce((sum, its) => sum + its, 0);
+}
 
 /** Returns the limits after a change. */
 export function withChange(now: Resources, change: LimitChange): Resources {

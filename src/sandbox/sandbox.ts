@@ -62,9 +62,11 @@ export type SandboxVolume =
   | { readonly name: string; readonly kind: 'tmpfs'; readonly sizeLimitBytes?: number }
   | { readonly name: string; readonly kind: 'push'; readonly files: readonly VolumeFile[] };
 
-/** Limits; undefined means only the machine's own. */
+/** Limits, of which undefined ones are only the machine's own, and requests. */
 export interface Resources {
   readonly memoryLimitBytes?: number;
+  /** What the node has promised: it decides nothing here. Of a kubelet's pod, each container has its own. */
+  readonly memoryRequestBytes?: number;
   /** Thousandths of a core. */
   readonly cpuLimitMillis?: number;
   readonly cpuRequestMillis?: number;

@@ -128,6 +128,7 @@ describe('monitoring', { skip }, () => {
     const changes = 'podvm_pod_file_server_request_seconds_count{pod="busy", operation="change"}';
     await prometheus.found(`rate(${changes}[30s]) > 1`);
     await figuresAgree(node, target, isEmulated);
+    await overheadAgrees(node);
     await textIsValid(target);
 
     const told = await node.type(['describe', 'busy']);
@@ -503,6 +504,46 @@ async function figuresAgree(node: CliNode, target: string, isEmulated: boolean):
     if (pairs.every(([one, other]) => isNear(one ?? NaN, other ?? NaN))) return;
     if (deadline.aborted) throw new Error(`figures differ: ${JSON.stringify(pairs)}`);
     await delay(500);
+  }
+}
+
+/** What `podvm overhead` and `podvm top` say of a pod that rests is its VMM's memory in /proc less the pod's own, within 2 %. */
+async function overheadAgrees(node: CliNode): Promise<void> {
+  const deadline = AbortSignal.timeout(120_000);
+  const wanted = v.array(
+    v.looseObject({
+      pod: v.string(),
+      memoryBytes: v.number(),
+      memoryRequestBytes: v.number(),
+      privateBytes: v.number(),
+    }),
+  );
+  for (;;) {
+    const { vmmPid } = (await inspect(node, 'quiet'))?.sandbox ?? assert.fail('no machine');
+    const rollup = await readFile(`/proc/${vmmPid}/smaps_rollup`, 'latin1');
+    const privateBytes = 1024 * Number(/^Anonymous: +(\d+) kB/m.exec(rollup)?.[1]);
+    const [overhead, asYaml, top] = await Promise.all([
+      node.type(['overhead']),
+      node.type(['overhead', '-o', 'yaml']),
+      node.type(['top', '-o', 'json', '--no-stream']),
+    ]);
+    const used = v.parse(wanted, JSON.parse(top.stdout)).find(({ pod }) => pod === 'default/quiet');
+    const [, mebibytes = ''] = /^default\/quiet +(-?[\d.]+) MiB/m.exec(overhead.stdout) ?? [];
+    const most = Math.max(
+      ...[...overhead.stdout.matchAll(/^default\/\S+ +(-?[\d.]+) MiB/gm)].map(([, it]) => Number(it)),
+    );
+    const [, declared = ''] = /memory: (\d+)Mi/.exec(asYaml.stdout) ?? [];
+    const real = privateBytes - (used?.memoryBytes ?? NaN);
+    const isNear = (one: number, other: number) => Math.abs(one - other) <= 0.02 * other;
+    const agrees =
+      used?.memoryRequestBytes === 64 * 2 ** 20 &&
+      isNear(used.privateBytes, privateBytes) &&
+      isNear(Number(mebibytes) * 2 ** 20, real) &&
+      isNear(Number(declared), Math.ceil(most));
+    if (agrees) return;
+    if (deadline.aborted)
+      assert.fail(`${real} bytes and ${most} MiB, but: ${overhead.stdout}${asYaml.stdout}${top.stdout}`);
+    await delay(500); // the two commands measure one after the other, and a pod must be half a minute old
   }
 }
 

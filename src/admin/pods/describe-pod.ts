@@ -2,6 +2,8 @@ import { printable } from '#base/guest-text.ts';
 import { readConfinement, weaknesses } from '#host/jail/confinement.ts';
 import type { ContainerSummary, PodDetails, PodEventJson, PodSummary } from '#api/pods.ts';
 import type { PodContainerStatus, PodEvent, RunningPod } from '#pod/pods.ts';
+import { readProcessFigures } from '#host/process/process-figures.ts';
+import { memoryRequestOf } from '#sandbox/resources.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
 
 export function summaryOf(pod: RunningPod): PodSummary {
@@ -78,6 +80,7 @@ export async function sandboxOf(
   // A machine that is ending has no statistics; the other fields are still returned.
   const stats = status.state === 'ready' ? await statsOf(sandbox, signal).catch(() => undefined) : undefined;
   const jail = status.vmmPid === undefined ? undefined : await jailOf(status.vmmPid).catch(() => undefined);
+  const memoryRequestBytes = memoryRequestOf(sandbox);
   return {
     sandbox: {
       id: sandbox.id,
@@ -85,6 +88,7 @@ export async function sandboxOf(
       parts: status.parts,
       ...(status.accelerator === undefined ? {} : { accelerator: status.accelerator }),
       ...(status.vmmPid === undefined ? {} : { vmmPid: status.vmmPid }),
+      ...(memoryRequestBytes === undefined ? {} : { memoryRequestBytes }),
       ...(status.failure === undefined ? {} : { failure: status.failure }),
       ...(jail === undefined ? {} : { jail }),
       phases: [...status.phases],
@@ -124,10 +128,13 @@ async function jailOf(vmmPid: number) {
 const droppedAgeMs = 10_000;
 
 async function statsOf(sandbox: Sandbox, signal: AbortSignal) {
-  const [stats, vmmPssKiB, dropped] = await Promise.all([
+  const { vmmPid } = sandbox.status;
+  const [stats, vmmPssKiB, vmm, dropped] = await Promise.all([
     sandbox.stats(signal),
     sandbox.vmmPssKiB(),
+    vmmPid === undefined ? undefined : readProcessFigures(vmmPid),
     sandbox.dropped(signal, droppedAgeMs),
   ]);
-  return { ...stats, vmmPssKiB, ...(dropped === undefined ? {} : { dropped: Object.fromEntries(dropped) }) };
+  const measured = vmm === undefined ? { vmmPssKiB } : { vmmPssKiB, vmmPrivateBytes: vmm.privateBytes };
+  return { ...stats, ...measured, ...(dropped === undefined ? {} : { dropped: Object.fromEntries(dropped) }) };
 }

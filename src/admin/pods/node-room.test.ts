@@ -15,7 +15,7 @@ spec: { containers: [{ name: main, image: i, resources: ${resources} }] }
 test('the node says what it has promised to the pods that run, and what is left', async () => {
   await using served = await openAdmin();
   const file = [
-    pod('small', '{ limits: { memory: 64Mi, cpu: 500m }, requests: { cpu: 250m } }'),
+    pod('small', '{ limits: { memory: 64Mi, cpu: 500m }, requests: { cpu: 250m, memory: 48Mi } }'),
     pod('large', '{ limits: { memory: 128Mi } }'),
     pod('free', '{}'),
   ].join('');
@@ -29,6 +29,7 @@ test('the node says what it has promised to the pods that run, and what is left'
   assert.ok(memory !== undefined && memory.availableBytes > 0 && memory.availableBytes <= memory.totalBytes);
   assert.ok(Math.abs(memory.totalBytes - totalmem()) < 2 ** 20);
   assert.deepEqual([memory.reserveBytes, memory.limitsBytes, memory.unlimitedPods], [2 ** 29, 192 * 2 ** 20, 1]);
+  assert.equal(memory.requestsBytes, 176 * 2 ** 20); // a request is the limit by default
   const totalMillis = 1000 * availableParallelism();
   assert.deepEqual(cpu, { totalMillis, requestsMillis: 250, limitsMillis: 500, unlimitedPods: 2 });
 });

@@ -2,6 +2,8 @@ import { readFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import type { NodeDetails } from '#api/node.ts';
 import { memoryOf } from '#host/meminfo.ts';
+import { readProcessFigures } from '#host/process/process-figures.ts';
+import { memoryRequestOf } from '#sandbox/resources.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 
 type Room = Pick<NodeDetails, 'memory' | 'cpu'>;
@@ -14,6 +16,10 @@ export async function nodeRoom(sandboxes: Pick<Sandboxes, 'list' | 'memoryReserv
   const promised = all.map(({ resources }) => resources);
   const sum = (amounts: readonly (number | undefined)[]) => amounts.reduce((all: number, one = 0) => all + one, 0);
   const without = (amounts: readonly (number | undefined)[]) => amounts.filter((one) => one === undefined).length;
+  const requests = all.map(memoryRequestOf);
+  const used = await Promise.all(
+    all.map(async ({ status: { vmmPid } }) => (vmmPid === undefined ? undefined : await readProcessFigures(vmmPid))),
+  );
   const memory = promised.map(({ memoryLimitBytes }) => memoryLimitBytes);
   const cpu = promised.map(({ cpuLimitMillis }) => cpuLimitMillis);
   return {
@@ -22,6 +28,7 @@ export async function nodeRoom(sandboxes: Pick<Sandboxes, 'list' | 'memoryReserv
       : {
           memory: {
             ...{ totalBytes, availableBytes, reserveBytes: sandboxes.memoryReserveBytes },
+            ...{ requestsBytes: sum(requests), usedBytes: sum(used.map((vmm) => vmm?.privateBytes)) },
             ...{ limitsBytes: sum(memory), unlimitedPods: without(memory) },
           },
         }),

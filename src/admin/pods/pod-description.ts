@@ -7,6 +7,7 @@ import { openDeadline } from '#host/deadline.ts';
 import type { PodTable } from '#pod/pod-table.ts';
 import type { HostFigures } from '#sandbox/figures/host-figures.ts';
 import type { SandboxStats } from '#sandbox/figures/sandbox-stats.ts';
+import { memoryRequestOf } from '#sandbox/resources.ts';
 import type { Container, Resources, Sandbox, Sandboxes } from '#sandbox/sandbox.ts';
 import { containerOf, eventOf, summaryOf } from './describe-pod.ts';
 import type { EndedPod } from '../record/ended-pods.ts';
@@ -136,7 +137,7 @@ async function machineOf(
     ...(failure === undefined ? {} : { failure: printable(failure, maxFailureChars) }),
     parts: { qemu: parts.qemu, kernel: parts.kernel, crun: parts.crun, agent: parts.agent },
     timeline,
-    limits: limitsOf(resources),
+    limits: limitsOf({ ...resources, ...requestOf(sandbox) }),
     ...(stats === undefined ? {} : { use: useOf(stats) }),
     ...(host === undefined ? {} : { cost: costOf(host) }),
     ...(unmeasured === undefined ? {} : { unmeasured }),
@@ -165,11 +166,20 @@ const costOf = ({ guestMemoryBytes, vmm, vcpus }: HostFigures) => ({
   waitSeconds: vcpus.waitSeconds,
 });
 
-const limitsOf = ({ memoryLimitBytes, cpuLimitMillis, cpuRequestMillis }: Resources): DescribedLimits => ({
-  ...(memoryLimitBytes === undefined ? {} : { memoryLimitBytes }),
-  ...(cpuLimitMillis === undefined ? {} : { cpuLimitMillis }),
-  ...(cpuRequestMillis === undefined ? {} : { cpuRequestMillis }),
-});
+function requestOf(sandbox: Sandbox): Pick<Resources, 'memoryRequestBytes'> {
+  const memoryRequestBytes = memoryRequestOf(sandbox);
+  return memoryRequestBytes === undefined ? {} : { memoryRequestBytes };
+}
+
+const limitsOf = (resources: Resources): DescribedLimits => {
+  const { memoryLimitBytes, memoryRequestBytes, cpuLimitMillis, cpuRequestMillis } = resources;
+  return {
+    ...(memoryLimitBytes === undefined ? {} : { memoryLimitBytes }),
+    ...(memoryRequestBytes === undefined ? {} : { memoryRequestBytes }),
+    ...(cpuLimitMillis === undefined ? {} : { cpuLimitMillis }),
+    ...(cpuRequestMillis === undefined ? {} : { cpuRequestMillis }),
+  };
+};
 
 type Summary = Pick<ContainerSummary, 'name' | 'image' | 'state' | 'reason' | 'message' | 'exitCode' | 'startedAt'> & {
   readonly restartCount?: number;

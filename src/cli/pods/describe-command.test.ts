@@ -86,10 +86,10 @@ Events:
          fix: See the console.
 
 Memory and processor:
-  WHAT        MEMORY     LIMIT       CPU TIME   CPU LIMIT   THREADS
-  main        9.0 MiB    64.0 MiB    1.4 s      0.5 cores   2
-  (pod)       10.0 MiB   64.0 MiB    1.5 s      none        3
-  (machine)   60.0 MiB   512.0 MiB   2.0 s      -           -
+  WHAT        MEMORY     REQUEST   LIMIT       CPU TIME   CPU LIMIT   THREADS
+  main        9.0 MiB    none      64.0 MiB    1.4 s      0.5 cores   2
+  (pod)       10.0 MiB   none      64.0 MiB    1.5 s      none        3
+  (machine)   60.0 MiB   -         512.0 MiB   2.0 s      -           -
   The machine takes 50.0 MiB and 0.5 s of processor time beyond the pod; 90.0 MiB are shared with other machines. Its processors waited 0.3 s for the node's.
 
 Start:

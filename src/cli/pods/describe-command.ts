@@ -112,6 +112,7 @@ function figuresOf({ machine, containers }: PodDescription): string {
   rows.push([
     '(machine)',
     bytesText(cost.privateBytes),
+    '-',
     bytesText(cost.guestMemoryBytes),
     secondsText(cost.cpuSeconds),
     '-',
@@ -126,16 +127,17 @@ function figuresOf({ machine, containers }: PodDescription): string {
   return table(figureHead, rows) + overhead;
 }
 
-const figureHead = ['WHAT', 'MEMORY', 'LIMIT', 'CPU TIME', 'CPU LIMIT', 'THREADS'];
+const figureHead = ['WHAT', 'MEMORY', 'REQUEST', 'LIMIT', 'CPU TIME', 'CPU LIMIT', 'THREADS'];
 
 function rowOf(
   name: string,
   use: { readonly memoryBytes: number; readonly cpuSeconds: number; readonly threads: number } | undefined,
-  { memoryLimitBytes, cpuLimitMillis }: DescribedLimits,
+  { memoryLimitBytes, memoryRequestBytes, cpuLimitMillis }: DescribedLimits,
 ): readonly string[] {
   return [
     name,
     use === undefined ? '-' : bytesText(use.memoryBytes),
+    memoryRequestBytes === undefined ? 'none' : bytesText(memoryRequestBytes),
     memoryLimitBytes === undefined ? 'none' : bytesText(memoryLimitBytes),
     use === undefined ? '-' : secondsText(use.cpuSeconds),
     cpuLimitMillis === undefined ? 'none' : `${cpuLimitMillis / 1000} cores`,

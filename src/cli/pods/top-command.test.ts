@@ -12,7 +12,9 @@ const usage = (name: string, atMs: number, cpuUsec: number, mebibytes: number): 
   atMs,
   cpuUsec,
   memoryBytes: mebibytes * 2 ** 20,
+  memoryRequestBytes: name === 'default/b' ? 2 ** 26 : undefined,
   memoryLimitBytes: name === 'default/b' ? 2 ** 27 : undefined,
+  privateBytes: 2 ** 24,
   threads: 3,
   vmmBytes: 2 ** 25,
 });
@@ -28,9 +30,9 @@ test('usedBetween() divides processor time by the time between two samples, and 
   assert.equal(
     tableOf(usedBetween(before, now, 'cpu')),
     [
-      'POD         CPU %   MEMORY   LIMIT     THREADS   MACHINE',
-      'default/b   150.0   2.0Mi    128.0Mi   3         32.0Mi',
-      'default/a   25.0    4.0Mi    -         3         32.0Mi',
+      'POD         CPU %   MEMORY   REQUEST   LIMIT     MACHINE   OVERHEAD   THREADS',
+      'default/b   150.0   2.0Mi    64.0Mi    128.0Mi   16.0Mi    14.0Mi     3',
+      'default/a   25.0    4.0Mi    -         -         16.0Mi    12.0Mi     3',
       '',
     ].join('\n'),
   );
@@ -41,14 +43,17 @@ test('usedBetween() divides processor time by the time between two samples, and 
 
 test('roomTable() has what the node promised, and what is left of it', () => {
   const mib = 2 ** 20;
-  const memory = { totalBytes: 8192 * mib, availableBytes: 4096 * mib, reserveBytes: 96 * mib, limitsBytes: 320 * mib };
+  const memory = {
+    ...{ totalBytes: 8192 * mib, availableBytes: 4096 * mib, reserveBytes: 96 * mib },
+    ...{ requestsBytes: 160 * mib, limitsBytes: 320 * mib, usedBytes: 90 * mib },
+  };
   const cpu = { totalMillis: 2000, requestsMillis: 750, limitsMillis: 1500, unlimitedPods: 0 };
   assert.equal(
     roomTable({ waitingMachines: 1, memory: { ...memory, unlimitedPods: 2 }, cpu }),
     [
-      'NODE     TOTAL      REQUESTS   LIMITS OF PODS          ROOM',
-      'memory   8192.0Mi   -          320.0Mi and 2 without   4000.0Mi',
-      'cpu      2.00       0.75       1.50                    1.25',
+      'NODE     TOTAL      REQUESTS   LIMITS OF PODS          MACHINES   ROOM',
+      'memory   8192.0Mi   160.0Mi    320.0Mi and 2 without   90.0Mi     4000.0Mi',
+      'cpu      2.00       0.75       1.50                    -          1.25',
       '',
     ].join('\n'),
   );

@@ -24,8 +24,11 @@ export interface Usage {
   readonly atMs: number;
   readonly cpuUsec: number;
   readonly memoryBytes: number;
+  readonly memoryRequestBytes: number | undefined;
   readonly memoryLimitBytes: number | undefined;
   readonly threads: number;
+  /** Memory of the host that only its machine uses; undefined for an older node. */
+  readonly privateBytes: number | undefined;
   /** Memory of its machine on the host, shared pages divided among those that share them. */
   readonly vmmBytes: number;
 }
@@ -93,9 +96,11 @@ async function sample(client: Client, pod: string | undefined, isWanted: IsWante
 function usageOf(details: PodDetails | undefined): Usage | undefined {
   const stats = details?.sandbox?.stats;
   if (details === undefined || stats === undefined) return undefined;
-  const { cpuUsec, memoryBytes, memoryLimitBytes, pids: threads, vmmPssKiB } = stats;
+  const { cpuUsec, memoryBytes, memoryLimitBytes, pids: threads, vmmPssKiB, vmmPrivateBytes: privateBytes } = stats;
   const name = `${details.namespace}/${details.name}`;
-  return { name, atMs: performance.now(), cpuUsec, memoryBytes, memoryLimitBytes, threads, vmmBytes: vmmPssKiB * 1024 };
+  const memoryRequestBytes = details.sandbox?.memoryRequestBytes;
+  const memory = { memoryBytes, memoryRequestBytes, memoryLimitBytes, privateBytes, vmmBytes: vmmPssKiB * 1024 };
+  return { name, atMs: performance.now(), cpuUsec, threads, ...memory };
 }
 
 /** Usage between two samples. */
@@ -128,42 +133,54 @@ export function usedBetween(
 /** Formats what the node has, what it has promised to its pods, and what is left; undefined for an older node. */
 export function roomTable({ memory, cpu }: NodeDetails): string | undefined {
   if (memory === undefined || cpu === undefined) return undefined;
-  const { totalBytes, availableBytes, reserveBytes, limitsBytes } = memory;
+  const { totalBytes, availableBytes, reserveBytes, requestsBytes, limitsBytes, usedBytes } = memory;
   const cores = (millis: number) => (millis / 1000).toFixed(2);
   const withoutLimit = (pods: number) => (pods === 0 ? '' : ` and ${pods} without`);
   return table(
-    ['NODE', 'TOTAL', 'REQUESTS', 'LIMITS OF PODS', 'ROOM'],
+    ['NODE', 'TOTAL', 'REQUESTS', 'LIMITS OF PODS', 'MACHINES', 'ROOM'],
     [
       [
-        ...['memory', mebibytes(totalBytes), '-', `${mebibytes(limitsBytes)}${withoutLimit(memory.unlimitedPods)}`],
+        ...['memory', mebibytes(totalBytes), mebibytes(requestsBytes)],
+        ...[`${mebibytes(limitsBytes)}${withoutLimit(memory.unlimitedPods)}`, mebibytes(usedBytes)],
         mebibytes(Math.max(0, availableBytes - reserveBytes)),
       ],
       [
         ...['cpu', cores(cpu.totalMillis), cores(cpu.requestsMillis)],
-        ...[`${cores(cpu.limitsMillis)}${withoutLimit(cpu.unlimitedPods)}`],
+        ...[`${cores(cpu.limitsMillis)}${withoutLimit(cpu.unlimitedPods)}`, '-'],
         cores(Math.max(0, cpu.totalMillis - cpu.requestsMillis)),
       ],
     ],
   );
 }
 
+/** What the machine takes of the host beyond the pod's own memory: its overhead. */
+const overheadOf = ({ privateBytes, memoryBytes }: Used): number | undefined =>
+  privateBytes === undefined ? undefined : privateBytes - memoryBytes;
+
 export const tableOf = (used: readonly Used[]): string =>
   table(
-    ['POD', 'CPU %', 'MEMORY', 'LIMIT', 'THREADS', 'MACHINE'],
-    used.map(({ name, cpu, memoryBytes, memoryLimitBytes, threads, vmmBytes }) => [
-      name,
-      cpu.toFixed(1),
-      mebibytes(memoryBytes),
-      memoryLimitBytes === undefined ? '-' : mebibytes(memoryLimitBytes),
-      String(threads),
-      mebibytes(vmmBytes),
+    ['POD', 'CPU %', 'MEMORY', 'REQUEST', 'LIMIT', 'MACHINE', 'OVERHEAD', 'THREADS'],
+    used.map((pod) => [
+      pod.name,
+      pod.cpu.toFixed(1),
+      ...[pod.memoryBytes, pod.memoryRequestBytes, pod.memoryLimitBytes, pod.privateBytes, overheadOf(pod)].map(
+        (bytes) => (bytes === undefined ? '-' : mebibytes(bytes)),
+      ),
+      String(pod.threads),
     ]),
   );
 
-const figuresOf = ({ name: pod, cpu, memoryBytes, memoryLimitBytes, threads, vmmBytes }: Used) => ({
-  ...{ pod, cpuPercent: Number(cpu.toFixed(1)), memoryBytes },
-  ...(memoryLimitBytes === undefined ? {} : { memoryLimitBytes }),
-  ...{ threads, machineBytes: vmmBytes },
-});
+function figuresOf(pod: Used) {
+  const { name, cpu, memoryBytes, memoryRequestBytes, memoryLimitBytes, privateBytes, threads, vmmBytes } = pod;
+  const overheadBytes = overheadOf(pod);
+  return {
+    ...{ pod: name, cpuPercent: Number(cpu.toFixed(1)), memoryBytes },
+    ...(memoryRequestBytes === undefined ? {} : { memoryRequestBytes }),
+    ...(memoryLimitBytes === undefined ? {} : { memoryLimitBytes }),
+    ...(privateBytes === undefined ? {} : { privateBytes }),
+    ...(overheadBytes === undefined ? {} : { overheadBytes }),
+    ...{ threads, machineBytes: vmmBytes },
+  };
+}
 
 const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)}Mi`;

@@ -1,7 +1,8 @@
+import { totalmem } from 'node:os';
 import { PodvmError } from '#base/errors.ts';
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
-import { resourcesOf } from '../translate/resources.ts';
+import { memoryRequestOf, resourcesOf } from '../translate/resources.ts';
 import type {
   LinuxContainerResources,
   UpdateContainerResourcesRequest,
@@ -19,7 +20,10 @@ export async function updateContainerResources(
 ): Promise<Answer<typeof UpdateContainerResourcesResponseSchema>> {
   const known = pods.container(containerId);
   if (linux === undefined) throw new PodvmError('invalid', 'Cannot change limits: the request has no Linux resources');
-  const warnings = await known.container.update(resourcesOf(linux), signal);
+  const warnings = await known.container.update(
+    { ...resourcesOf(linux), ...memoryRequestOf(linux, totalmem()) },
+    signal,
+  );
   for (const warning of warnings) log.warn('a limit was reduced', { container: containerId, warning });
   await pods.setResources(known, merged(known.resources, linux));
   return {};

@@ -1,3 +1,4 @@
+import { totalmem } from 'node:os';
 import { isAbsolute, join, normalize } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
@@ -8,7 +9,7 @@ import { devicesOf } from './devices.ts';
 import { refuseHostNamespaces } from './host-namespaces.ts';
 import { numberOf } from './int64.ts';
 import { mountsOf } from './mounts.ts';
-import { resourcesOf } from './resources.ts';
+import { memoryRequestOf, resourcesOf } from './resources.ts';
 import { checkTables } from './sandbox-spec.ts';
 import { securityOf } from './security.ts';
 import { checkUserNamespaceOf } from './user-namespace.ts';
@@ -44,7 +45,7 @@ export async function containerSpecOf(
     ),
     ...(devices.length === 0 ? {} : { devices }),
     security: await securityOf(linux?.securityContext),
-    resources: resourcesOf(linux?.resources),
+    resources: { ...resourcesOf(linux?.resources), ...memoryRequestOf(linux?.resources, totalmem()) },
     tty: config.tty,
     stdin: config.stdin,
     ...(messageFile === undefined ? {} : { terminationMessagePath: messageFile.containerPath }),

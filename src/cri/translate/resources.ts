@@ -23,6 +23,23 @@ export function resourcesOf(linux: LinuxContainerResources | undefined): Resourc
   };
 }
 
+/** Score of containers of Guaranteed pods, whose requests are their limits, and of critical ones. */
+const guaranteedScore = -997n;
+
+/**
+ * Memory that a container requests. CRI does not carry it, but a kubelet derives the OOM score from it (pkg/kubelet/qos,
+ * GetContainerOOMScoreAdjust), so that it is known to a thousandth of the node's memory. Undefined without a request.
+ */
+export function memoryRequestOf(
+  linux: Pick<LinuxContainerResources, 'oomScoreAdj' | 'memoryLimitInBytes'> | undefined,
+  nodeBytes: number,
+): Pick<Resources, 'memoryRequestBytes'> {
+  const { oomScoreAdj: score = 0n, memoryLimitInBytes: limit = 0n } = linux ?? {};
+  if (score === guaranteedScore && limit > 0n) return { memoryRequestBytes: Number(limit) };
+  if (score < 3n || score >= 999n) return {}; // not of a Burstable pod, or a request of less than two thousandths
+  return { memoryRequestBytes: Math.round(((1000 - Number(score)) * nodeBytes) / 1000) };
+}
+
 /** Returns the limits of a whole pod: its containers' sum and the overhead of its RuntimeClass. */
 export function podResourcesOf(
   resources: LinuxContainerResources | undefined,

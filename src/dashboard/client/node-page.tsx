@@ -262,6 +262,11 @@ function Room({ room }: { readonly room: NodeDetails | undefined }) {
           value={bytesText(left)}
           note={`beside ${bytesText(memory.reserveBytes)} that the node keeps`}
         />
+        <Figure
+          name="Requests of memory"
+          value={bytesText(memory.requestsBytes)}
+          note={`machines take ${bytesText(memory.usedBytes)}`}
+        />
         <Figure name="Limits of memory" value={bytesText(memory.limitsBytes)} note={without(memory.unlimitedPods)} />
         <Figure
           name="Room for processors, cores"

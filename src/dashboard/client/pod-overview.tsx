@@ -1,5 +1,5 @@
 import { useRef } from 'preact/hooks';
-import type { PodDescription } from '#api/description.ts';
+import type { DescribedLimits, PodDescription } from '#api/description.ts';
 import type { PodDetails } from '#api/pods.ts';
 import { Events } from './events.tsx';
 import { ageText, bytesText, coresText, secondsText } from './format.ts';
@@ -115,6 +115,11 @@ function Memory({
     <Card title="Memory">
       <div class="figures">
         <Figure name="Pod" value={bytesText(use?.memoryBytes)} note={limitText(limits?.memoryLimitBytes, bytesText)} />
+        <Figure
+          name="Requested"
+          value={limits?.memoryRequestBytes === undefined ? 'nothing' : bytesText(limits.memoryRequestBytes)}
+          note={headroomText(limits, use?.memoryBytes)}
+        />
         <Figure name="VM, private" value={bytesText(cost?.privateBytes)} />
         <Figure name="Overhead" value={bytesText(overhead)} />
         <Figure name="Shared with others" value={bytesText(cost?.sharedBytes)} />
@@ -176,6 +181,13 @@ function Processor({
       />
     </Card>
   );
+}
+
+function headroomText(limits: DescribedLimits | undefined, usedBytes: number | undefined): string {
+  const { memoryLimitBytes: limit, memoryRequestBytes: request } = limits ?? {};
+  if (usedBytes === undefined) return '';
+  if (limit !== undefined) return `${bytesText(Math.max(0, limit - usedBytes))} of the limit left`;
+  return request !== undefined && usedBytes > request ? `${bytesText(usedBytes - request)} more used` : '';
 }
 
 const limitText = (limit: number | undefined, format: (value: number) => string): string =>

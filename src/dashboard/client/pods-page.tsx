@@ -77,6 +77,20 @@ const columns: readonly Column[] = [
     class: 'number most',
   },
   {
+    key: 'request',
+    title: 'Request',
+    cell: ({ used }) => bytesText(used?.memoryRequestBytes),
+    by: ({ used }) => used?.memoryRequestBytes ?? -1,
+    class: 'number wide',
+  },
+  {
+    key: 'limit',
+    title: 'Limit',
+    cell: ({ used }) => bytesText(used?.memoryLimitBytes),
+    by: ({ used }) => used?.memoryLimitBytes ?? Infinity,
+    class: 'number wide',
+  },
+  {
     key: 'machine',
     title: 'VM memory',
     cell: ({ used }) => bytesText(used?.machineBytes),

@@ -3,6 +3,7 @@ import { Metrics } from './metrics.ts';
 /** What a pod uses in its guest, and what its machine takes of the node. */
 export interface PodUsage {
   readonly memoryBytes: number | undefined;
+  readonly memoryRequestBytes: number | undefined;
   readonly memoryLimitBytes: number | undefined;
   /** Private memory of the VMM, guest included. */
   readonly machineBytes: number | undefined;
@@ -45,6 +46,7 @@ class Usage {
       cpu: byPod(metrics, 'container_cpu_usage_seconds_total'),
     };
     const machine = {
+      request: byPod(metrics, 'podvm_pod_memory_request_bytes'),
       bytes: byPod(metrics, 'podvm_pod_vmm_private_memory_bytes'),
       cpu: byPod(metrics, 'podvm_pod_vmm_cpu_seconds_total'),
       age: byPod(metrics, 'podvm_pod_figures_age_seconds'),
@@ -54,7 +56,8 @@ class Usage {
       const rates = this.#rates(key, atMs, guest.cpu.get(key), machine.cpu.get(key));
       const limit = guest.limit.get(key);
       const memoryLimitBytes = limit === 0 ? undefined : limit;
-      pods.set(key, { memoryBytes: guest.memory.get(key), memoryLimitBytes, machineBytes, ...rates });
+      const memory = { memoryBytes: guest.memory.get(key), memoryRequestBytes: machine.request.get(key) };
+      pods.set(key, { ...memory, memoryLimitBytes, machineBytes, ...rates });
     }
     for (const key of this.#measured.keys()) if (!pods.has(key)) this.#measured.delete(key);
     this.metrics = metrics;

@@ -1,7 +1,7 @@
 import { parseQuantity } from '#base/quantity.ts';
 import type { ResourceSettings } from '../schema/container.ts';
 import type { PodSpec } from '../schema/pod-spec.ts';
-import { podMemoryRequest } from './resources.ts';
+import { podResources } from './resources.ts';
 
 /** Kubernetes' QoS class of a pod: pkg/apis/core/v1/helper/qos, ComputePodQOS. */
 export type QosClass = 'Guaranteed' | 'Burstable' | 'BestEffort';
@@ -39,7 +39,8 @@ export function oomScoreOf(spec: PodSpec, nodeMemoryBytes: number): number {
     case 'BestEffort':
       return 1000;
     case 'Burstable': {
-      const score = 1000 - Math.floor((1000 * podMemoryRequest(spec)) / nodeMemoryBytes);
+      const { memoryRequestBytes = 0 } = podResources(spec);
+      const score = 1000 - Math.floor((1000 * memoryRequestBytes) / nodeMemoryBytes);
       return Math.max(3, Math.min(999, score));
     }
   }

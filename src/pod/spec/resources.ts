@@ -14,6 +14,7 @@ export function containerResources(container: PodContainer): Resources {
 function resourcesOf(settings: ResourceSettings): Resources {
   return compact({
     memoryLimitBytes: amountOf(settings, 'limits', 'memory'),
+    memoryRequestBytes: requestOf(settings, 'memory'),
     cpuLimitMillis: amountOf(settings, 'limits', 'cpu'),
     cpuRequestMillis: requestOf(settings, 'cpu'),
     ephemeralStorageBytes: amountOf(settings, 'limits', 'ephemeral-storage'),
@@ -39,18 +40,13 @@ function requestOf(settings: ResourceSettings, name: Name): number | undefined {
 export function podResources(spec: PodSpec): Resources {
   const summed = compact({
     memoryLimitBytes: total(spec, (it) => amountOf(it, 'limits', 'memory'), 'unlimited'),
+    memoryRequestBytes: total(spec, (it) => requestOf(it, 'memory'), 'zero'),
     cpuLimitMillis: total(spec, (it) => amountOf(it, 'limits', 'cpu'), 'unlimited'),
     cpuRequestMillis: total(spec, (it) => requestOf(it, 'cpu'), 'zero'),
     ephemeralStorageBytes: total(spec, (it) => amountOf(it, 'limits', 'ephemeral-storage'), 'unlimited'),
   });
   // Limits of the pod itself override the sum of its containers' (KEP-2837).
   return spec.resources === undefined ? summed : { ...summed, ...resourcesOf(spec.resources) };
-}
-
-/** Returns the memory request of the whole pod, in bytes. */
-export function podMemoryRequest(spec: PodSpec): number {
-  const ofPod = spec.resources === undefined ? undefined : requestOf(spec.resources, 'memory');
-  return ofPod ?? total(spec, (it) => requestOf(it, 'memory'), 'zero') ?? 0;
 }
 
 function total(

@@ -280,13 +280,14 @@ test('sandboxSpecOf() sums resources as Kubernetes does', () => {
   const mebibytes = 1024 * 1024;
   assert.deepEqual(limitsOf(sandbox()), {
     memoryLimitBytes: 110 * mebibytes,
+    memoryRequestBytes: 110 * mebibytes,
     cpuLimitMillis: 600,
     cpuRequestMillis: 600,
   });
   const unlimited = specsOf(
     pod(`{ containers: [{ name: a, image: i, ${limits('20Mi', '1')} }, { name: b, image: i }] }`),
   );
-  assert.deepEqual(limitsOf(unlimited.sandbox()), { cpuRequestMillis: 1000 });
+  assert.deepEqual(limitsOf(unlimited.sandbox()), { memoryRequestBytes: 20 * mebibytes, cpuRequestMillis: 1000 });
 });
 
 test('sandboxSpecOf() maps ports of the host, and detects SCTP at any port of any container', () => {

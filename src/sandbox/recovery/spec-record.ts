@@ -7,6 +7,7 @@ const table = v.record(v.string(), v.string());
 
 export const resourcesSchema = v.object({
   memoryLimitBytes: v.exactOptional(number),
+  memoryRequestBytes: v.exactOptional(number),
   cpuLimitMillis: v.exactOptional(number),
   cpuRequestMillis: v.exactOptional(number),
   pidsLimit: v.exactOptional(number),
