@@ -7,6 +7,7 @@ import { after, before, describe, it } from 'node:test';
 import { type PodDetails, podDetailsSchema, type PodSummary } from '#api/pods.ts';
 import { serveDashboard } from '#dashboard/serve-dashboard.ts';
 import * as v from 'valibot';
+import { familyCpuMs } from '../family-cpu.ts';
 import { assertAccessible, type Browser, openBrowser } from '../dashboard/browser.ts';
 import { type CliNode, openCliNode, type Typed } from './cli-node.ts';
 import { poll } from '#host/wait.ts';
@@ -311,7 +312,7 @@ describe('the dashboard, in a real browser', { skip, timeout: 600_000 }, () => {
 });
 
 describe('the dashboard of a node with many pods', { skip }, () => {
-  it('scrolls through 500 of them, renders only visible ones, and is painted within a second', async () => {
+  it('scrolls through 500 of them, renders only visible ones, and is painted with less than a second of work', async () => {
     const pods = Array.from({ length: 500 }, (_, at): PodSummary => ({
       ...{
         namespace: 'many',
@@ -346,12 +347,15 @@ describe('the dashboard of a node with many pods', { skip }, () => {
     await page.getByText('1 of 500 pods').waitFor();
     const paints: number[] = [];
     for (let times = 0; times < 5; times += 1) {
-      await page.reload();
+      const before = await familyCpuMs(process.pid); // of browser and server
+      await page.reload({ waitUntil: 'commit' });
       // By evaluate() alone: waitForFunction() may need eval() in the page, which its policy forbids.
       const look = async () =>
         await page.evaluate<number | undefined>(`performance.getEntriesByName('first-contentful-paint')[0]?.startTime`);
-      paints.push((await poll(look, { everyMs: 50, signal: AbortSignal.timeout(120_000) })) ?? Infinity);
+      await poll(look, { everyMs: 50, signal: AbortSignal.timeout(120_000) });
+      paints.push((await familyCpuMs(process.pid)) - before);
     }
-    assert.ok(Math.min(...paints) < 1000, `painted after ${paints.join(', ')} ms`); // the least: other work delays it
+    // The least, in processor time: the time that passes is that of a busy machine's other work.
+    assert.ok(Math.min(...paints) < 1000, `painted with ${paints.join(', ')} ms of work`);
   });
 });
