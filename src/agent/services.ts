@@ -40,6 +40,8 @@ const maxErrorChars = 4000;
 /** Delay between the answer to `shutdown` and the end, in `ms`, in which the answer leaves the guest. */
 const farewellMs = 50;
 const killSignal = 9;
+/** Time after which a call is named in the console, in `ms`. */
+const slowCallMs = 1000;
 
 /** Serves the host over the channel; never throws. */
 export function startServices(engine: Engine, channelFd: number, guest: Guest): void {
@@ -130,11 +132,22 @@ class Services {
 
   /** Reports any error of a call to the caller, so that the agent survives; `catch {}` would miss an interruption. */
   #answer(call: CallMessage, reply: (message: ToldMessage) => void): void {
+    const beganMs = this.#engine.monotonicMs();
     this.#call(call.method, call.params)
-      .then((value) => reply({ t: 'result', id: call.id, value }))
-      .catch((error: unknown) =>
-        reply({ t: 'error', id: call.id, kind: kindOf(error), message: messageOf(error).slice(0, maxErrorChars) }),
-      );
+      .then((value) => {
+        reply({ t: 'result', id: call.id, value });
+        const ms = Math.round(this.#engine.monotonicMs() - beganMs);
+        if (ms > slowCallMs) this.#print(call, `took ${ms} ms`);
+      })
+      .catch((error: unknown) => {
+        reply({ t: 'error', id: call.id, kind: kindOf(error), message: messageOf(error).slice(0, maxErrorChars) });
+        this.#print(call, `failed (${kindOf(error)})`);
+      });
+  }
+
+  /** Prints a line to the console by which a log of the guest and the host's can be read together. */
+  #print({ method, request }: CallMessage, outcome: string): void {
+    if (request !== undefined) this.#engine.print(`call ${method} ${outcome}, request ${request}`);
   }
 
   async #call(method: string, params: unknown): Promise<unknown> {

@@ -3,7 +3,8 @@ import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { PodvmError } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
+import { asRequest } from '#host/log/request.ts';
 import { encodeCredit, frameKinds } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import type { CallMessage } from '#wire/messages.ts';
@@ -59,6 +60,22 @@ describe('call()', () => {
       message,
       fix: 'Set securityContext.runAsUser and runAsGroup to numbers.',
     });
+  });
+
+  it('tells the agent, and an error, of the client’s call that it is a part of; but not of probes and figures', async () => {
+    const { link, agent } = await linked();
+    await using _ = link;
+    const told: (string | undefined)[] = [];
+    agent.onCall = ({ id, request }) => {
+      told.push(request);
+      agent.send({ t: 'error', id, kind: 'notFound', message: 'no such disk' });
+    };
+    const detach = () => link.call('detachDisk', { serial: 'a' }, never).catch((error: unknown) => error);
+    const fails = (): Promise<unknown> => asRequest('0af7651916cd43dd', detach);
+    assert.equal(messageOf(await fails()), 'no such disk: in call detachDisk of request 0af7651916cd43dd');
+    assert.equal(messageOf(await detach()), 'no such disk: in call detachDisk');
+    await asRequest('0af7651916cd43dd', () => link.call('stats', {}, never).catch(() => undefined));
+    assert.deepEqual(told, ['0af7651916cd43dd', undefined, undefined]);
   });
 
   it('rejects an answer that does not match the schema', async () => {

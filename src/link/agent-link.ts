@@ -23,6 +23,7 @@ import {
   agentMessageSchema,
   resultSchemas,
 } from '#wire/messages.ts';
+import { currentRequest } from '#host/log/request.ts';
 import { encodeCall } from './encode-call.ts';
 import { ByteStream } from './byte-stream.ts';
 import { fixOfGuest } from './guest-fixes.ts';
@@ -32,6 +33,8 @@ import { SharedThread, Turns } from './turns.ts';
 
 interface PendingCall {
   readonly method: string;
+  /** Id of the client's call that it is a part of. */
+  readonly request: string | undefined;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: PodvmError) => void;
 }
@@ -39,6 +42,15 @@ interface PendingCall {
 /** Error of a call to an agent that is frozen. `what`: `Cannot ...`. */
 export const frozen = (what: string): PodvmError =>
   new PodvmError('unavailable', `${what}: the pod is paused`, { fix: 'Let it continue with `podvm unpause`.' });
+
+/**
+ * Calls that the agent does not tell of by the client's call that they are a part of: those of probes and figures, which come
+ * again and again. A kubelet makes one event of equal errors.
+ */
+const untold: ReadonlySet<Method> = new Set([
+  ...(['startExec', 'signalExec', 'attach', 'resize', 'readFile', 'dial', 'ask', 'ping', 'list'] as const),
+  ...(['stats', 'metrics', 'examine', 'examineMounts'] as const),
+]);
 
 /** This process' thread, shared by all its links. */
 const thread = new SharedThread(performance.now());
@@ -153,22 +165,28 @@ export class AgentLink implements Link {
     }
     this.#lastId = this.#lastId === 0x7fff_ffff ? 1 : this.#lastId + 1;
     const id = this.#lastId;
-    const body = encodeCall(id, method, params);
-    const value = await this.#answer(id, method, body, signal);
+    const request = untold.has(method) ? undefined : currentRequest();
+    const body = encodeCall(id, method, params, request);
+    const value = await this.#answer(id, { method, request }, body, signal);
     const result = v.safeParse(resultSchemas[method], value);
     if (!result.success) throw new PodvmError('corrupt', `${what}: its answer does not match the schema`);
     for (const stream of streamsNamedIn(params)) this.#streams.get(stream)?.open();
     return result.output;
   }
 
-  async #answer(id: number, method: string, body: Buffer, callers: AbortSignal): Promise<unknown> {
+  async #answer(
+    id: number,
+    { method, request }: Pick<PendingCall, 'method' | 'request'>,
+    body: Buffer,
+    callers: AbortSignal,
+  ): Promise<unknown> {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     const onAbort = () => {
       const isCancelled = callers.aborted && (callers.reason as Error | undefined)?.name !== 'TimeoutError';
       const reason = isCancelled ? 'cancelled' : 'it did not answer in time';
       reject(new PodvmError(isCancelled ? 'cancelled' : 'timeout', `Cannot call ${method} of the agent: ${reason}`));
     };
-    this.#pending.set(id, { method, resolve, reject });
+    this.#pending.set(id, { method, request, resolve, reject });
     // Uses a timer that is cleared: AbortSignal.timeout would hold memory for each call until it expires.
     const timer = setTimeout(onAbort, this.#callTimeoutMs).unref();
     callers.addEventListener('abort', onAbort, { once: true });
@@ -285,7 +303,9 @@ export class AgentLink implements Link {
         const fix = fixOfGuest(printable(message.message));
         call?.reject(
           new PodvmError(message.kind, printable(message.message), {
-            cause: new Error(`in call ${call.method}`),
+            cause: new Error(
+              `in call ${call.method}${call.request === undefined ? '' : ` of request ${call.request}`}`,
+            ),
             ...(fix === undefined ? {} : { fix }),
           }),
         );

@@ -3,8 +3,8 @@ import { limits } from '#wire/limits.ts';
 import type { Method } from '#wire/messages.ts';
 
 /** Encodes a call, for one frame or several parts. Errors: `exhausted` when it is larger than the agent accepts. */
-export function encodeCall(id: number, method: Method, params: unknown): Buffer {
-  const body = Buffer.from(JSON.stringify({ t: 'call', id, method, params }));
+export function encodeCall(id: number, method: Method, params: unknown, request?: string): Buffer {
+  const body = Buffer.from(JSON.stringify({ t: 'call', id, method, params, request }));
   if (body.length <= limits.maxCallBytes) return body;
   throw new PodvmError(
     'exhausted',

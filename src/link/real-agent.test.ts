@@ -9,6 +9,8 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import fc from 'fast-check';
 import { PodvmError } from '#base/errors.ts';
+import { asRequest } from '#host/log/request.ts';
+import { poll } from '#host/wait.ts';
 import type { Link } from './link.ts';
 import { AgentProcess, push } from './testing/agent-process.ts';
 import { describeGuest } from './testing/link.conformance.ts';
@@ -96,6 +98,17 @@ describe('the agent', { skip }, () => {
     await assert.rejects(link.call('startContainer', { id: 'none' }, never), kind('notFound'));
     await assert.rejects(link.call('beginPush', { volume: 'none' }, never), kind('notFound'));
     assert.ok((await link.call('ping', {}, never)).uptimeMs > 0);
+  });
+
+  it('names a failed call in its console by the client’s call that it is a part of', async () => {
+    await using agent = await startAgent();
+    await using link = await agent.connect();
+    await asRequest('0af7651916cd43dd', () =>
+      link.call('startContainer', { id: 'absent' }, never).catch(() => undefined),
+    );
+    const told = async () => (agent.console.includes('request') ? agent.console : undefined);
+    const console = await poll(told, { everyMs: 10, signal: AbortSignal.timeout(60_000) });
+    assert.match(console ?? '', /call startContainer failed \(notFound\), request 0af7651916cd43dd$/m);
   });
 
   it('survives random bytes, random frames and random messages', async () => {

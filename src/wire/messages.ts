@@ -270,7 +270,14 @@ export type Welcome = v.InferOutput<typeof welcomeSchema>;
 
 const callId = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(0x7fff_ffff));
 
-export const callSchema = v.object({ t: v.literal('call'), id: callId, method: shortText, params: v.unknown() });
+export const callSchema = v.object({
+  t: v.literal('call'),
+  id: callId,
+  method: shortText,
+  params: v.unknown(),
+  /** Id of the client's call that the host works for: the agent's log names it. Absent: none, or not to be told of. */
+  request: v.optional(v.pipe(v.string(), v.regex(/^[0-9a-f]{1,32}$/))),
+});
 export type CallMessage = v.InferOutput<typeof callSchema>;
 
 /** Messages from host to agent. */

@@ -19,7 +19,7 @@ import {
 } from '@grpc/grpc-js';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log/log.ts';
-import { asRequest, requestIdOf } from '#host/log/request.ts';
+import { asRequest, requestIdOf, traceHeader } from '#host/log/request.ts';
 import { spanContextOf, traced } from '#host/log/tracing.ts';
 import { statusOf } from '#base/status-codes.ts';
 
@@ -100,9 +100,6 @@ function decodeRequest(input: DescMessage, bytes: Uint8Array, verb: string): unk
     });
   }
 }
-
-/** W3C's Trace Context, which a kubelet sends when it traces. */
-const traceHeader = 'traceparent';
 
 /** Calls that are traced: those that change something. A kubelet asks for lists and runs exec probes all the time. */
 const changes = /^(Run|Stop|Remove|Create|Start|Update|Pull)/;

@@ -27,6 +27,9 @@ export function currentRequest(): string | undefined {
   return request?.isOver === false ? request.id : undefined;
 }
 
+/** Header of W3C's Trace Context, which a kubelet sends when it traces. */
+export const traceHeader = 'traceparent';
+
 /** `traceparent` of W3C: version, trace, parent, flags. A trace of zeros is invalid. */
 const traceparent = /^[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-|$)/;
 

@@ -14,6 +14,8 @@ const never = new AbortController().signal;
 export class AgentProcess implements AsyncDisposable {
   readonly channel: Duplex;
   readonly exited: Promise<unknown>;
+  /** What it has printed to its console. */
+  console = '';
   readonly #process: ChildProcess;
 
   private constructor(child: ChildProcess) {
@@ -21,13 +23,17 @@ export class AgentProcess implements AsyncDisposable {
     this.channel = child.stdio[3] as unknown as Duplex; // SAFE: a pipe of spawn is a socket
     this.channel.on('error', () => {});
     this.exited = once(child, 'exit');
+    child.stderr?.on('data', (text: Buffer) => {
+      this.console += text.toString();
+      process.stderr.write(text);
+    });
   }
 
   /** `program`: path of the agent, made for this host. */
   static async start(program: string): Promise<AgentProcess> {
     const script = 'mount --make-rprivate / && mount -t tmpfs tmpfs /run && exec "$0" --fd 3';
     const argv = ['--mount', 'sh', '-c', script, program];
-    return new AgentProcess(await startChild('unshare', argv, { stdio: ['ignore', 'ignore', 'inherit', 'pipe'] }));
+    return new AgentProcess(await startChild('unshare', argv, { stdio: ['ignore', 'ignore', 'pipe', 'pipe'] }));
   }
 
   connect(): Promise<Link> {

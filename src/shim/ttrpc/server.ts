@@ -8,6 +8,7 @@ import { printable } from '#base/guest-text.ts';
 import { statusOf } from '#base/status-codes.ts';
 import { outliveAcceptErrors } from '#host/socket/accept-errors.ts';
 import { openDeadline } from '#host/deadline.ts';
+import { asRequest, requestIdOf, traceHeader } from '#host/log/request.ts';
 import { isServed } from '#host/socket/is-served.ts';
 import type { Log } from '#host/log/log.ts';
 import { type Request, RequestSchema, ResponseSchema } from '../schema/generated/ttrpc-request_pb.ts';
@@ -116,32 +117,36 @@ class Connection {
   }
 
   async #answer(payload: Uint8Array): Promise<Uint8Array> {
-    const { service, method, payload: body, timeoutNano } = requestOf(payload);
+    const { service, method, payload: body, timeoutNano, metadata } = messageIn(payload);
     const handler = this.#services.get(service)?.get(method);
     if (handler === undefined) {
       throw new PodvmError('unsupported', `Cannot answer ${printable(service, 100)}/${printable(method, 100)}`);
     }
     const startedAt = performance.now();
-    try {
+    const answer = async () => {
       if (timeoutNano <= 0n) return await handler(body, this.#closing.signal);
       const ms = timeoutNano / nanosPerMs;
       using deadline = openDeadline(Number(ms < maxTimerMs ? ms : maxTimerMs), this.#closing.signal);
       return await handler(body, deadline.signal);
+    };
+    const request = requestIdOf(metadata.find(({ key }) => key === traceHeader)?.value);
+    try {
+      return await asRequest(request, answer);
     } catch (error) {
-      this.#tell(method, error);
+      this.#tell(method, request, error);
       throw error;
     } finally {
-      this.#log.debug('answered', { verb: method, ms: Math.round(performance.now() - startedAt) });
+      this.#log.debug('answered', { verb: method, request, ms: Math.round(performance.now() - startedAt) });
     }
   }
 
-  #tell(verb: string, error: unknown): void {
+  #tell(verb: string, request: string, error: unknown): void {
     const kind = kindOf(error);
-    if (kind === 'internal' || kind === 'corrupt') this.#log.error('verb failed', error, { verb });
+    if (kind === 'internal' || kind === 'corrupt') this.#log.error('verb failed', error, { verb, request });
     else if (kind !== 'cancelled') {
       // Containerd also sends requests for tasks that it knows to have ended.
       const level = kind === 'notFound' ? 'debug' : 'info';
-      this.#log[level]('verb refused', { verb, kind, err: statusOf(error).details });
+      this.#log[level]('verb refused', { verb, request, kind, err: statusOf(error).details });
     }
   }
 
@@ -159,7 +164,7 @@ class Connection {
 }
 
 /** Errors: `invalid`. */
-function requestOf(payload: Uint8Array): Request {
+function messageIn(payload: Uint8Array): Request {
   try {
     return fromBinary(RequestSchema, payload);
   } catch (cause) {
