@@ -31,6 +31,7 @@ import { type Asked, answerBy, find, type Routes, type Table } from './routes.ts
 import { type ObjectsSessionParts, serveObjects } from './objects/objects-session.ts';
 import { applyObjects } from './objects/apply.ts';
 import { deleteObjects } from './objects/delete-objects.ts';
+import { listObjects } from './objects/list-objects.ts';
 import { diffObjects } from './objects/diff-objects.ts';
 import { monitoringRoutes, type MonitoringParts } from './routes/monitoring-routes.ts';
 import type { NamedVolumes } from '#storage/named-volumes.ts';
@@ -107,6 +108,8 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
     ...volumeRoutes(parts.volumes, pods),
     ...diagnosisRoutes(pods, parts.monitoring, parts.images, parts.recentLog),
     ...monitoringRoutes(parts.monitoring),
+    'GET /v1/objects': async ({ response }) =>
+      sendJson(response, 200, await listObjects({ ...parts, pods, cronJobs, services })),
     'GET /v1/disk-usage': async ({ response, signal }) => sendJson(response, 200, await parts.diskUsage(signal)),
   } satisfies Routes;
   const server = createServer({ maxHeaderSize: maxHeaderBytes }, answerBy(routes));

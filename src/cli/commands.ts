@@ -2,16 +2,25 @@ import { type Command, Option } from 'commander';
 import { kindOf } from '#base/errors.ts';
 import { type Client, createClient } from './client.ts';
 import { type CommandRow, flag } from './command-row.ts';
-import { completion, shells } from './completion.ts';
 import { dashboardCommand, parsePort } from './node/dashboard-command.ts';
 import { describeCommand } from './pods/describe-command.ts';
-import { doctorCommand } from './node/doctor-command.ts';
 import type { EndSignals } from './terminal/end-signals.ts';
 import { debugCommand, type DebugFlags, debugOptions } from './exec/debug-command.ts';
 import { execCommand } from './exec/exec-command.ts';
 import { type ExecFlags, execOptions, parseExecWords } from './exec/exec-words.ts';
 import { imageCommands, imageListRow } from './images/image-commands.ts';
-import { type DetailOutput, detailOption, namespaceOptions, outputOption } from './terminal/listing.ts';
+import {
+  type DetailOutput,
+  detailOption,
+  type ListForm,
+  listOptions,
+  namespaceOptions,
+  selectorOption,
+} from './terminal/listing.ts';
+import type { Choice } from './pods/label-selector.ts';
+import { arePods, getCommand } from './pods/get-command.ts';
+import { forEachPod } from './pods/life-commands.ts';
+import { hostCommands } from './host-rows.ts';
 import { lifeCommands } from './life-rows.ts';
 import { loginCommands, loginsFor } from './images/login-commands.ts';
 import { objectsCommands } from './run/objects-commands.ts';
@@ -20,42 +29,18 @@ import { type OverheadOutput, overheadCommand } from './node/overhead-command.ts
 import { consoleCommand, drainCommand, inspectCommand, stopCommand } from './pods/pod-commands.ts';
 import { logsCommand, type LogsOptions } from './pods/logs-command.ts';
 import { psCommand, type PsOptions } from './pods/ps-command.ts';
-import type { GlobalOptions, ProgramParts, Purpose, SetupWishes, SupportWishes } from './program-parts.ts';
+import type { ProgramParts, Purpose, Setting, SetupWishes } from './program-parts.ts';
 import { planRun, printPlan } from './run/run-plan.ts';
 import { type RunFlags, runOptions } from './run/run-options.ts';
 import { runCommand } from './run/run-command.ts';
-import { supportFiles } from './node/support-files.ts';
-import { systemCommands } from './images/system-commands.ts';
-import { write } from './terminal/terminal.ts';
 import { volumeCommands } from './images/volume-commands.ts';
-import { versionCommand } from './version-command.ts';
-
-/** Parts that the commands of one program share. */
-export interface Setting {
-  readonly parts: ProgramParts;
-  readonly global: () => GlobalOptions;
-  /** Called with a command's exit code if it is not 0. */
-  readonly exit: (code: number) => void;
-  /** Runs `use`. If a signal cancels it, exits with that signal's exit code. */
-  readonly untilEnded: (use: (ends: EndSignals) => Promise<void>) => Promise<void>;
-}
 
 const pod = ['<pod>', 'NAME or NAMESPACE/NAME'] as const;
-const asJson = flag('--json', 'print JSON');
 
 interface StopOptions {
   readonly grace?: string;
   readonly all: boolean;
   readonly orphaned: boolean;
-}
-
-type SupportOptions = Omit<SupportWishes, 'ofNode' | 'output'> & Partial<Pick<SupportWishes, 'output'>>;
-
-interface DoctorOptions {
-  readonly output: 'text' | 'json';
-  readonly json: boolean;
-  readonly accelerator?: 'kvm';
-  readonly config?: string;
 }
 
 /** All commands of `podvm`, in the order of its help. */
@@ -78,6 +63,11 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
   };
   const withRunning = (use: (client: Client, ends: EndSignals) => Promise<void>) =>
     untilEnded(async (ends) => await use(await reach(ends.any), ends));
+  const ps = (options: PsOptions) =>
+    untilEnded(async (ends) => {
+      const without = { orphans: () => parts.orphans(global()), withEnded: withKnown };
+      await warnOfOrphans(await psCommand(await reach(ends.any), without, options, terminal, ends.any), terminal);
+    });
   /** Lists none for files that a run refuses: the node reports all their problems. */
   const imagesOf: ProgramParts['namedImages'] = (files, signal) =>
     parts.namedImages(files, signal).catch((error: unknown) => {
@@ -117,18 +107,26 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       description: 'list the pods that run, of all owners',
       options: [
         flag('-a, --all', 'list also the pods that have ended'),
-        new Option('-l, --selector <labels>', 'list those with these labels: app=web,tier!=db'),
-        outputOption('table', 'wide'),
+        selectorOption(),
         ...namespaceOptions,
-        flag('-w, --watch', 'continue with pods that change, until Ctrl-C'),
-        asJson,
+        ...listOptions(),
       ],
       isClient: true,
-      action: (options: PsOptions) =>
-        untilEnded(async (ends) => {
-          const without = { orphans: () => parts.orphans(global()), withEnded: withKnown };
-          await warnOfOrphans(await psCommand(await reach(ends.any), without, options, terminal, ends.any), terminal);
-        }),
+      action: (options: PsOptions) => ps(options),
+    },
+    {
+      name: 'get',
+      description: 'list what apply has made besides pods: Deployments, Services, Jobs, CronJobs, claims',
+      arguments: [
+        ['[kinds]', 'kinds as kubectl has them, such as cronjobs or deploy,svc; default: all'],
+        ['[name]', 'NAME or NAMESPACE/NAME; default: all'],
+      ],
+      options: [selectorOption(), ...namespaceOptions, ...listOptions()],
+      isClient: true,
+      action: (kinds: string | undefined, name: string | undefined, options: ListForm & Choice) =>
+        arePods(kinds)
+          ? ps({ all: true, name, ...options })
+          : withRunning((client, ends) => getCommand(client, { kinds, name, ...options }, terminal, ends.any)),
     },
     {
       name: 'logs',
@@ -174,19 +172,21 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     },
     {
       name: 'stop',
-      description: 'stop a pod',
-      arguments: [['[pod]', 'NAME or NAMESPACE/NAME']],
+      description: 'stop pods',
+      arguments: [['[pods...]', 'NAME or NAMESPACE/NAME']],
       options: [
-        new Option('--grace <seconds>', "grace period; default: the pod's terminationGracePeriodSeconds"),
+        new Option('-t, --grace <seconds>', "grace period; default: the pod's terminationGracePeriodSeconds"),
         flag('--all', 'stop all pods, also those of a kubelet'),
         flag('--orphaned', 'stop all machines that no podvm serves, and clean up'),
       ],
       isClient: true,
-      async action(name: string | undefined, options: StopOptions, itself: Command) {
-        const wishes = [name !== undefined, options.all, options.orphaned].filter(Boolean);
-        if (wishes.length !== 1) itself.error('error: specify either a pod, --all or --orphaned');
-        if (name !== undefined) await stopCommand(await reach(), name, options, terminal);
-        else if (options.all) await drainCommand(await reach(), () => parts.endOrphans(global()), options, terminal);
+      async action(names: string[], options: StopOptions, itself: Command) {
+        const wishes = [names.length > 0, options.all, options.orphaned].filter(Boolean);
+        if (wishes.length !== 1) itself.error('error: specify either pods, --all or --orphaned');
+        if (names.length > 0) {
+          const client = await reach();
+          exit(await forEachPod(names, terminal, (name) => stopCommand(client, name, options, terminal)));
+        } else if (options.all) await drainCommand(await reach(), () => parts.endOrphans(global()), options, terminal);
         else await stopOrphans(await parts.endOrphans(global()), terminal);
       },
     },
@@ -256,7 +256,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     {
       name: 'volume',
       description: 'list, show and remove the volumes of PersistentVolumeClaims',
-      commands: volumeCommands({ terminal, exit, withKnown }),
+      commands: volumeCommands({ terminal, exit, withKnown, untilEnded }),
     },
     ...loginCommands(parts, untilEnded),
     {
@@ -308,71 +308,6 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
           terminal.stdout.write(await parts.uninstall({ ...global(), ...options }, ends));
         }),
     },
-    {
-      name: 'doctor',
-      description: 'check this host, or a pod of any owner from outside and inside, with a fix for each problem',
-      arguments: [['[pod]', 'NAME or NAMESPACE/NAME; default: the host']],
-      options: [
-        new Option('-o, --output <format>', 'form of the output').choices(['text', 'json']).default('text'),
-        asJson,
-        new Option('--accelerator <name>', 'check only hardware virtualisation, step by step').choices(['kvm']),
-        new Option('--config <file>', 'settings file of the daemon, which is checked with them'),
-      ],
-      action: (name: string | undefined, { output, ...options }: DoctorOptions, itself: Command) =>
-        untilEnded(async (ends) => {
-          const json = options.json || output === 'json';
-          if (name !== undefined) {
-            if (options.accelerator !== undefined || options.config !== undefined)
-              itself.error('error: specify either a pod, or --accelerator and --config');
-            return exit(await doctorCommand(await reach(ends.any), name, json, terminal, ends.any));
-          }
-          const { text, isHealthy } = await parts.doctor({ ...global(), ...options, json }, ends);
-          terminal.stdout.write(text);
-          exit(isHealthy ? 0 : 1);
-        }),
-    },
-    {
-      name: 'support-bundle',
-      description: 'write a file for a bug report: versions, settings, state, logs of the node; no secrets',
-      options: [
-        new Option('-o, --output <file>', 'file to write; default: a new one in this directory'),
-        flag('--logs', 'also the last lines of each container, with whatever it wrote'),
-        new Option('--config <file>', 'settings file of the daemon'),
-      ],
-      action: ({ output = `podvm-support-${Date.now()}.tar.gz`, ...options }: SupportOptions) =>
-        untilEnded(async (ends) => {
-          const ofNode = await supportFiles(await reach(ends.any), options, ends.any);
-          await write(terminal.stdout, await parts.supportBundle({ ...global(), ...options, output, ofNode }, ends));
-        }),
-    },
-    {
-      name: 'system',
-      description: 'show what podvm takes of this host, and free what nothing uses',
-      commands: systemCommands(
-        (use) => untilEnded(async (ends) => await use(await parts.diskUsage(global(), ends))),
-        (use) => withServer('pods', use),
-        terminal,
-      ),
-    },
-    {
-      name: 'completion',
-      description: 'print the completion of command lines for a shell',
-      arguments: [['<shell>', shells.join(', ')]],
-      isClient: true,
-      action: async (shell: string, _: object, itself: Command) => {
-        const wanted = shells.find((known) => known === shell);
-        if (wanted === undefined)
-          return itself.error(`error: cannot complete for '${shell}': only for ${shells.join(', ')}`);
-        await write(terminal.stdout, completion(itself.parent ?? itself, wanted));
-      },
-    },
-    {
-      name: 'version',
-      description: 'print the versions of the program, its formats, and what set-up made',
-      options: [new Option('-o, --output <format>', 'form of the output').choices(['text', 'json']).default('text')],
-      isClient: true,
-      action: async ({ output }: { output: 'text' | 'json' }) =>
-        versionCommand(await parts.versions(global()), output, terminal),
-    },
+    ...hostCommands({ parts, global, exit, untilEnded, reach, withServer }),
   ];
 }

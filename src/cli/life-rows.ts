@@ -13,7 +13,7 @@ import {
   startCommand,
   waitCommand,
 } from './pods/life-commands.ts';
-import { namespaceOptions } from './terminal/listing.ts';
+import { namespaceOptions, selectorOption } from './terminal/listing.ts';
 import { parseForwardedPort, portForwardCommand } from './pods/port-forward-command.ts';
 import { killCommand, type KillOptions } from './pods/kill-command.ts';
 import type { Purpose } from './program-parts.ts';
@@ -52,7 +52,7 @@ export function lifeCommands(setting: LifeSetting): readonly CommandRow[] {
       name: 'restart',
       description: 'stop pods and run them again',
       arguments: [pods],
-      options: [new Option('--grace <seconds>', "grace period; default: the pod's terminationGracePeriodSeconds")],
+      options: [new Option('-t, --grace <seconds>', "grace period; default: the pod's terminationGracePeriodSeconds")],
       action: (names: string[], options: { grace?: string }) =>
         withServer('pods', async (client) =>
           exit(await forEachPod(names, terminal, (name) => startCommand(client, name, 'restart', options, terminal))),
@@ -177,7 +177,7 @@ const usageRow = (name: string, withRunning: LifeSetting['withRunning'], termina
   options: [
     new Option('--sort <column>', 'order').choices(['cpu', 'memory', 'name']).default('cpu'),
     new Option('--no-stream', 'print once, also on a terminal'),
-    new Option('-l, --selector <labels>', 'only pods with these labels: app=web,tier!=db'),
+    selectorOption(),
     ...namespaceOptions,
     new Option('-o, --output <format>', 'form of the output; all but the table are printed once')
       .choices(['table', 'json', 'yaml'])

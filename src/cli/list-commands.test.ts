@@ -8,8 +8,12 @@ import type { VolumeSummary } from '#api/volumes.ts';
 import type { Client } from './client.ts';
 import type { CommandRow } from './command-row.ts';
 import { imageListRow } from './images/image-commands.ts';
+import type { EndSignals } from './terminal/end-signals.ts';
 import type { Terminal } from './terminal/terminal.ts';
 import { volumeCommands } from './images/volume-commands.ts';
+
+const untilEnded = async (use: (ends: EndSignals) => Promise<void>) =>
+  await use({ any: new AbortController().signal } as EndSignals); // SAFE: all that they use
 
 /** Runs a command of a list over what a node answers. */
 async function list(
@@ -40,7 +44,7 @@ test('volume ls has its forms of output, and chooses a namespace', async () => {
   const ls = (options: object) =>
     list(
       (client, terminal) => {
-        const rows = volumeCommands({ terminal, exit: () => {}, withKnown: (use) => use(client) });
+        const rows = volumeCommands({ terminal, exit: () => {}, withKnown: (use) => use(client), untilEnded });
         return rows.find(({ name }) => name === 'ls');
       },
       volumes,
@@ -70,7 +74,12 @@ test('volume rm removes the volumes of these names, and none for a path', async 
     stdout: new PassThrough().resume(),
     stderr: new PassThrough().on('data', (text: Buffer) => (stderr += text.toString())),
   } as unknown as Terminal; // SAFE: all that it uses
-  const rows = volumeCommands({ terminal, exit: (code) => void codes.push(code), withKnown: (use) => use(client) });
+  const rows = volumeCommands({
+    terminal,
+    exit: (code) => void codes.push(code),
+    withKnown: (use) => use(client),
+    untilEnded,
+  });
   // SAFE: the command takes its names alone
   const rm = rows.find(({ name }) => name === 'rm')?.action as (names: string[]) => Promise<void>;
   await rm(['data', 'shop/cache']);
@@ -86,11 +95,15 @@ test('image ls has its forms of output', async () => {
     { id: 'sha256:bb', references: [], digests: [], sizeBytes: 2_000_000 },
   ];
   const ls = (options: object) =>
-    list((client, terminal) => imageListRow('ls', (_, use) => use(client, undefined as never), terminal), images, {
-      output: 'table',
-      json: false,
-      ...options,
-    });
+    list(
+      (client, terminal) => imageListRow('ls', (_, use) => untilEnded((ends) => use(client, ends)), terminal),
+      images,
+      {
+        output: 'table',
+        json: false,
+        ...options,
+      },
+    );
   assert.match(await ls({}), /^REFERENCE +IMAGE ID +SIZE\na:1 +aa +1\.0 MB\na:2 +aa +1\.0 MB\n<none> +bb +2\.0 MB\n$/);
   assert.equal(await ls({ output: 'name' }), 'a:1\na:2\nsha256:bb\n');
   assert.deepEqual(parse(await ls({ output: 'yaml' })), images);

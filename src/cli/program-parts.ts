@@ -105,3 +105,13 @@ export interface GlobalOptions {
   readonly root?: string;
   readonly logLevel?: string;
 }
+
+/** Parts that the commands of one program share. */
+export interface Setting {
+  readonly parts: ProgramParts;
+  readonly global: () => GlobalOptions;
+  /** Called with a command's exit code if it is not 0. */
+  readonly exit: (code: number) => void;
+  /** Runs `use`. If a signal cancels it, exits with that signal's exit code. */
+  readonly untilEnded: (use: (ends: EndSignals) => Promise<void>) => Promise<void>;
+}

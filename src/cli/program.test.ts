@@ -287,7 +287,7 @@ describe('podvm stop', () => {
     for (const words of [['stop'], ['stop', 'web', '--orphaned'], ['stop', '--all', '--orphaned']]) {
       const { type, said } = openProgram();
       assert.equal(await type(...words), 2);
-      assert.match(said.stderr, /^podvm: specify either a pod, --all or --orphaned\n {2}fix: /);
+      assert.match(said.stderr, /^podvm: specify either pods, --all or --orphaned\n {2}fix: /);
     }
   });
 });

@@ -1,6 +1,7 @@
-import { Command, CommanderError, Option } from 'commander';
+import { Command, CommanderError, Help, Option } from 'commander';
 import { kindOf } from '#base/errors.ts';
 import type { CommandRow } from './command-row.ts';
+import { commandGroups } from './command-groups.ts';
 import { commandTable } from './commands.ts';
 import { catchEndSignals, type EndSignals } from './terminal/end-signals.ts';
 import { failureCode, usageErrorCode } from './exit-codes.ts';
@@ -47,6 +48,7 @@ export function buildProgram(parts: ProgramParts, exit: (code: number) => void):
       outputError: (text, writeTo) => writeTo(text.replace(/^error: /, 'podvm: ').replace('\n(Did', ' (Did')),
     })
     .enablePositionalOptions()
+    .configureHelp({ subcommandTerm: (command) => command.name(), optionDescription: describeOption })
     .showHelpAfterError('  fix: See `podvm --help`, or `podvm COMMAND --help`.');
   const global = () => program.opts<GlobalOptions>();
   const clients = new Set<Command>();
@@ -70,13 +72,26 @@ export function buildProgram(parts: ProgramParts, exit: (code: number) => void):
     // SAFE: commander's own answer to an unknown command, used where no listener exists; its types leave it out
     (program as unknown as { unknownCommand(): never }).unknownCommand();
   });
-  for (const row of commandTable({ parts, global, exit, untilEnded })) {
-    const command = addCommand(program, row);
-    command.copyInheritedSettings(program);
-    if (row.isClient === true) clients.add(command);
+  const rows = new Map(commandTable({ parts, global, exit, untilEnded }).map((row) => [row.name, row]));
+  for (const [heading, names] of Object.entries(commandGroups)) {
+    program.commandsGroup(heading);
+    for (const row of names.flatMap((name) => rows.get(name) ?? [])) {
+      const command = addCommand(program, row);
+      command.copyInheritedSettings(program);
+      if (row.isClient === true) clients.add(command);
+    }
   }
-  return program;
+  return program.helpCommand('help [command]', 'display help for a command');
 }
+
+/** As commander describes options, but does not say that a flag is off by default. */
+const describeOption = (option: Option): string => {
+  const shown = new Option(option.flags, option.description).default(
+    option.defaultValue === false ? undefined : option.defaultValue,
+  );
+  if (option.argChoices !== undefined) shown.choices(option.argChoices);
+  return new Help().optionDescription(shown);
+};
 
 function addCommand(parent: Command, row: CommandRow): Command {
   const command = parent.command(row.name).description(row.description);

@@ -47,7 +47,10 @@ export const users: readonly User[] = [
       await at.type('podvm stats --no-stream', { shows: [/POD +CPU % +MEMORY/, /default\/web/] });
       await at.type('podvm pause web && podvm ps', { shows: [/web +1\/1 +Paused/] });
       await at.type('podvm unpause web && podvm restart --grace 0 web', { shows: [/default\/web restarted/] });
-      await at.type('podvm stop --grace 0 web', { shows: [/default\/web stopped/] });
+      await at.type('podvm ps -q && podvm images -a && podvm info | head -n 2', {
+        shows: [/^default\/web$/m, /pods +1 running/],
+      });
+      await at.type('podvm stop -t 0 web', { shows: [/default\/web stopped/] });
       await at.type('podvm ps -a', { shows: [/web /] });
       await at.type('podvm start web && podvm rm -f web', { shows: [/default\/web removed/] });
       await at.type('podvm images', { shows: [/REFERENCE/, /localhost\/podvm\/base/] });
@@ -63,7 +66,7 @@ export const users: readonly User[] = [
     name: 'kubectl',
     comesFrom: 'kubectl',
     async types(at, { repo, port }) {
-      await at.type('podvm get pods', { code: 2, shows: [/podvm ps/] });
+      await at.type('podvm get pods', { shows: [/NAMESPACE +NAME +READY/] });
       await at.type(`cp ${repo}/examples/pages.yaml . && podvm apply -f pages.yaml`, {
         shows: [/PersistentVolumeClaim default\/pages created/, /Deployment default\/pages created/],
       });
@@ -71,6 +74,10 @@ export const users: readonly User[] = [
       await at.type('until podvm ps -A -l app=pages | grep 1/1; do sleep 1; done', {
         shows: [/pages-0 +1\/1 +Running/],
       });
+      await at.type('podvm get deploy,svc,pvc', {
+        shows: [/Deployment +pages +1\/1 ready/, /Service +pages +10\.196/, /PersistentVolumeClaim +pages +64 MiB/],
+      });
+      await at.type('podvm get nodes', { code: 125, shows: [/fix: .*podvm info/] });
       await at.type('podvm ps -l app=pages -o name', { shows: [/^default\/pages-0$/m] });
       await at.type('podvm ps -o yaml | head -n 3', { shows: [/namespace: default/] });
       await at.type("sed -i 's/replicas: 1/replicas: 2/; /type: Recreate/d; /strategy:/d' pages.yaml");

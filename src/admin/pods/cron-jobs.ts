@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import * as v from 'valibot';
+import type { ObjectSummary } from '#api/objects.ts';
 import { PodvmError } from '#base/errors.ts';
 import type { Clock } from '#host/clock.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/file/files.ts';
@@ -97,6 +98,27 @@ export class CronJobs implements AsyncDisposable {
 
   find(cronJob: CronJob): CronJob | undefined {
     return this.#known.get(keyOf(cronJob))?.cronJob;
+  }
+
+  /** Summaries for `podvm get`. */
+  list(): readonly ObjectSummary[] {
+    return [...this.#known.values()].map((known) => {
+      const { metadata, spec } = known.cronJob;
+      return {
+        ...{ kind: 'CronJob' as const, namespace: metadata.namespace, name: metadata.name, labels: metadata.labels },
+        status: `${spec.schedule}, ${this.#stateOf(known)}`,
+        pods: this.#livePodsOf(known).map(({ name }) => name),
+      };
+    });
+  }
+
+  #stateOf(known: Known): string {
+    const { spec } = known.cronJob;
+    if (spec.suspend) return 'suspended';
+    if (known.isStopped || this.#isOver) return 'stopped: apply it again';
+    if (known.hasLostSecrets) return 'without its Secrets: apply it again';
+    if (this.#isActive(known)) return 'running';
+    return `next ${new Date(nextDue(spec, this.#now)).toISOString().slice(0, 16)}Z`;
   }
 
   /** Makes or changes one. A change holds from the next time that it is due. Errors: `exhausted`, and those of the file. */

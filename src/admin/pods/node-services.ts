@@ -91,6 +91,10 @@ export class NodeServices implements AsyncDisposable {
     return this.#nameserver;
   }
 
+  list(): readonly KnownService[] {
+    return [...this.#services.values()];
+  }
+
   find(service: Service): Service | undefined {
     return this.#services.get(keyOf(service))?.service;
   }

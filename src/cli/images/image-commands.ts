@@ -18,15 +18,17 @@ import {
   type DetailOutput,
   detailOption,
   detailText,
-  type ListOutput,
-  listText,
-  outputOption,
+  type ListForm,
+  type Listing,
+  listOptions,
+  printList,
+  watchList,
 } from '../terminal/listing.ts';
 import { loginsFor } from './login-commands.ts';
 import type { EndSignals } from '../terminal/end-signals.ts';
 import type { ProgramParts } from '../program-parts.ts';
 import { pruneImages, pruneOptions, type PruneOptions } from './prune-commands.ts';
-import { type Terminal, table, write } from '../terminal/terminal.ts';
+import { type Terminal, write } from '../terminal/terminal.ts';
 
 /**
  * Provides a client while a process serves it. `storedImages` is for commands on existing images, which need no set-up.
@@ -42,12 +44,12 @@ const nameOrId = ['<reference>', 'name or id'] as const;
 export const imageListRow = (name: string, withClient: WithClient, terminal: Terminal): CommandRow => ({
   name,
   description: 'list the images',
-  options: [outputOption('table'), flag('--json', 'print JSON')],
-  action: ({ output, json }: { output: 'table' | ListOutput; json: boolean }) =>
-    withClient('storedImages', async (client) => {
-      const images = await client.get('/v1/images', v.array(imageSummarySchema));
-      const form = json ? 'json' : output;
-      await write(terminal.stdout, form === 'table' ? listOf(images) : await listText(images, form, namesOf));
+  options: [flag('-a, --all', 'list all images, which is the default'), ...listOptions()],
+  action: (form: ListForm) =>
+    withClient('storedImages', async (client, ends) => {
+      const find = async () => await client.get('/v1/images', v.array(imageSummarySchema));
+      const listing = { find, ...imageColumns };
+      await watchList(listing, form, await printList(listing, form, terminal), terminal, ends.any);
     }),
 });
 
@@ -142,19 +144,17 @@ export function imageCommands(
 
 const query = (reference: string) => `reference=${encodeURIComponent(reference)}`;
 
-const namesOf = (image: ImageSummary): readonly string[] =>
-  image.references.length > 0 ? image.references : [image.id];
-
-function listOf(images: readonly ImageSummary[]): string {
-  const rows = images.flatMap((image) =>
+const imageColumns: Omit<Listing<ImageSummary>, 'find'> = {
+  head: (isWide) => ['REFERENCE', 'IMAGE ID', 'SIZE', ...(isWide ? ['DIGESTS'] : [])],
+  rows: (image, isWide) =>
     (image.references.length > 0 ? image.references : [tagless(image)]).map((reference) => [
       reference,
       image.id.replace('sha256:', '').slice(0, 12),
       `${(image.sizeBytes / 1_000_000).toFixed(1)} MB${image.damaged === undefined ? '' : `, damaged: ${image.damaged}`}`,
+      ...(isWide ? [image.digests.join(',') || '-'] : []),
     ]),
-  );
-  return table(['REFERENCE', 'IMAGE ID', 'SIZE'], rows);
-}
+  names: ({ references, id }) => (references.length > 0 ? references : [id]),
+};
 
 /** Display name of an image without a tag. It can be removed by its id, or by a digest that `inspect` shows. */
 function tagless({ digests }: ImageSummary): string {

@@ -3,45 +3,47 @@ import { PodvmError } from '#base/errors.ts';
 import { type VolumeSummary, volumeSummarySchema } from '#api/volumes.ts';
 import type { Client } from '../client.ts';
 import type { CommandRow } from '../command-row.ts';
+import type { EndSignals } from '../terminal/end-signals.ts';
 import {
   type DetailOutput,
   detailOption,
   detailText,
-  type ListOutput,
-  listText,
+  type ListForm,
+  type Listing,
+  listOptions,
   namespaceOptions,
-  outputOption,
+  printList,
+  watchList,
 } from '../terminal/listing.ts';
+import { type Choice, chooser } from '../pods/label-selector.ts';
 import { forEachPod } from '../pods/life-commands.ts';
-import { type Terminal, age, table, write } from '../terminal/terminal.ts';
+import { type Terminal, age, write } from '../terminal/terminal.ts';
 
 interface VolumeSetting {
   readonly terminal: Terminal;
   readonly exit: (code: number) => void;
   /** Calls `use` with a client for what is stored. Starts nothing. */
   readonly withKnown: (use: (client: Client) => Promise<void>) => Promise<void>;
-}
-
-interface ListOptions {
-  readonly output: 'table' | ListOutput;
-  readonly namespace?: string;
+  /** Calls `use` until it or a signal ends it. */
+  readonly untilEnded: (use: (ends: EndSignals) => Promise<void>) => Promise<void>;
 }
 
 /** The commands below `podvm volume`. */
-export function volumeCommands({ terminal, exit, withKnown }: VolumeSetting): readonly CommandRow[] {
+export function volumeCommands({ terminal, exit, withKnown, untilEnded }: VolumeSetting): readonly CommandRow[] {
   return [
     {
       name: 'ls',
       description: 'list the volumes of PersistentVolumeClaims',
-      options: [outputOption('table'), ...namespaceOptions],
+      options: [...listOptions(), ...namespaceOptions],
       isClient: true,
-      action: ({ output, namespace }: ListOptions) =>
-        withKnown(async (client) => {
-          const all = await client.get('/v1/volumes', v.array(volumeSummarySchema));
-          const volumes = all.filter((volume) => namespace === undefined || volume.namespace === namespace);
-          const text = output === 'table' ? tableOf(volumes) : await listText(volumes, output, namesOf);
-          await write(terminal.stdout, text);
-        }),
+      action: (options: ListForm & Pick<Choice, 'namespace'>) =>
+        untilEnded((ends) =>
+          withKnown(async (client) => {
+            const find = async () => await client.get('/v1/volumes', v.array(volumeSummarySchema));
+            const listing = { find: async () => (await find()).filter(chooser(options)), ...volumeColumns };
+            await watchList(listing, options, await printList(listing, options, terminal), terminal, ends.any);
+          }),
+        ),
     },
     {
       name: 'inspect',
@@ -84,15 +86,12 @@ function pathOf(given: string): string {
   return `/v1/volumes/${['default', ...parts].slice(-2).map(encodeURIComponent).join('/')}`;
 }
 
-const namesOf = ({ namespace, name }: VolumeSummary) => [`${namespace}/${name}`];
-
-function tableOf(volumes: readonly VolumeSummary[]): string {
-  const rows = volumes.map(({ namespace, name, sizeBytes, usedBytes, createdAt, pods }) => [
-    ...[namespace, name, mebibytes(sizeBytes), mebibytes(usedBytes)],
-    age(createdAt, Date.now()),
-    pods.join(',') || '-',
-  ]);
-  return table(['NAMESPACE', 'NAME', 'SIZE', 'USED', 'AGE', 'PODS'], rows);
-}
+const volumeColumns: Omit<Listing<VolumeSummary>, 'find'> = {
+  head: () => ['NAMESPACE', 'NAME', 'SIZE', 'USED', 'AGE', 'PODS'],
+  rows: ({ namespace, name, sizeBytes, usedBytes, createdAt, pods }, _, nowMs) => [
+    [...[namespace, name, mebibytes(sizeBytes), mebibytes(usedBytes), age(createdAt, nowMs)], pods.join(',') || '-'],
+  ],
+  names: ({ namespace, name }) => [`${namespace}/${name}`],
+};
 
 const mebibytes = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;

@@ -6,6 +6,19 @@ type Selector = (labels: Labels) => boolean;
 
 const requirement = /^(?:!([\w./-]+)|([\w./-]+)(?:\s*(==|=|!=)\s*([\w.-]*)|\s+(in|notin)\s*\(([^()]*)\))?)$/;
 
+/** Options that choose among namespaces and labels. */
+export interface Choice {
+  readonly namespace?: string;
+  readonly selector?: string;
+}
+
+/** Returns whether an item is one that the options choose. Errors: `invalid` for a selector. */
+export function chooser({ namespace, selector }: Choice) {
+  const hasLabels = selector === undefined ? () => true : parseSelector(selector);
+  return (item: { readonly namespace: string; readonly labels?: Readonly<Record<string, string>> | undefined }) =>
+    hasLabels(item.labels ?? {}) && (namespace === undefined || item.namespace === namespace);
+}
+
 /** Parses `app=web,tier!=db,env in (a, b),debug,!old`, as kubectl does. Errors: `invalid`. */
 export function parseSelector(text: string): Selector {
   const tests = text.split(/,(?![^(]*\))/).map((part) => testOf(part.trim(), text));

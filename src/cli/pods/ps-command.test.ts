@@ -54,11 +54,21 @@ test('ps has several output formats, and selects by labels', async () => {
   assert.match(await ps([dual], { output: 'wide' }), / 10\.0\.0\.2,fd00::2 /);
   assert.match(await ps([pods], { output: 'wide' }), /IP +IMAGES +LABELS\ndefault +web .* nginx +app=web\n/);
   assert.equal(await ps([pods], { output: 'name' }), 'default/web\nkube-system/dns\n');
+  assert.equal(await ps([pods], { quiet: true }), 'default/web\nkube-system/dns\n');
+  assert.equal(await ps([pods], { output: 'name', name: 'kube-system/dns' }), 'kube-system/dns\n');
   assert.deepEqual(parse(await ps([pods], { output: 'yaml' })), pods);
   assert.deepEqual(JSON.parse(await ps([pods], { output: 'json' })), pods);
   assert.equal(await ps([pods], { output: 'json' }), await ps([pods], { json: true }));
   assert.equal(await ps([pods], { output: 'name', selector: 'app!=web' }), 'kube-system/dns\n');
   assert.equal(await ps([pods], { output: 'name', namespace: 'default' }), 'default/web\n');
+});
+
+test('ps --watch keeps the columns of the whole list', async () => {
+  const long = pod('a-name-that-is-long');
+  const [head, , , changed] = (
+    await ps([[long, pod('web')], [long, pod('web', { restarts: 1 })], []], { watch: true })
+  ).split('\n');
+  assert.equal(changed?.indexOf('1/1'), head?.indexOf('READY'));
 });
 
 test('ps --watch prints each new or changed pod', async () => {

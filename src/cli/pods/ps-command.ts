@@ -1,12 +1,11 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { type PodSummary, podSummarySchema } from '#api/pods.ts';
 import type { Client } from '../client.ts';
-import { parseSelector } from './label-selector.ts';
-import { type ListOutput, listText } from '../terminal/listing.ts';
+import { type ListForm, type Listing, printList, watchList } from '../terminal/listing.ts';
+import { type Choice, chooser } from './label-selector.ts';
 import { type Orphan, warnOfLeft } from './orphans.ts';
-import { type Terminal, age, table, write } from '../terminal/terminal.ts';
+import { type Terminal, age } from '../terminal/terminal.ts';
 
 /** Sources of the list of pods while no podvm serves. */
 export interface PsParts {
@@ -16,17 +15,11 @@ export interface PsParts {
   readonly withEnded: (use: (client: Client) => Promise<void>) => Promise<void>;
 }
 
-export interface PsOptions {
+export interface PsOptions extends ListForm, Choice {
   readonly all: boolean;
-  readonly json: boolean;
-  readonly output: 'table' | 'wide' | ListOutput;
-  readonly selector?: string;
-  readonly namespace?: string;
-  readonly watch: boolean;
+  /** Lists only the pod of this name. */
+  readonly name?: string | undefined;
 }
-
-/** Interval of `--watch`, in `ms`. */
-const watchMs = 500;
 
 /**
  * Lists the pods, and says of each that is left alone why; with `watch`, also prints each change until `until` aborts.
@@ -40,29 +33,28 @@ export async function psCommand(
   terminal: Terminal,
   until: AbortSignal,
 ): Promise<readonly Orphan[]> {
-  const { stdout } = terminal;
-  const { selector, namespace } = options;
-  const hasLabels = selector === undefined ? () => true : parseSelector(selector);
-  const isSelected = (pod: PodSummary) =>
-    hasLabels(pod.labels ?? {}) && (namespace === undefined || pod.namespace === namespace);
-  const output = options.json ? 'json' : options.output;
-  const { pods, orphans } = await podsNow(client, parts, options.all, isSelected);
-  await write(stdout, await textOf(pods, output));
+  const { name } = options;
+  const isChosen = chooser(options);
+  const isNamed = (pod: PodSummary) => name === undefined || pod.name === name || nameOf(pod) === name;
+  let orphans: readonly Orphan[] = [];
+  const find = async () => {
+    const found = await podsNow(client, parts, options.all);
+    orphans = found.orphans;
+    return found.pods.filter((pod) => isChosen(pod) && isNamed(pod));
+  };
+  const listing: Listing<PodSummary> = {
+    find,
+    head,
+    rows: (...row) => [cellsOf(...row)],
+    names: (pod) => [nameOf(pod)],
+  };
+  const pods = await printList(listing, options, terminal);
   await warnOfLeft(pods, terminal);
-  if (!options.watch) return orphans;
-  let before = rowsOf(pods, output);
-  for (;;) {
-    await delay(watchMs, undefined, { signal: until }).catch(() => undefined);
-    if (until.aborted) return orphans;
-    const now = (await podsNow(client, parts, options.all, isSelected)).pods;
-    const rows = rowsOf(now, output);
-    const changed = now.filter((pod) => rows.get(keyOf(pod)) !== before.get(keyOf(pod)));
-    if (changed.length > 0) await write(stdout, await textOf(changed, output, { isFirst: false }));
-    before = rows;
-  }
+  await watchList(listing, options, pods, terminal, until);
+  return orphans;
 }
 
-async function podsNow(client: Client, parts: PsParts, all: boolean, isSelected: (pod: PodSummary) => boolean) {
+async function podsNow(client: Client, parts: PsParts, all: boolean) {
   const path = `/v1/pods?ended=${all}`;
   const listed = v.array(podSummarySchema);
   let orphans: readonly Orphan[] = [];
@@ -73,34 +65,24 @@ async function podsNow(client: Client, parts: PsParts, all: boolean, isSelected:
     if (all) await parts.withEnded(async (server) => void (ended = await server.get(path, listed)));
     return [...orphans.map(orphanSummary), ...ended];
   });
-  return { pods: pods.filter(isSelected), orphans };
+  return { pods, orphans };
 }
 
-const keyOf = ({ namespace, name }: PodSummary) => `${namespace}/${name}`;
+const nameOf = ({ namespace, name }: PodSummary) => `${namespace}/${name}`;
 
-/** Rows that `watch` compares: the cells without the age. */
-const rowsOf = (pods: readonly PodSummary[], output: PsOptions['output']): ReadonlyMap<string, string> =>
-  new Map(pods.map((pod) => [keyOf(pod), JSON.stringify(cellsOf({ ...pod, createdAt: '' }, output))]));
+const head = (isWide: boolean): readonly string[] => [
+  ...['NAMESPACE', 'NAME', 'READY', 'STATUS', 'RESTARTS', 'AGE', 'OWNER', 'IP'],
+  ...(isWide ? ['IMAGES', 'LABELS'] : []),
+];
 
-async function textOf(pods: readonly PodSummary[], output: PsOptions['output'], { isFirst = true } = {}) {
-  if (output !== 'table' && output !== 'wide') return await listText(pods, output, (pod) => [keyOf(pod)]);
-  const head = ['NAMESPACE', 'NAME', 'READY', 'STATUS', 'RESTARTS', 'AGE', 'OWNER', 'IP'];
-  const wide = output === 'wide' ? ['IMAGES', 'LABELS'] : [];
-  const text = table(
-    [...head, ...wide],
-    pods.map((pod) => cellsOf(pod, output)),
-  );
-  return isFirst ? text : text.slice(text.indexOf('\n') + 1);
-}
-
-function cellsOf(pod: PodSummary, output: PsOptions['output']): readonly string[] {
+function cellsOf(pod: PodSummary, isWide: boolean, nowMs: number): readonly string[] {
   const cells = [
     ...[pod.namespace, pod.name, pod.ready, statusOf(pod), String(pod.restarts)],
-    pod.createdAt === '' ? '' : age(pod.createdAt, Date.now()),
+    pod.createdAt === '' ? '' : age(pod.createdAt, nowMs),
     pod.owner ?? 'podvm',
-    (output === 'wide' ? pod.addresses.join(',') : pod.addresses[0]) || '-', // the table fits 80 columns
+    (isWide ? pod.addresses.join(',') : pod.addresses[0]) || '-', // the table fits 80 columns
   ];
-  if (output !== 'wide') return cells;
+  if (!isWide) return cells;
   const labels = Object.entries(pod.labels ?? {}).map(([name, value]) => `${name}=${value}`);
   return [...cells, pod.images?.join(',') ?? '-', labels.join(',') || '-'];
 }

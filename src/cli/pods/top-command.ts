@@ -5,16 +5,14 @@ import { type NodeDetails, nodeDetailsSchema } from '#api/node.ts';
 import type { Client } from '../client.ts';
 import type { EndSignals } from '../terminal/end-signals.ts';
 import { type DetailOutput, detailText } from '../terminal/listing.ts';
-import { parseSelector } from './label-selector.ts';
+import { type Choice, chooser } from './label-selector.ts';
 import { podPath } from './pod-name.ts';
 import { type Terminal, table, write } from '../terminal/terminal.ts';
 
-export interface TopOptions {
+export interface TopOptions extends Choice {
   /** False with `--no-stream`. */
   readonly stream: boolean;
   readonly sort: 'cpu' | 'memory' | 'name';
-  readonly selector?: string;
-  readonly namespace?: string;
   readonly output: 'table' | DetailOutput;
 }
 
@@ -45,15 +43,13 @@ const clear = '\u001b[H\u001b[2J';
 export async function topCommand(
   client: Client,
   pod: string | undefined,
-  { stream, sort, output, selector, namespace }: TopOptions,
+  { stream, sort, output, ...choice }: TopOptions,
   { stdout }: Terminal,
   ends: EndSignals,
 ): Promise<void> {
   const isLive = stream && stdout.isTTY && output === 'table';
-  const hasLabels = selector === undefined ? () => true : parseSelector(selector);
-  const isWanted: IsWanted = (summary) =>
-    hasLabels(summary.labels ?? {}) && (namespace === undefined || summary.namespace === namespace);
-  const isOfAll = pod === undefined && selector === undefined && namespace === undefined;
+  const isWanted: IsWanted = chooser(choice);
+  const isOfAll = pod === undefined && choice.selector === undefined && choice.namespace === undefined;
   const room = async () => (isOfAll ? roomTable(await client.get('/v1/node', nodeDetailsSchema)) : undefined);
   let before = await sample(client, pod, isWanted);
   for (;;) {
