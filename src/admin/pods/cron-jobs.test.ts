@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
 import { poll } from '#host/wait.ts';
-import { openAdmin, type Served, talk } from '../testing/served-admin.ts';
+import { eventsOf, openAdmin, type Served, talk } from '../testing/served-admin.ts';
 
 /** The fake clock begins at midnight of 2026-01-01, UTC. */
 const midnight = Date.UTC(2026, 0, 1);
@@ -95,6 +97,37 @@ describe('a CronJob', () => {
       await served.parts.clock.advance(minutes(10));
       await untilJobs(served, jobAt(midnight + minutes(count)));
     }
+  });
+
+  test('keeps the tries of a Job that waits for the next one', async () => {
+    let starts = 0;
+    const failures = 6;
+    const onStart = (it: { exit: (exitCode: number) => void }) => {
+      starts += 1;
+      it.exit(starts <= failures ? 1 : 0);
+    };
+    await using served = await openAdmin({ behaviours: { main: { onStart } } });
+    const { clock } = served.parts;
+    await talk(served, 'apply', cronJob('failedJobsHistoryLimit: 0').replace('backoffLimit: 0', 'backoffLimit: 9'));
+    await clock.advance(minutes(10));
+    const untilEnded = async (count: number) => {
+      const isSo = async () => {
+        const ended = (
+          JSON.parse((await served.call('GET', '/v1/pods?ended=true')).body) as { endedAt?: string }[]
+        ).filter(({ endedAt }) => endedAt !== undefined);
+        if (ended.length >= count) return true;
+        await clock.advance(500); // tries wait for 10 s, 20 s, ... 160 s
+        return undefined;
+      };
+      assert.ok(await poll(isSo, { everyMs: 2, signal: AbortSignal.timeout(60_000) }), `${starts} tries`);
+    };
+    await untilEnded(failures);
+    await clock.advance(minutes(20) - (clock.now() - midnight)); // while the seventh try waits, the next Job is due
+    await untilEnded(failures + 1);
+    await talk(served, 'apply', cronJob('failedJobsHistoryLimit: 0').replace('backoffLimit: 0', 'backoffLimit: 9'));
+    await clock.settle();
+    const first = jobAt(midnight + minutes(10));
+    assert.equal((await jobsOf(served)).filter((name) => name === first).length, failures);
   });
 
   test('begins no second Job beside the first with Forbid, and ends the first with Replace', async () => {
@@ -206,6 +239,26 @@ describe('a CronJob', () => {
     await talk(served, 'apply', text);
     await served.parts.clock.advance(minutes(10));
     await untilJobs(served, jobAt(midnight + minutes(20)));
+  });
+
+  test('whose user’s logins ended with its node says so when a registry wants them', async () => {
+    const createError = () => new PodvmError('denied', 'Cannot pull i: the registry wants credentials');
+    const before = await openAdmin({ behaviours: { main: { createError } } });
+    const socket = before.talk('/v1/apply');
+    await once(socket, 'open');
+    const logins = [{ registry: 'r.example', username: 'shop', password: 'hidden' }];
+    socket.send(JSON.stringify({ files: [{ name: 'f', text: cronJob() }], network: 'none', logins }));
+    for await (const { event } of eventsOf(socket)) if (event === 'finished') break;
+    await using served = await before.next({}, async () => {
+      const kept = await readFile(join(dirname(before.kept), 'cron-jobs.json'), 'utf8');
+      assert.doesNotMatch(kept, /hidden|shop/);
+    });
+    await served.parts.clock.advance(minutes(10));
+    const says = async () => {
+      const { body } = await served.call('GET', '/v1/events?follow=false');
+      return body.includes('Cannot use the logins with which the pod was started') || undefined;
+    };
+    assert.ok(await poll(says, { everyMs: 5, signal: AbortSignal.timeout(60_000) }));
   });
 
   test('is refused with a schedule or time zone that there is not, and skipped by run', async () => {

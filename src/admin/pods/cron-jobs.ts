@@ -18,7 +18,7 @@ import { type LivePod, onlyOf } from './known-pod.ts';
 import type { NodePods } from './node-pods.ts';
 
 /** What the pods of a CronJob are made of besides its template. */
-export type CronSource = Pick<PodSource, 'configMaps' | 'secrets' | 'logins' | 'network'>;
+export type CronSource = Pick<PodSource, 'configMaps' | 'secrets' | 'logins' | 'hasLostLogins' | 'network'>;
 
 export interface CronJobsParts {
   /** File that keeps the CronJobs for the next node. */
@@ -39,7 +39,8 @@ interface Known {
   hasLostSecrets: boolean;
   /** The newest time that it was due and that was dealt with; at first when it was applied. */
   handledMs: number;
-  readonly runs: Set<JobRun>;
+  /** Its Jobs that go on, by their names. */
+  readonly runs: Map<string, JobRun>;
   cancel: () => void;
   /** Whether `stop` was called since it was applied. */
   isStopped: boolean;
@@ -57,6 +58,8 @@ const recordSchema = v.object({
       configMaps: v.array(configMapSchema),
       network: v.picklist(['cni', 'none']),
       hasSecrets: v.boolean(),
+      /** Logins of the user who applied it were used, which are not recorded. */
+      hasLogins: v.exactOptional(v.boolean()),
       handledMs: v.number(),
     }),
   ),
@@ -87,9 +90,13 @@ export class CronJobs implements AsyncDisposable {
     const text = await readFileIfThere(parts.path);
     if (text === undefined) return cronJobs;
     try {
-      for (const { cronJob, configMaps, network, hasSecrets, handledMs } of v.parse(recordSchema, JSON.parse(text))
-        .cronJobs)
-        cronJobs.#add(cronJob, { configMaps, secrets: [], network }, { handledMs, hasLostSecrets: hasSecrets });
+      for (const { cronJob, hasSecrets, hasLogins = false, handledMs, ...source } of v.parse(
+        recordSchema,
+        JSON.parse(text),
+      ).cronJobs) {
+        const known = { handledMs, hasLostSecrets: hasSecrets };
+        cronJobs.#add(cronJob, { ...source, secrets: [], hasLostLogins: hasLogins }, known);
+      }
     } catch (error) {
       parts.log.error('CronJobs not read: apply their files again', error);
     }
@@ -155,7 +162,7 @@ export class CronJobs implements AsyncDisposable {
     if (known === undefined) return false;
     this.#known.delete(keyOf(cronJob));
     known.cancel();
-    for (const run of known.runs) run.stop('terminate');
+    for (const run of known.runs.values()) run.stop('terminate');
     known.active[Symbol.dispose]();
     await this.#save();
     return true;
@@ -193,7 +200,7 @@ export class CronJobs implements AsyncDisposable {
   ): void {
     const active = this.#parts.activity.begin();
     const known = {
-      ...{ cronJob, source, handledMs, hasLostSecrets, runs: new Set<JobRun>() },
+      ...{ cronJob, source, handledMs, hasLostSecrets, runs: new Map<string, JobRun>() },
       ...{ cancel: () => {}, isStopped: false, active },
     };
     this.#known.set(keyOf(cronJob), known);
@@ -226,7 +233,7 @@ export class CronJobs implements AsyncDisposable {
     if (hasPods(job, this.#parts.pods)) return this.#handled(known, dueMs); // begun by a node that was killed before it said so
     if (spec.concurrencyPolicy === 'Forbid' && this.#isActive(known)) return; // looks again when that one has ended
     if (spec.concurrencyPolicy === 'Replace') {
-      for (const run of known.runs) run.stop('terminate');
+      for (const run of known.runs.values()) run.stop('terminate');
       for (const { pod } of this.#livePodsOf(known)) void pod.terminate(); // also those that an earlier node has begun
     }
     this.#handled(known, dueMs);
@@ -258,9 +265,9 @@ export class CronJobs implements AsyncDisposable {
     const { source } = known;
     const start = (pod: Pod) => onlyOf(pods.start([{ ...source, pod }], { removeAtEnd: false }));
     const run = jobs.run(job, start);
-    known.runs.add(run);
+    known.runs.set(job.metadata.name, run);
     void run.finished.then(async () => {
-      known.runs.delete(run);
+      known.runs.delete(job.metadata.name);
       if (this.#isOver || known.isStopped) return;
       await this.#removeOldest(known).catch((error: unknown) =>
         this.#parts.log.error('pods of a CronJob not removed', error),
@@ -270,12 +277,13 @@ export class CronJobs implements AsyncDisposable {
   }
 
   /** Removes the ended pods of its oldest Jobs, beyond the limits of its history. */
-  async #removeOldest({ cronJob }: Known): Promise<void> {
+  async #removeOldest({ cronJob, runs }: Known): Promise<void> {
     const { pods } = this.#parts;
     const { namespace } = cronJob.metadata;
     const { successfulJobsHistoryLimit, failedJobsHistoryLimit } = cronJob.spec;
     const jobNameOf = ({ labels }: { readonly labels: Readonly<Record<string, string>> }) => labels[jobLabel] ?? '';
-    const running = new Set(pods.live().map(({ pod }) => jobNameOf(pod.pod.metadata)));
+    // A Job that waits for its next try has no pod.
+    const running = new Set([...runs.keys(), ...pods.live().map(({ pod }) => jobNameOf(pod.pod.metadata))]);
     const outcomes = new Map<string, boolean>();
     for (const pod of pods.ended()) {
       const name = jobNameOf(pod.details);
@@ -299,6 +307,7 @@ export class CronJobs implements AsyncDisposable {
           configMaps: source.configMaps,
           network: source.network,
           hasSecrets: hasLostSecrets || source.secrets.length > 0,
+          hasLogins: source.hasLostLogins === true || (source.logins ?? []).length > 0,
           handledMs,
         }));
         await writeFileAtomic(this.#parts.path, `${JSON.stringify({ version: 1, cronJobs })}\n`);

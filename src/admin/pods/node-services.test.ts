@@ -1,11 +1,16 @@
 import assert from 'node:assert/strict';
-import { mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { once } from 'node:events';
 import { describe, test } from 'node:test';
 import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
+import { silentLog } from '#host/log/log.ts';
 import { poll } from '#host/wait.ts';
+import { parseManifests } from '#pod/manifest/manifest.ts';
+import { createFakeClock } from '#pod/testing/fake-clock.ts';
+import { NodeServices } from './node-services.ts';
 import { eventsOf, openAdmin, sendFile, type Served, talk as talkOn } from '../testing/served-admin.ts';
 
 const service = (spec: string, name = 'web') =>
@@ -205,5 +210,23 @@ describe('Services', () => {
     assert.deepEqual((await talk(served, 'apply', service(ports))).objects, ['Service default/web unchanged']);
     await endThird();
     assert.equal(addressOf(served), address);
+  });
+
+  test('of a run that begins while the run that made them ends are kept for it', async (t) => {
+    const directory = await mkdtemp(join(tmpdir(), 'podvm-services-'));
+    t.after(async () => await rm(directory, { recursive: true }));
+    const network = { serve: async () => '10.196.0.10', stop: async () => {} };
+    const path = join(directory, 'services.json');
+    await using services = await NodeServices.open({ path, network, clock: createFakeClock(), log: silentLog });
+    const [made] = parseManifests([{ name: 'f', text: service(ports) }]).services;
+    assert.ok(made);
+    const [first, second] = [Symbol('first'), Symbol('second')];
+    await services.apply([made], first);
+    const applying = services.apply([made], second);
+    await services.endRun(first);
+    await applying;
+    assert.ok(services.find(made), 'the second run has it');
+    await services.endRun(second);
+    assert.equal(services.find(made), undefined);
   });
 });

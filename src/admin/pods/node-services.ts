@@ -116,8 +116,13 @@ export class NodeServices implements AsyncDisposable {
     services: readonly Service[],
     run?: ServiceRun,
   ): Promise<{ readonly changes: readonly Change[]; readonly why: string | undefined }> {
-    const changes = await this.#change(services, () => services.map((service) => this.#set(service)));
-    for (const [at, service] of services.entries()) this.#noteRun(keyOf(service), run, changes[at] === 'created');
+    const changes = await this.#change(services, () =>
+      services.map((service) => {
+        const change = this.#set(service);
+        this.#noteRun(keyOf(service), run, change === 'created'); // at once: another run may end meanwhile
+        return change;
+      }),
+    );
     const haveNames = services.some(hasName);
     if (!haveNames && changes.every((change) => change === 'unchanged')) return { changes, why: undefined };
     try {
@@ -174,15 +179,20 @@ export class NodeServices implements AsyncDisposable {
 
   /** Changes these Services and keeps that for the next node, or leaves them as they were. */
   async #change<T>(services: readonly Service[], act: () => T): Promise<T> {
-    const before = services.map((service) => [keyOf(service), this.#services.get(keyOf(service))] as const);
+    const before = services.map((service) => {
+      const key = keyOf(service);
+      return [key, this.#services.get(key), [...(this.#runs.get(key) ?? [])]] as const;
+    });
     try {
       const done = act();
       if (before.some(([key, known]) => this.#services.get(key) !== known)) await this.#save();
       return done;
     } catch (error) {
-      for (const [key, known] of before) {
+      for (const [key, known, runs] of before) {
         if (known === undefined) this.#services.delete(key);
         else this.#services.set(key, known);
+        if (runs.length === 0) this.#runs.delete(key);
+        else this.#runs.set(key, new Set(runs));
       }
       throw error;
     }

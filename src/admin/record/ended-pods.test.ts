@@ -204,6 +204,20 @@ test('EndedPods keeps Secrets in memory only: the next process cannot run such a
   await it.ended.remove(id);
 });
 
+test('EndedPods.changeSource() keeps no Secrets that the pod no longer has', async () => {
+  await using it = await open();
+  const { secrets } = parseManifests([
+    { name: 'f', text: 'apiVersion: v1\nkind: Secret\nmetadata: {name: key}\nstringData: {key: s3cr3t}\n' },
+    { name: 'g', text: textOf('web') },
+  ]);
+  const id = await it.ended.begin(detailsOf('web'), { ...sourceOf('web'), secrets });
+  await it.ended.changeSource(id, sourceOf('web'));
+  await (await it.ended.keep(id, detailsOf('web'), { at: '', exitCode: 0, reason: 'Completed' }, [])).list();
+  const [pod] = it.ended.list();
+  assert.ok(pod !== undefined);
+  assert.deepEqual((await it.ended.sourceOf(pod)).secrets, []);
+});
+
 test('EndedPods.changeSource() records nothing for a pod that was removed meanwhile', async () => {
   await using it = await open();
   const id = await it.ended.begin(detailsOf('a'), sourceOf('a'));

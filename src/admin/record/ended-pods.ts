@@ -134,6 +134,7 @@ export class EndedPods {
   async changeSource(id: string, source: PodSource): Promise<void> {
     const { secrets, logins = [] } = source;
     if (secrets.length > 0 || logins.length > 0) this.#secrets.keep(id, { secrets, logins });
+    else this.#secrets.drop(id); // those that it had before
     await replaceFile(this.#pathOf(id, 'source.json'), storedSource(source)).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'ENOENT') throw error;
       this.#secrets.drop(id);
