@@ -8,8 +8,6 @@ import type { ImageLimits } from './limits.ts';
 
 export interface FlattenOptions {
   readonly limits: ImageLimits;
-  /** Directory of extracted packages that holds `mkfs.erofs`. */
-  readonly sysroot: string;
   /** Empty directory for the work; the file is made in it. */
   readonly directory: string;
   readonly signal: AbortSignal;
@@ -17,25 +15,29 @@ export interface FlattenOptions {
 
 const fileMode = 0o444;
 
+export interface FlattenedImage {
+  readonly path: string;
+  readonly digest: string;
+}
+
 /**
- * Merges layers, lowest first, into one read-only EROFS file owned by root, and returns its path; the same layers give the
- * same bytes. Only the importing process reads the content of layers (`import/flatten-layers.ts`). Errors: `corrupt`
+ * Merges layers, lowest first, into one read-only EROFS file owned by root; the same layers give the same bytes. Only the importing process reads the content of layers (`import/flatten-layers.ts`). Errors: `corrupt`
  * (digest, damaged or hostile tar), `exhausted` (limits, memory, time, disk), `unavailable`, `cancelled`.
  */
-export async function flatten(layers: readonly Layer[], options: FlattenOptions): Promise<string> {
-  const { sysroot, directory, signal, limits } = options;
+export async function flatten(layers: readonly Layer[], options: FlattenOptions): Promise<FlattenedImage> {
+  const { directory, signal, limits } = options;
   await using undo = new AsyncDisposableStack();
   const files: FileHandle[] = [];
   for (const [index, { path }] of layers.entries()) files.push(undo.use(await openLayer(path, index)));
   const job = { kind: 'flatten', limits, diffIds: layers.map(({ diffId }) => diffId) } as const;
   const doing = 'flatten the image';
   const work = join(directory, 'jail');
-  const answer = await runImport(job, files, { doing, sysroot, work, signal });
+  const answer = await runImport(job, files, { doing, work, signal });
   if (!('flattened' in answer)) throw new PodvmError('internal', `Cannot ${doing}: the answer belongs to another job`);
   const path = join(work, answer.flattened);
   await chown(work, 0, 0); // mode 0700: keeps out other processes of the jail's user
   await takeOver(path);
-  return path;
+  return { path, digest: answer.digest };
 }
 
 async function openLayer(path: string, index: number): Promise<FileHandle> {

@@ -8,9 +8,9 @@ import {
 import { numberOf } from '#host/jail/syscall-numbers.ts';
 
 /**
- * The system calls of the process that reads images (`import/`), and of mkfs.erofs, which it starts: files, memory,
- * threads and processes in its namespaces. The only sockets are pairs of unix ones, which Node uses to talk to programs
- * that it starts.
+ * The system calls of the process that reads images (`import/`), and of mkfs.erofs for containerd's snapshots: files,
+ * memory, threads and processes in its namespaces. The only sockets are pairs of unix ones, which Node uses to talk to
+ * programs that it starts.
  */
 export function readerCalls(): Buffer {
   return seccompProgram({ allowed: always, conditional: [ownProcesses, unixPairs] });

@@ -8,10 +8,7 @@ export interface ImageLimits {
   readonly maxRatio: number;
   /** Uncompressed size of a layer up to which any ratio is allowed; `bytes`. */
   readonly freeBytes: number;
-  /**
-   * Names, targets of links and extended attributes of an image together, and the paths of its remaining files;
-   * `bytes`.
-   */
+  /** Names, targets of links and extended attributes of an image together; `bytes`. */
   readonly maxMetadataBytes: number;
   /** Components of paths and of links' targets that are followed for an image, and files that its whiteouts visit. */
   readonly maxPathSteps: number;

@@ -6,7 +6,7 @@ import { PodvmError } from '#base/errors.ts';
 import { readArchive } from '#image/source/archive.ts';
 import { flatten } from '#image/flatten.ts';
 import { type ImageLimits, imageLimits } from '#image/limits.ts';
-import { readErofs, sysroot } from '../images/image-tree.ts';
+import { readErofs } from '../images/image-tree.ts';
 import { archiveOf, type HostileImage, images, imageSchema } from './image-steps.ts';
 import { whyNoServer } from './scripted-guest.ts';
 import { type Bench, defineTarget } from './target.ts';
@@ -34,7 +34,7 @@ const limits: ImageLimits = {
   maxImportMemoryBytes: 1024 * MiB,
   maxImportMs: 60_000,
 };
-/** Bytes that mkfs.erofs adds to the content of files, at most. */
+/** Bytes that EROFS adds to the content of files, at most. */
 const erofsRoomBytes = 4 * MiB;
 /** Kinds of errors with which a hostile image is refused. */
 const refusals: readonly string[] = ['corrupt', 'exhausted', 'invalid', 'unsupported', 'notFound'];
@@ -44,14 +44,13 @@ async function open(): Promise<Bench<HostileImage>> {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-images-'));
   await chmod(directory, 0o711);
   await writeFile(join(directory, 'outside'), 'secret');
-  const root = await sysroot();
   let given = 0;
   return {
     async give(image) {
       const place = join(directory, `run-${(given += 1)}`);
       await mkdir(place, { mode: 0o711 });
       try {
-        await load(image, place, root);
+        await load(image, place);
         assert.deepEqual((await readdir(directory)).sort(), ['outside', `run-${given}`]);
         assert.equal(await readFile(join(directory, 'outside'), 'utf8'), 'secret');
       } finally {
@@ -64,7 +63,7 @@ async function open(): Promise<Bench<HostileImage>> {
 }
 
 /** Asserts that the image is loaded completely, or refused by a limit or a check. */
-async function load(image: HostileImage, place: string, root: string): Promise<void> {
+async function load(image: HostileImage, place: string): Promise<void> {
   const path = join(place, 'archive.tar');
   await writeFile(path, archiveOf(image));
   const signal = AbortSignal.timeout(90_000);
@@ -75,7 +74,7 @@ async function load(image: HostileImage, place: string, root: string): Promise<v
     for (const [at, { source }] of found.entries()) {
       const made = join(place, `made-${at}`);
       await mkdir(made, { mode: 0o711 });
-      const file = await flatten(source.layers, { limits, sysroot: root, directory: made, signal });
+      const { path: file } = await flatten(source.layers, { limits, directory: made, signal });
       await look(file);
     }
   } catch (error) {

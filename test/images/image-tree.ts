@@ -15,7 +15,7 @@ export type Tree = Readonly<Record<string, string>>;
 
 const assetsRoot = process.env['PODVM_ROOT'] ?? '/var/lib/podvm';
 
-/** Returns the sysroot of the set-up, which has mkfs.erofs. */
+/** Returns the sysroot of the set-up, which has the base image's busybox. */
 export async function sysroot(): Promise<string> {
   return v.parse(assetsSchema, JSON.parse(await readFile(join(assetsRoot, 'assets/current.json'), 'utf8'))).sysroot;
 }
@@ -51,8 +51,7 @@ async function withFlattened<T>(
   try {
     await run('chmod', ['0711', directory]);
     const files = await Promise.all(layers.map((layer, index) => writeLayer(directory, layer, index)));
-    const file = await flatten(files, {
-      sysroot: await sysroot(),
+    const { path: file } = await flatten(files, {
       directory,
       signal: new AbortController().signal,
       limits: { ...imageLimits, ...limits },

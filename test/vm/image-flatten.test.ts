@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { after, suite, test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { tarOf, type TarSpec } from '#image/tar/tar-builder.ts';
-import { flattenedTree, traces, type Tree } from '../images/image-tree.ts';
+import { contentOf, flattenedTree, traces, type Tree } from '../images/image-tree.ts';
 import { whyNoVm } from './node.ts';
 
 /** Layers, lowest first, flattened by the real tools and read back through a mount. */
@@ -196,6 +197,28 @@ await suite('flatten()', { skip: await whyNoVm() }, () => {
         su: 'file 6755 1:3000000000 ""',
       },
     );
+  });
+
+  test('keeps directories, attributes and targets that need many blocks, and files of every length', async () => {
+    const names = Array.from({ length: 2000 }, (_, at) => `many/${'n'.repeat(at % 190)}-${at}`);
+    const files = [1, 4031, 4032, 4033, 4095, 4096, 4097, 8192, 300_000].map((bytes) => ({
+      name: `of-${bytes}`,
+      content: randomBytes(bytes),
+    }));
+    const large = 'v'.repeat(60_000);
+    const target = 't/'.repeat(2047);
+    const tree = await flat(
+      names.map((name) => ({ name })),
+      [...files, { name: 'large', content: 'x'.repeat(5000), xattrs: { 'user.large': large } }, symlink('s', target)],
+    );
+    assert.deepEqual(tree, {
+      ...root,
+      ...Object.fromEntries(files.map(({ name, content }) => [name, `file 0644 ${contentOf(content)}`])),
+      large: `file 0644 ${contentOf(Buffer.from('x'.repeat(5000)))} {user.large=0x${Buffer.from(large).toString('hex')}}`,
+      many: 'dir 0755',
+      ...Object.fromEntries(names.map((name) => [name, 'file 0644 ""'])),
+      s: `-> ${target}`,
+    });
   });
 
   for (const dialect of ['pax', 'gnu'] as const) {

@@ -83,7 +83,7 @@ await suite('a fallen program in the jails of images', { skip: await whyNoVm() }
   test('the reader has no call that leads out, and no socket', async () => {
     await withDirectory(async (work) => {
       const limits = { memoryBytes: 1024 ** 3, maxFileBytes: 1024 ** 2 };
-      const whole = jailedImport({ work, sysroot: undefined, ...limits, calls: 3 });
+      const whole = jailedImport({ work, ...limits, calls: 3 });
       const jail = whole.slice(0, whole.lastIndexOf('--') + 1);
       const found = await errnosIn(jail, readerCalls());
       assert.deepEqual(found, refused);

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
@@ -542,7 +541,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     }
   });
 
-  test('reports that mkfs.erofs was killed, or had no disk space, which it reports as a damaged tar', async () => {
+  test('reports a disk without room for the file of an archive, and leaves nothing', async () => {
     await using node = await openStore({ tmpfsBytes: 2 * 1024 * 1024 });
     const content = Buffer.alloc(3 * 1024 * 1024, 'abc');
     const [large] = await writeLayout(join(work, 'large'), [{ layers: [[{ name: 'large', content }]], name: 'l:1' }]);
@@ -552,18 +551,6 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
       return true;
     });
     await node.assertEmpty();
-    await using other = await openStore();
-    const bytes = randomBytes(200 * 1024 * 1024);
-    const [larger] = await writeLayout(join(work, 'larger'), [
-      { layers: [[{ name: 'large', content: bytes }]], name: 'l:1', compression: 'none' },
-    ]);
-    const loading = other.store.load(larger?.layout ?? '', undefined, {}, minute());
-    const killed = assert.rejects(loading, { kind: 'unavailable', message: /mkfs\.erofs .* killed by SIGKILL/ });
-    const pid = await jailedProcess(other.directory, 'ld-linux-x86-64');
-    process.kill(Number(pid), 'SIGKILL');
-    await untilGone(pid);
-    await killed;
-    await other.assertEmpty();
   });
 
   test('runs skopeo as an unprivileged user, without any capability or sight of this machine', async () => {

@@ -1,49 +1,56 @@
-import { PodvmError } from '#base/errors.ts';
-import { assertRoom } from './disk-room.ts';
+import assert from 'node:assert/strict';
+import { ContentFile, rootfsFile } from './content-file.ts';
 import { ImageBudget } from './image-budget.ts';
+import { layerFault } from './layer-fault.ts';
 import { layerBytes, type OpenLayer } from './layer-stream.ts';
 import { LayerTree } from './layer-tree.ts';
 import type { ImageLimits } from '../limits.ts';
-import { contentBytes, mergedTar } from './merged-tar.ts';
-import { readTar, type TarEntry } from '../tar/tar-reader.ts';
-import { layerFault } from './layer-fault.ts';
-import { makeErofs, type MakeErofsOptions, type rootfsFile } from './make-erofs.ts';
+import { ReadAhead } from './read-ahead.ts';
+import { readTar } from '../tar/tar-reader.ts';
+import { hasInlineEnd, writeErofs } from './write-erofs.ts';
 
-export interface FlattenLayersOptions extends MakeErofsOptions {
+export interface FlattenLayersOptions {
   readonly limits: ImageLimits;
+  /** Directory in which the file is made. */
+  readonly work: string;
 }
 
+/** Layers that are decompressed while an earlier one is read, and the bytes of each that may wait. */
+const layersAhead = 2;
+const aheadBytes = 16 * 1024 ** 2;
+
 /**
- * Merges layers, lowest first, into one read-only EROFS file and returns its name. Layers are read twice: first all
- * headers, with every digest checked, into a tree; then the content of the files that remain, as one tar for mkfs.erofs.
- * Nothing is unpacked, and no other program sees a layer's headers. mkfs.erofs 1.8 can merge layers itself
- * (`--incremental --aufs`), but replaces symbolic links above directories, makes directories that no layer describes
- * world-writable, drops sparse files, does not support hard links to lower layers, and hangs on a truncated layer.
- * Errors: `corrupt` (digest, damaged or hostile tar), `exhausted` (limits, disk).
+ * Merges layers, lowest first, into one read-only EROFS file, and returns its name and digest. Each layer is read once:
+ * its digest is checked, its headers go into a tree, and the content of its files into the EROFS file at once. When all
+ * are read, the tree is written behind the content. Nothing is unpacked, and no other program reads a layer. mkfs.erofs
+ * 1.8 can merge layers (`--incremental --aufs`), but replaces symbolic links above directories, makes directories that no
+ * layer describes world-writable, drops sparse files, does not support hard links to lower layers, and hangs on a
+ * truncated layer; given one merged tar, it copies all content once more. Errors: `corrupt` (digest, damaged or hostile
+ * tar), `exhausted` (limits, disk).
  */
 export async function flattenLayers(
   layers: readonly OpenLayer[],
-  options: FlattenLayersOptions,
-): Promise<typeof rootfsFile> {
-  const { limits, work } = options;
+  { limits, work }: FlattenLayersOptions,
+): Promise<{ readonly flattened: typeof rootfsFile; readonly digest: string }> {
   const expanded = new ImageBudget(limits);
   const budget = new ImageBudget(limits); // holes of sparse files take no room in a layer, but do in the image
   const tree = new LayerTree(limits, budget);
-  for (const [index, layer] of layers.entries()) {
+  await using undo = new AsyncDisposableStack();
+  const file = undo.use(await ContentFile.create(work));
+  const ahead: ReadAhead[] = [];
+  const left = [...layers.entries()];
+  for (const [index] of layers.entries()) {
     const fault = layerFault(index);
-    let place = 0;
-    for await (const member of readTar(layerBytes(layer, expanded, limits, fault), limits, fault)) {
+    for (const [next, layer] of left.splice(0, 1 + layersAhead - ahead.length))
+      ahead.push(undo.use(new ReadAhead(layerBytes(layer, expanded, limits, layerFault(next)), aheadBytes)));
+    const bytes = ahead.shift();
+    assert(bytes !== undefined);
+    for await (const member of readTar(bytes, limits, fault)) {
       budget.spendBytes(member.size);
-      tree.add(member, index, place, fault);
-      place += 1;
+      const leaf = tree.add(member, index, fault);
+      if (leaf !== undefined && member.size > 0)
+        leaf.content = await file.add(member.content(), member.size, hasInlineEnd(leaf));
     }
   }
-  await assertRoom(work, contentBytes(tree.root, new ImageBudget(limits)), 'flatten the image');
-  const again = (index: number): AsyncIterable<TarEntry> => {
-    const layer = layers[index];
-    if (layer === undefined) throw new PodvmError('internal', `Cannot flatten the image: it has no layer ${index}`);
-    const fault = layerFault(index);
-    return readTar(layerBytes(layer, new ImageBudget(limits), limits, fault), limits, fault);
-  };
-  return await makeErofs(mergedTar(tree.root, again, new ImageBudget(limits)), options);
+  return { flattened: rootfsFile, digest: await writeErofs(tree.root, file) };
 }

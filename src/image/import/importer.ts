@@ -18,8 +18,6 @@ import { firstFile, type ImportAnswer, type ImportFailure, type ImportJob, readA
 export interface ImportOptions {
   /** Action for messages, such as `flatten the image`. */
   readonly doing: string;
-  /** Directory of mkfs.erofs, for a job that needs it. */
-  readonly sysroot?: string;
   /** Directory for the output of the job, made here and owned by the jail's user. */
   readonly work: string;
   readonly signal: AbortSignal;
@@ -68,7 +66,7 @@ export async function runImport(
   );
   const maxFileBytes = job.limits.maxImageBytes + fileRoomBytes;
   const calls = firstFile + files.length;
-  const jail = jailedImport({ work, sysroot: options.sysroot, memoryBytes, maxFileBytes, calls });
+  const jail = jailedImport({ work, memoryBytes, maxFileBytes, calls });
   const ending = await runJailed([...(cgroup?.enter ?? []), ...jail], job, files, maxFileBytes, options);
   const answer = ending.code === 0 && ending.stopped === undefined ? readAnswer(ending.said) : undefined;
   if (answer !== undefined && !('error' in answer)) return answer;

@@ -5,11 +5,8 @@ import { dropToImageUser } from './image-user.ts';
 export interface ImportJail {
   /** The one writable directory, owned by the jail's user. */
   readonly work: string;
-  /** Directory of mkfs.erofs; absent: the job does not need it. */
-  readonly sysroot: string | undefined;
   /** Memory of each process in the jail, without the program itself. */
   readonly memoryBytes: number;
-  /** Largest file, for a job without mkfs.erofs, which makes sparse files. */
   readonly maxFileBytes: number;
   /** The descriptor from which the list of system calls is read. */
   readonly calls: number;
@@ -19,11 +16,9 @@ const program = join('/podvm', entryPoint('src/image/import/main'));
 /** Files that the program needs. A release has its packages bundled. */
 const ours = ['src', 'package.json', ...(isRelease ? [] : ['node_modules/valibot'])];
 const cpuSeconds = 1800;
-/** Initial size of mkfs.erofs' file, which is sparse: it stores its input in the second half. */
-const mkfsFileBytes = 2 * 1024 ** 4;
 /** Limit of descriptors, enough for the layers of an image and Node itself. */
 const maxDescriptors = 1024;
-/** V8 may use half of the memory for objects; the rest is for buffers, the stack and mkfs.erofs. */
+/** V8 may use half of the memory for objects; the rest is for buffers and the stack. */
 const heapPart = 0.5;
 const bytesPerMiB = 1024 ** 2;
 
@@ -32,28 +27,21 @@ const bytesPerMiB = 1024 ** 2;
  * mounted; inside, an unprivileged user without capabilities sees programs, podvm's program and `work`. A user
  * namespace, after which no other can be made, and the list of system calls come last.
  */
-export function jailedImport({ work, sysroot, memoryBytes, maxFileBytes, calls }: ImportJail): readonly string[] {
+export function jailedImport({ work, memoryBytes, maxFileBytes, calls }: ImportJail): readonly string[] {
   const heapMiB = Math.floor((memoryBytes * heapPart) / bytesPerMiB);
   const show = (path: string, at = path) => ['--ro-bind', path, at];
   const showOurs = (path: string) => show(join(programDirectory, path), join('/podvm', path));
   return [
-    ...[
-      'prlimit',
-      `--cpu=${cpuSeconds}`,
-      '--core=0',
-      `--fsize=${sysroot === undefined ? maxFileBytes : mkfsFileBytes}`,
-      `--nofile=${maxDescriptors}`,
-    ],
+    ...['prlimit', `--cpu=${cpuSeconds}`, '--core=0', `--fsize=${maxFileBytes}`, `--nofile=${maxDescriptors}`],
     ...[`--data=${memoryBytes}`, '--memlock=65536', '--msgqueue=0', '--'],
     ...['choom', '-n', '1000', '--'], // when the host runs out of memory, this process is killed instead of a pod
     ...['bwrap', '--unshare-ipc', '--unshare-net', '--unshare-pid', '--unshare-uts', '--unshare-cgroup-try'],
     ...['--new-session', '--die-with-parent', '--clearenv', '--setenv', 'PATH', '/usr/bin', '--hostname', 'import'],
     ...[...show('/usr'), '--symlink', 'usr/bin', '/bin', '--symlink', 'usr/lib', '/lib', '--symlink', 'usr/lib64'],
     ...['/lib64', '--proc', '/proc', '--dev', '/dev'],
-    ...['/tmp', '/sysroot', '/podvm', '/podvm/node_modules'].flatMap((path) => ['--perms', '0755', '--dir', path]),
+    ...['/tmp', '/podvm', '/podvm/node_modules'].flatMap((path) => ['--perms', '0755', '--dir', path]),
     ...show(process.execPath, '/podvm/node'),
     ...ours.flatMap(showOurs),
-    ...(sysroot === undefined ? [] : show(join(sysroot, 'usr'), '/sysroot/usr')),
     ...['--bind', work, '/work', '--remount-ro', '/', '--chdir', '/work', '--'],
     ...['setpriv', ...dropToImageUser, '--'],
     ...['bwrap', '--unshare-user', '--disable-userns', '--die-with-parent', '--dev-bind', '/', '/'],

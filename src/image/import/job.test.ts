@@ -5,7 +5,7 @@ import { readAnswer } from './job.ts';
 
 test('readAnswer() accepts the answers of the program', () => {
   for (const answer of [
-    { flattened: 'rootfs.erofs' },
+    { flattened: 'rootfs.erofs', digest: `sha256:${'0'.repeat(64)}` },
     { files: [['a/layer.tar', 'member-0']], links: [['b', 'a/layer.tar']] },
     { error: { kind: 'corrupt', message: 'Cannot use it', fix: 'Fetch it', cause: 'why', tail: ['last'] } },
   ])

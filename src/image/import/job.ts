@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import type { ImageLimits } from '../limits.ts';
+import { rootfsFile } from './content-file.ts';
 
 /** A job for the importing process; its descriptors from `firstFile` on are the layers or the archive. */
 export type ImportJob =
@@ -19,7 +20,7 @@ const file = v.pipe(v.string(), v.regex(/^member-\d{1,5}$/));
 
 /** The answer, strictly checked: a process that has read hostile bytes may write anything. */
 const answerSchema = v.union([
-  v.object({ flattened: v.literal('rootfs.erofs') }),
+  v.object({ flattened: v.literal(rootfsFile), digest: v.pipe(v.string(), v.regex(/^sha256:[0-9a-f]{64}$/)) }),
   v.object({
     files: v.pipe(v.array(v.tuple([name, file])), v.maxLength(100_000)),
     links: v.pipe(v.array(v.tuple([name, name])), v.maxLength(100_000)),

@@ -105,8 +105,7 @@ function both(all: readonly (readonly Step[])[], contradicts: (one: Step, other:
     steps.filter((one, at) => !steps.slice(0, at).some((other) => contradicts(one, other))),
   );
   const tree = new LayerTree(imageLimits);
-  for (const [layer, steps] of plain.entries())
-    for (const [place, one] of steps.entries()) tree.add(memberOf(one, layer), layer, place, fault);
+  for (const [layer, steps] of plain.entries()) for (const one of steps) tree.add(memberOf(one, layer), layer, fault);
   return [sorted(filesOf(tree.root)), sorted(model(plain))] as const;
 }
 
@@ -159,7 +158,7 @@ const member = (name: string, more: Partial<TarMember> = {}): TarMember => ({
 /** Adds all members to a tree with these limits, each as the first of its own layer. */
 const addAll = (members: readonly TarMember[], limits: Partial<typeof imageLimits>) => {
   const tree = new LayerTree({ ...imageLimits, ...limits });
-  for (const [layer, one] of members.entries()) tree.add(one, layer, 0, fault);
+  for (const [layer, one] of members.entries()) tree.add(one, layer, fault);
 };
 
 /** Asserts that the members are accepted at the limit, and refused one below it. */
@@ -197,7 +196,7 @@ test('LayerTree bounds the steps of all paths, links and whiteouts together', ()
   const opaque = [member('d/.wh..wh..opq'), member('d/.wh..wh..opq')];
   const tree = (limits: Partial<typeof imageLimits>) => {
     const made = new LayerTree({ ...imageLimits, ...limits });
-    for (const [place, one] of [member('d/a'), member('d/b'), ...opaque].entries()) made.add(one, 1, place, fault);
+    for (const one of [member('d/a'), member('d/b'), ...opaque]) made.add(one, 1, fault);
   };
   tree({ maxPathSteps: 4 * 2 + 2 * 2 });
   assert.throws(() => tree({ maxPathSteps: 4 * 2 + 2 * 2 - 1 }), { message });

@@ -1,4 +1,5 @@
 import { printable } from '#base/guest-text.ts';
+import type { Content } from './content-file.ts';
 import { ImageBudget } from './image-budget.ts';
 import type { ImageLimits } from '../limits.ts';
 import type { Fault } from '../tar/tar-bytes.ts';
@@ -17,9 +18,8 @@ export interface Directory {
 export interface Leaf {
   readonly kind: 'leaf';
   readonly member: Omit<TarMember, 'name'>;
-  /** Position of its content: layer, and place among its members, from 0. */
-  readonly layer: number;
-  readonly place: number;
+  /** Content of a file that is not empty, once it is stored. */
+  content?: Content;
 }
 
 /** A name in a directory, with the last layer that provided it. */
@@ -34,7 +34,7 @@ const opaque = '.wh..wh..opq';
 const impliedMeta: Meta = { mode: 0o755, uid: 0, gid: 0, mtimeS: 0, mtimeNs: 0, xattrs: new Map() };
 
 /**
- * Layers merged lowest first: names and headers only, no content. Whiteouts hide entries of lower layers, never those of
+ * Layers merged lowest first: names and headers, and where the content of files is. Whiteouts hide entries of lower layers, never those of
  * their own; names are resolved inside the tree, also through symbolic links of lower layers, and never leave it. Source:
  * OCI image specification, "layer"; otherwise containerd's archive package.
  */
@@ -49,8 +49,8 @@ export class LayerTree {
     this.#budget = budget;
   }
 
-  /** Adds one member of a layer. Errors: the fault, `exhausted`. */
-  add(member: TarMember, layer: number, place: number, fault: Fault): void {
+  /** Adds one member of a layer, and returns the file that it is, if it is one. Errors: the fault, `exhausted`. */
+  add(member: TarMember, layer: number, fault: Fault): Leaf | undefined {
     this.#count(fault);
     this.#budget.spendMetadata(member.target.length);
     this.#budget.spendXattrs(member.xattrs);
@@ -59,13 +59,18 @@ export class LayerTree {
     if (name === undefined) {
       if (member.type !== 'directory') throw fault('its root is not a directory');
       this.root.meta = metaOf(member);
-      return;
+      return undefined;
     }
     const parent = this.#directory(path, layer, fault);
     if (name === opaque) this.#dropLower(parent, layer);
     else if (name.startsWith(whiteout)) this.#whiteOut(parent, name.slice(whiteout.length), layer);
     else if (member.type === 'directory') this.#makeDirectory(parent, name, layer).meta = metaOf(member);
-    else this.#put(parent, name, { node: this.#leaf(member, layer, place, fault), layer });
+    else {
+      const node = this.#leaf(member, fault);
+      this.#put(parent, name, { node, layer });
+      return member.type === 'file' ? node : undefined;
+    }
+    return undefined;
   }
 
   #count(fault: Fault): void {
@@ -79,11 +84,11 @@ export class LayerTree {
     parent.entries.set(own(name), entry);
   }
 
-  #leaf(member: TarMember, layer: number, place: number, fault: Fault): Leaf {
+  #leaf(member: TarMember, fault: Fault): Leaf {
     if (member.type !== 'link') {
       if (member.target.length > this.#limits.maxPathBytes)
         throw fault(`the target of ${printable(member.name)} is too long`);
-      return { kind: 'leaf', member: plain(member), layer, place };
+      return { kind: 'leaf', member: plain(member) };
     }
     const path = this.#split(member.target, fault);
     const name = path.pop() ?? '';

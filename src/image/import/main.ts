@@ -9,7 +9,7 @@ import { unpackArchive } from './unpack-archive.ts';
  * The program that reads images: takes a job on standard input and the image's files as descriptors, and writes an
  * answer to standard output. It runs in the jail of `jail.ts`, where hostile bytes reach nothing valuable.
  */
-const inside = { work: '/work', sysroot: '/sysroot' } as const;
+const work = '/work';
 const maxWordsChars = 1000;
 
 async function answerTo(job: ImportJob): Promise<ImportAnswer> {
@@ -24,11 +24,10 @@ async function resultOf(job: ImportJob): Promise<ImportAnswer> {
   switch (job.kind) {
     case 'flatten': {
       const layers = job.diffIds.map((diffId, at) => ({ descriptor: firstFile + at, diffId }));
-      const file = await flattenLayers(layers, { ...inside, limits: job.limits });
-      return { flattened: file };
+      return await flattenLayers(layers, { work, limits: job.limits });
     }
     case 'unpack':
-      return await unpackArchive(firstFile, { path: job.path, limits: job.limits, work: inside.work });
+      return await unpackArchive(firstFile, { path: job.path, limits: job.limits, work });
   }
 }
 

@@ -6,7 +6,7 @@ import { printable } from '#base/guest-text.ts';
 import { makeJobCgroup } from '#host/cgroup/job-cgroup.ts';
 import { run, tailOf } from '#host/process/run.ts';
 import { killedHelper } from '../import/killed-helper.ts';
-import { mkfsErofs, rootfsFile } from '../import/make-erofs.ts';
+import { rootfsFile } from '../import/content-file.ts';
 import { readerCalls } from '../jail-calls.ts';
 import type { ImageLimits } from '../limits.ts';
 
@@ -85,14 +85,18 @@ interface Jail {
  * network, in namespaces of its own.
  */
 function jailedMkfs({ sysroot, work, maxFileBytes }: Jail): readonly string[] {
-  const [loader, ...args] = mkfsErofs('/sysroot');
+  const usr = '/sysroot/usr';
   return [
     ...['prlimit', '--core=0', `--fsize=${maxFileBytes}`, '--', 'choom', '-n', '1000', '--'],
     ...['bwrap', '--unshare-ipc', '--unshare-net', '--unshare-pid', '--unshare-uts', '--unshare-cgroup-try'],
     ...['--new-session', '--die-with-parent', '--clearenv', '--cap-drop', 'ALL', '--cap-add', 'CAP_DAC_READ_SEARCH'],
     ...['--ro-bind', join(sysroot, 'usr'), '/sysroot/usr', '--ro-bind', join(work, 'tree'), '/tree'],
     ...['--bind', join(work, 'out'), '/out', '--tmpfs', '/tmp', '--remount-ro', '/', '--chdir', '/out'],
-    ...['--seccomp', '3', '--', loader, ...args, rootfsFile, '/tree'],
+    // The loader of its own release, so that its libraries need not be the host's.
+    ...['--seccomp', '3', '--', join(usr, 'lib64/ld-linux-x86-64.so.2'), '--inhibit-cache'],
+    ...['--library-path', join(usr, 'lib/x86_64-linux-gnu'), join(usr, 'bin/mkfs.erofs')],
+    // Fixed time and UUID: the same content gives the same file.
+    ...['-T0', '--mkfs-time', '-Uclear', '-d0', rootfsFile, '/tree'],
   ];
 }
 

@@ -37,7 +37,7 @@ async function openDirectory() {
         sizeBytes: bytes.length,
         createdAt: '2026-01-01T00:00:00Z',
         config: { volumes: ['/data'], cmd: ['sh'] },
-        rootfs: await factsOf(path, 0, never),
+        rootfs: await factsOf(path, digestOf(bytes), 0),
         ...more,
       };
       images.set(id, image);

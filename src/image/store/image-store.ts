@@ -179,14 +179,13 @@ class DiskImageStore implements ImageStore {
     const known = await this.#sound(source.id, signal);
     if (known !== undefined) return await this.#name(known, names);
     options.onProgress?.(`flattening ${what}`);
-    const { sysroot } = this.#options;
-    const file = await traced({ name: 'layers flattened' }, () =>
-      flatten(source.layers, { sysroot, directory, signal, limits: this.#reader.limits }),
+    const made = await traced({ name: 'layers flattened' }, () =>
+      flatten(source.layers, { directory, signal, limits: this.#reader.limits }),
     );
     const path = rootfsPath(this.#options.directory, source.id);
-    const { size } = await stat(file);
-    const rootfs = await factsOf(file, Date.now(), signal);
-    await rename(file, path);
+    const { size } = await stat(made.path);
+    const rootfs = await factsOf(made.path, made.digest, Date.now());
+    await rename(made.path, path);
     const before = this.#images.get(source.id); // a damaged image keeps its names
     const image: Image = {
       id: source.id,

@@ -15,9 +15,8 @@ const digestTimeoutMs = 60 * 60 * 1000;
 /** Result of a look at an image's file. `changed`: the file was written to or moved since its facts were taken. */
 export type Look = { readonly kind: 'intact' | 'changed' } | { readonly kind: 'damaged'; readonly reason: string };
 
-/** Reads the whole of a file that was just made or is trusted. Errors: those of `run`. */
-export async function factsOf(path: string, nowMs: number, signal: AbortSignal): Promise<RootfsFacts> {
-  const digest = await wholeDigest(path, false, signal);
+/** Returns the facts of a file that was just made, with the digest that its maker computed. */
+export async function factsOf(path: string, digest: string, nowMs: number): Promise<RootfsFacts> {
   await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
   const { head, inode, mtimeNs } = await quickFacts(file);
   return { digest, head, inode, mtimeNs, checkedAt: new Date(nowMs).toISOString() };

@@ -2,10 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { PodvmError } from '#base/errors.ts';
-import { ImageBudget } from '../import/image-budget.ts';
-import { LayerTree } from '../import/layer-tree.ts';
 import { imageLimits } from '../limits.ts';
-import { mergedTar } from '../import/merged-tar.ts';
 import { tarOf, type TarSpec } from './tar-builder.ts';
 import { readTar } from './tar-reader.ts';
 import { propertyRuns } from '../../../test/property-runs.ts';
@@ -111,48 +108,6 @@ function mendChecksums(bytes: Buffer): void {
     const sum = bytes.subarray(at, at + 512).reduce((total, byte) => total + byte, 0);
     bytes.write(`${sum.toString(8).padStart(6, '0')}\0 `, at + 148, 'latin1');
   }
-}
-
-test('mergedTar() writes a tar of the same tree for any layers', async () => {
-  await fc.assert(
-    fc.asyncProperty(fc.array(specs, { minLength: 1, maxLength: 4 }), async (layers) => {
-      const tars: Buffer[] = [];
-      const tree = new LayerTree(limits);
-      for (const [index, layer] of layers.entries()) {
-        const accepted = await acceptedOf(tree, layer, index);
-        tars.push(tarOf(accepted));
-      }
-      const merged = await mergedOf(tree, tars);
-      const again = new LayerTree(limits);
-      let place = 0;
-      for await (const entry of readTar(cutInto(merged, 4096), limits, fault)) again.add(entry, 0, place++, fault);
-      assert.ok((await mergedOf(again, [merged])).equals(merged));
-    }),
-    { numRuns: propertyRuns(200) },
-  );
-});
-
-/** Adds the members that a tree accepts of a layer, and returns them; leaves out dangling links and the like. */
-async function acceptedOf(tree: LayerTree, layer: readonly TarSpec[], index: number): Promise<readonly TarSpec[]> {
-  const accepted: TarSpec[] = [];
-  for (const one of layer) {
-    for await (const entry of readTar(cutInto(tarOf([one]), 512), limits, fault)) {
-      try {
-        tree.add(entry, index, accepted.length, fault);
-        accepted.push(one);
-      } catch (error) {
-        assert.ok(error instanceof PodvmError, String(error));
-      }
-    }
-  }
-  return accepted;
-}
-
-async function mergedOf(tree: LayerTree, tars: readonly Buffer[]): Promise<Buffer> {
-  const parts: Buffer[] = [];
-  const read = (layer: number) => readTar(cutInto(tars[layer] ?? Buffer.alloc(0), 512), limits, fault);
-  for await (const part of mergedTar(tree.root, read, new ImageBudget(limits))) parts.push(part);
-  return Buffer.concat(parts);
 }
 
 test('readTar() bounds the sum of the records before one member', async () => {

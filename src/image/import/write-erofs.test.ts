@@ -1,0 +1,194 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { PodvmError } from '#base/errors.ts';
+import { ContentFile, rootfsFile } from './content-file.ts';
+import { type Directory, LayerTree, type Leaf } from './layer-tree.ts';
+import { imageLimits } from '../limits.ts';
+import type { TarMember } from '../tar/tar-reader.ts';
+import { readErofsFile } from '../testing/read-erofs.ts';
+import { hasInlineEnd, writeErofs } from './write-erofs.ts';
+import { propertyRuns } from '../../../test/property-runs.ts';
+
+const fault = (reason: string) => new PodvmError('corrupt', reason);
+
+interface Step extends Pick<TarMember, 'name' | 'type' | 'target' | 'xattrs'> {
+  readonly content: string;
+}
+
+const one = (name: string, more: Partial<Step> = {}): Step => ({
+  ...{ name, type: 'file', target: '', content: '', xattrs: new Map() },
+  ...more,
+});
+
+interface Made {
+  readonly bytes: Buffer;
+  readonly digest: string;
+  /** What the tree has, in the words of `readErofsFile`. */
+  readonly expected: Readonly<Record<string, string>>;
+}
+
+/** Writes layers as the importing process does; leaves out members that the tree refuses. */
+async function written(layers: readonly (readonly Step[])[]): Promise<Made> {
+  const work = await mkdtemp(join(tmpdir(), 'podvm-erofs-'));
+  try {
+    const tree = new LayerTree(imageLimits);
+    const contents = new Map<Leaf, string>();
+    const file = await ContentFile.create(work);
+    for (const [layer, steps] of layers.entries()) for (const step of steps) await give(step, layer);
+    async function give({ content, ...rest }: Step, layer: number) {
+      const bytes = Buffer.from(content, 'latin1');
+      const numbers = { mode: 0o644 + layer, uid: layer * 70_000, gid: 2 ** 32 - 2, mtimeS: 2 ** 33, mtimeNs: 5 };
+      const member = { ...rest, ...numbers, size: bytes.length, device: [259, 70_000] as const };
+      let leaf: Leaf | undefined;
+      try {
+        leaf = tree.add(member, layer, fault);
+      } catch (error) {
+        if (!(error instanceof PodvmError)) throw error;
+      }
+      if (leaf === undefined || bytes.length === 0) return;
+      contents.set(leaf, content);
+      leaf.content = await file.add(cut(bytes), bytes.length, hasInlineEnd(leaf));
+    }
+    const digest = await writeErofs(tree.root, file);
+    await file[Symbol.asyncDispose]();
+    assert.deepEqual(await readdir(work), [rootfsFile]);
+    return { bytes: await readFile(join(work, rootfsFile)), digest, expected: describe(tree.root, contents) };
+  } finally {
+    await rm(work, { recursive: true });
+  }
+}
+
+async function* cut(bytes: Buffer): AsyncGenerator<Buffer> {
+  for (let at = 0; at < bytes.length; at += 3000) yield bytes.subarray(at, at + 3000);
+}
+
+function describe(root: Directory, contents: ReadonlyMap<Leaf, string>): Record<string, string> {
+  const found: Record<string, string> = {};
+  const first = new Map<Leaf, string>();
+  const links = new Map<Leaf, number>();
+  const visit = (directory: Directory, path: string, use: (node: Directory | Leaf, path: string) => void) => {
+    use(directory, path);
+    for (const [name, { node }] of [...directory.entries].sort(([a], [b]) => (a < b ? -1 : 1))) {
+      const full = path === '.' ? name : `${path}/${name}`;
+      if (node.kind === 'directory') visit(node, full, use);
+      else use(node, full);
+    }
+  };
+  visit(root, '.', (node) => node.kind === 'leaf' && links.set(node, (links.get(node) ?? 0) + 1));
+  visit(root, '.', (node, path) => {
+    const { mode, uid, gid, mtimeS, mtimeNs, xattrs } = node.kind === 'leaf' ? node.member : node.meta;
+    const about = [mode, uid, gid, mtimeS, mtimeNs, ...xattrs].join(' ');
+    if (node.kind === 'directory') {
+      const inside = [...node.entries.values()].filter((entry) => entry.node.kind === 'directory').length;
+      found[path] = `directory ${2 + inside} ${about}`;
+      return;
+    }
+    const known = first.get(node);
+    if (known === undefined) first.set(node, path);
+    const { type, target, device } = node.member;
+    const isDevice = type === 'char' || type === 'block';
+    const content = type === 'symlink' ? target : (contents.get(node) ?? '');
+    found[path] =
+      known === undefined
+        ? `${type} ${links.get(node)} ${about} ${isDevice ? device.join(':') : JSON.stringify(content)}`
+        : `is ${known}`;
+  });
+  return found;
+}
+
+const matches = ({ bytes, digest, expected }: Made) => {
+  assert.deepEqual(readErofsFile(bytes), expected);
+  assert.equal(digest, `sha256:${createHash('sha256').update(bytes).digest('hex')}`);
+  return bytes;
+};
+
+test('writeErofs() stores what the tree has, and the same bytes for the same layers, for any layers', async () => {
+  const part = fc.string({ unit: fc.constantFrom('a', 'b', '!', '\xfc', '~'), minLength: 1, maxLength: 3 });
+  const path = fc.array(part, { minLength: 1, maxLength: 3 }).map((parts) => parts.join('/'));
+  const sizes = fc.oneof(fc.constantFrom(0, 1, 4031, 4032, 4033, 4096, 8192), fc.integer({ min: 0, max: 20_000 }));
+  const step: fc.Arbitrary<Step> = fc.record({
+    name: fc.oneof(path, path, path, fc.constantFrom('a/.wh.b', '.wh.a', 'a/.wh..wh..opq')),
+    type: fc.constantFrom('file', 'file', 'file', 'directory', 'symlink', 'link', 'char', 'block', 'fifo'),
+    target: path,
+    content: sizes.map((size) => 'x'.repeat(size)),
+    xattrs: fc
+      .dictionary(fc.constantFrom('user.a', 'security.b', 'trusted.c'), fc.string({ minLength: 1, maxLength: 3000 }))
+      .map(
+        (attributes) =>
+          new Map(Object.entries(attributes).map(([name, value]) => [name, Buffer.from(value).toString('latin1')])),
+      ),
+  });
+  const plain = ({ type, content, target, ...rest }: Step): Step => ({
+    ...{ ...rest, type },
+    content: type === 'file' ? content : '',
+    target: type === 'symlink' || type === 'link' ? target : '',
+  });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.array(step.map(plain), { maxLength: 12 }), { minLength: 1, maxLength: 4 }),
+      async (layers) => {
+        assert.ok(matches(await written(layers)).equals((await written(layers)).bytes));
+      },
+    ),
+    { numRuns: propertyRuns(100) },
+  );
+});
+
+test('writeErofs() stores directories of many blocks, long targets and attributes of many blocks', async () => {
+  const names = Array.from({ length: 3000 }, (_, at) => one(`d/${'n'.repeat(at % 200)}-${at}`));
+  const large = new Map([
+    ['user.large', 'v'.repeat(60_000)],
+    ['system.posix_acl_access', 'acl'],
+    ['system.posix_acl_default', 'acl'],
+  ]);
+  matches(
+    await written([
+      [
+        ...names,
+        one('d', { type: 'directory', xattrs: large }),
+        one('f', { content: 'f'.repeat(5000), xattrs: large }),
+      ],
+      [
+        one('long', { type: 'symlink', target: 't/'.repeat(2047) }),
+        one('l', { type: 'symlink', target: 't/'.repeat(2000) }),
+      ],
+    ]),
+  );
+});
+
+test('writeErofs() leaves out attributes that EROFS cannot store', async () => {
+  const { bytes } = await written([
+    [
+      one('f', {
+        xattrs: new Map([
+          ['odd.name', 'x'],
+          ['user.a', 'y'],
+        ]),
+      }),
+    ],
+  ]);
+  assert.match(readErofsFile(bytes)['f'] ?? '', / user\.a,y ""$/);
+});
+
+test('writeErofs() makes no block of its own for small files', async () => {
+  const bytes = matches(
+    await written([Array.from({ length: 64 }, (_, at) => one(`small-${at}`, { content: 'x'.repeat(900) }))]),
+  );
+  assert.ok(bytes.length <= 4096 * (1 + 64 / 4 + 1), `${bytes.length} bytes`);
+});
+
+test('writeErofs() keeps no room for content that upper layers replace, unless it is little', async () => {
+  const content = (letter: string, blocks: number) => ({ content: letter.repeat(blocks * 4096 + 100) });
+  const lower = [one('a', content('a', 40)), one('b', content('b', 300)), one('c', content('c', 40))];
+  const all = matches(await written([lower, [one('d', content('d', 20))]]));
+  const without = matches(await written([lower, [one('b', content('x', 20)), one('d', content('d', 20))]]));
+  assert.equal(all.length - without.length, 280 * 4096);
+  const little = matches(await written([lower, [one('a', content('x', 10)), one('d', content('d', 20))]]));
+  const plain = matches(await written([[...lower.slice(1), one('a', content('x', 10)), one('d', content('d', 20))]]));
+  assert.ok(little.length - plain.length <= plain.length / 8, `${little.length} bytes instead of ${plain.length}`);
+});
