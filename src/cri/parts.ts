@@ -12,7 +12,7 @@ import type { StreamingServer } from './streaming/streaming.ts';
 export interface CriParts {
   readonly sandboxes: Pick<Sandboxes, 'run' | 'list'>;
   readonly images: ImageStore;
-  readonly streaming: Pick<StreamingServer, 'execUrl' | 'attachUrl' | 'portForwardUrl'>;
+  readonly streaming: Omit<StreamingServer, 'baseUrl' | keyof AsyncDisposable>;
   /** Returns whether a new pod could be connected; evaluated at each call. */
   readonly networkReadiness: () => Promise<NetworkReadiness>;
   readonly pods: KnownPods;

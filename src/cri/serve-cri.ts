@@ -59,7 +59,7 @@ export async function serveCri(options: CriOptions): Promise<AsyncDisposable> {
   await using undo = new AsyncDisposableStack();
   const delegate = options.delegate === undefined ? undefined : undo.use(new Delegate(options.delegate, log));
   const directory = join(options.directory, 'delegate');
-  const verbs = delegate === undefined ? own : await routeVerbs(own, delegate, { pods, directory, log });
+  const verbs = delegate === undefined ? own : await routeVerbs(own, delegate, { pods, directory, streaming, log });
   const server = await serveGrpc(options.socketPath, (to) => {
     addService(to, RuntimeService, verbs.runtime, log);
     addService(to, ImageService, verbs.images, log);

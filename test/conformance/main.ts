@@ -88,7 +88,7 @@ async function main(): Promise<number> {
       : undefined;
   if (node === undefined) say(`${values.endpoint} must take its registries from ${images.containersDirectory}`);
   const list = parseExpectations(await readFile(join(import.meta.dirname, 'expected.json'), 'utf8'));
-  const expected = delegate === undefined ? list : { ...list, refused: list.refusedByDelegate };
+  const expected = delegate === undefined ? list : { ...list, refused: [] }; // a delegate runs what podvm refuses
   const suite = {
     critest: tools.critest,
     endpoint: node?.endpoint ?? values.endpoint ?? '',

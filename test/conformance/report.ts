@@ -57,15 +57,11 @@ const expectations = v.object({
   maySkip: v.array(expectation),
   /** Specs that must fail with a refusal that contains `says`, since they need features that a machine lacks. */
   refused: v.array(refusal),
-  /** Those that must fail so in their place where a delegate runs what podvm refuses. */
-  refusedByDelegate: v.array(refusal),
 });
-type Lists = v.InferOutput<typeof expectations>;
-/** The lists of one run. */
-export type Expectations = Omit<Lists, 'refusedByDelegate'>;
+export type Expectations = v.InferOutput<typeof expectations>;
 type Expectation = Expectations['leftOut'][number];
 
-export function parseExpectations(json: string): Lists {
+export function parseExpectations(json: string): Expectations {
   return v.parse(expectations, JSON.parse(json));
 }
 

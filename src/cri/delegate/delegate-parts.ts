@@ -1,3 +1,4 @@
+import type { CriParts } from '../parts.ts';
 import type { Delegate } from './delegate.ts';
 import type { DelegateImages } from './delegate-images.ts';
 import type { DelegateLists } from './delegate-lists.ts';
@@ -9,4 +10,5 @@ export interface DelegateParts {
   readonly lists: DelegateLists;
   readonly images: DelegateImages;
   readonly owners: Owners;
+  readonly streaming: Pick<CriParts['streaming'], 'relayedPortForwardUrl'>;
 }

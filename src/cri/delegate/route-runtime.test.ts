@@ -55,7 +55,7 @@ test("a pod of the host's network goes to the delegate with all later calls, and
   assert.equal(String((await runtime.execSync({ containerId, cmd: ['x'] })).stdout.length > 0), 'true');
   assert.equal((await runtime.exec({ containerId })).url, 'http://127.0.0.1:1/exec/fake');
   assert.equal((await runtime.attach({ containerId })).url, 'http://127.0.0.1:1/attach/fake');
-  assert.equal((await runtime.portForward({ podSandboxId })).url, 'http://127.0.0.1:1/portforward/fake');
+  assert.equal((await runtime.portForward({ podSandboxId })).url, 'http://127.0.0.1:1/portforward/fake?relayed');
   assert.match(
     (await runtime.exec({ containerId: own.containerId, cmd: ['x'], stdout: true })).url,
     /^http:\/\/127\.0\.0\.1\/\d/,

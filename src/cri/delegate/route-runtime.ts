@@ -22,7 +22,7 @@ const { method } = RuntimeService;
  * the runtime that has it, and answers about all of them are merged.
  */
 export function routeRuntime(own: OwnVerbs, parts: DelegateParts): RoutedVerbs {
-  const { delegate, images, owners } = parts;
+  const { delegate, images, owners, streaming } = parts;
   const { ofPod, ofContainer, routed } = routesOf(parts);
   return {
     ...routeLists(own, parts),
@@ -41,7 +41,12 @@ export function routeRuntime(own: OwnVerbs, parts: DelegateParts): RoutedVerbs {
     removePodSandbox: ofPod(method.removePodSandbox, own.removePodSandbox),
     podSandboxStatus: ofPod(method.podSandboxStatus, own.podSandboxStatus),
     updatePodSandboxResources: ofPod(method.updatePodSandboxResources, own.updatePodSandboxResources),
-    portForward: ofPod(method.portForward, own.portForward),
+    portForward: async (request, signal, bytes) => {
+      if ((await owners.ofPod(request.podSandboxId, signal)) === 'podvm')
+        return await own.portForward(request, signal, bytes);
+      const { url } = await delegate.ask(method.portForward, request, signal);
+      return { url: streaming.relayedPortForwardUrl(url) };
+    },
     podSandboxStats: ofPod(method.podSandboxStats, own.podSandboxStats),
     createContainer: async (request, signal, bytes) => {
       const owner = await owners.ofPod(request.podSandboxId, signal);

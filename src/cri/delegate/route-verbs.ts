@@ -1,5 +1,6 @@
 import type { Log } from '#host/log/log.ts';
 import type { KnownPods } from '../known-pods.ts';
+import type { CriParts } from '../parts.ts';
 import type { EncodedAnswer, Verbs } from '../rpc/service.ts';
 import type { ImageService, RuntimeService } from '../schema/api_pb.ts';
 import type { Delegate } from './delegate.ts';
@@ -20,6 +21,7 @@ interface Site {
   readonly pods: KnownPods;
   /** Directory for the next process's data about the delegate. */
   readonly directory: string;
+  readonly streaming: CriParts['streaming'];
   readonly log: Log;
 }
 
@@ -27,13 +29,13 @@ interface Site {
 export async function routeVerbs(
   own: AllVerbs,
   delegate: Delegate,
-  { pods, directory, log }: Site,
+  { pods, directory, streaming, log }: Site,
 ): Promise<AllVerbs<EncodedAnswer>> {
   const lists = await DelegateLists.open(delegate, directory, log);
   const images = new DelegateImages(own.images, delegate);
   const owners = new Owners(pods, lists);
   return {
-    runtime: routeRuntime(own.runtime, { delegate, lists, images, owners }),
+    runtime: routeRuntime(own.runtime, { delegate, lists, images, owners, streaming }),
     images: routeImages(own.images, { delegate, lists, pods }),
   };
 }

@@ -23,11 +23,13 @@ const accepted = {
     exec: [...spdyProcessProtocols.keys()],
     attach: [...spdyProcessProtocols.keys()],
     portforward: [portForwardProtocol],
+    relay: [portForwardProtocol],
   },
   websocket: {
     exec: [...processProtocols.keys()],
     attach: [...processProtocols.keys()],
     portforward: [tunnelProtocol, ...forwardProtocols.keys()],
+    relay: [tunnelProtocol, ...forwardProtocols.keys()],
   },
 } as const;
 

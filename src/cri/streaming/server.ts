@@ -4,14 +4,15 @@ import type { IncomingMessage, Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { createWebSocketStream, type WebSocket, WebSocketServer } from 'ws';
-import { PodvmError } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
 import { refuseWhileShort } from '#host/socket/accept-errors.ts';
 import type { Clock } from '#host/clock.ts';
 import type { Log } from '#host/log/log.ts';
 import { createServer } from '#host/socket/node-http.ts';
 import { type Agreement, negotiate, tunnelProtocol } from './negotiate.ts';
-import { servePortForward } from './port-forward.ts';
+import { portForwardProtocol, servePortForward } from './port-forward.ts';
 import { type ProcessChannels, serveAttach, serveExec } from './process-session.ts';
+import { headersOf, relay, type RelayRequest, upgradeAt } from './relay.ts';
 import type { SessionParts } from './session-parts.ts';
 import { serveSpdyChannels, spdyProcessProtocols } from './spdy-channels.ts';
 import type { PortForwardStreamRequest, StreamChoice, StreamingServer } from './streaming.ts';
@@ -108,6 +109,10 @@ export async function serveStreaming(
       checkPorts(request);
       return `${baseUrl}/portforward/${tokens.issue({ kind: 'portforward', ...request })}`;
     },
+    relayedPortForwardUrl: (there) => {
+      const url = URL.parse(there);
+      return url?.protocol === 'http:' ? `${baseUrl}/relay/${tokens.issue({ kind: 'relay', url })}` : there;
+    },
     async [Symbol.asyncDispose]() {
       closing.abort();
       const isClosed = http.listening ? once(http, 'close') : undefined;
@@ -149,7 +154,7 @@ function checkPorts({ ports }: PortForwardStreamRequest): void {
 }
 
 function find(tokens: Tokens, url: string): { readonly token: string; readonly request: StreamRequest } | undefined {
-  const [, kind, token = ''] = /^\/(exec|attach|portforward)\/([A-Za-z0-9_-]+)(?:\?.*)?$/.exec(url) ?? [];
+  const [, kind, token = ''] = /^\/(exec|attach|portforward|relay)\/([A-Za-z0-9_-]+)(?:\?.*)?$/.exec(url) ?? [];
   const request = tokens.look(token);
   return request !== undefined && request.kind === kind ? { token, request } : undefined;
 }
@@ -168,6 +173,10 @@ async function serveOne(
   parts: SessionParts,
 ): Promise<void> {
   const { protocol } = agreement;
+  if (request.kind === 'relay') {
+    await serveRelay(request, protocol, upgrade, parts);
+    return;
+  }
   const serve = (process: ProcessRequest) => (channels: ProcessChannels) => serveProcess(process, channels, parts);
   if (agreement.transport === 'spdy') {
     const { socket, head } = upgrade;
@@ -195,7 +204,35 @@ async function serveOne(
   await servePortForward(tunnel, request, parts);
 }
 
-type ProcessRequest = Exclude<StreamRequest, { kind: 'portforward' }>;
+/** Serves a stream of another runtime's server, which does not know the tunnel through WebSocket messages. */
+async function serveRelay(
+  request: RelayRequest,
+  protocol: string,
+  upgrade: Upgrade,
+  parts: SessionParts,
+): Promise<void> {
+  const isTunnel = protocol === tunnelProtocol;
+  const spdy = { connection: 'Upgrade', upgrade: 'SPDY/3.1', 'x-stream-protocol-version': portForwardProtocol };
+  const opened = await upgradeAt(request, isTunnel ? spdy : headersOf(upgrade.request), parts).catch(
+    (error: unknown) => {
+      refuse(upgrade.socket, '502 Bad Gateway', `${messageOf(error)}.`);
+      parts.log.debug('a stream of the delegate failed', { why: messageOf(error) });
+    },
+  );
+  if (opened === undefined) return;
+  if (!isTunnel) {
+    const { socket, head } = upgrade;
+    socket.write(opened.head);
+    if (head.length > 0) socket.unshift(head);
+    await relay(socket, opened.socket, parts.closing);
+    return;
+  }
+  const socket = await acceptWebSocket(upgrade, protocol);
+  if (socket === undefined) opened.socket.destroy();
+  else await relay(createWebSocketStream(socket), opened.socket, parts.closing);
+}
+
+type ProcessRequest = Exclude<StreamRequest, { kind: 'portforward' | 'relay' }>;
 
 function agreed<T>(protocols: ReadonlyMap<string, T>, name: string): T {
   const found = protocols.get(name);

@@ -18,6 +18,11 @@ export interface StreamingServer extends AsyncDisposable {
   execUrl(request: ExecStreamRequest): string;
   attachUrl(request: AttachStreamRequest): string;
   portForwardUrl(request: PortForwardStreamRequest): string;
+  /**
+   * Returns a URL for a port-forward that the server of another runtime serves at `url`, over SPDY or the older protocols
+   * of WebSocket: this server adds SPDY in WebSocket messages. A URL that is not `http:` is returned as it is.
+   */
+  relayedPortForwardUrl(url: string): string;
 }
 
 /** Streams for the client to open. CRI's rules: at least one, and no stderr with a tty. */

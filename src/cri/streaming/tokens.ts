@@ -1,13 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import { PodvmError } from '#base/errors.ts';
 import type { Clock } from '#host/clock.ts';
+import type { RelayRequest } from './relay.ts';
 import type { AttachStreamRequest, ExecStreamRequest, PortForwardStreamRequest } from './streaming.ts';
 
 /** The request of a token; `kind` is the first part of its URL's path. */
 export type StreamRequest =
   | ({ readonly kind: 'exec' } & ExecStreamRequest)
   | ({ readonly kind: 'attach' } & AttachStreamRequest)
-  | ({ readonly kind: 'portforward' } & PortForwardStreamRequest);
+  | ({ readonly kind: 'portforward' } & PortForwardStreamRequest)
+  | ({ readonly kind: 'relay' } & RelayRequest);
 
 export const tokenBytes = 32;
 export const tokenLifeMs = 60_000;

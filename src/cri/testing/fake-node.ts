@@ -84,7 +84,12 @@ export async function openFakeNode({ pulled = ['busybox'], delegate }: FakeNodeO
       directory: join(directory, 'cri'),
       sandboxes,
       images,
-      streaming: { execUrl: urlOf, attachUrl: urlOf, portForwardUrl: urlOf },
+      streaming: {
+        execUrl: urlOf,
+        attachUrl: urlOf,
+        portForwardUrl: urlOf,
+        relayedPortForwardUrl: (url) => `${url}?relayed`,
+      },
       networkReadiness: () => Promise.resolve(network),
       clock: systemClock,
       log: silentLog,
