@@ -186,7 +186,7 @@ export interface ContainerSpec {
   readonly attempt: number;
   readonly image: string;
   /**
-   * Directories of the node that make up its root file system, topmost first, which do not change. Then `image` is only a
+   * Directories or EROFS files of the node that make up its root file system, topmost first, which do not change. Then `image` is only a
    * name, and nothing of its config is used. Undefined: the image's.
    */
   readonly rootfs?: readonly string[];

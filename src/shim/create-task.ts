@@ -14,7 +14,7 @@ import { ContainerTask, type ContainerTaskParts } from './task/container-task.ts
 import { PodTask } from './task/pod-task.ts';
 import type { Task } from './task/process.ts';
 import { containerSpecOf, terminationMountOf } from './translate/container-spec.ts';
-import { snapshotDirectoriesOf } from './translate/rootfs.ts';
+import { snapshotLayersOf } from './translate/rootfs.ts';
 import { kindOfTask, sandboxIdOf, sandboxSpecOf } from './translate/sandbox-spec.ts';
 
 interface Request {
@@ -85,12 +85,12 @@ function podOf({ tasks }: ShimParts, { id, bundle }: Request): PodTask {
   return pod;
 }
 
-/** Reads where a container's files and output are. Errors: those of `checkFifo` and `snapshotDirectoriesOf`. */
+/** Reads where a container's files and output are. Errors: those of `checkFifo` and `snapshotLayersOf`. */
 async function readRequest({ id, rootfs, paths }: Pick<Request, 'id' | 'rootfs' | 'paths'>) {
   const { stdin, stdout, stderr, terminal } = paths;
   const outputs = { ...(stdout === '' ? {} : { stdout }), ...(stderr === '' || terminal ? {} : { stderr }) };
   for (const path of [stdin, ...Object.values(outputs)]) if (path !== '') await checkFifo(path);
-  return { outputs, directories: await snapshotDirectoriesOf(`container ${id}`, rootfs) };
+  return { outputs, layers: await snapshotLayersOf(`container ${id}`, rootfs) };
 }
 
 async function createContainer(
@@ -101,11 +101,11 @@ async function createContainer(
 ): Promise<ContainerTask> {
   const { tasks, keeper } = parts;
   const { stdin, stdout, stderr } = paths;
-  const { directories, outputs } = await readRequest({ id, rootfs, paths });
+  const { layers, outputs } = await readRequest({ id, rootfs, paths });
   const facts = {
     id,
     attempt: tasks.nextAttempt(),
-    rootfs: directories,
+    rootfs: layers,
     podPid: pod.pid,
     hasStdin: stdin !== '',
     outputs,

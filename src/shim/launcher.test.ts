@@ -48,6 +48,7 @@ test('delete reports that the task was killed, and -info describes the runtime',
   assert.equal(deleted.exitStatus, 137);
   const info = fromBinary(RuntimeInfoSchema, await readFile(join(bundle, 'info')));
   assert.deepEqual([info.name, info.version?.version], ['io.containerd.podvm.v2', '1.2.3']);
+  assert.deepEqual(Object.keys(info.annotations), ['containerd.io/runtime-allow-mounts']);
   const features = JSON.parse(new TextDecoder().decode(info.features?.value)) as Features;
   assert.ok(features.mountOptions.includes('rro'));
   // Both are what containerd asks for before it makes a pod with users of its own.

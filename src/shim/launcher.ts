@@ -3,6 +3,7 @@ import { eventsFile } from './bundle/bundle.ts';
 import { keeperSocketsOf } from './keeper/keeper-sockets.ts';
 import { DeleteResponseSchema } from './schema/generated/runtime/task/v2/shim_pb.ts';
 import { RuntimeInfoSchema } from './schema/generated/types/introspection_pb.ts';
+import { ownMounts } from './translate/rootfs.ts';
 
 /** The name by which containerd finds the program for `runtime_type = "io.containerd.podvm.v2"`. */
 export const launcherName = 'containerd-shim-podvm-v2';
@@ -30,6 +31,7 @@ export function launcherOf(socketPath: string, version: string): string {
   const info = create(RuntimeInfoSchema, {
     name: 'io.containerd.podvm.v2',
     version: { version },
+    annotations: ownMounts,
     features: {
       typeUrl: 'types.containerd.io/opencontainers/runtime-spec/1/features/Features',
       value: new TextEncoder().encode(JSON.stringify(features)),

@@ -9,7 +9,9 @@ import { RuntimeService } from '#cri/schema/api_pb.ts';
 import { connectTestClient } from '#cri/testing/grpc-client.ts';
 import { installContainerd, mainPath } from '#daemon/containerd/install-containerd.ts';
 import { installK3s, k3sConfig } from '#daemon/containerd/install-k3s.ts';
+import { mkfsErofs } from '#image/import/make-erofs.ts';
 import type { RuntimePlaces } from '#daemon/doctor/doctor-runtimes.ts';
+import { sysroot } from '../images/image-tree.ts';
 import type { ContainerdPrograms } from './build-containerd.ts';
 
 export interface ContainerdOptions {
@@ -47,6 +49,9 @@ export interface ContainerdNode extends AsyncDisposable {
   log(): Promise<string>;
 }
 
+/** Handler of podvm's pods whose images containerd keeps with its erofs snapshotter, from version 2 on. */
+export const erofsHandler = 'podvm-erofs';
+
 /** Version of podvm in containerd's configuration. */
 export const testVersion = 'test';
 
@@ -66,6 +71,7 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
   const config = await configure(options, places);
   // Finds shims in PATH; old versions have no runtime_path.
   const PATH = `${work}:${dirname(programs.containerd)}:${dirname(programs.runc)}:${defaultEnv()['PATH'] ?? ''}`;
+  await writeMkfs(work);
   const begin = async (): Promise<ChildProcess> => {
     await using output = await open(logFile, 'a');
     const inside = netns === undefined ? [] : [`--net=/run/netns/${netns}`];
@@ -178,10 +184,26 @@ ${pause}
 [plugins."${cri}".containerd.runtimes.runc.options]
   BinaryName = "${programs.runc}"
   Root = "${work}/runc"
+${
+  isNew
+    ? `[plugins."${cri}".containerd.runtimes.${erofsHandler}]
+  runtime_type = "io.containerd.podvm.v2"
+  snapshotter = "erofs"
+  privileged_without_host_devices = true
+[plugins."io.containerd.service.v1.diff-service"]
+  default = ["erofs", "walking"]`
+    : ''
+}
 ${registries === undefined ? '' : `[plugins."${isNew ? 'io.containerd.cri.v1.images' : cri}".registry]\n  config_path = "${registries}"`}
 [plugins."io.containerd.nri.v1.nri"]
   disable = true
 `;
+}
+
+/** Containerd's erofs snapshotter runs `mkfs.erofs` of PATH; a new one is in the sysroot. */
+async function writeMkfs(work: string): Promise<void> {
+  const command = mkfsErofs(await sysroot()).map((word) => `'${word}'`);
+  await writeFile(join(work, 'mkfs.erofs'), `#!/bin/sh\nexec ${command.slice(0, 5).join(' ')} "$@"\n`, { mode: 0o755 });
 }
 
 /** Its socket is there before its CRI service, which looks for earlier pods first. */

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { mkdir, open, readFile, stat } from 'node:fs/promises';
+import { glob, mkdir, open, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '#host/process/run.ts';
+import { erofsHandler } from './containerd-node.ts';
 import { layeredImage, Pod } from './pod.ts';
 import { execSync, type Tour } from './tour.ts';
 import type { Steps } from './walk-steps.ts';
@@ -15,6 +16,7 @@ export const specialSteps: Steps<Tour> = [
 /** What containerd has from version 2 on. */
 export const newerSteps: Steps<Tour> = [
   ['an image is a volume', mountsImage],
+  ['the layers of the erofs snapshotter are one file system', hasErofsLayers],
   ['a pod has users of its own', hasOwnUsers],
 ];
 
@@ -56,6 +58,27 @@ async function mountsImage({ crictl, pod }: Tour): Promise<void> {
   assert.equal((await pod.ended(id)).exitCode, 5);
   assert.equal(await crictl.run('logs', id), 'upper');
   await crictl.run('rm', id);
+}
+
+async function hasErofsLayers({ crictl, work }: Tour): Promise<void> {
+  const pod = await Pod.run(crictl, work, 'erofs', erofsHandler);
+  const snapshots = join(work, 'root/io.containerd.snapshotter.v1.erofs/snapshots');
+  for (const name of ['first', 'second']) {
+    const script = 'cat /added; test ! -e /gone && echo >/mine && exit 9';
+    const id = await pod.start(name, script, { image: { image: layeredImage } });
+    assert.equal((await pod.ended(id)).exitCode, 9);
+    assert.equal(await crictl.run('logs', id), 'upper');
+    await crictl.run('rm', id);
+  }
+  const files = await Array.fromAsync(glob('*/layer.erofs', { cwd: snapshots }));
+  assert.ok(files.length >= 2, 'containerd has made a file of each layer');
+  const mounted = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n').filter((line) => line.includes(work));
+  assert.deepEqual(
+    mounted.filter((line) => line.includes(' - erofs ')),
+    [],
+    'no layer is mounted on the host',
+  );
+  await pod.remove();
 }
 
 async function hasOwnUsers({ crictl, work }: Tour): Promise<void> {

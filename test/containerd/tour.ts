@@ -14,6 +14,7 @@ import { compareStarts } from './compare-starts.ts';
 import type { ContainerdNode } from './containerd-node.ts';
 import { endSteps } from './end-steps.ts';
 import { layeredImage, Pod } from './pod.ts';
+import { processSteps } from './process-steps.ts';
 import { newerSteps, specialSteps } from './special-steps.ts';
 import { type Steps, walkSteps } from './walk-steps.ts';
 
@@ -66,7 +67,7 @@ const steps: Steps<Tour> = [
   ['annotations of podvm reach it, and its machine is in the cgroup of the pod', isPlaced],
   ...endSteps,
   ['the pods live on when containerd is killed, and an end meanwhile is not lost', outlives],
-  ['no pod has a process of the runtime', hasNoShim],
+  ...processSteps,
   [
     'the pods live on when the daemon of podvm is killed or ends, with whole logs, and an end meanwhile is told',
     outlivesDaemon,
@@ -421,13 +422,4 @@ async function outlivesBoth({ crictl, containerd, work, pod, main, replaceDaemon
   const id = await next.start('main', 'echo again; sleep 1000');
   assert.equal(await execSync(crictl, id, 'hostname'), 'next');
   await next.remove();
-}
-
-async function hasNoShim(): Promise<void> {
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
-  const commands = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/cmdline`, 'latin1').catch(() => '')));
-  assert.deepEqual(
-    commands.filter((command) => command.includes('containerd-shim-podvm')),
-    [],
-  );
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { after, beforeEach, suite, test } from 'node:test';
 import { silentLog } from '#host/log/log.ts';
 import { run } from '#host/process/run.ts';
+import { mkfsErofs } from '#image/import/make-erofs.ts';
 import { imageLimits } from '#image/limits.ts';
 import { openSnapshotImages } from '#image/snapshot/snapshot-images.ts';
 import { readErofs, sysroot, traces } from '../images/image-tree.ts';
@@ -65,6 +66,19 @@ await suite('images of snapshots', { skip: await whyNoVm() }, () => {
     assert.equal(await again.findDamage(soon()), undefined);
     await using single = await images.hold(layers.slice(1), soon());
     assert.notEqual(single.id, both[0].id);
+    await cleanUp();
+  });
+
+  test('hold() merges layers that are EROFS files', async () => {
+    const images = await open();
+    const files = layers.map((_, at) => join(work, `${at}.erofs`));
+    const [program, ...args] = mkfsErofs(await sysroot());
+    for (const [at, file] of files.entries()) await run(program, [...args, file, layers[at] ?? '']);
+    await using held = await images.hold(files, soon());
+    assert.deepEqual(await readErofs(held.rootfsPath), merged);
+    await assert.rejects(images.hold([files[0] ?? '', layers[1] ?? ''], soon()), { kind: 'invalid' });
+    const { stdout } = await run('losetup', ['--list', '--noheadings', '--output', 'BACK-FILE']);
+    assert.doesNotMatch(stdout, new RegExp(work), 'a loop device is left');
     await cleanUp();
   });
 

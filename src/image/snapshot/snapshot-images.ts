@@ -10,17 +10,17 @@ import type { Log } from '#host/log/log.ts';
 import type { HeldImage } from '../images.ts';
 import { type ImageLimits, imageLimits } from '../limits.ts';
 import { SharedWork } from '../shared-work.ts';
-import { flattenDirectories } from './flatten-directories.ts';
+import { flattenLayers } from './flatten-layers.ts';
 
 /**
- * Root file systems of images that another program keeps unpacked, layer by layer, in directories that do not change:
- * containerd's snapshots. Each list of directories is flattened once into an EROFS file, which is removed when one of its
- * directories is gone.
+ * Root file systems of images that another program keeps unpacked, layer by layer, in directories or EROFS files that do not
+ * change: containerd's snapshots. Each list of layers is flattened once into an EROFS file, which is removed when one of
+ * its layers is gone.
  */
 export interface SnapshotImages {
   /**
    * Holds the file made of these directories, topmost first. Concurrent calls share the work. Errors: `invalid`,
-   * `notFound` (a directory is missing), and those of `flattenDirectories`.
+   * `notFound` (a directory is missing), and those of `flattenLayers`.
    */
   hold(directories: readonly string[], signal: AbortSignal): Promise<HeldImage>;
 }
@@ -123,7 +123,7 @@ class DiskSnapshotImages implements SnapshotImages {
     const startedMs = performance.now();
     const work = await mkdtemp(join(directory, workPrefix));
     try {
-      const file = await flattenDirectories(directories, { sysroot, work, limits, signal });
+      const file = await flattenLayers(directories, { sysroot, work, limits, signal });
       const { size } = await stat(file);
       const record = { version: 1, directories, bytes: size };
       await writeFileAtomic(join(directory, `${key}.json`), `${JSON.stringify(record)}\n`);

@@ -13,7 +13,7 @@ import { containerSpec, podSpec, singleSpec } from '../testing/bundles.ts';
 import { containerSpecOf } from './container-spec.ts';
 import { metricsOf } from './metrics.ts';
 import { resourcesOf } from './resources.ts';
-import { snapshotDirectoriesOf } from './rootfs.ts';
+import { snapshotLayersOf } from './rootfs.ts';
 import { sandboxSpecOf } from './sandbox-spec.ts';
 
 const read = (spec: object) => v.parse(specSchema, spec);
@@ -160,17 +160,36 @@ test('resourcesOf() treats zero and negative limits as absent', () => {
   assert.deepEqual(resourcesOf({ unified: { 'pids.max': 'max' }, devices: [] }), {});
 });
 
-test('snapshotDirectoriesOf() lists the layers of an overlay, topmost first', async () => {
+test('snapshotLayersOf() lists the layers of an overlay, topmost first', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-rootfs-'));
   const mount = (type: string, ...options: string[]) => [create(MountSchema, { type, source: '/src', options })];
   const overlay = mount('overlay', 'index=off', `upperdir=${directory}`, 'lowerdir=/2/fs:/1/fs');
-  assert.deepEqual(await snapshotDirectoriesOf('it', overlay), ['/2/fs', '/1/fs']);
-  assert.deepEqual(await snapshotDirectoriesOf('it', mount('bind', 'ro')), ['/src']);
+  assert.deepEqual(await snapshotLayersOf('it', overlay), ['/2/fs', '/1/fs']);
+  assert.deepEqual(await snapshotLayersOf('it', mount('bind', 'ro')), ['/src']);
   await writeFile(join(directory, 'written'), '');
-  await assert.rejects(snapshotDirectoriesOf('it', overlay), { kind: 'unsupported', message: /written/ });
-  await assert.rejects(snapshotDirectoriesOf('it', mount('erofs')), { kind: 'unsupported' });
-  await assert.rejects(snapshotDirectoriesOf('it', []), { kind: 'unsupported' });
+  await assert.rejects(snapshotLayersOf('it', overlay), { kind: 'unsupported', message: /written/ });
+  await assert.rejects(snapshotLayersOf('it', mount('ext4')), { kind: 'unsupported' });
+  await assert.rejects(snapshotLayersOf('it', mount('format/overlay', 'lowerdir=/1')), { kind: 'unsupported' });
+  await assert.rejects(snapshotLayersOf('it', []), { kind: 'unsupported' });
   await rm(directory, { recursive: true });
+});
+
+test('snapshotLayersOf() lists the files of the erofs snapshotter, topmost first', async () => {
+  const mount = (type: string, source: string, ...options: string[]) => create(MountSchema, { type, source, options });
+  const layer = (at: number) => mount('erofs', `/${at}/layer.erofs`, 'ro', 'loop');
+  const overlay = mount('format/mkdir/overlay', 'overlay', 'upperdir=/none', 'lowerdir={{ overlay 0 1 }}');
+  assert.deepEqual(await snapshotLayersOf('it', [layer(2), layer(1), overlay]), ['/2/layer.erofs', '/1/layer.erofs']);
+  const blank = mount('mkfs/ext4', '/3/rwlayer.img', 'rw', 'loop');
+  assert.deepEqual(await snapshotLayersOf('it', [blank, layer(1), overlay]), ['/1/layer.erofs']);
+  assert.deepEqual(await snapshotLayersOf('it', [layer(1)]), ['/1/layer.erofs']);
+  const merged = mount('erofs', '/2/fsmeta.erofs', 'ro', 'device=/1/layer.erofs', 'device=/2/layer.erofs');
+  const bind = mount('format/bind', '{{ mount 0 }}', 'ro');
+  const files = ['/3/layer.erofs', '/2/layer.erofs', '/1/layer.erofs'];
+  assert.deepEqual(await snapshotLayersOf('it', [layer(3), merged, bind]), files);
+  await assert.rejects(snapshotLayersOf('it', [layer(2), layer(1)]), { kind: 'unsupported' });
+  const verified = mount('erofs', '/1/layer.erofs', 'ro', 'X-containerd.dmverity=/1/layer.erofs.dmverity');
+  await assert.rejects(snapshotLayersOf('it', [verified]), { kind: 'unsupported', message: /dm-verity/ });
+  await assert.rejects(snapshotLayersOf('it', [layer(1), overlay, overlay]), { kind: 'unsupported' });
 });
 
 test('metricsOf() returns the figures that containerd reads', () => {

@@ -1,5 +1,5 @@
 import { totalmem } from 'node:os';
-import { open } from 'node:fs/promises';
+import { open, stat } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
@@ -10,7 +10,7 @@ import { rootfsFile } from '../import/content-file.ts';
 import { readerCalls } from '../jail-calls.ts';
 import type { ImageLimits } from '../limits.ts';
 
-export interface FlattenDirectoriesOptions {
+export interface FlattenLayersOptions {
   /** Directory of extracted packages that holds `mkfs.erofs`. */
   readonly sysroot: string;
   /** Empty directory for the work; the file is made in it. */
@@ -29,16 +29,19 @@ const maxOptionBytes = 4000;
 const failing = 'Cannot flatten the snapshot';
 
 /**
- * Makes one read-only EROFS file of the directories of an overlay, topmost first, and returns its path. The kernel
- * merges them, in a mount namespace that ends with the program, so that no mount is left if a process is killed. The
- * program that reads the files has no right but that of reading them. Errors: `invalid` (paths), `exhausted`,
- * `unavailable`, `failedPrecondition` (the kernel refuses the overlay), `cancelled`.
+ * Makes one read-only EROFS file of the layers of an overlay, topmost first, and returns its path. All layers are
+ * directories, or EROFS files. The kernel merges them, in a mount namespace that ends with the program, so that no mount
+ * is left if a process is killed. The program that reads the files has no right but that of reading them. Errors:
+ * `invalid` (paths), `exhausted`, `unavailable`, `failedPrecondition` (the kernel refuses the overlay), `cancelled`.
  */
-export async function flattenDirectories(
-  directories: readonly string[],
-  { sysroot, work, limits, signal }: FlattenDirectoriesOptions,
+export async function flattenLayers(
+  layers: readonly string[],
+  { sysroot, work, limits, signal }: FlattenLayersOptions,
 ): Promise<string> {
-  const base = commonParent(directories);
+  const files = await filesOf(layers);
+  const mountedAt = join(work, 'layers');
+  const directories = files.length === 0 ? layers : files.map((_, at) => join(mountedAt, String(at)));
+  const base = files.length === 0 ? commonParent(layers) : mountedAt;
   // An overlay that only reads needs two directories; the second may be empty.
   const empty = join(work, 'empty');
   const lower = [...directories.map((path) => relative(base, path)), empty].join(':');
@@ -49,7 +52,19 @@ export async function flattenDirectories(
   );
   const jail = jailedMkfs({ sysroot, work, maxFileBytes: limits.maxImageBytes + fileRoomBytes });
   const command = [...(cgroup?.enter ?? []), 'unshare', '--mount', '--propagation', 'slave', '--'];
-  const [program = '', ...args] = [...command, 'sh', '-euc', mounting, 'sh', work, base, lower, ...jail];
+  const [program = '', ...args] = [
+    ...command,
+    'sh',
+    '-euc',
+    mounting,
+    'sh',
+    work,
+    base,
+    lower,
+    `${files.length}`,
+    ...files,
+    ...jail,
+  ];
   const { code, stderr } = await run(program, args, {
     signal,
     timeoutMs: limits.maxImportMs,
@@ -64,10 +79,19 @@ export async function flattenDirectories(
   return path;
 }
 
-/** Mounts the overlay, by paths relative to the directories' parent because their list must be short. */
+/**
+ * Mounts the layers that are files, and the overlay, by paths relative to the directories' parent because their list must be
+ * short. Loop devices end with their mounts.
+ */
 const mounting = `
-  work=$1 base=$2 lower=$3; shift 3
-  mkdir "$work/empty" "$work/tree" "$work/out"
+  work=$1 base=$2 lower=$3 files=$4; shift 4
+  mkdir "$work/empty" "$work/tree" "$work/out" "$work/layers"
+  at=0
+  while [ "$at" -lt "$files" ]; do
+    mkdir "$work/layers/$at"
+    mount -t erofs -o ro,loop,nodev,nosuid "$1" "$work/layers/$at"
+    at=$((at + 1)); shift
+  done
   cd "$base"
   mount -t overlay overlay -o "ro,lowerdir=$lower" "$work/tree"
   cd /
@@ -98,6 +122,14 @@ function jailedMkfs({ sysroot, work, maxFileBytes }: Jail): readonly string[] {
     // Fixed time and UUID: the same content gives the same file.
     ...['-T0', '--mkfs-time', '-Uclear', '-d0', rootfsFile, '/tree'],
   ];
+}
+
+/** Returns the layers if they are files. Errors: `invalid` (files beside directories). */
+async function filesOf(layers: readonly string[]): Promise<readonly string[]> {
+  const kinds = await Promise.all(layers.map(async (path) => (await stat(path)).isFile()));
+  if (!kinds.includes(true)) return [];
+  if (!kinds.includes(false)) return layers;
+  throw new PodvmError('invalid', `${failing}: some of its layers are files, and some are directories`);
 }
 
 /** Returns the directory that contains all of them. */

@@ -1,0 +1,120 @@
+import assert from 'node:assert/strict';
+import { readdir, readFile, readlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { poll } from '#host/wait.ts';
+import type { Crictl } from '../conformance/crictl.ts';
+import { Pod } from './pod.ts';
+import type { Tour } from './tour.ts';
+import type { Steps } from './walk-steps.ts';
+
+/** What pods and containers cost the node in processes and descriptors. */
+export const processSteps: Steps<Tour> = [
+  ['no pod of podvm has a process of the runtime: it is its VMM and the VMM’s jail', countsProcesses],
+  ['containers that cannot start leave no FIFO open', closesFifos],
+];
+
+const podsEach = 2;
+const settleMs = 60_000;
+
+interface Process {
+  readonly pid: string;
+  readonly name: string;
+}
+
+async function countsProcesses({ crictl, containerd, work }: Tour): Promise<void> {
+  const node = await readlink(`/proc/${containerd.pid}/ns/net`);
+  const shims = async () => (await processesIn(node)).filter(({ name }) => name.startsWith('containerd-shim')).length;
+  const others = async () => await namesIn(node, (name) => !name.startsWith('containerd-shim'));
+  const [shimsBefore, before] = [await shims(), await settledNames(others)];
+  const pods: Pod[] = [];
+  for (const handler of ['podvm', 'runc']) {
+    for (let at = 0; at < podsEach; at += 1) {
+      const pod = await Pod.run(crictl, work, `counted-${handler}-${at}`, handler);
+      await pod.start('main', 'sleep 1000', handler === 'runc' ? { command: ['sleep', '1000'] } : {});
+      pods.push(pod);
+    }
+    if (handler === 'runc') continue;
+    const after = async () => ((await others()) === before ? true : undefined);
+    const isSame = await poll(after, { everyMs: 300, signal: AbortSignal.timeout(settleMs) });
+    assert.equal(isSame, true, `processes beside those of pods: before ${before}; now ${await others()}`);
+    assert.equal(await shims(), shimsBefore);
+    for (const pod of pods) {
+      const inside = await processesIn(await networkOf(crictl, pod.id));
+      assert.deepEqual(inside.map(({ name }) => name).sort(), ['bwrap', 'qemu-system-x86'], pod.id);
+    }
+  }
+  assert.equal(await shims(), shimsBefore + podsEach, 'one for each pod of runc');
+  for (const pod of pods) await pod.remove();
+}
+
+/** Names once two looks see the same: programs that end soon are not counted. */
+async function settledNames(look: () => Promise<string>): Promise<string> {
+  let last = '';
+  const settled = await poll(
+    async () => {
+      const now = await look();
+      const isSettled = now === last;
+      last = now;
+      return isSettled ? now : undefined;
+    },
+    { everyMs: 1000, signal: AbortSignal.timeout(settleMs) },
+  );
+  assert.ok(settled !== undefined, `the processes of the node do not settle: ${last}`);
+  return settled;
+}
+
+async function namesIn(namespace: string, isCounted: (name: string) => boolean): Promise<string> {
+  const names = (await processesIn(namespace)).map(({ name }) => name);
+  return names.filter(isCounted).sort().join(' ');
+}
+
+/** Processes of a network namespace, which each test run and each pod has for itself. */
+async function processesIn(namespace: string): Promise<readonly Process[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const found = await Promise.all(
+    pids.map(async (pid) => {
+      const there = await readlink(`/proc/${pid}/ns/net`).catch(() => '');
+      if (there !== namespace) return undefined;
+      const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
+      return name === '' ? undefined : { pid, name: name.trim() };
+    }),
+  );
+  return found.filter((each) => each !== undefined);
+}
+
+const inspected = v.object({
+  info: v.object({ pid: v.number() }),
+});
+
+/** The network namespace of a pod of podvm, whose pid is that of its VMM. */
+async function networkOf(crictl: Crictl, pod: string): Promise<string> {
+  const { info } = await crictl.json(inspected, 'inspectp', pod);
+  return await readlink(`/proc/${info.pid}/ns/net`);
+}
+
+async function closesFifos({ crictl, containerd, pod }: Tour): Promise<void> {
+  const node = await readlink(`/proc/${containerd.pid}/ns/net`);
+  const ids: string[] = [];
+  for (const name of ['missing-1', 'missing-2', 'missing-3']) {
+    const id = await pod.create(name, '', { command: ['/no/such/program'] });
+    const { code } = await crictl.try(['start', id]);
+    assert.equal(code, 1);
+    ids.push(id);
+  }
+  const open = async () => {
+    const ours = (await processesIn(node)).filter(({ name }) => name !== 'containerd');
+    const links = await Promise.all(ours.map(async ({ pid }) => await linksOf(pid)));
+    return links.flat().filter((link) => ids.some((id) => link.includes(id)));
+  };
+  const none = async () => ((await open()).length === 0 ? true : undefined);
+  const isNone = await poll(none, { everyMs: 300, signal: AbortSignal.timeout(settleMs) });
+  assert.equal(isNone, true, `still open: ${(await open()).join(', ')}`);
+  for (const id of ids) await crictl.run('rm', id);
+}
+
+async function linksOf(pid: string): Promise<readonly string[]> {
+  const directory = join('/proc', pid, 'fd');
+  const names = await readdir(directory).catch(() => []);
+  return await Promise.all(names.map(async (name) => await readlink(join(directory, name)).catch(() => '')));
+}
