@@ -9,7 +9,7 @@ type Parts = Pick<Beneath, 'openBeneath'> & Pick<Descriptors, 'read' | 'close'> 
 export interface ResolvedUser {
   readonly uid: number;
   readonly gid: number;
-  /** Sorted, without `gid`. */
+  /** Sorted, with `gid`: a process that changes its group keeps what files deny that one (CVE-2022-36109). */
   readonly additionalGids: readonly number[];
   readonly home: string;
 }
@@ -38,9 +38,8 @@ export function resolveUser(parts: Parts, root: number, process: ContainerProces
   if (gid === undefined) throw unknown('group', groupPart);
   const isStrict = process.supplementalGroupsPolicy === 'strict';
   const ofImage = entry === undefined || isStrict ? [] : groupsOf(groups, entry.name);
-  const more = new Set([...process.supplementalGroups, ...ofImage]);
+  const more = new Set([gid, ...process.supplementalGroups, ...ofImage]);
   if (process.fsGroup !== undefined) more.add(process.fsGroup);
-  more.delete(gid);
   return { uid, gid, additionalGids: [...more].sort((a, b) => a - b), home: entry?.home ?? '/' };
 }
 

@@ -73,7 +73,9 @@ export function containerStatusOf(known: KnownContainer) {
 
 /** Includes the first group among the supplemental ones, as the kernel and containerd do. */
 function userOf({ uid, gid, groups }: NonNullable<ContainerStatus['user']>) {
-  return { linux: { uid: BigInt(uid), gid: BigInt(gid), supplementalGroups: [gid, ...groups].map(BigInt) } };
+  // An agent of an earlier build leaves the gid out.
+  const all = [...new Set([gid, ...groups])];
+  return { linux: { uid: BigInt(uid), gid: BigInt(gid), supplementalGroups: all.map(BigInt) } };
 }
 
 /** Maps the loss of a machine, which Kubernetes does not know, to a failure. */
