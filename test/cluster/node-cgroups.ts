@@ -1,9 +1,11 @@
-import { mkdir, readdir, rmdir } from 'node:fs/promises';
+import { mkdir, readdir, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isThere } from '#host/file/files.ts';
 import { hasCgroups2 } from '#host/cgroup/cgroup-tree.ts';
 
 const root = '/sys/fs/cgroup';
+/** A node weighs as much as eight processes of the host; by default, all of its pods together weigh as much as one. */
+const weights = { 'cpu.shares': '8192', 'cpu.weight': '800' } as const;
 
 /** The cgroup of a node, in each hierarchy, below which its kubelet makes those of pods. */
 export class NodeCgroups {
@@ -23,6 +25,10 @@ export class NodeCgroups {
       if (!(await isThere(join(hierarchy, 'cgroup.procs')))) continue;
       await mkdir(join(hierarchy, path));
       directories.push(join(hierarchy, path));
+      for (const [name, weight] of Object.entries(weights)) {
+        const file = join(hierarchy, path, name);
+        if (await isThere(file)) await writeFile(file, weight);
+      }
     }
     return new NodeCgroups(path, directories);
   }

@@ -47,8 +47,12 @@ async function agnhostLayers(
   { agnhost, certificate, debian }: NodeConformance,
   busybox: ImageSpec,
 ): Promise<ImageSpec['layers']> {
-  const curl = 'usr/bin/curl';
-  const programs = [await debian.program(curl), ...(await debian.libraries(curl))];
+  const [bash, curl] = ['usr/bin/bash', 'usr/bin/curl'] as const;
+  const programs = [
+    await debian.program(bash, { as: 'bin/bash' }),
+    await debian.program(curl),
+    ...(await debian.libraries(bash, curl)),
+  ];
   const users = [
     file('etc/passwd', 'root:x:0:0:root:/root:/bin/sh\nuser-defined-in-image:x:1000:1000::/home:/bin/sh\n'),
     file(

@@ -21,8 +21,8 @@ async function areNodes({ kubectl, first, second, say }: Tour): Promise<void> {
   await until('the nodes have registered and are ready', () => kubectl.run(...ready));
   const nodes = await kubectl.run('get', 'node', '-o', 'wide');
   say(nodes.trimEnd());
-  assert.match(nodes, new RegExp(`${first.node.name} +Ready .*podvm://`));
-  assert.match(nodes, new RegExp(`${second.node.name} +Ready .*containerd://`));
+  assert.match(nodes, new RegExp(`${first.node.name} +Ready[ ,].*podvm://`));
+  assert.match(nodes, new RegExp(`${second.node.name} +Ready[ ,].*containerd://`));
 }
 
 async function runsProxy({ kubectl, first, second }: Tour): Promise<void> {

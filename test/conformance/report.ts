@@ -129,8 +129,10 @@ function firstLine(text: string): string {
 
 /** Returns a regular expression for `-ginkgo.skip` that matches exactly the specs that the list leaves out. */
 export function leftOutPattern(expected: Expectations): string | undefined {
-  const patterns = expected.leftOut.map(({ spec }) =>
-    spec.replace(/\*$/, '').replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&'),
-  );
-  return patterns.length === 0 ? undefined : patterns.join('|');
+  return expected.leftOut.length === 0 ? undefined : patternOf(expected.leftOut.map(({ spec }) => spec));
+}
+
+/** Returns a regular expression that matches names, or their prefixes followed by `*`. */
+export function patternOf(specs: readonly string[]): string {
+  return specs.map((spec) => spec.replace(/\*$/, '').replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('|');
 }
