@@ -17,6 +17,7 @@ import {
 import { userIdOf } from '#host/user-ids.ts';
 import { poll } from '#host/wait.ts';
 import type { BuiltInBridge } from '../network.ts';
+import { dnsCalls } from './dns-calls.ts';
 import { dnsPort } from './service-rules.ts';
 import type { Served } from '#base/served-services.ts';
 
@@ -28,7 +29,7 @@ const limits = { core: 1, as: 256 * 1024 * 1024, nofile: 512, nproc: 32, memlock
 const markVariable = 'PODVM_NAMES';
 const maxUpstreams = 8;
 /** Limit of questions that wait for the servers of the node, far above what one pod may have (`service-rules.ts`). */
-const maxForwards = 10_000;
+const maxForwards = 30_000;
 const answersWithinMs = 10_000;
 
 const recordSchema = v.object({
@@ -43,7 +44,7 @@ export const servicesDirectory = (stateDir: string): string => join(stateDir, 's
 
 /**
  * The DNS server of one bridge: dnsmasq, which outlives this process as the pods that ask it do. It runs without privileges
- * in a jail with the network, /usr and the directory of its names.
+ * in a jail with the network, /usr, the directory of its names and a list of system calls.
  */
 export class ServiceDns {
   readonly #directory: string;
@@ -91,7 +92,12 @@ export class ServiceDns {
     const output = join(this.#directory, 'dns.log');
     let started: ProcessIdentity | undefined;
     try {
-      const { identity, ended } = await spawnJailed({ what: 'the DNS server of Services', command, output });
+      const { identity, ended } = await spawnJailed({
+        what: 'the DNS server of Services',
+        command,
+        output,
+        inherited: [dnsCalls()],
+      });
       started = identity;
       ended.catch(() => undefined); // `serve` looks whether it runs
       await writeFileAtomic(this.#record, `${JSON.stringify({ ...identity, command } satisfies DnsRecord)}\n`);
@@ -161,7 +167,19 @@ function commandOf({ gateway }: BuiltInBridge, names: string, servers: readonly 
     ...['prlimit', ...Object.entries(limits).map(([name, value]) => `--${name}=${value}:${value}`), '--'],
     ...['setpriv', `--reuid=${dnsUid}`, `--regid=${dnsUid}`, '--clear-groups', '--no-new-privs'],
     ...['--bounding-set=-all', '--inh-caps=-all', '--'],
-    ...['bwrap', '--unshare-all', '--share-net', '--as-pid-1', '--info-fd', '3', '--cap-drop', 'ALL', '--clearenv'],
+    ...[
+      'bwrap',
+      '--unshare-all',
+      '--share-net',
+      '--as-pid-1',
+      '--info-fd',
+      '3',
+      '--seccomp',
+      '4',
+      '--cap-drop',
+      'ALL',
+      '--clearenv',
+    ],
     ...[
       '--setenv',
       markVariable,

@@ -15,7 +15,7 @@ export const dnsAddress = '10.196.0.10';
  * What one pod may ask the DNS server, so that it does not use up the server for others: a question to the servers of the
  * node waits 10 s at most. Connections over TCP have a process each, of 20.
  */
-const askedOfPod = { perSecond: 200, atOnce: 400, connections: 4 } as const;
+const askedOfPod = { perSecond: 100, atOnce: 200, connections: 2 } as const;
 const timeoutMs = 10_000;
 const families = { TCP: 'tcp', UDP: 'udp', SCTP: 'sctp' } as const;
 
