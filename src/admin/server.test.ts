@@ -50,6 +50,16 @@ describe('the admin socket', () => {
     await assert.rejects(serveAdmin(served.socketPath, served.parts), { kind: 'busy' });
   });
 
+  test('is accessible to the members of a group if one is given', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'podvm-admin-'));
+    const path = join(directory, 'podvm.sock');
+    const gid = process.getgid?.();
+    await using _server = await serveAdmin(path, served.parts, { gid });
+    const found = await stat(path);
+    assert.deepEqual([found.mode & 0o777, found.uid, found.gid], [0o660, process.getuid?.(), gid]);
+    await rm(directory, { recursive: true });
+  });
+
   test('replaces the socket of a killed process', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'podvm-admin-'));
     const path = join(directory, 'podvm.sock');

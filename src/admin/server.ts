@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { chmod, mkdir, rm } from 'node:fs/promises';
+import { chmod, chown, mkdir, rm } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
 import { dirname } from 'node:path';
 import { type WebSocket, WebSocketServer } from 'ws';
@@ -76,10 +76,15 @@ const maxHeaderBytes = 8 * 1024 * 1024;
 const farewellMs = 1_000;
 
 /**
- * Takes over the pods of an earlier process, and serves the admin API (`#api`) on a unix socket that only root may open.
+ * Takes over the pods of an earlier process, and serves the admin API (`#api`) on a unix socket that only root may open, and
+ * the members of the group `gid`.
  * Errors: `busy` when another process serves it.
  */
-export async function serveAdmin(socketPath: string, parts: AdminParts): Promise<AdminServer> {
+export async function serveAdmin(
+  socketPath: string,
+  parts: AdminParts,
+  { gid }: { readonly gid?: number | undefined } = {},
+): Promise<AdminServer> {
   await mkdir(dirname(socketPath), { recursive: true, mode: 0o755 });
   await removeStale(socketPath);
   const runs = new Set<Promise<void>>();
@@ -139,7 +144,8 @@ export async function serveAdmin(socketPath: string, parts: AdminParts): Promise
   server.listen(socketPath);
   await once(server, 'listening');
   outliveAcceptErrors(server);
-  await chmod(socketPath, 0o600);
+  if (gid !== undefined) await chown(socketPath, process.getuid?.() ?? 0, gid);
+  await chmod(socketPath, gid === undefined ? 0o600 : 0o660);
   return {
     endPods: async () => {
       startNoMore();

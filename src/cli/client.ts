@@ -62,8 +62,8 @@ function nobodyThere(socketPath: string, cause: NodeJS.ErrnoException): PodvmErr
     });
   }
   if (cause.code === 'EACCES') {
-    return new PodvmError('denied', `Cannot reach podvm at ${socketPath}: only root may connect`, {
-      fix: 'Run the command as root, for example with sudo.',
+    return new PodvmError('denied', `Cannot reach podvm at ${socketPath}: this user may not connect`, {
+      fix: 'Run the command as root, for example with sudo, or become a member of the group of its setting socketGroup.',
     });
   }
   return new PodvmError('unavailable', `Cannot reach podvm at ${socketPath}: ${cause.message}`, {

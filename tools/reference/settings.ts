@@ -25,6 +25,8 @@ function typeOf(type: SettingType): string {
       return 'path';
     case 'paths':
       return 'absolute paths, separated by `:`';
+    case 'group':
+      return 'name of a group';
     case 'address':
       return 'IP address and port, such as `127.0.0.1:10010` or `[::1]:10010`';
     case 'url':

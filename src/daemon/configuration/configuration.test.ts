@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { readConfigFile } from './config-file.ts';
-import { daemonDefaults, readConfiguration } from './configuration.ts';
+import { daemonDefaults, readConfiguration, usualRoot } from './configuration.ts';
 import { settings } from './settings.ts';
 
 /** Reads settings from a file with this text. */
@@ -174,4 +174,26 @@ test('metrics are served to the node alone, unless other hosts are allowed by a 
     assert.equal(read({ metricsAddress: given, metricsClients: 'any' })?.clients, 'any');
   }
   assert.throws(() => read({ metricsAddress: 'localhost:1' }), { kind: 'invalid' });
+});
+
+test('an ordinary user without a state directory uses the node of root if its socket may be used', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-root-'));
+  t.after(async () => await rm(directory, { recursive: true }));
+  const socket = join(directory, 'podvm.sock');
+  const before = process.getuid ?? (() => 0);
+  t.after(() => void (process.getuid = before));
+  process.getuid = () => 1000;
+  const rootFor = (data: string) => usualRoot({ XDG_DATA_HOME: data }, socket);
+  assert.equal(rootFor(directory), join(directory, 'podvm'), 'there is no socket');
+  await writeFile(socket, '');
+  assert.equal(rootFor(directory), '/var/lib/podvm');
+  await mkdir(join(directory, 'podvm'));
+  assert.equal(rootFor(directory), join(directory, 'podvm'), 'the user has a state directory');
+});
+
+test('a socket group must be a name', () => {
+  assert.equal(readConfiguration({}, { PODVM_SOCKET_GROUP: 'podvm' }, '/').socketGroup, 'podvm');
+  assert.equal(readConfiguration({}, {}, '/').socketGroup, undefined);
+  for (const value of ['', '-x', 'a b', 'a:b', 'x'.repeat(40)])
+    assert.throws(() => readConfiguration({}, { PODVM_SOCKET_GROUP: value }, '/'), { kind: 'invalid' }, value);
 });

@@ -1,3 +1,4 @@
+import { accessSync, constants, existsSync } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
 import { BlockList, isIP } from 'node:net';
 import { homedir, hostname } from 'node:os';
@@ -18,6 +19,8 @@ export interface Configuration {
   readonly root: string;
   /** Unix socket of the admin API. */
   readonly socketPath: string;
+  /** Name of the group whose members may connect to it besides root; undefined: none. */
+  readonly socketGroup: string | undefined;
   /** Unix socket of CRI, for `podvm daemon`. */
   readonly criSocketPath: string;
   /** Unix socket of containerd's task API. */
@@ -136,6 +139,7 @@ export function readConfiguration(
   return {
     root,
     socketPath,
+    socketGroup: groupOf(nameOf('socketGroup'), given('socketGroup')),
     criSocketPath,
     shimSocketPath,
     delegate: delegateOf(nameOf('delegate'), given('delegate'), criSocketPath, {
@@ -181,14 +185,34 @@ export function readConfiguration(
   };
 }
 
+/** Socket of the node of root with its usual state directory. */
+const machineSocket = join(defaultSockets, 'podvm.sock');
+
 /**
- * The state directory without a setting: an ordinary user's is where the XDG Base Directory Specification wants it, which has
- * paths ignored that are empty or relative.
+ * The state directory without a setting. An ordinary user's is where the XDG Base Directory Specification wants it, which has
+ * paths ignored that are empty or relative; until it is made, it is that of root for members of the group that may use root's node.
  */
-function usualRoot(env: NodeJS.ProcessEnv): string {
+export function usualRoot(env: NodeJS.ProcessEnv, ofRoot = machineSocket): string {
   if (process.getuid?.() === 0) return defaultRoot;
   const given = env['XDG_DATA_HOME'] ?? '';
-  return join(isAbsolute(given) ? given : join(homedir(), '.local/share'), 'podvm');
+  const own = join(isAbsolute(given) ? given : join(homedir(), '.local/share'), 'podvm');
+  return !existsSync(own) && mayConnect(ofRoot) ? defaultRoot : own;
+}
+
+function mayConnect(socketPath: string): boolean {
+  try {
+    accessSync(socketPath, constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function groupOf(name: string, value: string | undefined): string | undefined {
+  if (value === undefined || /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}$/.test(value)) return value;
+  throw new PodvmError('invalid', `Cannot use ${name}: it must be the name of a group, got ${value}`, {
+    fix: 'Make one with `groupadd podvm`, and write podvm.',
+  });
 }
 
 /** Machines of the pool are restored from the node's template. */

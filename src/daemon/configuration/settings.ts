@@ -7,7 +7,7 @@ import { templateChoices } from '#sandbox/spec/template-choice.ts';
  * `or`.
  */
 export type SettingType =
-  | { readonly kind: 'path' | 'paths' | 'address' | 'url' | 'cniConfig' | 'rate' | 'endpoint' | 'namespaces' }
+  | { readonly kind: 'path' | 'paths' | 'group' | 'address' | 'url' | 'cniConfig' | 'rate' | 'endpoint' | 'namespaces' }
   | { readonly kind: 'word'; readonly words: readonly string[] }
   | { readonly kind: 'number'; readonly min: number; readonly max: number; readonly or?: string };
 
@@ -40,6 +40,14 @@ export const settings = {
     about:
       'State directory: images, sandboxes, and what set-up made. Default of an ordinary user: `podvm` in `$XDG_DATA_HOME` ' +
       '(`~/.local/share`).',
+  },
+  socketGroup: {
+    env: 'PODVM_SOCKET_GROUP',
+    type: { kind: 'group' },
+    otherwise: 'none: only root may use the node',
+    about:
+      "Group of the host whose members may use root's node by its socket, with every command but those that need root itself. " +
+      'Membership is as good as root on this host ([security](../security.md#the-socket-group)).',
   },
   criSocket: {
     env: 'PODVM_CRI_SOCKET',

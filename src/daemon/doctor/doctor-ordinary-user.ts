@@ -4,6 +4,7 @@ import { diagnosisSchema, type Finding } from '#api/finding.ts';
 import { messageOf } from '#base/errors.ts';
 import { run } from '#host/process/run.ts';
 import type { Configuration } from '../configuration/configuration.ts';
+import { settings } from '../configuration/settings.ts';
 import { hostNeeds, userName } from '../rootless/host-needs.ts';
 import { machineAssets } from '../rootless/machine-assets.ts';
 import { runInside } from '../rootless/run-inside.ts';
@@ -16,6 +17,13 @@ export async function ordinaryUserFindings(
   config: Configuration,
   only: 'kvm' | undefined,
 ): Promise<readonly Finding[]> {
+  if (config.root === settings.root.default) {
+    const detail = `${userName()}, a member of the group that may use root's node at ${config.socketPath}`;
+    return [
+      { name: 'user', status: 'ok', detail },
+      { name: 'host', status: 'skip', detail: 'only root can examine it' },
+    ];
+  }
   const detail = `${userName()}, not root: pods run in namespaces of this user`;
   const user: Finding = { name: 'user', status: 'ok', detail };
   const found = only === undefined ? [user, ...(await hostFindings(config.repo))] : [user, ...(await hostNeeds())];

@@ -37,6 +37,7 @@ import { followParts } from './follow-parts.ts';
 import { machinePartsOf } from './machine-parts.ts';
 import { openNetwork, type Purpose } from './node-network.ts';
 import { outliveRejections } from './outlive-rejections.ts';
+import { groupId } from './socket-group.ts';
 import { readVersions } from './versions.ts';
 
 /** User of the trial machines, below the range of the sandboxes' users. */
@@ -177,34 +178,38 @@ export async function openNode(
   }
   const volumes = openVolumes(config);
   const admin: AdminServer = undo.use(
-    await serveAdmin(config.socketPath, {
-      sandboxes,
-      images,
-      log,
-      clock: systemClock,
-      monitoring,
-      diskUsage: async (asking) => {
-        const { readDiskUsage } = await import('./disk-usage.ts'); // a node that is not asked does without
-        return await readDiskUsage(config.root, asking);
+    await serveAdmin(
+      config.socketPath,
+      {
+        sandboxes,
+        images,
+        log,
+        clock: systemClock,
+        monitoring,
+        diskUsage: async (asking) => {
+          const { readDiskUsage } = await import('./disk-usage.ts'); // a node that is not asked does without
+          return await readDiskUsage(config.root, asking);
+        },
+        recentLog: () => recent.text(),
+        pods: createPodTable(),
+        ended: await openEndedPods(config, log),
+        volumes,
+        services: {
+          path: join(config.root, 'services.json'),
+          network: openServiceNetwork(join(config.root, 'network'), network),
+        },
+        cronJobsPath: join(config.root, 'cron-jobs.json'),
+        ...(purpose === 'command'
+          ? {}
+          : { keeping: { bootId: await readBootId(), startsAfterBoot: purpose === 'daemon' } }),
+        node: {
+          nodeName: config.nodeName,
+          seccompDirectory: join(config.root, 'seccomp'),
+          volumePath: (namespace, name) => volumes.pathOf(namespace, name),
+        },
       },
-      recentLog: () => recent.text(),
-      pods: createPodTable(),
-      ended: await openEndedPods(config, log),
-      volumes,
-      services: {
-        path: join(config.root, 'services.json'),
-        network: openServiceNetwork(join(config.root, 'network'), network),
-      },
-      cronJobsPath: join(config.root, 'cron-jobs.json'),
-      ...(purpose === 'command'
-        ? {}
-        : { keeping: { bootId: await readBootId(), startsAfterBoot: purpose === 'daemon' } }),
-      node: {
-        nodeName: config.nodeName,
-        seccompDirectory: join(config.root, 'seccomp'),
-        volumePath: (namespace, name) => volumes.pathOf(namespace, name),
-      },
-    }),
+      { gid: await groupId(config.socketGroup) },
+    ),
   );
   const take = async (newer: Assets, taking: AbortSignal) => {
     const found = await probe(newer, taking);

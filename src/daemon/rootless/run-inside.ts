@@ -7,6 +7,7 @@ import { entryPoint, programDirectory } from '#host/program-files.ts';
 import { exitCodeOf } from '#host/process/run.ts';
 import { startChild } from '#host/process/start-child.ts';
 import type { Configuration } from '../configuration/configuration.ts';
+import { settings } from '../configuration/settings.ts';
 import { requireHostNeeds } from './host-needs.ts';
 import { listenFor } from './host-listeners.ts';
 import { linkMachineParts } from './machine-assets.ts';
@@ -53,10 +54,15 @@ export async function runInside(
 }
 
 /**
- * Makes the state directory of an ordinary user, open to the users of jails as root's is. Errors: `failedPrecondition`, with what
- * the host lacks.
+ * Makes the state directory of an ordinary user, open to the users of jails as root's is. Errors: `denied` for that of root;
+ * `failedPrecondition`, with what the host lacks.
  */
 export async function makeStateDirectory(root: string): Promise<void> {
+  if (root === settings.root.default) {
+    throw new PodvmError('denied', "Cannot do this without root: the command is for root's node", {
+      fix: `Run it with sudo; \`sudo systemctl start podvm\` starts that node. A node of your own has another --root.`,
+    });
+  }
   await requireHostNeeds();
   try {
     if ((await mkdir(root, { recursive: true })) !== undefined) await chmod(root, 0o755); // whatever the umask
