@@ -16,7 +16,7 @@ export interface NodeConformance {
   readonly agnhost: string;
   /** Certificate and key that agnhost serves by, next to each other. */
   readonly certificate: { readonly crt: string; readonly key: string };
-  /** Files of `bash` and `curl`, which are in agnhost's image. */
+  /** Files of the programs that agnhost's image has besides. */
   readonly debian: DebianFiles;
 }
 
@@ -44,6 +44,6 @@ export async function buildNodeConformance(
     ginkgo: join(home, 'ginkgo'),
     agnhost: join(home, 'agnhost'),
     certificate: { crt: join(home, 'localhost.crt'), key: join(home, 'localhost.key') },
-    debian: await DebianFiles.unpack(cache, signal, ['bash', 'curl']),
+    debian: await DebianFiles.unpack(cache, signal, ['bash', 'curl', 'netcat-openbsd']),
   };
 }

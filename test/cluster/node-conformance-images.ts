@@ -42,16 +42,21 @@ export async function nodeConformanceImages(
   ];
 }
 
-/** As its Dockerfile makes them, apart from programs that no spec of a node uses. */
+/**
+ * As its Dockerfile makes them, apart from programs that no spec of a node uses. The shell is bash, since that of Debian's
+ * busybox prefers its own `nc`, which has no UDP.
+ */
 async function agnhostLayers(
   { agnhost, certificate, debian }: NodeConformance,
   busybox: ImageSpec,
 ): Promise<ImageSpec['layers']> {
-  const [bash, curl] = ['usr/bin/bash', 'usr/bin/curl'] as const;
-  const programs = [
+  const [bash, curl, nc] = ['usr/bin/bash', 'usr/bin/curl', 'usr/bin/nc.openbsd'] as const;
+  const programs: readonly TarSpec[] = [
     await debian.program(bash, { as: 'bin/bash' }),
+    { name: 'bin/sh', type: 'symlink', target: 'bash' },
     await debian.program(curl),
-    ...(await debian.libraries(bash, curl)),
+    await debian.program(nc, { as: 'bin/nc' }),
+    ...(await debian.libraries(bash, curl, nc)),
   ];
   const users = [
     file('etc/passwd', 'root:x:0:0:root:/root:/bin/sh\nuser-defined-in-image:x:1000:1000::/home:/bin/sh\n'),
