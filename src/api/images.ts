@@ -10,6 +10,7 @@ import { registryLoginsSchema } from './registry-logins.ts';
  *   POST   /v1/images/tag             TagRequest -> ImageSummary
  *   POST   /v1/images/prune           PruneRequest -> ImageSummary[], those that were removed
  *   GET    /v1/images/inspect?reference=   ImageDetails
+ *   GET    /v1/images/pulling          PullInProgress[]
  *   DELETE /v1/images?reference=      Untagged: the name, and the image with its last name or when named by its id
  */
 export const imageSummarySchema = v.object({
@@ -66,6 +67,15 @@ export const pruneRequestSchema = v.strictObject({
   all: v.optional(v.boolean(), false),
 });
 export type PruneRequestInput = v.InferInput<typeof pruneRequestSchema>;
+
+/** A pull that goes on. */
+export const pullInProgressSchema = v.object({
+  /** Full name of the image. */
+  reference: v.string(),
+  /** Absent until the registry has answered. */
+  doing: v.optional(v.string()),
+});
+export type PullInProgress = v.InferOutput<typeof pullInProgressSchema>;
 
 export const imageProgressSchema = v.object({
   message: v.optional(v.string()),

@@ -92,12 +92,9 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
         const plan = await planRun(words, flags, { command, terminal, environment: parts.environment });
         if (plan.flags.dryRun) return await printPlan(plan, parts);
         await withServer(plan.flags.daemon ? 'pods' : 'podsHere', async (server, ends) => {
-          const logins = await loginsFor(
-            async () => plan.images ?? (await imagesOf(plan.files, ends.any)),
-            parts,
-            ends.any,
-          );
-          exit(await runCommand(server, { ...plan, ...logins }, terminal, ends));
+          const imageNames = async () => plan.images ?? (await imagesOf(plan.files, ends.any));
+          const logins = await loginsFor(imageNames, parts, ends.any);
+          exit(await runCommand(server, { ...plan, imageNames, ...logins }, terminal, ends));
         });
       },
     },

@@ -18,21 +18,23 @@ export interface PullInProgress {
   readonly reference: string;
   /** Its start, in `ms` since 1970. */
   readonly sinceMs: number;
+  /** What it does now, such as `pulling docker.io/library/nginx:latest: 12.5 of 70.1 MB`. */
+  readonly doing?: string;
 }
 
 export class CountedImages implements ImageCounts {
   readonly #pulls = new Tally(['ok', ...errorKinds]);
   readonly #seconds = new Histogram(secondsBounds);
-  readonly #pulling = new Set<PullInProgress>();
+  readonly #pulling = new Set<Readonly<PullInProgress>>();
   imports = 0;
 
-  /** Counts one pull until it ends. */
-  async pull<T>(reference: string, work: () => Promise<T>): Promise<T> {
-    const begun = { reference, sinceMs: Date.now() };
+  /** Counts one pull until it ends. `work` gets a function that notes what it does. */
+  async pull<T>(reference: string, work: (note: (doing: string) => void) => Promise<T>): Promise<T> {
+    const begun: PullInProgress & { doing?: string } = { reference, sinceMs: Date.now() };
     const beganAt = performance.now();
     this.#pulling.add(begun);
     try {
-      const result = await work();
+      const result = await work((doing) => (begun.doing = doing));
       this.#pulls.add('ok');
       return result;
     } catch (error) {

@@ -4,6 +4,7 @@ import { type IncomingMessage, request } from 'node:http';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
+import { CountedImages } from '#image/image-counts.ts';
 import type { Image, ImageStore } from '#image/images.ts';
 import { imageRoutes } from './image-routes.ts';
 import { serveRoutes } from '../serve-routes.ts';
@@ -34,6 +35,25 @@ test('pull passes the client’s logins to the store, and never a path of the no
   assert.match(await ask({ reference: 'r.example/a', logins }), /^200 .*sha256:a/);
   assert.match(await ask({ reference: 'r.example/a', authFile: '/root/.docker/config.json' }), /^400 .*authFile/);
   assert.deepEqual(pulls, [['r.example/a', logins, undefined]]);
+});
+
+test('pulls in progress are listed with what they do', async () => {
+  const counts = new CountedImages();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const pulled = counts.pull('r.example/a:1', async (note) => {
+    note('pulling r.example/a:1: 1 of 2 MB');
+    await promise;
+  });
+  await using served = await serveRoutes(imageRoutes({ counts } as unknown as ImageStore)); // SAFE: all that the call uses
+  const list = async () => {
+    const asked = request({ socketPath: served.socketPath, path: '/v1/images/pulling', agent: false });
+    const [response] = (await once(asked.end(), 'response')) as [IncomingMessage];
+    return JSON.parse(await text(response)) as unknown;
+  };
+  assert.deepEqual(await list(), [{ reference: 'r.example/a:1', doing: 'pulling r.example/a:1: 1 of 2 MB' }]);
+  resolve();
+  await pulled;
+  assert.deepEqual(await list(), []);
 });
 
 test('prune removes images without a name, or all, except those in use or held', async () => {

@@ -6,6 +6,7 @@ import {
   type ImageProgress,
   type ImageSummary,
   loadRequestSchema,
+  type PullInProgress,
   pruneRequestSchema,
   pullRequestSchema,
   tagRequestSchema,
@@ -37,6 +38,10 @@ export function imageRoutes(images: ImageStore, inUse: () => ReadonlySet<string>
       }
       const details: ImageDetails = { ...summaryOf(image), config: { ...image.config } };
       sendJson(response, 200, details);
+    },
+    'GET /v1/images/pulling': ({ response }) => {
+      const pulls = images.counts.pulling.map(({ reference, doing }): PullInProgress => ({ reference, doing }));
+      sendJson(response, 200, pulls);
     },
     'POST /v1/images/prune': async ({ request, response }) => {
       const { all } = await readJson(request, pruneRequestSchema);

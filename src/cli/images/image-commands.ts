@@ -28,6 +28,7 @@ import { loginsFor } from './login-commands.ts';
 import type { EndSignals } from '../terminal/end-signals.ts';
 import type { ProgramParts } from '../program-parts.ts';
 import { pruneImages, pruneOptions, type PruneOptions } from './prune-commands.ts';
+import { ProgressLine } from '../terminal/progress-line.ts';
 import { type Terminal, write } from '../terminal/terminal.ts';
 
 /**
@@ -37,6 +38,12 @@ type WithClient = (
   purpose: 'images' | 'storedImages',
   use: (client: Client, ends: EndSignals) => Promise<void>,
 ) => Promise<void>;
+
+interface PullFlags {
+  readonly insecure: boolean;
+  readonly authfile?: string;
+  readonly quiet: boolean;
+}
 
 const nameOrId = ['<reference>', 'name or id'] as const;
 
@@ -69,14 +76,15 @@ export function imageCommands(
       options: [
         flag('--insecure', 'allow plain HTTP and any certificate'),
         new Option('--authfile <file>', "logins in the format of docker's config.json; default: those of podvm login"),
+        flag('-q, --quiet', 'print only the name of the image'),
       ],
-      action(reference: string, { insecure, authfile }: { insecure: boolean; authfile?: string }) {
+      action(reference: string, { insecure, authfile, quiet }: PullFlags) {
         return withClient('images', async (client, ends) => {
           const images = () => Promise.resolve([reference]);
           const file = authfile === undefined ? undefined : resolve(authfile);
           const logins = await loginsFor(images, parts, ends.any, file);
           const request: PullRequestInput = { reference, insecure, ...logins };
-          await followWork(client, '/v1/images/pull', request, { terminal, signal: ends.any });
+          await followWork(client, '/v1/images/pull', request, { terminal, signal: ends.any, quiet });
         });
       },
     },
@@ -167,6 +175,8 @@ interface WorkParts {
   readonly signal: AbortSignal;
   /** Does not print the names of the images that it has made. */
   readonly isQuiet?: boolean;
+  /** Says nothing of its progress. */
+  readonly quiet?: boolean;
 }
 
 /** Starts a long operation and shows its progress. */
@@ -174,13 +184,18 @@ export async function followWork(
   client: Client,
   path: string,
   request: unknown,
-  { terminal, signal, isQuiet = false }: WorkParts,
+  { terminal, signal, isQuiet = false, quiet = false }: WorkParts,
 ): Promise<void> {
-  for await (const line of lines(await client.stream('POST', path, request, signal))) {
-    const progress = v.parse(imageProgressSchema, JSON.parse(line));
-    if (progress.message !== undefined) await write(terminal.stderr, `podvm: ${progress.message}\n`);
+  const { stderr } = terminal;
+  const line = new ProgressLine(terminal);
+  const show = (message: string) => (stderr.isTTY ? line.show(message) : write(stderr, `podvm: ${message}\n`));
+  await using _ = { [Symbol.asyncDispose]: () => line.clear() };
+  for await (const text of lines(await client.stream('POST', path, request, signal))) {
+    const progress = v.parse(imageProgressSchema, JSON.parse(text));
+    if (progress.message !== undefined && !quiet) await show(progress.message);
     if (progress.error !== undefined) throw fromErrorBody(progress.error);
     if (progress.done !== undefined) {
+      await line.clear();
       for (const name of isQuiet ? [] : progress.done.flatMap(({ names }) => names))
         await write(terminal.stdout, `${name}\n`);
       return;

@@ -1,13 +1,14 @@
 import { Option } from 'commander';
 import type { RunRequestInput } from '#api/run.ts';
 import type { Client } from '../client.ts';
-import type { CommandRow } from '../command-row.ts';
+import { type CommandRow, flag } from '../command-row.ts';
 import type { EndSignals } from '../terminal/end-signals.ts';
 import { loginsFor } from '../images/login-commands.ts';
 import { OutputPrinter } from '../terminal/output-printer.ts';
 import type { ProgramParts, Purpose } from '../program-parts.ts';
 import { manifestsIn, readFiles } from './read-files.ts';
 import { collect } from './pod-flags.ts';
+import { PullProgress } from './pull-progress.ts';
 import { RunSession } from './run-command.ts';
 import { createRunInput } from './run-input.ts';
 import type { Terminal } from '../terminal/terminal.ts';
@@ -41,15 +42,32 @@ export function objectsCommands({ parts, exit, withServer, imagesOf }: ObjectsSe
         .argParser(collect)
         .makeOptionMandatory(),
       new Option('--network <mode>', 'network of the pods').choices(['cni', 'none']).default('cni'),
+      ...(verb === 'apply' ? [flag('-q, --quiet', 'say nothing of pulls that take long')] : []),
     ],
-    async action({ file, network }: { file: readonly string[]; network: 'cni' | 'none' }) {
+    async action({
+      file,
+      network,
+      quiet = false,
+    }: {
+      file: readonly string[];
+      network: 'cni' | 'none';
+      quiet?: boolean;
+    }) {
       const files = await readFiles(await manifestsIn(file), terminal);
       await withServer('pods', async (client, ends) => {
         const logins = verb === 'apply' ? await loginsFor(() => imagesOf(files, ends.any), parts, ends.any) : {};
-        exit(await talk(client, verb, { files, network, ...logins }, terminal, ends));
+        const imageNames = quiet || verb !== 'apply' ? undefined : () => imagesOf(files, ends.any);
+        exit(await talk(client, verb, { files, network, ...logins }, { terminal, ends, imageNames }));
       });
     },
   }));
+}
+
+interface TalkParts {
+  readonly terminal: Terminal;
+  readonly ends: EndSignals;
+  /** Images whose pulls are shown; undefined: none. */
+  readonly imageNames: (() => Promise<readonly string[]>) | undefined;
 }
 
 /** Sends the files, prints what happens to their objects, and returns the exit code. Ctrl-C ends the work. */
@@ -57,15 +75,15 @@ async function talk(
   client: Client,
   verb: Verb,
   request: RunRequestInput,
-  terminal: Terminal,
-  ends: EndSignals,
+  { terminal, ends, imageNames }: TalkParts,
 ): Promise<number> {
   using input = createRunInput(client, undefined, terminal);
   const socket = client.open(`/v1/${verb}`);
   const leave = ends.listen(() => socket.terminate());
   try {
     const printer = new OutputPrinter(terminal, terminal.hasColour);
-    const session = new RunSession(printer, { verbose: false, isOfImage: false }, terminal, input);
+    await using progress = imageNames && new PullProgress(client, imageNames, terminal);
+    const session = new RunSession(printer, { verbose: false, isOfImage: false, progress }, terminal, input);
     socket.once('open', () => socket.send(JSON.stringify(request)));
     return await session.follow(socket);
   } catch (error) {

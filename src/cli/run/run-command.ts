@@ -7,6 +7,7 @@ import { messageBytes } from '#host/socket/message-bytes.ts';
 import { type Client, connectionClosed, connectionFailed, fromErrorBody } from '../client.ts';
 import type { EndSignal, EndSignals } from '../terminal/end-signals.ts';
 import { OutputPrinter } from '../terminal/output-printer.ts';
+import { PullProgress } from './pull-progress.ts';
 import { createRunInput, type InputWish, type RunInput } from './run-input.ts';
 import { sizeOf } from '../terminal/terminal-input.ts';
 import { type Terminal, fixLine, write } from '../terminal/terminal.ts';
@@ -19,6 +20,10 @@ export interface RunOptions {
   /** Leaves the pods to the node, and prints their names. */
   readonly detach: boolean;
   readonly removeAtEnd: boolean;
+  /** Says nothing of pulls that take long. */
+  readonly quiet: boolean;
+  /** Names of the images of the pods. */
+  readonly imageNames: () => Promise<readonly string[]>;
   /** The user's, for the images of the pods. */
   readonly logins?: RegistryLogins;
   readonly isOfImage: boolean;
@@ -55,7 +60,8 @@ export async function runCommand(
   const printer = new OutputPrinter(terminal, terminal.hasColour);
   const leave = ends.listen(ender(socket, (text) => terminal.stderr.write(runInput.lines(text))));
   try {
-    const session = new RunSession(printer, options, terminal, runInput);
+    await using progress = options.quiet ? undefined : new PullProgress(client, options.imageNames, terminal);
+    const session = new RunSession(printer, { ...options, progress }, terminal, runInput);
     socket.once('open', () => socket.send(JSON.stringify(request)));
     const code = await session.follow(socket);
     return ends.exitCode !== undefined && code === 0 ? ends.exitCode : code;
@@ -100,13 +106,18 @@ export class RunSession {
   readonly #isOfImage: boolean;
   readonly #terminal: Terminal;
   readonly #input: RunInput;
+  readonly #progress: PullProgress | undefined;
   /** Reasons that events have reported. */
   readonly #told = new Set<string>();
   readonly #pods = new Set<string>();
 
   constructor(
     printer: OutputPrinter,
-    { verbose, isOfImage }: Pick<RunOptions, 'verbose' | 'isOfImage'>,
+    {
+      verbose,
+      isOfImage,
+      progress,
+    }: Pick<RunOptions, 'verbose' | 'isOfImage'> & { readonly progress?: PullProgress | undefined },
     terminal: Terminal,
     input: RunInput,
   ) {
@@ -115,6 +126,7 @@ export class RunSession {
     this.#isOfImage = isOfImage;
     this.#terminal = terminal;
     this.#input = input;
+    this.#progress = progress;
   }
 
   /** Resolves with the exit code. */
@@ -142,6 +154,7 @@ export class RunSession {
   }
 
   async #output(frame: Buffer): Promise<void> {
+    await this.#progress?.clear();
     await this.#printer.print(
       frame.readUInt16BE(1),
       frame[0] === stdoutStream ? 'stdout' : 'stderr',
@@ -168,12 +181,14 @@ export class RunSession {
         }
         return;
       case 'podDetached':
+        await this.#progress?.clear();
         await write(this.#terminal.stdout, `${event.pod}\n`);
         return;
       case 'podFinished':
         await this.#podFinished(event);
         return;
       case 'object':
+        await this.#progress?.clear();
         await write(this.#terminal.stdout, `${event.object} ${event.change}\n`);
         return;
       case 'differs': {
@@ -190,10 +205,12 @@ export class RunSession {
   }
 
   async #say(text: string): Promise<void> {
+    await this.#progress?.clear();
     await write(this.#terminal.stderr, this.#input.lines(text));
   }
 
   async #podEvent({ pod, detail }: RunEvent & { event: 'pod' }): Promise<void> {
+    if (detail.reason === 'Started' && this.#isOfImage) await this.#progress?.[Symbol.asyncDispose](); // the terminal is the container's
     if (detail.reason === 'Started' && detail.container !== undefined) this.#input.begin(pod, detail.container);
     if (detail.type === 'Normal' && !this.#verbose) return;
     const where = detail.container === undefined ? pod : `${pod}/${detail.container}`;

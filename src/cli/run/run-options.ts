@@ -16,6 +16,7 @@ const runFlags: readonly Option[] = [
   ).argParser(collect),
   new Option('--network <mode>', 'network of the pods').choices(['cni', 'none']).default('cni'),
   flag('--verbose', 'print events of the pods'),
+  flag('-q, --quiet', 'say nothing of pulls that take long'),
 ];
 
 /** Options that only print. */
@@ -37,6 +38,7 @@ export interface RunFlags extends FlagValues {
   readonly file?: readonly string[];
   readonly network: 'cni' | 'none';
   readonly verbose: boolean;
+  readonly quiet: boolean;
   readonly detach: boolean;
   readonly rm: boolean;
   /** False with `--no-daemon`. */

@@ -13,7 +13,7 @@ import { parseFileWords, refuseImageFlags, type RunFlags } from './run-options.t
 import { whatIsNamed } from './run-words.ts';
 
 /** A run as `podvm run`'s command line describes it. */
-export interface RunPlan extends RunOptions {
+export interface RunPlan extends Omit<RunOptions, 'imageNames'> {
   /** The flags, from any place on the command line. */
   readonly flags: RunFlags;
   /** Images that the command line names; undefined: files name them. */
@@ -94,7 +94,13 @@ async function filesPlan(names: readonly string[], flags: RunFlags, terminal: Te
   return { files, ...optionsOf(flags), isOfImage: false, flags };
 }
 
-const optionsOf = ({ network, verbose, detach, rm }: RunFlags) => ({ network, verbose, detach, removeAtEnd: rm });
+const optionsOf = ({ network, verbose, detach, rm, quiet }: RunFlags) => ({
+  network,
+  verbose,
+  quiet,
+  detach,
+  removeAtEnd: rm,
+});
 
 async function readEnvFiles(names: readonly string[] = []): Promise<ReadonlyMap<string, string>> {
   const texts = new Map<string, string>();

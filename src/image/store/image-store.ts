@@ -103,11 +103,15 @@ class DiskImageStore implements ImageStore {
       `pull ${formatReference(parsed)}`,
       JSON.stringify([formatReference(parsed), access]),
       (onProgress, abort) =>
-        this.counts.pull(formatReference(parsed), () =>
-          traced({ name: 'pull image', attributes: { image: formatReference(parsed) } }, () =>
-            this.#fetch(parsed, access, { onProgress }, abort),
-          ),
-        ),
+        this.counts.pull(formatReference(parsed), (note) => {
+          const tell = (message: string) => {
+            note(message);
+            onProgress(message);
+          };
+          return traced({ name: 'pull image', attributes: { image: formatReference(parsed) } }, () =>
+            this.#fetch(parsed, access, { onProgress: tell }, abort),
+          );
+        }),
       signal,
       options,
     );

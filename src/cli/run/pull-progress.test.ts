@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict';
+import { PassThrough } from 'node:stream';
+import { setImmediate } from 'node:timers/promises';
+import { test, type TestContext } from 'node:test';
+import type { PullInProgress } from '#api/images.ts';
+import type { Client } from '../client.ts';
+import type { Terminal } from '../terminal/terminal.ts';
+import { PullProgress } from './pull-progress.ts';
+
+const own = (doing?: string): PullInProgress => ({ reference: 'docker.io/library/nginx:latest', doing });
+const other: PullInProgress = { reference: 'r.example/other:1', doing: 'pulling r.example/other:1: 1 of 2 MB' };
+
+/** A run of an image, with what its node pulls at each look. */
+function open(t: TestContext, looks: readonly (readonly PullInProgress[])[], isTTY: boolean) {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  let said = '';
+  let asked = 0;
+  const client = {
+    get: async () => {
+      asked += 1;
+      const now = looks[asked - 1];
+      if (now === undefined) throw new Error('there is no such call');
+      return now;
+    },
+  };
+  const stderr = Object.assign(new PassThrough(), { isTTY, columns: 40 });
+  stderr.on('data', (text: Buffer) => (said += text.toString()));
+  // SAFE: all that it uses
+  const progress = new PullProgress(client as unknown as Client, async () => ['nginx'], {
+    stderr,
+  } as unknown as Terminal);
+  return {
+    progress,
+    asked: () => asked,
+    /** Returns what is printed at the next look. */
+    look: async (): Promise<string> => {
+      said = '';
+      t.mock.timers.tick(2000);
+      for (let turn = 0; turn < 20; turn += 1) await setImmediate();
+      return said;
+    },
+  };
+}
+
+test('on a terminal, the pull of an image of its own is one line, which disappears', async (t) => {
+  const far = 'pulling docker.io/library/nginx:latest: 12.0 of 70.0 MB';
+  const { progress, look } = open(t, [[], [other], [other, own()], [own(far)], [], []], true);
+  assert.equal(await look(), '');
+  assert.equal(await look(), '');
+  assert.equal(await look(), '\r\u001b[Kpodvm: pulling docker.io/library/nginx:');
+  assert.equal(await look(), '\r\u001b[Kpodvm: pulling docker.io/library/nginx:');
+  assert.equal(await look(), '\r\u001b[K');
+  await progress[Symbol.asyncDispose]();
+  assert.equal(await look(), '');
+});
+
+test('in a pipe it is a plain line, and other lines only after a while', async (t) => {
+  const { progress, look } = open(t, [[own()], [own('pulling it: 1 of 2 MB')]], false);
+  assert.equal(await look(), 'podvm: pulling docker.io/library/nginx:latest\n');
+  assert.equal(await look(), '');
+  await progress[Symbol.asyncDispose]();
+});
+
+test('a node of an earlier version is asked once', async (t) => {
+  const { look, asked } = open(t, [], true);
+  assert.equal(await look(), '');
+  assert.equal(await look(), '');
+  assert.equal(asked(), 1);
+});

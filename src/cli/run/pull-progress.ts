@@ -1,0 +1,72 @@
+import * as v from 'valibot';
+import { pullInProgressSchema } from '#api/images.ts';
+import { formatReference, parseReference } from '#base/image-reference.ts';
+import type { Client } from '../client.ts';
+import { ProgressLine } from '../terminal/progress-line.ts';
+import type { Terminal } from '../terminal/terminal.ts';
+
+/** Time before the first look, and between two, in `ms`: what is quicker is not worth a word. */
+const lookMs = 2000;
+
+/** While pods start, shows which of their images are pulled, and how far. */
+export class PullProgress implements AsyncDisposable {
+  readonly #client: Client;
+  /** Names of the images, asked for once something is pulled. */
+  readonly #images: () => Promise<readonly string[]>;
+  readonly #line: ProgressLine;
+  #names: Promise<ReadonlySet<string>> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #looking: Promise<void> = Promise.resolve();
+  #isOver = false;
+
+  constructor(client: Client, images: () => Promise<readonly string[]>, terminal: Pick<Terminal, 'stderr'>) {
+    this.#client = client;
+    this.#images = images;
+    this.#line = new ProgressLine(terminal);
+    this.#plan();
+  }
+
+  /** Makes way for other output. */
+  async clear(): Promise<void> {
+    await this.#line.clear();
+  }
+
+  /** Shows nothing more. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    await this.#looking;
+    await this.#line.clear();
+  }
+
+  #plan(): void {
+    this.#timer = setTimeout(() => {
+      // A node of an earlier version has no such call, and one that ends says so elsewhere.
+      this.#looking = this.#look().then(
+        () => (this.#isOver ? undefined : this.#plan()),
+        () => undefined,
+      );
+    }, lookMs);
+    this.#timer.unref();
+  }
+
+  async #look(): Promise<void> {
+    const pulls = await this.#client.get('/v1/images/pulling', v.array(pullInProgressSchema));
+    if (pulls.length === 0) return await this.#line.clear();
+    this.#names ??= this.#images().then((images) => new Set(images.map(fullName)));
+    const names = await this.#names;
+    const own = pulls.find(({ reference }) => names.has(reference));
+    if (this.#isOver) return;
+    if (own === undefined) await this.#line.clear();
+    else await this.#line.show(own.doing ?? `pulling ${own.reference}`);
+  }
+}
+
+/** The name of what is no name, such as an id, is itself. */
+function fullName(image: string): string {
+  try {
+    return formatReference(parseReference(image));
+  } catch {
+    return image;
+  }
+}
