@@ -39,10 +39,11 @@ async function makeTree(recipe: Recipe, work: string, signal: AbortSignal): Prom
   await chmod(finish, 0o755);
   const tar = join(work, 'tree.tar');
   const options = aptOptions.flatMap((option) => ['--aptopt', option]);
+  const { variant = 'apt' } = recipe;
   const args = [
-    '--variant=apt',
+    `--variant=${variant}`,
     `--include=${recipe.packages.join(',')}`,
-    `--customize-hook=${finish} "$1"`,
+    `--${variant === 'extract' ? variant : 'customize'}-hook=${finish} "$1"`,
     ...options,
     suite,
     tar,

@@ -3,6 +3,8 @@ export interface Recipe {
   /** `shop/nginx:1`. */
   readonly name: string;
   readonly packages: readonly string[];
+  /** `extract`: the packages are only unpacked, without dpkg and apt in the tree. */
+  readonly variant?: 'extract';
   /** Shell commands that finish the tree; its root is `$1`. */
   readonly finish: string;
   readonly config: {

@@ -4,11 +4,12 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buildImage, cache, pushImage } from './build-images.ts';
 import { recipes } from './recipes.ts';
+import { prometheusRecipe, wordpressRecipes } from './site-recipes.ts';
 import { untilAnswers } from './registry.ts';
 
 /**
- * `npm run examples:images`: builds the images of `examples/shop.yaml` and serves them on localhost:5000, for this
- * machine only, until Ctrl-C.
+ * `npm run examples:images`: builds the images of the examples and serves them on localhost:5000, for this machine only,
+ * until Ctrl-C. `-- shop/` builds only those whose names begin so.
  */
 const port = 5000;
 const directory = join(cache, 'registry');
@@ -28,8 +29,10 @@ const ended = once(registry, 'exit');
 void ended.then(() => process.exit(1));
 await untilAnswers(port);
 const { signal } = new AbortController();
-for (const recipe of recipes) {
+const [prefix = ''] = process.argv.slice(2);
+const all = [...recipes, prometheusRecipe, ...wordpressRecipes].filter(({ name }) => name.startsWith(prefix));
+for (const recipe of all) {
   process.stderr.write(`${recipe.name} ...\n`);
   await pushImage(await buildImage(recipe, signal), `localhost:${port}/${recipe.name}`, signal);
 }
-process.stderr.write(`serving ${recipes.map(({ name }) => `localhost:${port}/${name}`).join(', ')}; Ctrl-C ends it\n`);
+process.stderr.write(`serving ${all.map(({ name }) => `localhost:${port}/${name}`).join(', ')}; Ctrl-C ends it\n`);
