@@ -18,7 +18,7 @@ export interface ListForm {
 export interface Listing<T> {
   readonly find: () => Promise<readonly T[]>;
   readonly head: (isWide: boolean) => readonly string[];
-  /** The rows of an item. `nowMs`: date for ages; 0 makes them all the same. */
+  /** The rows of an item. `nowMs`: date for ages; with 0, all are equal. */
   readonly rows: (item: T, isWide: boolean, nowMs: number) => readonly (readonly string[])[];
   /** The names of an item, the first of which is unique. */
   readonly names: (item: T) => readonly string[];
