@@ -46,7 +46,11 @@ function main(engine: FileServerEngine): void {
     },
     (message, length) => send(engine, message, length),
   );
-  receive(engine, (request) => server.serve(request));
+  receive(
+    engine,
+    (request) => server.serve(request),
+    () => server.sendHeld(),
+  );
 }
 
 /** Blocks until the guest has taken the message: all other work comes after it. */
@@ -54,7 +58,8 @@ function send(engine: FileServerEngine, message: Uint8Array, length: number): vo
   for (let sent = 0; sent < length;) sent += engine.write(0, message, sent, length - sent);
 }
 
-function receive(engine: FileServerEngine, serve: (request: Request) => void): void {
+/** Calls `serve` with each request, and `served` when it has served all that have come. */
+function receive(engine: FileServerEngine, serve: (request: Request) => void, served: () => void): void {
   const buffer = new Uint8Array(2 * maxRequestBytes);
   const view = new DataView(buffer.buffer);
   let [start, end] = [0, 0];
@@ -72,6 +77,7 @@ function receive(engine: FileServerEngine, serve: (request: Request) => void): v
       serve(new Request(buffer.subarray(start, start + length)));
       start += length;
     }
+    served();
     buffer.copyWithin(0, start, end);
     end -= start;
     start = 0;

@@ -135,6 +135,44 @@ describe(
     );
 
     test(
+      'answers the close of a file together with the request that came with it, and alone when none did',
+      asking(async (guest) => {
+        const writes = async () =>
+          Number(/^syscw: (\d+)$/m.exec(await readFile(`/proc/${guest.serverPid}/io`, 'latin1'))?.[1]);
+        await writeFile(join(served, 'closed'), 'x');
+        const node = await guest.nodeOf('closed');
+        const close = async () => {
+          const handle = await guest.open(node, 0);
+          return { opcode: op.release, node, body: Buffer.concat([u64(handle), Buffer.alloc(16)]) };
+        };
+        const lookUp = { opcode: op.lookUp, node: root, body: text('absent') };
+        const together = [await close(), await close(), lookUp];
+        const before = await writes();
+        const replies = await Promise.all(guest.askTogether(together));
+        assert.deepEqual(
+          replies.map(({ error }) => error),
+          [0, 0, errno.noEntry],
+        );
+        assert.equal((await writes()) - before, 1);
+        const alone = await close();
+        assert.equal(await guest.errorOf(alone.opcode, alone.node, alone.body), 0);
+        // More closes than answers are held, and a long answer behind one.
+        const many = await Promise.all(Array.from({ length: 200 }, close));
+        for (const { error } of await Promise.all(guest.askTogether(many))) assert.equal(error, 0);
+        await writeFile(join(served, 'long'), 'y'.repeat(100_000));
+        const long = await guest.nodeOf('long');
+        const handle = await guest.open(long, 0);
+        const read = {
+          opcode: op.read,
+          node: long,
+          body: Buffer.concat([u64(handle), u64(0), u32(131_072, 0, 0, 0, 0, 0)]),
+        };
+        const [closed, content] = await Promise.all(guest.askTogether([await close(), read]));
+        assert.deepEqual([closed?.error, content?.body.toString()], [0, 'y'.repeat(100_000)]);
+      }),
+    );
+
+    test(
       'makes files as the user who asks, who may be of the directory’s group, as the guest’s kernel alone knows',
       asking(async (guest) => {
         await mkdir(join(served, 'group'));

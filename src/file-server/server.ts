@@ -11,6 +11,8 @@ import { kindNumberOf } from './request-figures.ts';
 import type { Result, ServerEngine, Service } from './service.ts';
 
 const pageBytes = 4096;
+/** A few answers without a body, and one of any but data. */
+const maxHeldBytes = 1024;
 /** Limit of the guest's requests under way. Writes of mapped pages keep their order with all others. */
 const maxBackground = 0xffff;
 const root = { uid: 0, gid: 0 };
@@ -41,6 +43,9 @@ export interface FileServerOptions extends NodesOptions {
 export class FileServer {
   readonly #service: Service;
   readonly #send: (message: Uint8Array, length: number) => void;
+  /** Answers for which no caller waits: they go with the next one, or with `sendHeld`. */
+  readonly #held = new Uint8Array(maxHeldBytes);
+  #heldBytes = 0;
   readonly #flags: number;
   readonly #flags2: number;
   readonly #isReadOnly: boolean;
@@ -73,13 +78,39 @@ export class FileServer {
     engine.beginRequest();
     const result = this.#resultOf(request);
     engine.endRequest(kindNumberOf(request.opcode));
-    if (result !== undefined) this.#answer(request.bytes.subarray(8, 16), result);
+    if (result === undefined) return;
+    const unique = request.bytes.subarray(8, 16);
+    if (request.opcode === opcode.release) this.#hold(unique, result);
+    else this.#answer(unique, result);
+  }
+
+  /** Sends the answers that were held. To be called when no further request is at hand. */
+  sendHeld(): void {
+    const bytes = this.#heldBytes;
+    this.#heldBytes = 0;
+    if (bytes > 0) this.#send(this.#held, bytes);
+  }
+
+  #hold(unique: Uint8Array, result: number): void {
+    const { reply } = this.#service;
+    const length = reply.finish(unique, result);
+    if (this.#heldBytes + length > maxHeldBytes) this.sendHeld();
+    this.#held.set(reply.bytes.subarray(0, length), this.#heldBytes);
+    this.#heldBytes += length;
   }
 
   #answer(unique: Uint8Array, result: number): void {
     const { reply } = this.#service;
     const told = result === -errno.tooManyOpen ? -errno.tableFull : result; // the limit is the server's
-    this.#send(reply.bytes, reply.finish(unique, told));
+    const length = reply.finish(unique, told);
+    if (this.#heldBytes > 0 && this.#heldBytes + length <= maxHeldBytes) {
+      this.#held.set(reply.bytes.subarray(0, length), this.#heldBytes);
+      this.#heldBytes += length;
+      this.sendHeld();
+      return;
+    }
+    this.sendHeld();
+    this.#send(reply.bytes, length);
   }
 
   #resultOf(request: Request): Result {

@@ -80,6 +80,13 @@ export interface Reply {
   readonly body: Buffer;
 }
 
+export interface Asked {
+  readonly opcode: number;
+  readonly node: number;
+  readonly body?: Buffer;
+  readonly user?: number;
+}
+
 /** The other end of the program's connection. */
 export class Guest {
   readonly #process: ChildProcess;
@@ -113,11 +120,21 @@ export class Guest {
   }
 
   ask(opcode: number, node: number, body = Buffer.alloc(0), user = 0): Promise<Reply> {
-    const unique = (this.#unique += 1);
-    const reply = Promise.withResolvers<Reply>();
-    this.#waiting.set(unique, reply);
-    this.send(message(opcode, unique, node, body, user));
-    return reply.promise;
+    return this.askTogether([{ opcode, node, body, user }])[0] ?? assert.fail();
+  }
+
+  /** Sends requests in one piece. */
+  askTogether(requests: readonly Asked[]): readonly Promise<Reply>[] {
+    const [messages, replies]: [Buffer[], Promise<Reply>[]] = [[], []];
+    for (const { opcode, node, body = Buffer.alloc(0), user = 0 } of requests) {
+      const unique = (this.#unique += 1);
+      const reply = Promise.withResolvers<Reply>();
+      this.#waiting.set(unique, reply);
+      messages.push(message(opcode, unique, node, body, user));
+      replies.push(reply.promise);
+    }
+    this.send(Buffer.concat(messages));
+    return replies;
   }
 
   async errorOf(opcode: number, node: number, body = Buffer.alloc(0)): Promise<number> {
