@@ -2,11 +2,11 @@ import type { Stdio } from '#wire/container-params.ts';
 import type { Params } from '#wire/messages.ts';
 import type { Channel } from '../channel/channel.ts';
 import type { AgentStream } from '../channel/stream.ts';
-import type { Descriptors, Sockets } from '#engine/engine.ts';
+import type { Sockets } from '#engine/engine.ts';
 import { SentOutput } from './sent-output.ts';
-import { InputPump, inputUser, OutputPump, outputUser } from './pumps.ts';
+import { InputPump, inputUser, OutputPump, type OutputParts, outputUser } from './pumps.ts';
 
-type Parts = Descriptors & Pick<Sockets, 'setWindowSize'>;
+type Parts = OutputParts & Pick<Sockets, 'setWindowSize'>;
 
 /** Streams of one process, opened before anything else so that early input finds them. */
 export interface ProcessStreams {

@@ -3,8 +3,7 @@ import { test } from 'node:test';
 import { FrameParser, frameKinds, headerBytes } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import { AgentStream } from '../channel/stream.ts';
-import type { Descriptors } from '#engine/engine.ts';
-import { OutputPump, outputUser } from './pumps.ts';
+import { OutputPump, type OutputParts, outputUser } from './pumps.ts';
 import { SentOutput } from './sent-output.ts';
 
 const unused = () => assert.fail('not used here');
@@ -12,8 +11,10 @@ const unused = () => assert.fail('not used here');
 /** A process that has written `output` and ended, and the pump that reads it, in pieces of at most `pieceBytes`. */
 function writing(output: Uint8Array, pieceBytes = Infinity) {
   let at = 0;
-  const state: { isClosed: boolean; read?: (() => void) | undefined } = { isClosed: false };
-  const parts: Descriptors = {
+  const state: { isClosed: boolean; read?: (() => void) | undefined; nowMs: number } = { isClosed: false, nowMs: 0 };
+  const parts: OutputParts = {
+    monotonicMs: () => (state.nowMs += 10), // a process that pauses before each piece
+    setTimer: unused,
     open: unused,
     duplicate: unused,
     pipe: unused,
@@ -28,7 +29,7 @@ function writing(output: Uint8Array, pieceBytes = Infinity) {
       at += piece.length;
       return piece.length;
     },
-  } as Partial<Descriptors> as Descriptors; // SAFE: all methods that an output pump uses
+  } as Partial<OutputParts> as OutputParts; // SAFE: all methods that an output pump uses
   const pump = new OutputPump(parts, 3, () => {}, new SentOutput());
   return {
     pump,
@@ -39,6 +40,79 @@ function writing(output: Uint8Array, pieceBytes = Infinity) {
     },
   };
 }
+
+/**
+ * A process that writes `pieceBytes` every `everyMs` into a pipe of 64 KiB, and its pump, in a time of its own in which a
+ * read takes 0.1 ms. Returns the times and sizes of the frames until it has written `bytes`.
+ */
+function flowing(bytes: number, pieceBytes: number, everyMs: number) {
+  const frames: { readonly atMs: number; readonly bytes: number }[] = [];
+  let [nowMs, written, read] = [0, 0, 0];
+  const state: { isClosed: boolean; read?: (() => void) | undefined } = { isClosed: false };
+  let timers: { readonly atMs: number; readonly handler: () => void }[] = [];
+  const inPipe = () => {
+    written = Math.min(bytes, pieceBytes * (Math.floor(nowMs / everyMs) + 1), read + 64 * 1024);
+    return written - read;
+  };
+  const parts = {
+    monotonicMs: () => nowMs,
+    setTimer: (delayMs: number, handler: () => void) => timers.push({ atMs: nowMs + delayMs, handler }),
+    close: () => void (state.isClosed = true),
+    watch: (_fd: number, _interest: number, handler: (events: number) => void) => void (state.read = () => handler(1)),
+    unwatch: () => void (state.read = undefined),
+    read: (_fd: number, _into: Uint8Array, _offset: number, length: number) => {
+      const piece = Math.min(length, inPipe());
+      nowMs += 0.1;
+      read += piece;
+      return piece;
+    },
+  } as Partial<OutputParts> as OutputParts; // SAFE: all methods that an output pump uses
+  const pump = new OutputPump(parts, 3);
+  const port = { epoch: 1, isCongested: false, forget: () => {} };
+  const stream: AgentStream = new AgentStream(1, {
+    ...port,
+    write: (_frame, length) => {
+      frames.push({ atMs: nowMs, bytes: length - headerBytes });
+      if (length > headerBytes) stream.granted(length - headerBytes);
+    },
+  });
+  stream.use(outputUser(pump, stream));
+  pump.attach(stream);
+  while (!state.isClosed) {
+    const due = timers.filter(({ atMs }) => atMs <= nowMs);
+    timers = timers.filter(({ atMs }) => atMs > nowMs);
+    for (const { handler } of due) handler();
+    if (state.read !== undefined && (inPipe() > 0 || written === bytes)) state.read();
+    else nowMs += 0.05;
+  }
+  return { frames: frames.filter((frame) => frame.bytes > 0), endMs: nowMs };
+}
+
+test('a process that writes small pieces quickly is read in large ones', () => {
+  const { frames, endMs } = flowing(4_000_000, 4096, 0.2);
+  assert.equal(
+    frames.reduce((sum, frame) => sum + frame.bytes, 0),
+    4_000_000,
+  );
+  const average = 4_000_000 / frames.length;
+  assert.ok(average > 8192, `${average} bytes in a frame`); // 4096 when each piece is read at once
+  assert.ok(endMs < 1.1 * (4_000_000 / 4096) * 0.2, `it waited: ${endMs} ms`);
+});
+
+test('a process that writes as fast as its pipe takes it is not slowed down', () => {
+  const { frames, endMs } = flowing(4_000_000, 65_536, 0.01);
+  assert.ok(frames.length <= 4_000_000 / limits.maxDataBytes + 1, `${frames.length} frames`);
+  assert.ok(endMs < 1.1 * frames.length * 0.1, `it waited: ${endMs} ms`);
+});
+
+test('lines with pauses between them are passed at once, and so are the first line and the end', () => {
+  const { frames, endMs } = flowing(1000, 100, 2);
+  assert.deepEqual(
+    frames.map(({ atMs }) => Math.floor(atMs / 2)),
+    Array.from({ length: 10 }, (_, at) => at),
+  );
+  assert.ok(endMs < 18.5, `${endMs} ms`);
+});
 
 /** A host that takes everything sent to it on one stream. */
 function host(pump: OutputPump) {

@@ -1,12 +1,20 @@
 import { headerBytes } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import type { AgentStream, StreamUser } from '../channel/stream.ts';
-import { again, ready, type Descriptors } from '#engine/engine.ts';
+import { again, ready, type Clock, type Descriptors } from '#engine/engine.ts';
 import type { SentOutput } from './sent-output.ts';
 
 /** Shared by all pumps: handlers are never re-entered, and a frame that cannot be written at once is copied. */
 const buffer = new Uint8Array(headerBytes + limits.maxDataBytes);
 const nothing: Uint8Array = new Uint8Array(0);
+/**
+ * Time for which output is left in the pipe after two small pieces in a shorter time. Programs write lines in pieces of
+ * some KB, and a frame, with the wake-up for it, costs more than its bytes. The pipe holds what a fast program writes
+ * meanwhile; the first piece after a pause, and the end, are never delayed.
+ */
+const gatherMs = 1;
+
+export type OutputParts = Descriptors & Pick<Clock, 'setTimer' | 'monotonicMs'>;
 
 /**
  * Pumps from a descriptor (a process' output, a socket) to a stream. Reads only as much as the host accepts, so that a
@@ -15,7 +23,7 @@ const nothing: Uint8Array = new Uint8Array(0);
  * has stored it, and outlives the descriptor.
  */
 export class OutputPump {
-  readonly #parts: Descriptors;
+  readonly #parts: OutputParts;
   readonly #onEnd: () => void;
   readonly #sent: SentOutput | undefined;
   #fd: number;
@@ -24,9 +32,11 @@ export class OutputPump {
   #again = nothing;
   #isDropping = false;
   #isWatching = false;
+  #lastReadMs = -Infinity;
+  #isGathering = false;
 
   /** Takes ownership of `fd`, which must not block. `onEnd`: called when the output has ended and `fd` is closed. */
-  constructor(parts: Descriptors, fd: number, onEnd: () => void = () => {}, sent?: SentOutput) {
+  constructor(parts: OutputParts, fd: number, onEnd: () => void = () => {}, sent?: SentOutput) {
     this.#parts = parts;
     this.#fd = fd;
     this.#onEnd = onEnd;
@@ -97,7 +107,7 @@ export class OutputPump {
       return;
     }
     const isReady = this.#again.length === 0;
-    const wanted = this.#isDropping || (isReady && (this.#stream?.sendable ?? 0) > 0);
+    const wanted = !this.#isGathering && (this.#isDropping || (isReady && (this.#stream?.sendable ?? 0) > 0));
     if (wanted === this.#isWatching) return;
     this.#isWatching = wanted;
     if (wanted) this.#parts.watch(this.#fd, ready.readable, () => this.#read());
@@ -117,9 +127,24 @@ export class OutputPump {
         this.close();
         return;
       }
-      if (bytes !== again) this.#took(bytes);
+      if (bytes !== again) {
+        this.#took(bytes);
+        this.#gatherAfter(bytes < room);
+      }
     }
     this.#update();
+  }
+
+  #gatherAfter(isSmall: boolean): void {
+    const nowMs = this.#parts.monotonicMs();
+    const isSoon = nowMs - this.#lastReadMs < gatherMs;
+    this.#lastReadMs = nowMs;
+    if (!isSmall || !isSoon) return;
+    this.#isGathering = true;
+    this.#parts.setTimer(gatherMs, () => {
+      this.#isGathering = false;
+      this.#update();
+    });
   }
 
   #took(bytes: number): void {
