@@ -9,11 +9,16 @@ const pollMs = 20;
 const timeoutMs = 180_000;
 const line = 'x'.repeat(lineBytes - 1);
 
-/** From the start of the container to its last line in the log; all lines must be there. */
+const writing = `yes ${line} | head -n ${lines}`;
+
+/**
+ * From the start of the container to its last line in the log; all lines must be there. Then the same lines are thrown
+ * away, which is the rate at which the container can write at all.
+ */
 export const logsRow: Row = async ({ field }) => {
   return async (name): Promise<Values> => {
     let startedMs = 0;
-    const command = ['sh', '-c', `yes ${line} | head -n ${lines}; echo last; exec sleep 100000`];
+    const command = ['sh', '-c', `${writing}; echo last; exec sleep 100000`];
     await using pod = await CriPod.start(
       field.peer(name),
       { name: 'logs', image: field.images.base, command },
@@ -26,7 +31,11 @@ export const logsRow: Row = async ({ field }) => {
     const seconds = (performance.now() - startedMs) / 1000;
     const found = (await readFile(pod.log, 'latin1')).split(line).length - 1;
     if (found !== lines) throw new Error(`${name}: ${found} lines of ${lines} are in the log`);
-    return { logMBps: (lines * lineBytes) / 1e6 / seconds };
+    const thrownMs = performance.now();
+    await pod.exec('sh', '-ec', `${writing} >/dev/null`);
+    const thrownSeconds = (performance.now() - thrownMs) / 1000;
+    const megabytes = (lines * lineBytes) / 1e6;
+    return { logMBps: megabytes / seconds, thrownMBps: megabytes / thrownSeconds };
   };
 };
 

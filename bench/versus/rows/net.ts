@@ -18,7 +18,7 @@ const iperfSchema = v.object({ end: v.object({ sum_received: v.object({ bits_per
 
 type Runs = (command: readonly string[]) => Promise<string>;
 
-/** Measures from this host, and from one pod to the other. */
+/** Measures from this host, from one pod to the other, and within one, where no device is involved. */
 export const netRow: Row = async ({ field }) => {
   return async (name): Promise<Values> => {
     const pod = { name: 'net', image: field.images.iperf };
@@ -32,6 +32,7 @@ export const netRow: Row = async ({ field }) => {
       hostToPod: await mbps(onHost, iperf(address)),
       podToHost: await mbps(onHost, iperf(address, '--reverse')),
       podToPod: await mbps(inPod, iperf(address)),
+      withinPod: await mbps((command) => server.exec(...command), iperf('127.0.0.1')),
       hostToPodUs: roundTripUs(await onHost(ping(address))),
       podToPodUs: roundTripUs(await inPod(ping(address))),
     };
