@@ -5,6 +5,7 @@ import { assetsDirectory } from '#dashboard/assets.ts';
 import { bundleClient } from '#dashboard/bundle-client.ts';
 import { bundledPackages } from '#host/program-files.ts';
 import { licenceTexts, lockOf, packageOf } from './bundled-packages.ts';
+import { lateModules } from './late-modules.ts';
 import type { Release } from './release.ts';
 
 /** Entry points of podvm: the command, and programs that run in their own processes. */
@@ -51,8 +52,9 @@ export async function makeProgramTree(release: Release, directory: string): Prom
     target: 'node26',
     banner: { js: banner },
     external: notBundled,
+    plugins: [lateModules],
     legalComments: 'none', // all licences are in one file
-    charset: 'utf8',
+    charset: 'ascii', // a single other character would double a file's size in the memory of a daemon
     sourcemap: true,
     metafile: true,
     logLevel: 'warning',
