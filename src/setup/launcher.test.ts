@@ -51,7 +51,7 @@ test('./podvm reports an invalid command line before it installs anything', asyn
     [2, /^podvm: unknown command 'bogus'\n/, '--root', '/x', 'bogus'],
     [2, /^podvm: unknown command 'lss'\n/, 'image', 'lss'],
     [2, /^podvm: unknown command 'docker'\n {2}fix: Type the command without it: `podvm ps`/, 'docker', 'ps'],
-    [2, /^podvm: unknown command 'get'\n {2}fix: List pods with `podvm ps`\.\n$/, 'get', 'pods'],
+    [2, /^podvm: unknown command 'pods'\n {2}fix: List pods with `podvm ps`\.\n$/, 'pods', 'ls'],
     [2, /^podvm: unknown command '\.\*'\n {2}fix: See `podvm --help`/, '.*'],
     [2, /^podvm: unknown option '--nope'\n/, '--nope', 'ps'],
     [2, /^podvm: unknown option '--nope'\n/, 'run', '--nope', '/etc/hostname'],

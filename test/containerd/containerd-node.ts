@@ -9,7 +9,7 @@ import { RuntimeService } from '#cri/schema/api_pb.ts';
 import { connectTestClient } from '#cri/testing/grpc-client.ts';
 import { installContainerd, mainPath } from '#daemon/containerd/install-containerd.ts';
 import { installK3s, k3sConfig } from '#daemon/containerd/install-k3s.ts';
-import { mkfsErofs } from '#image/import/make-erofs.ts';
+import { mkfsErofs } from '#image/snapshot/flatten-layers.ts';
 import type { RuntimePlaces } from '#daemon/doctor/doctor-runtimes.ts';
 import { sysroot } from '../images/image-tree.ts';
 import type { ContainerdPrograms } from './build-containerd.ts';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { after, beforeEach, suite, test } from 'node:test';
 import { silentLog } from '#host/log/log.ts';
 import { run } from '#host/process/run.ts';
-import { mkfsErofs } from '#image/import/make-erofs.ts';
+import { mkfsErofs } from '#image/snapshot/flatten-layers.ts';
 import { imageLimits } from '#image/limits.ts';
 import { openSnapshotImages } from '#image/snapshot/snapshot-images.ts';
 import { readErofs, sysroot, traces } from '../images/image-tree.ts';

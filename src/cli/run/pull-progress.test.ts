@@ -30,6 +30,7 @@ function open(t: TestContext, looks: readonly (readonly PullInProgress[])[], isT
     stderr,
   } as unknown as Terminal);
   return {
+    [Symbol.dispose]: () => t.mock.timers.reset(),
     progress,
     asked: () => asked,
     /** Returns what is printed at the next look. */
@@ -44,7 +45,8 @@ function open(t: TestContext, looks: readonly (readonly PullInProgress[])[], isT
 
 test('on a terminal, the pull of an image of its own is one line, which disappears', async (t) => {
   const far = 'pulling docker.io/library/nginx:latest: 12.0 of 70.0 MB';
-  const { progress, look } = open(t, [[], [other], [other, own()], [own(far)], [], []], true);
+  using run = open(t, [[], [other], [other, own()], [own(far)], [], []], true);
+  const { progress, look } = run;
   assert.equal(await look(), '');
   assert.equal(await look(), '');
   assert.equal(await look(), '\r\u001b[Kpodvm: pulling docker.io/library/nginx:');
@@ -55,14 +57,16 @@ test('on a terminal, the pull of an image of its own is one line, which disappea
 });
 
 test('in a pipe it is a plain line, and other lines only after a while', async (t) => {
-  const { progress, look } = open(t, [[own()], [own('pulling it: 1 of 2 MB')]], false);
+  using run = open(t, [[own()], [own('pulling it: 1 of 2 MB')]], false);
+  const { progress, look } = run;
   assert.equal(await look(), 'podvm: pulling docker.io/library/nginx:latest\n');
   assert.equal(await look(), '');
   await progress[Symbol.asyncDispose]();
 });
 
 test('a node of an earlier version is asked once', async (t) => {
-  const { look, asked } = open(t, [], true);
+  using run = open(t, [], true);
+  const { look, asked } = run;
   assert.equal(await look(), '');
   assert.equal(await look(), '');
   assert.equal(asked(), 1);

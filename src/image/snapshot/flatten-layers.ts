@@ -109,18 +109,27 @@ interface Jail {
  * network, in namespaces of its own.
  */
 function jailedMkfs({ sysroot, work, maxFileBytes }: Jail): readonly string[] {
-  const usr = '/sysroot/usr';
   return [
     ...['prlimit', '--core=0', `--fsize=${maxFileBytes}`, '--', 'choom', '-n', '1000', '--'],
     ...['bwrap', '--unshare-ipc', '--unshare-net', '--unshare-pid', '--unshare-uts', '--unshare-cgroup-try'],
     ...['--new-session', '--die-with-parent', '--clearenv', '--cap-drop', 'ALL', '--cap-add', 'CAP_DAC_READ_SEARCH'],
     ...['--ro-bind', join(sysroot, 'usr'), '/sysroot/usr', '--ro-bind', join(work, 'tree'), '/tree'],
     ...['--bind', join(work, 'out'), '/out', '--tmpfs', '/tmp', '--remount-ro', '/', '--chdir', '/out'],
-    // The loader of its own release, so that its libraries need not be the host's.
-    ...['--seccomp', '3', '--', join(usr, 'lib64/ld-linux-x86-64.so.2'), '--inhibit-cache'],
-    ...['--library-path', join(usr, 'lib/x86_64-linux-gnu'), join(usr, 'bin/mkfs.erofs')],
+    ...['--seccomp', '3', '--', ...mkfsErofs('/sysroot'), rootfsFile, '/tree'],
+  ];
+}
+
+/**
+ * Returns the command of a sysroot's mkfs.erofs, run by the loader of its own release, so that its libraries need not
+ * be the host's.
+ */
+export function mkfsErofs(sysroot: string): [string, ...string[]] {
+  const usr = join(sysroot, 'usr');
+  return [
+    join(usr, 'lib64/ld-linux-x86-64.so.2'),
+    ...['--inhibit-cache', '--library-path', join(usr, 'lib/x86_64-linux-gnu'), join(usr, 'bin/mkfs.erofs')],
     // Fixed time and UUID: the same content gives the same file.
-    ...['-T0', '--mkfs-time', '-Uclear', '-d0', rootfsFile, '/tree'],
+    ...['-T0', '--mkfs-time', '-Uclear', '-d0'],
   ];
 }
 
