@@ -177,6 +177,28 @@ test('the tasks of a pod share one measurement', async () => {
   await assert.rejects(client.call(verbs.stats, { id: 'box-2' }, soon), { kind: 'notFound' });
 });
 
+test('the last figures of a pod stand for those of a guest that does not answer in time', async () => {
+  await using shim = await openShim();
+  const { client, parts } = shim;
+  await shim.pod();
+  await shim.container('box-1');
+  const statsOf = async () => (await client.call(verbs.stats, { id: 'box-1' }, soon)).stats;
+  const first = await statsOf();
+  let isBusy = false;
+  const busy = Promise.withResolvers<void>();
+  parts.before = async (step) => {
+    if (step !== 'call stats') return;
+    isBusy = true;
+    await busy.promise;
+  };
+  const isBeyond = async () => {
+    assert.deepEqual(await statsOf(), first);
+    return isBusy ? true : undefined;
+  };
+  assert.equal(await poll(isBeyond, { everyMs: 50, signal: AbortSignal.timeout(60_000) }), true);
+  busy.resolve();
+});
+
 test('a pod whose bundle is removed ends with its containers', async () => {
   await using shim = await openShim();
   await shim.pod();

@@ -25,6 +25,8 @@ export interface PodTaskParts {
 /** Greatest age of figures, in `ms`. */
 const figuresMs = 500;
 const measureTimeoutMs = 5_000;
+/** Greatest age of figures that stand for those of a guest which is too busy to answer in time, in `ms`. */
+const staleMs = 15_000;
 const sigKill = 9;
 /** Grace of a pod that is not killed at once, in `ms`: its containers were stopped before. */
 const graceMs = 2_000;
@@ -45,6 +47,7 @@ export class PodTask implements Task {
   readonly #log: Log;
   #measured: Promise<SandboxStats> | undefined;
   #measuredMs = 0;
+  #last: { readonly stats: SandboxStats; readonly atMs: number } | undefined;
 
   constructor({ id, pid, bundle, paths, sandbox, life = new ProcessLife(), log }: PodTaskParts) {
     this.id = id;
@@ -80,20 +83,30 @@ export class PodTask implements Task {
     return this.life.state === 'running' ? podFiguresOf(await this.measure(signal)) : undefined;
   }
 
-  /** Figures of the machine, which all of its tasks share: containerd requests those of each in turn, every second. */
+  /**
+   * Figures of the machine, which all of its tasks share: containerd requests those of each in turn, every second. The last
+   * ones apply when the guest is too busy to answer: without an answer, containerd fails a request for one container.
+   */
   async measure(signal: AbortSignal): Promise<SandboxStats> {
     if (this.#measured === undefined || performance.now() - this.#measuredMs > figuresMs) {
       this.#measuredMs = performance.now();
       this.#measured = this.#measureNow();
       this.#measured.catch(() => (this.#measured = undefined));
     }
-    return await untilAborted(this.#measured, signal);
+    try {
+      return await untilAborted(this.#measured, signal);
+    } catch (error) {
+      if (!signal.aborted || this.#last === undefined || performance.now() - this.#last.atMs > staleMs) throw error;
+      return this.#last.stats;
+    }
   }
 
   /** Uses its own deadline: the first caller's must not end it for the others. */
   async #measureNow(): Promise<SandboxStats> {
     using deadline = openDeadline(measureTimeoutMs);
-    return await this.sandbox.stats(deadline.signal);
+    const stats = await this.sandbox.stats(deadline.signal);
+    this.#last = { stats, atMs: performance.now() };
+    return stats;
   }
 
   async update(resources: OciResources, signal: AbortSignal): Promise<void> {
