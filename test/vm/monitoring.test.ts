@@ -249,6 +249,15 @@ describe('monitoring', { skip }, () => {
     for (const step of ['image held', 'container made']) isWithin(step, 'create container');
     assert.ok(ofTrace().every(({ status }) => (status.code ?? 0) !== 2));
     assert.equal(collector.spans.filter(({ name }) => name === 'ListPodSandbox').length, 0);
+
+    // The same id goes to the guest and back: what fails there names it, as do both logs.
+    const unified = { 'pids.max': '999999999' }; // more than the guest's kernel takes
+    const changed = runtime.updateContainerResources({ containerId, linux: { unified } }, traced);
+    const told = await changed.then(String, (thrown: unknown) => String(thrown));
+    assert.match(told, new RegExp(`in call updateContainer of request ${trace}`));
+    await daemon.shows(new RegExp(` verb failed request=${trace} verb=UpdateContainerResources .*${trace}`));
+    const { stdout: described } = await node.type(['describe', 'traced']);
+    assert.match(described, new RegExp(`call updateContainer failed \\(\\w+\\), request ${trace}$`, 'm'));
     await runtime.removePodSandbox({ podSandboxId });
   });
 
