@@ -74,6 +74,8 @@ export class ProcessIo {
       const { read, write } = this.#parts.pipe('read');
       childEnds[2] = write;
       this.#stderr = this.#outputPump(read);
+      this.#stdout?.setBeside(this.#stderr);
+      if (this.#stdout !== undefined) this.#stderr.setBeside(this.#stdout);
     }
     return childEnds;
   }

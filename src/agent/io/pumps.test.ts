@@ -114,6 +114,50 @@ test('lines with pauses between them are passed at once, and so are the first li
   assert.ok(endMs < 18.5, `${endMs} ms`);
 });
 
+test('a line of one output is passed after what the same process has written to the other before', () => {
+  const pipes = [
+    ['a', 'b', 'c'],
+    ['E', 'F'],
+  ];
+  const read = new Map<number, () => void>();
+  const timers = new Map<number, () => void>();
+  const parts = {
+    monotonicMs: () => 0,
+    setTimer: (_delayMs: number, handler: () => void) => {
+      timers.set(timers.size, handler);
+      return timers.size - 1;
+    },
+    clearTimer: (timer: number) => void timers.delete(timer),
+    watch: (fd: number, _interest: number, handler: (events: number) => void) => void read.set(fd, () => handler(1)),
+    unwatch: (fd: number) => void read.delete(fd),
+    read: (fd: number, into: Uint8Array, offset: number) => {
+      into.set(Buffer.from(pipes[fd]?.shift() ?? assert.fail('nothing is to be read')), offset);
+      return 1;
+    },
+  } as Partial<OutputParts> as OutputParts; // SAFE: all methods that an output pump uses
+  let passed = '';
+  const pumps = [0, 1].map((fd) => {
+    const pump = new OutputPump(parts, fd);
+    const stream: AgentStream = new AgentStream(fd + 1, {
+      ...{ epoch: 1, isCongested: false, forget: () => {} },
+      write: (frame, length) => void (passed += Buffer.from(frame.subarray(headerBytes, length)).toString()),
+    });
+    stream.use(outputUser(pump, stream));
+    pump.attach(stream);
+    return pump;
+  });
+  const [stdout, stderr] = pumps;
+  assert.ok(stdout !== undefined && stderr !== undefined);
+  stdout.setBeside(stderr);
+  stderr.setBeside(stdout);
+  read.get(0)?.();
+  read.get(0)?.();
+  assert.deepEqual([passed, read.has(0)], ['ab', false]); // it waits
+  read.get(1)?.();
+  assert.equal(passed, 'abcE');
+  assert.deepEqual([timers.size, read.has(0)], [1, false]); // `c` was another small piece
+});
+
 /** A host that takes everything sent to it on one stream. */
 function host(pump: OutputPump) {
   const received: Buffer[] = [];

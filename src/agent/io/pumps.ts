@@ -1,7 +1,7 @@
 import { headerBytes } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import type { AgentStream, StreamUser } from '../channel/stream.ts';
-import { again, ready, type Clock, type Descriptors } from '#engine/engine.ts';
+import { again, ready, type Clock, type Descriptors, type Timer } from '#engine/engine.ts';
 import type { SentOutput } from './sent-output.ts';
 
 /** Shared by all pumps: handlers are never re-entered, and a frame that cannot be written at once is copied. */
@@ -14,7 +14,7 @@ const nothing: Uint8Array = new Uint8Array(0);
  */
 const gatherMs = 1;
 
-export type OutputParts = Descriptors & Pick<Clock, 'setTimer' | 'monotonicMs'>;
+export type OutputParts = Descriptors & Pick<Clock, 'setTimer' | 'clearTimer' | 'monotonicMs'>;
 
 /**
  * Pumps from a descriptor (a process' output, a socket) to a stream. Reads only as much as the host accepts, so that a
@@ -33,7 +33,9 @@ export class OutputPump {
   #isDropping = false;
   #isWatching = false;
   #lastReadMs = -Infinity;
-  #isGathering = false;
+  /** Ends the time for which output is left in the pipe. */
+  #gathering: Timer | undefined;
+  #beside: OutputPump | undefined;
 
   /** Takes ownership of `fd`, which must not block. `onEnd`: called when the output has ended and `fd` is closed. */
   constructor(parts: OutputParts, fd: number, onEnd: () => void = () => {}, sent?: SentOutput) {
@@ -107,14 +109,33 @@ export class OutputPump {
       return;
     }
     const isReady = this.#again.length === 0;
-    const wanted = !this.#isGathering && (this.#isDropping || (isReady && (this.#stream?.sendable ?? 0) > 0));
+    const wanted =
+      this.#gathering === undefined && (this.#isDropping || (isReady && (this.#stream?.sendable ?? 0) > 0));
     if (wanted === this.#isWatching) return;
     this.#isWatching = wanted;
     if (wanted) this.#parts.watch(this.#fd, ready.readable, () => this.#read());
     else this.#parts.unwatch(this.#fd);
   }
 
+  /** Names the other output of the same process: what that has left in its pipe is read before a later line of this one. */
+  setBeside(other: OutputPump): void {
+    this.#beside = other;
+  }
+
   #read(): void {
+    this.#beside?.endGathering();
+    this.#readOnce();
+  }
+
+  /** Reads what was left in the pipe. */
+  endGathering(): void {
+    if (this.#gathering === undefined) return;
+    this.#parts.clearTimer(this.#gathering);
+    this.#gathering = undefined;
+    if (this.#fd >= 0) this.#readOnce();
+  }
+
+  #readOnce(): void {
     const room = this.#isDropping ? limits.maxDataBytes : (this.#stream?.sendable ?? 0);
     if (room > 0) {
       let bytes: number;
@@ -140,9 +161,8 @@ export class OutputPump {
     const isSoon = nowMs - this.#lastReadMs < gatherMs;
     this.#lastReadMs = nowMs;
     if (!isSmall || !isSoon) return;
-    this.#isGathering = true;
-    this.#parts.setTimer(gatherMs, () => {
-      this.#isGathering = false;
+    this.#gathering = this.#parts.setTimer(gatherMs, () => {
+      this.#gathering = undefined;
       this.#update();
     });
   }
