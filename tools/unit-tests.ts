@@ -21,6 +21,7 @@ const everywhere = [
   'src/**/*.test.ts',
   'tools/**/*.test.ts',
   'test/conformance/**/*.test.ts',
+  'test/containerd/**/*.test.ts',
   'test/fuzz/**/*.test.ts',
 ];
 

@@ -115,7 +115,8 @@ function unmatched(expected: Expectations, specs: readonly Spec[]): readonly str
     .map(({ spec }) => `on the list, but there is no such spec: ${spec}`);
 }
 
-function find<T extends Expectation>(list: readonly T[], name: string): T | undefined {
+/** Returns the line of the list for a spec. */
+export function find<T extends Expectation>(list: readonly T[], name: string): T | undefined {
   return list.find((line) => matches(line, name));
 }
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { writeLayout } from '../images/layout-writer.ts';
 import { type Registry, startRegistry } from '../images/registry.ts';
 import { DebianFiles } from './debian-files.ts';
-import { standIns } from './stand-ins.ts';
+import { type StandIn, standIns } from './stand-ins.ts';
 
 export interface ServedImages extends AsyncDisposable {
   /** Replaces /etc/containers: it redirects requests for the images' own registries to ours. */
@@ -12,13 +12,18 @@ export interface ServedImages extends AsyncDisposable {
   readonly containerdDirectory: string;
 }
 
-/** Makes the stand-ins in `work`, and serves them from a real registry on loopback. */
-export async function serveStandIns(cache: string, work: string, signal: AbortSignal): Promise<ServedImages> {
+/** Makes stand-ins, by default those of critest, in `work`, and serves them from a real registry on loopback. */
+export async function serveStandIns(
+  cache: string,
+  work: string,
+  signal: AbortSignal,
+  make: (debian: DebianFiles) => Promise<readonly StandIn[]> = standIns,
+): Promise<ServedImages> {
   await using undo = new AsyncDisposableStack();
   const registry = undo.use(await startRegistry());
   const debian = await DebianFiles.unpack(cache, signal);
   const hosts = new Set<string>();
-  for (const [at, { names, image }] of (await standIns(debian)).entries()) {
+  for (const [at, { names, image }] of (await make(debian)).entries()) {
     const layout = join(work, 'images', String(at));
     await writeLayout(layout, [image]);
     for (const name of names) {

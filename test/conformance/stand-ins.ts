@@ -69,7 +69,7 @@ const passwd = [
 ].join('\n');
 const groups = ['root:x:0:', 'daemon:x:1:', 'www-data:x:33:', 'nogroup:x:65534:', ''].join('\n');
 
-const file = (name: string, content: string, mode = 0o644): TarSpec => ({ name, content, mode });
+export const file = (name: string, content: string, mode = 0o644): TarSpec => ({ name, content, mode });
 const directory = (name: string, mode = 0o755): TarSpec => ({ name, type: 'directory', mode });
 
 /** Files that runc and every shell expect in an image. */
@@ -83,7 +83,7 @@ const base: readonly TarSpec[] = [
   file('etc/hostname', 'image\n'),
 ];
 
-function image(layers: readonly (readonly TarSpec[])[], config: object): ImageSpec {
+export function image(layers: readonly (readonly TarSpec[])[], config: object): ImageSpec {
   const path = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
   return { layers: layers.map(withParents), config: { config: { Env: [path], ...config } } };
 }
@@ -94,7 +94,7 @@ function image(layers: readonly (readonly TarSpec[])[], config: object): ImageSp
  * Debian's shell runs applets of its own instead of what is in PATH, so /bin/sh is a copy of it that knows no `ls`: the
  * spec of masked paths asks for a shell's word about /bin/ls.
  */
-async function busybox(debian: DebianFiles): Promise<readonly TarSpec[]> {
+export async function busybox(debian: DebianFiles): Promise<readonly TarSpec[]> {
   const others = ['usr/bin/pgrep', 'usr/bin/ipcs'];
   const shells = ['sh', 'ash'];
   const applets = (await debian.applets('usr/bin/busybox')).filter(
@@ -122,7 +122,7 @@ function withoutLs(binary: Buffer): Buffer {
   return changed;
 }
 
-async function nginx(debian: DebianFiles): Promise<readonly TarSpec[]> {
+export async function nginx(debian: DebianFiles): Promise<readonly TarSpec[]> {
   const program = 'usr/sbin/nginx';
   return [
     await debian.program(program),
@@ -133,7 +133,7 @@ async function nginx(debian: DebianFiles): Promise<readonly TarSpec[]> {
   ];
 }
 
-function webServer(layers: readonly (readonly TarSpec[])[], port: number): ImageSpec {
+export function webServer(layers: readonly (readonly TarSpec[])[], port: number): ImageSpec {
   const config = `user www-data;
 worker_processes 1;
 pid /run/nginx.pid;
@@ -165,6 +165,6 @@ async function effectiveUid(debian: DebianFiles, box: readonly TarSpec[]): Promi
 }
 
 /** One of the images whose specs require little more than that they differ. */
-function named(box: readonly TarSpec[], name: string): ImageSpec {
+export function named(box: readonly TarSpec[], name: string): ImageSpec {
   return image([box, [file('etc/name', `${name}\n`)]], { Cmd: ['sleep', 'infinity'] });
 }

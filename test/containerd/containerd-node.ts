@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { glob, mkdir, open, readFile, writeFile } from 'node:fs/promises';
+import { copyFile, glob, mkdir, open, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { PodvmError } from '#base/errors.ts';
 import { defaultEnv, run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
@@ -30,6 +31,12 @@ export interface ContainerdOptions {
   readonly network?: object;
   /** Image of the process that stands for a pod of runc. */
   readonly pauseImage: string;
+  /** A further line of its CRI section. */
+  readonly setting?: string;
+  /** Runtime handler of pods that name none; default: runc. */
+  readonly handler?: string;
+  /** Name under which its program runs, and starts again whenever another process has ended it. */
+  readonly revivesAs?: string;
 }
 
 /** A containerd with the runtimes runc and podvm, for one test. */
@@ -56,6 +63,8 @@ export const erofsHandler = 'podvm-erofs';
 export const testVersion = 'test';
 
 const servingTimeoutMs = 60_000;
+/** Time until another process, which looks once a second, has seen that it is gone. */
+const reviveMs = 3000;
 
 export async function startContainerd(options: ContainerdOptions): Promise<ContainerdNode> {
   const { programs, work, netns } = options;
@@ -72,10 +81,12 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
   // Finds shims in PATH; old versions have no runtime_path.
   const PATH = `${work}:${dirname(programs.containerd)}:${dirname(programs.runc)}:${defaultEnv()['PATH'] ?? ''}`;
   await writeMkfs(work);
+  const program = options.revivesAs === undefined ? programs.containerd : join(work, options.revivesAs);
+  if (program !== programs.containerd) await copyFile(programs.containerd, program);
   const begin = async (): Promise<ChildProcess> => {
     await using output = await open(logFile, 'a');
     const inside = netns === undefined ? [] : [`--net=/run/netns/${netns}`];
-    const child = spawn('nsenter', [...inside, '--', programs.containerd, '--config', config], {
+    const child = spawn('nsenter', [...inside, '--', program, '--config', config], {
       detached: true, // Ctrl-C ends the test, which needs it for a while
       stdio: ['ignore', output.fd, output.fd],
       env: { ...defaultEnv(), PATH },
@@ -86,6 +97,18 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
     throw new PodvmError('timeout', `containerd does not serve:\n${(await readFile(logFile, 'utf8')).slice(-2000)}`);
   };
   let child = await begin();
+  const reviving = new AbortController();
+  const revived = options.revivesAs === undefined ? undefined : revive();
+  async function revive(): Promise<void> {
+    while (!reviving.signal.aborted) {
+      if (child.exitCode === null && child.signalCode === null) {
+        await once(child, 'exit', { signal: reviving.signal }).catch(() => undefined);
+        continue;
+      }
+      await setTimeout(reviveMs, undefined, { signal: reviving.signal }).catch(() => undefined);
+      if (!reviving.signal.aborted) child = await begin();
+    }
+  }
   const kill = async (how: 'SIGKILL' | 'SIGTERM') => {
     if (child.exitCode !== null || child.signalCode !== null) return;
     const ended = once(child, 'exit');
@@ -110,6 +133,8 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
       (await run(programs.ctr, ['--address', socket, '--namespace', 'k8s.io', ...args], { timeoutMs: 120_000 })).stdout,
     log: async () => await readFile(logFile, 'utf8'),
     async [Symbol.asyncDispose]() {
+      reviving.abort();
+      await revived;
       await kill('SIGTERM');
     },
   };
@@ -176,9 +201,12 @@ state = "${work}/state"
 ${pause}
   restrict_oom_score_adj = true
   netns_mounts_under_state_dir = true
+  ${options.setting ?? ''}
 [plugins."${cri}".cni]
   ${cni}
   conf_dir = "${work}/net.d"
+[plugins."${cri}".containerd]
+  default_runtime_name = "${options.handler ?? 'runc'}"
 [plugins."${cri}".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 [plugins."${cri}".containerd.runtimes.runc.options]

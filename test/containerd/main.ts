@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -7,6 +9,7 @@ import { run } from '#host/process/run.ts';
 import type { TarSpec } from '#image/tar/tar-builder.ts';
 import { makeBaseLayout } from '#image/source/base-image.ts';
 import { buildCriTools } from '../conformance/cri-tools.ts';
+import { DebianFiles } from '../conformance/debian-files.ts';
 import { goVersion } from '../conformance/go-module.ts';
 import { Crictl } from '../conformance/crictl.ts';
 import { makeWorkDirectory } from '../conformance/work-directory.ts';
@@ -17,14 +20,17 @@ import { buildContainerd, debianContainerd, isMinorVersion, modules, newest } fr
 import { startContainerd, testVersion } from './containerd-node.ts';
 import { tourCtr } from './ctr-tour.ts';
 import { tourDelegate } from './delegate-tour.ts';
+import { buildIntegrationSuite } from './integration-suite.ts';
 import { baseImage, layeredImage, pauseImage } from './pod.ts';
 import { tour } from './tour.ts';
 
 /*
- * `npm run containerd [-- --version MINOR | --debian] [-- --k3s] [-- --delegate]`: a real containerd, the newest, another one
- * that can be built or that of Debian, runs pods with podvm beside pods with runc; then it is the delegate of podvm's own
- * CRI, or with `--delegate` only that. With `--k3s`, podvm is installed in it as if it were that of k3s. Needs root, the result of `podvm setup`, and a Go toolchain: a machine without one gets
- * a message, and nothing fails.
+ * `npm run containerd [-- --version MINOR | --debian] [-- --k3s] [-- --delegate | --suite critest|integration [--json FILE]]
+ * [-- --focus RE]`: a real containerd, the newest, another one that can be built or that of Debian, runs pods with podvm
+ * beside pods with runc; then it is the delegate of podvm's own CRI, or with `--delegate` only that. `--focus` walks only
+ * the first tour's steps whose titles match, or runs only the suite's tests whose names match. With `--k3s`, podvm is
+ * installed in it as if it were that of k3s. With `--suite`, a public suite judges pods of podvm instead. Needs root, the
+ * result of `podvm setup`, and a Go toolchain: a machine without one gets a message, and nothing fails.
  */
 const cache = '/var/cache/podvm-conformance';
 /** Timeout of a start, which first builds the agent if that of this checkout differs from that of set-up. */
@@ -46,6 +52,9 @@ async function main(): Promise<void> {
       debian: { type: 'boolean', default: false },
       delegate: { type: 'boolean', default: false },
       k3s: { type: 'boolean', default: false },
+      suite: { type: 'string' },
+      focus: { type: 'string' },
+      json: { type: 'string' },
     },
   });
   const { version, k3s: isK3s } = values;
@@ -62,13 +71,20 @@ async function main(): Promise<void> {
     : await buildContainerd(cache, signal, version);
   say(`using containerd ${programs.version}`);
   const { crictl: program } = await buildCriTools(cache, signal);
+  const { suite } = values;
+  if (suite === 'integration') await buildIntegrationSuite(cache, signal);
+  if (suite !== undefined) await DebianFiles.unpack(cache, signal);
 
   await using undo = new AsyncDisposableStack();
-  const { path: work } = undo.use(await makeWorkDirectory());
   const netns = `podvm-ctd-${process.pid}`;
   await run('ip', ['netns', 'add', netns]);
   undo.defer(async () => void (await run('ip', ['netns', 'delete', netns])));
   await run('ip', ['-netns', netns, 'link', 'set', 'lo', 'up']);
+  if (suite !== undefined) {
+    await runSuiteIn(netns, { suite, version, cache, focus: values.focus, json: values.json });
+    return;
+  }
+  const { path: work } = undo.use(await makeWorkDirectory());
   const inNetns = async (command: string) => {
     const script = join(work, basename(command));
     await writeFile(script, `#!/bin/sh\nexec nsenter --net=/run/netns/${netns} ${command} "$@"\n`);
@@ -107,8 +123,10 @@ async function main(): Promise<void> {
     const isNewer = !programs.version.startsWith('1.');
     const type: CliNode['type'] = (args, input) => cli.type(args, input);
     const site = { containerd, isNewer, isK3s, isWhole: !values.debian, work, say, replaceDaemon, type };
+    const focus = values.focus === undefined ? undefined : new RegExp(values.focus);
     if (!values.delegate) {
-      await tour({ ...site, podvm, crictl: direct, fetch: fetchIn });
+      await tour({ ...site, podvm, crictl: direct, fetch: fetchIn, focus });
+      if (focus !== undefined) return;
       await tourCtr({ ...site, image: images[0], records: join(cli.root, 'shim/tasks') });
     }
     const place = join(work, 'delegate');
@@ -127,6 +145,17 @@ async function main(): Promise<void> {
     throw error;
   }
   say('passed');
+}
+
+/** Runs a public suite in a network namespace: its registry, daemons and clients use loopback. */
+async function runSuiteIn(netns: string, options: Readonly<Record<string, string | undefined>>): Promise<void> {
+  const flags = Object.entries(options).flatMap(([name, value]) => (value === undefined ? [] : [`--${name}=${value}`]));
+  const script = join(import.meta.dirname, 'run-suite.ts');
+  const child = spawn('nsenter', [`--net=/run/netns/${netns}`, process.execPath, script, ...flags], {
+    stdio: 'inherit',
+  });
+  const [code] = (await once(child, 'exit')) as [number | null];
+  if (code !== 0) throw new PodvmError('internal', `The suite ended with ${code ?? 'a signal'}`);
 }
 
 /** The first pod of podvm that uses the base image makes it. */
