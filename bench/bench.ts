@@ -12,6 +12,7 @@ import { ioSuite } from './io.ts';
 import { memorySuite } from './memory.ts';
 import { netSuite } from './net.ts';
 import { plot } from './plot.ts';
+import { regression } from './regression/regression.ts';
 import { scrapeSuite } from './scrape.ts';
 import { startSuite } from './start.ts';
 import type { SuiteOptions } from './suite.ts';
@@ -19,7 +20,8 @@ import { versus } from './versus/versus.ts';
 
 /**
  * `npm run bench -- SUITE [--json FILE] [--svg FILE] [--n N]`: measures PodVM alone, prints a table, writes the figures
- * as JSON and a plot of them. `npm run bench -- versus` measures it beside other runtimes (`versus/versus.ts`).
+ * as JSON and a plot of them. `npm run bench -- versus` measures it beside other runtimes (`versus/versus.ts`),
+ * `npm run bench -- regression` beside an earlier commit (`regression/regression.ts`).
  */
 const suites = {
   boot: { run: bootSuite, n: 10 },
@@ -37,6 +39,7 @@ const suites = {
 
 const [suiteName, ...more] = process.argv.slice(2);
 if (suiteName === 'versus') process.exit(await versus(more));
+if (suiteName === 'regression') process.exit(await regression(more));
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
@@ -50,7 +53,7 @@ const [name] = positionals;
 const suite = name !== undefined && Object.hasOwn(suites, name) ? suites[name as keyof typeof suites] : undefined;
 const rounds = Number(values.n ?? suite?.n);
 if (suite === undefined || !Number.isInteger(rounds) || rounds < 1) {
-  const usage = `npm run bench -- ${Object.keys(suites).join('|')}|versus [--json FILE] [--svg FILE] [--n N]`;
+  const usage = `npm run bench -- ${Object.keys(suites).join('|')}|versus|regression [--json FILE] [--svg FILE] [--n N]`;
   process.stderr.write(`usage: ${usage}\n`);
   process.exit(2);
 }

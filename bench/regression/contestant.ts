@@ -1,0 +1,112 @@
+import { once } from 'node:events';
+import { chmod, cp, mkdir, mkdtemp, readdir, rm, symlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { createClient } from '#cli/client.ts';
+import { NamespaceMode, RuntimeService } from '#cri/schema/api_pb.ts';
+import { connectTestClient } from '#cri/testing/grpc-client.ts';
+import { isThere } from '#host/file/files.ts';
+import { run } from '#host/process/run.ts';
+import { removeDefaultNetwork } from '#network/default-network.ts';
+import { startChild } from '#host/process/start-child.ts';
+import { poll } from '#host/wait.ts';
+import { familyCpuMs } from '../../test/family-cpu.ts';
+import { memoryOf, nodeRoot, processesOf } from '../node.ts';
+
+const readyTimeoutMs = 300_000;
+const maxLogChars = 64 * 1024;
+const execs = 20;
+const image = { image: 'localhost/podvm/base:latest' };
+
+/** A running pod and its cost so far. */
+export interface MeasuredPod extends AsyncDisposable {
+  /** Processor time of the host from the first call until a command has run in it, in `ms`. */
+  readonly startMs: number;
+  /** Processor time of the host for one command, in `ms`. */
+  readonly execMs: number;
+  /** Memory of its machine on the host with its share of shared pages, in `KiB`. */
+  pssKiB(): Promise<number>;
+}
+
+/** A node of one build with a state directory of its own. */
+export interface Contestant extends AsyncDisposable {
+  start(name: string): Promise<MeasuredPod>;
+}
+
+/** Opens a node without waiting machines. Resolves when its template is made. */
+export async function openContestant(program: string, signal: AbortSignal): Promise<Contestant> {
+  await using undo = new AsyncDisposableStack();
+  const root = await mkdtemp('/var/tmp/podvm-pair-');
+  undo.defer(() => rm(root, { recursive: true, force: true }));
+  await chmod(root, 0o711); // jailed machines reach their files in it
+  undo.defer(() => removeDefaultNetwork(join(root, 'network'), AbortSignal.timeout(30_000)));
+  const env = { ...callersEnv(), PODVM_ROOT: root, PODVM_POOL: '0', PODVM_BACKGROUND: 'off' };
+  await lendParts(root);
+  await run(program, ['setup'], { env, timeoutMs: readyTimeoutMs, signal });
+  const daemon = await startChild(program, ['daemon'], { stdio: ['ignore', 'ignore', 'pipe'], env });
+  const ended = once(daemon, 'exit');
+  undo.defer(async () => {
+    daemon.kill('SIGTERM');
+    await ended;
+  });
+  let said = '';
+  daemon.stderr?.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-maxLogChars)));
+  const admin = createClient(join(root, 'podvm.sock'));
+  const deadline = AbortSignal.any([signal, AbortSignal.timeout(readyTimeoutMs)]);
+  const isReady = async () => {
+    if (daemon.exitCode !== null) throw new Error(`podvm daemon ended: ${said}`);
+    const metrics = await admin.stream('GET', '/metrics').then(text, () => '');
+    return metrics.includes('\npodvm_template_created_timestamp_seconds ') ? true : undefined;
+  };
+  await poll(isReady, { everyMs: 500, signal: deadline });
+  const client = undo.use(connectTestClient(join(root, 'cri.sock')));
+  const runtime = client.of(RuntimeService);
+  const cpuMs = () => familyCpuMs(daemon.pid ?? 0);
+  const owned = undo.move();
+  return {
+    async start(name): Promise<MeasuredPod> {
+      const sandboxConfig = {
+        metadata: { name, namespace: 'bench', uid: `uid-${name}`, attempt: 0 },
+        linux: { securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER } } }, // as a kubelet
+      };
+      const config = { metadata: { name: 'main' }, image, command: ['sleep', '100000'] };
+      const before = await cpuMs();
+      const { podSandboxId } = await runtime.runPodSandbox({ config: sandboxConfig });
+      const { containerId } = await runtime.createContainer({ podSandboxId, config, sandboxConfig });
+      await runtime.startContainer({ containerId });
+      const exec = async () => {
+        const { exitCode, stderr } = await runtime.execSync({ containerId, cmd: ['true'], timeout: 120n });
+        if (exitCode !== 0)
+          throw new Error(`exec in ${name} ended with ${exitCode}: ${Buffer.from(stderr).toString()}`);
+      };
+      await exec();
+      const started = await cpuMs();
+      for (let count = 0; count < execs; count += 1) await exec();
+      const executed = await cpuMs();
+      return {
+        startMs: started - before,
+        execMs: (executed - started) / execs,
+        pssKiB: async () => (await memoryOf(await processesOf(podSandboxId))).pssKiB,
+        [Symbol.asyncDispose]: async () => void (await runtime.removePodSandbox({ podSandboxId })),
+      };
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+/** Lends it what set-up has made already: it makes only what its sources change. The template is its own. */
+async function lendParts(root: string): Promise<void> {
+  if (!(await isThere(join(nodeRoot, 'parts')))) return;
+  for (const name of ['assets', 'probe']) await cp(join(nodeRoot, name), join(root, name), { recursive: true });
+  await mkdir(join(root, 'parts'), { mode: 0o711 });
+  for (const name of await readdir(join(nodeRoot, 'parts')))
+    await symlink(join(nodeRoot, 'parts', name), join(root, 'parts', name));
+}
+
+/** The environment of this process without settings of podvm, which must be the same for both. */
+function callersEnv(): Record<string, string> {
+  const own = Object.entries(process.env).flatMap(([key, value]) =>
+    value === undefined || key.startsWith('PODVM_') ? [] : [[key, value]],
+  );
+  return Object.fromEntries(own) as Record<string, string>; // SAFE: pairs of texts
+}
