@@ -40,6 +40,8 @@ export interface CliNodeOptions {
   readonly pool?: string;
   /** Commands start a node in the background, which this test has to end. Default: each serves itself. */
   readonly startsNode?: boolean;
+  /** The setting, for a node of root that others use. */
+  readonly socketGroup?: string;
 }
 
 /**
@@ -52,6 +54,7 @@ export async function openCliNode({
   podvm,
   pool = '0',
   startsNode = false,
+  socketGroup,
 }: CliNodeOptions): Promise<CliNode> {
   const root = await mkdtemp('/var/tmp/podvm-cli-');
   await chmod(root, 0o711); // jailed machines reach their files in it
@@ -67,7 +70,8 @@ export async function openCliNode({
   }
   const running = new Set<Typed>();
   const start = (args: readonly string[], input = '', program = podvm ?? join(repo, 'podvm')) => {
-    const env = { PODVM_ROOT: root, PODVM_POOL: pool, PODVM_BACKGROUND: startsNode ? 'on' : 'off' };
+    const group = socketGroup === undefined ? {} : { PODVM_SOCKET_GROUP: socketGroup };
+    const env = { PODVM_ROOT: root, PODVM_POOL: pool, PODVM_BACKGROUND: startsNode ? 'on' : 'off', ...group };
     const typed = startPodvm(program, env, args, input);
     running.add(typed);
     void typed.ended.finally(() => running.delete(typed));

@@ -48,6 +48,7 @@ mount --bind "$1/tun" /dev/net/tun
 mkdir -p /var/lib/podvm
 mount --bind "$2" /var/lib/podvm
 mount --bind "$3" /mnt
+[ ! -d /etc/cni ] || mount -t tmpfs -o mode=0700 tmpfs /etc/cni
 [ ! -d /run/containers ] || mount -t tmpfs -o mode=0700 tmpfs /run/containers
 ip link set lo up
 ip link add outer type veth peer name inner netns "$4"

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
+import { openCliNode } from './cli-node.ts';
 import { whyNoVm } from './node.ts';
 import { openOrdinaryUser, type OrdinaryUser } from './ordinary-user.ts';
 
@@ -118,6 +119,23 @@ describe('podvm of an ordinary user', { skip: await whyNoVm(), timeout: 900_000 
     assert.deepEqual({ code, stdout }, { code: 0, stdout: 'made\n' }, stderr);
     assert.notEqual((JSON.parse(await readFile(ready, 'utf8')) as { pid: number }).pid, pid);
     assert.equal(await fetched(user, `http://127.0.0.1:${published}/made`), 'made\n');
+  });
+
+  it('uses the node of root as a member of its socket group, and not otherwise', async () => {
+    const { stdout: group } = await run('id', ['-gn', String(user.uid)]);
+    await using others = await openCliNode({ isSetUp: true, startsNode: true });
+    await using roots = await openCliNode({ isSetUp: true, startsNode: true, socketGroup: group.trim() });
+    try {
+      const begun = await roots.type(['run', '-d', '--network', 'none', '--name', 'of-root', image, 'sleep', '10000']);
+      assert.equal(begun.code, 0, begun.stderr);
+      const { code, stdout, stderr } = await user.podvm(['--root', roots.root, 'exec', 'of-root', 'hostname']);
+      assert.deepEqual({ code, stdout }, { code: 0, stdout: 'of-root\n' }, stderr);
+      assert.equal((await others.type(['image', 'build-base'])).code, 0); // starts its node
+      const refused = await user.podvm(['--root', others.root, 'top']);
+      assert.match(refused.stderr, /this user may not connect\n {2}fix: .*socketGroup/);
+    } finally {
+      for (const node of [roots, others]) await node.type(['uninstall']);
+    }
   });
 
   it('leaves nothing after uninstall', async () => {

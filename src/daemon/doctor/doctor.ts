@@ -194,11 +194,12 @@ async function tunDevice(): Promise<Finding> {
   return { name, status: 'ok', detail: 'there' };
 }
 
-/** Checks the network of a command, and of the daemon if it differs. */
+/** Checks the network of a command, and of the daemon if it differs; an ordinary user has no daemon. */
 async function network(config: Configuration): Promise<Finding> {
   const name = 'network';
-  const [ours, daemons] = await Promise.all(
-    (['command', 'daemon'] as const).map((purpose) => openNetwork(config, purpose, silentLog).readiness()),
+  const purposes = isInside ? (['command'] as const) : (['command', 'daemon'] as const);
+  const [ours, daemons = ours] = await Promise.all(
+    purposes.map((purpose) => openNetwork(config, purpose, silentLog).readiness()),
   );
   const failed = [ours, daemons].find((readiness) => readiness?.isReady === false);
   if (failed?.isReady === false) {
