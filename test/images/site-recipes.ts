@@ -67,7 +67,7 @@ ${mariadbEntrypoint}FILE
   },
   {
     name: 'site/wordpress:1',
-    packages: ['wordpress'],
+    packages: ['wordpress', 'wordpress-theme-twentytwentyfive'],
     finish: `
       mkdir -p "$1"/usr/src
       rm -f "$1"/usr/share/wordpress/wp-config.php

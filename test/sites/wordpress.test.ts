@@ -26,7 +26,7 @@ describe('examples/wordpress.yaml', { skip: await whyNoVm(), timeout: 1_800_000 
     const address = `http://127.0.0.1:${ports.to}/wp-admin/install.php?step=2`;
     const installed = await fetch(address, { method: 'POST', body: new URLSearchParams(answers) });
     assert.match(await installed.text(), /WordPress has been installed/);
-    await site.page('/', /<title>A site in two machines<\/title>/);
+    await site.page('/wp-login.php', /<title>Log In &lsaquo; A site in two machines /);
     const rows = 'select user_login from wordpress.wp_users';
     const asked = await site.cli.type([
       'exec',
@@ -58,7 +58,7 @@ describe('examples/wordpress.yaml', { skip: await whyNoVm(), timeout: 1_800_000 
     );
     const now = await Promise.all(pods.map(uid));
     assert.ok(now.every((id) => !before.includes(id)));
-    await site.page('/', /<title>A site in two machines<\/title>/);
+    await site.page('/wp-login.php', /<title>Log In &lsaquo; A site in two machines /);
     assert.deepEqual(await site.apply(text), each('unchanged'));
   });
 
