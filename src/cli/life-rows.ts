@@ -108,6 +108,7 @@ export function lifeCommands(setting: LifeSetting): readonly CommandRow[] {
       options: [
         flag('-f, --follow', 'continue with new events'),
         flag('-w, --watch', 'the same'),
+        selectorOption(),
         ...namespaceOptions,
         new Option('-o, --output <format>', 'form of the output; JSON has one line for each')
           .choices(['text', 'json'])

@@ -1,8 +1,9 @@
 import * as v from 'valibot';
-import { type NodeEvent, nodeEventSchema } from '#api/pods.ts';
+import { type NodeEvent, nodeEventSchema, podSummarySchema } from '#api/pods.ts';
 import { printable } from '#base/guest-text.ts';
 import type { Client } from '../client.ts';
 import { lines } from '../terminal/lines.ts';
+import { chooser } from './label-selector.ts';
 import { readOn } from './pod-commands.ts';
 import { type Terminal, fixLine, write } from '../terminal/terminal.ts';
 
@@ -12,15 +13,17 @@ export interface EventsOptions {
   readonly output: 'text' | 'json';
   readonly json: boolean;
   readonly namespace?: string;
+  readonly selector?: string;
 }
 
 /** Prints the events of pods, the oldest first; with `follow` also those that happen, until the client is ended. */
 export async function eventsCommand(
   client: Client,
   pod: string | undefined,
-  { follow, watch, output, json, namespace }: EventsOptions,
+  { follow, watch, output, json, namespace, selector }: EventsOptions,
   { stdout }: Terminal,
 ): Promise<void> {
+  const isChosen = selector === undefined ? undefined : await choosing(client, selector);
   const query = new URLSearchParams({
     follow: String(follow || watch),
     ...(namespace === undefined ? {} : { namespace }),
@@ -29,9 +32,27 @@ export async function eventsCommand(
   const answer = await client.stream('GET', `/v1/events?${query.toString()}`);
   await readOn(async () => {
     for await (const line of lines(answer)) {
-      await write(stdout, json || output === 'json' ? `${line}\n` : textOf(v.parse(nodeEventSchema, JSON.parse(line))));
+      const event = () => v.parse(nodeEventSchema, JSON.parse(line));
+      if (isChosen !== undefined && !(await isChosen(event()))) continue;
+      await write(stdout, json || output === 'json' ? `${line}\n` : textOf(event()));
     }
   });
+}
+
+/** Returns whether an event is of a pod with these labels. The pods are listed again for a pod that is not known yet. */
+async function choosing(client: Client, selector: string): Promise<(event: NodeEvent) => Promise<boolean>> {
+  const isChosen = chooser({ selector });
+  const keyOf = ({ namespace, name }: Pick<NodeEvent, 'namespace' | 'name'>) => `${namespace}/${name}`;
+  const known = new Map<string, boolean>();
+  const list = async () => {
+    for (const pod of await client.get('/v1/pods?ended=true', v.array(podSummarySchema)))
+      known.set(keyOf(pod), isChosen(pod));
+  };
+  await list();
+  return async (event) => {
+    if (!known.has(keyOf(event))) await list();
+    return known.get(keyOf(event)) ?? false;
+  };
 }
 
 function namesOf(pod: string): Record<string, string> {
