@@ -180,6 +180,13 @@ export interface Machine extends AsyncDisposable {
    */
   limitHost(limits: HostLimits): Promise<void>;
   /**
+   * Gives the VMM and its helpers the CPU weight of a start, which is podvm's and not their pod's, or that of their pod
+   * again. A machine has the former from its beginning, and the latter after `adopt`. Changes nothing without
+   * `HostLimits.cgroupParent`, without a host cgroup, and with cgroups version 2. A call after an error repeats what
+   * failed. Errors: `internal`, `unavailable`.
+   */
+  setStartWeight(isSet: boolean): Promise<void>;
+  /**
    * Places a host process that works for this machine under the machine's limits and raises the memory limit by
    * `memoryBytes`. Disposing the result lowers it again. Does nothing without a host cgroup. Errors: `internal`.
    */

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { status } from '@grpc/grpc-js';
 import { is } from '#cri/testing/grpc-client.ts';
 import { isThere } from '#host/file/files.ts';
@@ -16,6 +17,22 @@ const files = isVersion2
   : { memory: 'memory.limit_in_bytes', usage: 'memory.usage_in_bytes', cpu: 'cpu.cfs_quota_us' };
 const cpuRoot = isVersion2 ? '/sys/fs/cgroup' : '/sys/fs/cgroup/cpu';
 const mebibyte = 1024 * 1024;
+
+async function becomes(what: string, isTrue: () => Promise<boolean>): Promise<void> {
+  const timing = { everyMs: 20, signal: AbortSignal.timeout(120_000) };
+  assert.ok(await poll(async () => (await isTrue()) || undefined, timing), what);
+}
+
+/** Empty if it is gone. */
+const childrenOf = async (directory: string) =>
+  (await readdir(directory, { withFileTypes: true }).catch(() => []))
+    .filter((entry) => entry.isDirectory())
+    .map(({ name }) => name);
+const pidsOf = async (directory: string) =>
+  (await readFile(join(directory, 'cgroup.procs'), 'latin1').catch(() => '')).split('\n').filter(Boolean).map(Number);
+/** The process's cgroup of the processor, with cgroups version 1; empty if it is gone. */
+const cpuCgroupOf = async (pid: number) =>
+  /^\d+:cpu(?:,cpuacct)?:\/(.*)$/m.exec(await readFile(`/proc/${pid}/cgroup`, 'latin1').catch(() => ''))?.[1] ?? '';
 
 describe('the cgroup that a kubelet makes for a pod', { skip }, () => {
   let node: CriNode;
@@ -44,6 +61,8 @@ describe('the cgroup that a kubelet makes for a pod', { skip }, () => {
   const numberIn = async (...path: string[]) => Number(await readFile(join(...path), 'latin1'));
   const isIn = async (path: string) =>
     (await Promise.all(roots.map((root) => isThere(join(root, path))))).includes(true);
+  /** Waits until no cgroup of podvm is left, after a start. */
+  const settled = (id: string) => becomes('the start is over', async () => !(await isIn(`podvm/${id}`)));
 
   for (const [handler, from] of [
     ['podvm-own-boot', 'that boots'],
@@ -55,11 +74,7 @@ describe('the cgroup that a kubelet makes for a pod', { skip }, () => {
       // As for one container of 32Mi and 200m.
       await writeFile(join(memoryRoot, parent, files.memory), String(32 * mebibyte));
       await writeFile(join(cpuRoot, parent, files.cpu), isVersion2 ? '20000 100000' : '20000');
-      if (handler === '')
-        await poll(async () => /spare machine made/.test(node.log()), {
-          everyMs: 50,
-          signal: AbortSignal.timeout(120_000),
-        });
+      if (handler === '') await becomes('the pool is full', async () => /spare machine made/.test(node.log()));
       const { podSandboxId, config } = await runPod(`pod-${handler}`, `/${parent}`, handler);
       const { containerId } = await node.runtime.createContainer({
         podSandboxId,
@@ -82,7 +97,7 @@ describe('the cgroup that a kubelet makes for a pod', { skip }, () => {
         lines.some((line) => line.includes('/shares/')),
         lines.join(),
       );
-      assert.equal(await isIn(`podvm/${podSandboxId}`), false, 'no cgroup of podvm is left');
+      await settled(podSandboxId);
       const limit = await numberIn(memoryRoot, parent, files.memory);
       assert.ok(limit >= (await numberIn(memoryRoot, mine, files.memory)), 'the pod has room for its machine');
       const [quota] = (await readFile(join(cpuRoot, parent, files.cpu), 'latin1')).split(' ');
@@ -98,6 +113,62 @@ describe('the cgroup that a kubelet makes for a pod', { skip }, () => {
       assert.equal(await isIn(mine), false);
     });
   }
+
+  it(
+    'has the weight of the VMM, but during starts',
+    { skip: isVersion2 ? 'cgroups version 2 has one hierarchy' : false },
+    async () => {
+      const parent = 'podvm-test-kubepods/besteffort/pod-light';
+      await cgroups.make(parent);
+      await writeFile(join(cpuRoot, parent, 'cpu.shares'), '2');
+      const starting = runPod('light', `/${parent}`, 'podvm-own-boot');
+      const hasStarted = starting.then(() => true);
+      const seen = new Set<string>();
+      do {
+        for (const id of await childrenOf(join(memoryRoot, parent)))
+          for (const pid of await pidsOf(join(memoryRoot, parent, id))) seen.add(await cpuCgroupOf(pid));
+      } while (!(await Promise.race([hasStarted, delay(20, false)])));
+      const { podSandboxId, config } = await starting;
+      const [own, ofPodvm] = [`${parent}/${podSandboxId}`, `podvm/${podSandboxId}`];
+      assert.ok(seen.has(ofPodvm), [...seen].join());
+      await settled(podSandboxId);
+      const { info } = await node.runtime.podSandboxStatus({ podSandboxId, verbose: true });
+      const { pid } = JSON.parse(info['info'] ?? '') as { pid: number };
+      assert.equal(await cpuCgroupOf(pid), own);
+
+      const raised = becomes('it has the weight', async () => (await cpuCgroupOf(pid)) === ofPodvm);
+      const { containerId } = await node.runtime.createContainer({
+        podSandboxId,
+        sandboxConfig: config,
+        config: {
+          metadata: { name: 'main', attempt: 0 },
+          image: { image: 'localhost/podvm/base:latest' },
+          command: ['sleep', '1000'],
+        },
+      });
+      await raised;
+      assert.equal(await numberIn(cpuRoot, ofPodvm, 'cpu.shares'), 102_400);
+      assert.equal(
+        await numberIn(cpuRoot, ofPodvm, 'cpu.cfs_quota_us'),
+        await numberIn(cpuRoot, own, 'cpu.cfs_quota_us'),
+      );
+      await node.runtime.startContainer({ containerId });
+      await settled(podSandboxId);
+      assert.equal(await cpuCgroupOf(pid), own);
+
+      await node.end('SIGKILL');
+      // As if it had been killed during a start.
+      await mkdir(join(cpuRoot, ofPodvm));
+      await writeFile(join(cpuRoot, ofPodvm, 'cgroup.procs'), String(pid));
+      await node.start();
+      const { exitCode } = await node.runtime.execSync({ containerId, cmd: ['true'] });
+      assert.equal(exitCode, 0);
+      assert.equal(await cpuCgroupOf(pid), own);
+      assert.equal(await isIn(ofPodvm), false);
+      await node.runtime.removePodSandbox({ podSandboxId });
+      assert.equal(await isIn(own), false);
+    },
+  );
 
   it('is empty after a daemon and a machine were killed', async () => {
     const parent = 'podvm-test-kubepods.slice/podvm-test-kubepods-pod2.slice';

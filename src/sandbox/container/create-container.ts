@@ -12,7 +12,7 @@ import type { ImageDisks } from '../volume/image-disks.ts';
 import { givenCapabilities, needsModules } from './kernel-modules.ts';
 import type { ModulesDisk } from './modules-disk.ts';
 import type { Parts } from '../parts.ts';
-import { createPhases } from '../state/phases.ts';
+import { createPhases, type PhaseClock } from '../state/phases.ts';
 import { processOf, stopSignalOf } from './process.ts';
 import { envBytesOf } from './process-size.ts';
 import { cgroupResourcesOf, checkResources } from '../resources.ts';
@@ -47,6 +47,21 @@ export async function createInGuest(
   const seccomp = seccompOf(spec.security, capabilities, site.guest.welcome);
   const phases = createPhases(site.surroundings.monotonicNs);
   const image = await phases.time('image held', holdRootfs(spec, site.parts, signal));
+  await site.starts.during(() => createFrom(image, { container, spec, site, phases, capabilities, seccomp }, signal));
+}
+
+interface Creation extends Pick<Prepared, 'capabilities' | 'seccomp'> {
+  readonly container: GuestContainer;
+  readonly spec: ContainerSpec;
+  readonly site: ContainerSite;
+  readonly phases: PhaseClock;
+}
+
+async function createFrom(
+  image: HeldImage,
+  { container, spec, site, phases, capabilities, seccomp }: Creation,
+  signal: AbortSignal,
+): Promise<void> {
   const { id: imageId, config } = image;
   const [imageDisk, modulesDisk] = await Promise.all([
     site.imageDisks.attach(image, phases, signal),

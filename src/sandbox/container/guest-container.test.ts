@@ -34,7 +34,8 @@ function place(
   };
   // SAFE: a container uses nothing else of its link
   const guest = { call } as unknown as Link;
-  const home = { inbox, guest, limits: defaultLimits, log: silentLog, now: () => new Date(now()), hostMsOf };
+  const starts = { during: async <T>(start: () => Promise<T>) => await start() };
+  const home = { inbox, guest, limits: defaultLimits, log: silentLog, now: () => new Date(now()), hostMsOf, starts };
   const container = new GuestContainer('c', containerSpec, '/log', home);
   const stdout = new PassThrough();
   stdout.end();

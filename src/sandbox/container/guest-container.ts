@@ -197,9 +197,9 @@ export class GuestContainer implements Container {
   }
 
   async #start(signal: AbortSignal): Promise<void> {
-    const { guest, inbox } = this.#home;
+    const { guest, inbox, starts } = this.#home;
     try {
-      const { startedAtMs } = await guest.call('startContainer', { id: this.id }, signal);
+      const { startedAtMs } = await starts.during(() => guest.call('startContainer', { id: this.id }, signal));
       await inbox.ask(() => {
         const startedAt = this.#plausible(startedAtMs);
         // A container that ended at once may have reported it before its start was answered.

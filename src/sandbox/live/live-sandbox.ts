@@ -44,6 +44,7 @@ import {
 } from '../sandbox.ts';
 import { whyLinkClosed } from './why-link-closed.ts';
 import { SandboxContainers } from './sandbox-containers.ts';
+import { WeighedStarts } from './weighed-starts.ts';
 import type { SandboxMetrics, SandboxStats } from '../figures/sandbox-stats.ts';
 
 /** Age of dropped packets among figures that are read again and again, in `ms`. */
@@ -63,6 +64,7 @@ export class LiveSandbox implements Sandbox {
   readonly #live: LiveParts;
   readonly #log: Log;
   readonly #pausing: Pausing;
+  readonly #starts: WeighedStarts;
   readonly #inbox: Inbox;
   readonly #moves: Moves<SandboxState>;
   readonly #site: ContainerSite;
@@ -95,6 +97,7 @@ export class LiveSandbox implements Sandbox {
     };
     this.#log = live.surroundings.log;
     this.#pausing = new Pausing(live);
+    this.#starts = new WeighedStarts(live, live.containersBefore === undefined);
     this.#inbox = createInbox((error) => this.#onBug(error));
     this.#moves = createMoves(`sandbox ${live.id}`, sandboxMoves, 'creating', (state, why) =>
       this.#log.info('sandbox moved', { state, why }),
@@ -116,6 +119,7 @@ export class LiveSandbox implements Sandbox {
       modulesDisk: live.modulesDisk,
       mounts: live.mounts,
       surroundings: live.surroundings,
+      starts: this.#starts,
       ...(live.kept === undefined ? {} : { records: live.kept.containers }),
     };
     this.#containers = new SandboxContainers(this.#site, live.containersBefore?.(this.#site) ?? []);
@@ -367,6 +371,7 @@ export class LiveSandbox implements Sandbox {
       this.#log.error('sandbox not completely cleaned up', error);
       this.#failure ??= messageOf(error);
     }
+    this.#starts.end();
     this.#inbox.tell(() => {
       this.#containers.lose('the sandbox was stopped');
       const failure = this.#failure;
@@ -406,6 +411,7 @@ export class LiveSandbox implements Sandbox {
   async leave(): Promise<void> {
     if (this.#ending !== undefined) return void (await this.ended);
     this.#ending = 'left';
+    this.#starts.end();
     await this.#goOn(); // the next process would not know why it is frozen
     this.#closing.abort(new PodvmError('cancelled', 'podvm is stopping'));
     await this.#live.guest[Symbol.asyncDispose]();

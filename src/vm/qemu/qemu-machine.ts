@@ -188,6 +188,13 @@ export class QemuMachine implements Machine {
     });
   }
 
+  async setStartWeight(isSet: boolean): Promise<void> {
+    this.#life.assertRunning('weigh');
+    await this.#vmm.cgroup?.setStartWeight(isSet).catch((cause: unknown) => {
+      throw new PodvmError('internal', `Cannot change the CPU weight of machine ${this.id}`, { cause });
+    });
+  }
+
   async confine(pid: number, memoryBytes: number): Promise<AsyncDisposable> {
     const nothing = { [Symbol.asyncDispose]: () => Promise.resolve() };
     try {

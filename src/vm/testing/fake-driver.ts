@@ -247,6 +247,10 @@ export class FakeMachine implements Machine {
     this.#life.assertRunning('limit');
   }
 
+  async setStartWeight(): Promise<void> {
+    this.#life.assertRunning('weigh');
+  }
+
   confine(): Promise<AsyncDisposable> {
     return Promise.resolve({ [Symbol.asyncDispose]: () => Promise.resolve() });
   }

@@ -139,5 +139,6 @@ export function describeRunning(harness: Harness): void {
     await assert.rejects(machine.detachDisk('one', soon()), kind('unavailable'));
     await assert.rejects(machine.attachPort('late', soon()), kind('unavailable'));
     await assert.rejects(machine.detachPort('late', soon()), kind('unavailable'));
+    await assert.rejects(machine.setStartWeight(true), kind('unavailable'));
   });
 }

@@ -1,5 +1,7 @@
+import { realpath, writeFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { cgroupRoot, hasCgroups2, weightOf } from '#host/cgroup/cgroup-tree.ts';
+import { cgroupRoot, hasCgroups2, podvmCgroup, weightOf } from '#host/cgroup/cgroup-tree.ts';
 import type { CpuLimits } from './processor-weights.ts';
 
 /** File names of one version of cgroups. Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. */
@@ -75,5 +77,25 @@ const versions = {
 
 /** The version that limits processes on this host. */
 export async function hostVersion(): Promise<Version> {
-  return versions[(await hasCgroups2()) ? 2 : 1];
+  if (await hasCgroups2()) return versions[2];
+  const one = versions[1];
+  // Many hosts have both in one hierarchy, `cpu,cpuacct`, which is moved once; one without cgroups has neither.
+  const resolve = (path: string) => realpath(path).catch(() => path);
+  const [cpu, ...accounts] = await Promise.all([one.cpu.root, ...one.accounts].map(resolve));
+  return accounts.includes(cpu ?? '') ? { ...one, accounts: [] } : one;
+}
+
+/** Errors: the kernel's. `cgroup`: relative to the root. */
+export async function limitCpu({ cpu }: Version, cgroup: string, limits: CpuLimits): Promise<void> {
+  for (const [file, text] of Object.entries(cpu.limits(limits))) {
+    await writeFile(join(cpu.root, cgroup, file), text);
+  }
+}
+
+/**
+ * Gives all machines in podvm's own cgroup together the CPU weight of as many cores as the node has, relative to other
+ * programs on it.
+ */
+export async function weighPodvmCgroup(version: Version): Promise<void> {
+  await limitCpu(version, podvmCgroup, { cpuMillis: undefined, cpuShares: 1024 * availableParallelism() });
 }

@@ -1,12 +1,12 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises';
-import { availableParallelism } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { isThere } from '#host/file/files.ts';
 import { cgroupRoot, makeCgroup, podvmCgroup, removeWhenEmpty } from '#host/cgroup/cgroup-tree.ts';
 import type { HostLimits } from '../../driver.ts';
-import { hostVersion, type Version } from './cgroup-version.ts';
+import { hostVersion, limitCpu, type Version, weighPodvmCgroup } from './cgroup-version.ts';
 import { assertParent, makeRoom } from './parent-cgroup.ts';
 import { type CpuLimits, processorWeights } from './processor-weights.ts';
+import { StartWeight } from './start-weight.ts';
 
 /**
  * The host cgroup of one VMM. It limits the VMM's memory, processor time and threads, regardless of guest and emulator.
@@ -19,6 +19,8 @@ export interface HostCgroup {
    * memory is in use (version 1); `failedPrecondition` when the parent is missing.
    */
   limit(limits: HostLimits): Promise<void>;
+  /** See `Machine.setStartWeight`. Errors: the kernel's. */
+  setStartWeight(isSet: boolean): Promise<void>;
   /**
    * Moves in a process that works for the VMM and raises the memory limit by `memoryBytes`. Dispose the result after
    * the process has ended. Errors: the kernel's, but none if the process is gone.
@@ -62,7 +64,10 @@ export async function findHostCgroup(id: string, pid: number): Promise<HostCgrou
   const name = version.memory.root === cgroupRoot ? '' : 'memory';
   const path = lines.map((line) => line.split(':')).find(([, names]) => names === name)?.[2];
   if (path === undefined || basename(path) !== id) return undefined;
-  return cgroupOf(version, id, dirname(path).slice(1));
+  const cgroup = cgroupOf(version, id, dirname(path).slice(1));
+  // The earlier process may have been killed while it was set. After an error, the sandbox tries again.
+  await cgroup.setStartWeight(false).catch(() => undefined);
+  return cgroup;
 }
 
 /** Removes the cgroups of a dead machine below podvm's own and below `cgroupParent`. */
@@ -79,6 +84,15 @@ function cgroupOf(version: Version, id: string, at: string | undefined, node?: N
   let parent = at ?? podvmCgroup;
   const parents = new Set(at === undefined ? [] : [at]);
   let [ofMachine, ofHelpers] = [0, 0];
+  /** One change at a time, so that a process that comes in during another goes where the others are. */
+  let changing: Promise<unknown> = Promise.resolve();
+  const inTurn = async <T>(change: () => Promise<T>): Promise<T> => {
+    const turn = changing.then(change);
+    changing = turn.catch(() => undefined);
+    return await turn;
+  };
+  const start = new StartWeight(version, id, at === undefined);
+  const move = (pid: number) => moveInto(version, parent, id, pid, start);
   const writeMemory = async (bytes: number) => {
     await makeRoom(version, parent, { memoryBytes: bytes });
     await writeFile(join(version.memory.root, parent, id, version.memory.limit), String(bytes));
@@ -88,25 +102,28 @@ function cgroupOf(version: Version, id: string, at: string | undefined, node?: N
     await makeRoom(version, parent, cpu);
     await processorWeights.limit(id, cpu, (weighed) => limitCpu(version, join(parent, id), weighed));
   };
+  const limit = async ({ memoryBytes, cgroupParent = parent, cpuMillis, cpuShares }: HostLimits) => {
+    const before = [...parents].filter((each) => each !== cgroupParent);
+    parent = cgroupParent;
+    if (!parents.has(parent)) {
+      parents.add(parent);
+      await makeIn(version, parent, id, node);
+    }
+    // The new one has all limits before a process is in it.
+    await limitHere(memoryBytes, { cpuMillis, cpuShares });
+    ofMachine = memoryBytes;
+    await start.limit(parent);
+    for (const old of before) {
+      for (const pid of await processesIn(version, old, id)) await move(pid);
+      await removeFrom(version, id, [old], start);
+      parents.delete(old);
+    }
+  };
   return {
-    limit: async ({ memoryBytes, cgroupParent = parent, cpuMillis, cpuShares }) => {
-      const before = [...parents].filter((each) => each !== cgroupParent);
-      parent = cgroupParent;
-      if (!parents.has(parent)) {
-        parents.add(parent);
-        await makeIn(version, parent, id, node);
-      }
-      // The new one has all limits before a process is in it.
-      await limitHere(memoryBytes, { cpuMillis, cpuShares });
-      ofMachine = memoryBytes;
-      for (const old of before) {
-        for (const pid of await processesIn(version, old, id)) await moveInto(version, parent, id, pid);
-        await removeFrom(version, id, [old]);
-        parents.delete(old);
-      }
-    },
+    limit: async (limits) => await inTurn(() => limit(limits)),
+    setStartWeight: async (isSet) => await inTurn(() => start.set(isSet, parent)),
     enter: async (pid) => {
-      await moveInto(version, parent, id, pid);
+      await inTurn(() => move(pid));
       processorWeights.joined(id, pid);
     },
     async add(pid, memoryBytes) {
@@ -137,7 +154,7 @@ function cgroupOf(version: Version, id: string, at: string | undefined, node?: N
     },
     remove: async () => {
       processorWeights.forget(id);
-      await removeFrom(version, id, parents);
+      await inTurn(() => removeFrom(version, id, new Set([...parents, podvmCgroup])));
     },
   };
 }
@@ -156,9 +173,11 @@ async function makeIn(version: Version, parent: string, id: string, node: NodeLi
   await writeFile(join(version.pids.root, at, 'pids.max'), String(maxThreads));
 }
 
-async function removeFrom(version: Version, id: string, parents: Iterable<string>): Promise<void> {
+/** `start`: keeps what it uses. */
+async function removeFrom(version: Version, id: string, parents: Iterable<string>, start?: StartWeight): Promise<void> {
   for (const parent of parents)
-    for (const directory of directoriesOf(version, parent, id, true)) await removeWhenEmpty(directory);
+    for (const directory of directoriesOf(version, parent, id, true))
+      if (start?.isSet !== true || directory !== start.directory) await removeWhenEmpty(directory);
 }
 
 async function processesIn({ memory }: Version, parent: string, id: string): Promise<readonly number[]> {
@@ -173,10 +192,13 @@ async function keepFromSwap({ memory }: Version, at: string): Promise<void> {
 }
 
 /** Moves the process into all existing hierarchies: version 1 has one for disks if these are limited. */
-async function moveInto(version: Version, parent: string, id: string, pid: number): Promise<void> {
+async function moveInto(version: Version, parent: string, id: string, pid: number, start: StartWeight): Promise<void> {
   const disks = join(version.disks.root, parent, id);
-  for (const directory of directoriesOf(version, parent, id, await isThere(disks)))
-    await writeFile(join(directory, 'cgroup.procs'), String(pid));
+  const ofCpu = join(version.cpu.root, parent, id);
+  for (const directory of directoriesOf(version, parent, id, await isThere(disks))) {
+    const path = start.isSet && directory === ofCpu ? start.directory : directory;
+    await writeFile(join(path, 'cgroup.procs'), String(pid));
+  }
 }
 
 /** Limits each whole disk of the node, since a volume or an image may be on any of them. */
@@ -189,27 +211,18 @@ async function limitDisks({ disks }: Version, at: string, bytesPerSecond: number
   }
 }
 
-async function limitCpu({ cpu }: Version, cgroup: string, limits: CpuLimits): Promise<void> {
-  for (const [file, text] of Object.entries(cpu.limits(limits))) {
-    await writeFile(join(cpu.root, cgroup, file), text);
-  }
-}
-
 function directoriesOf(version: Version, parent: string, id: string, withDisks: boolean): string[] {
   const { memory, pids, cpu, accounts, disks } = version;
   const roots = new Set([memory.root, pids.root, cpu.root, ...accounts, ...(withDisks ? [disks.root] : [])]);
   return [...roots].map((root) => join(root, parent, id));
 }
 
-/**
- * Makes podvm's own cgroup. Gives all machines in it together the CPU weight of as many cores as the node has, relative
- * to other programs on it.
- */
+/** Makes podvm's own cgroup. */
 async function makePodvmCgroup(version: Version, withDisks: boolean): Promise<void> {
   const { memory, pids, cpu } = version;
   for (const root of [memory.root, cpu.root]) await makeCgroup(join(root, podvmCgroup));
   if (memory.root === pids.root) await handDown(cgroupRoot, withDisks);
-  await limitCpu(version, podvmCgroup, { cpuMillis: undefined, cpuShares: 1024 * availableParallelism() });
+  await weighPodvmCgroup(version);
 }
 
 /** Enables the controllers for the children of a cgroup, which version 2 requires. */

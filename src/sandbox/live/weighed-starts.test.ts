@@ -1,0 +1,118 @@
+import assert from 'node:assert/strict';
+import { mock, test } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
+import { silentLog } from '#host/log/log.ts';
+import { lingerMs, maxWeighedMs, WeighedStarts } from './weighed-starts.ts';
+
+/** A machine whose time passes by `pass`. `set`: changes its weight. */
+function weighed({
+  isNew = false,
+  set = async () => {},
+}: {
+  isNew?: boolean;
+  set?: (isSet: boolean) => Promise<void>;
+}) {
+  mock.timers.enable({ apis: ['setTimeout'] });
+  const changes: boolean[] = [];
+  let nowMs = 0;
+  const setStartWeight = async (isSet: boolean) => {
+    await set(isSet);
+    changes.push(isSet);
+  };
+  const surroundings = { monotonicNs: () => BigInt(nowMs) * 1_000_000n, log: silentLog };
+  const starts = new WeighedStarts({ machine: { setStartWeight }, surroundings }, isNew);
+  const pass = async (ms: number) => {
+    for (let passed = 0; passed < ms; passed += 100) {
+      nowMs += 100;
+      mock.timers.tick(100);
+      await new Promise(setImmediate);
+    }
+  };
+  return { starts, changes, pass, [Symbol.dispose]: () => mock.timers.reset() };
+}
+
+/** A start that lasts until it is ended. */
+function startIn(starts: WeighedStarts) {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const done = starts.during(() => promise);
+  return async () => {
+    resolve();
+    await done;
+  };
+}
+
+test('a machine keeps the weight of its start until its containers have started', async () => {
+  using it = weighed({ isNew: true });
+  await it.pass(lingerMs - 100);
+  const end = startIn(it.starts);
+  await it.pass(5 * lingerMs);
+  await end();
+  await it.pass(lingerMs - 100);
+  await it.starts.during(async () => {});
+  await it.pass(lingerMs - 100);
+  assert.deepEqual(it.changes, []);
+  await it.pass(100);
+  assert.deepEqual(it.changes, [false]);
+});
+
+test('a machine of an earlier process has no weight left, and a later start has the weight, from its beginning until a moment after the last one', async () => {
+  using it = weighed({});
+  await it.pass(5 * lingerMs);
+  assert.deepEqual(it.changes, [false]);
+  const [endOne, endOther] = [startIn(it.starts), startIn(it.starts)];
+  await it.pass(100);
+  assert.deepEqual(it.changes, [false, true]);
+  await endOne();
+  await it.pass(5 * lingerMs);
+  assert.deepEqual(it.changes, [false, true]);
+  await endOther();
+  await it.pass(lingerMs);
+  assert.deepEqual(it.changes, [false, true, false]);
+});
+
+test('a start that does not end, and starts in a loop, have the weight for a bounded time', async () => {
+  using it = weighed({});
+  await it.pass(100);
+  const end = startIn(it.starts);
+  await it.pass(maxWeighedMs + 100);
+  assert.deepEqual(it.changes, [false, true, false]);
+  await end();
+
+  let weighedMs = 0;
+  const loopMs = 1_000_000;
+  for (let passed = 0; passed < loopMs; passed += 100) {
+    await it.starts.during(async () => {});
+    await it.pass(100);
+    if (it.changes.at(-1) === true) weighedMs += 100;
+  }
+  assert.ok(weighedMs > 0.05 * loopMs && weighedMs < 0.1 * loopMs, `${weighedMs} ms`);
+});
+
+test('a change that failed is tried again, until the machine is gone', async () => {
+  let kind: 'internal' | 'unavailable' = 'internal';
+  let tries = 0;
+  using it = weighed({
+    isNew: true,
+    set: async () => {
+      tries += 1;
+      if (tries !== 3) throw new PodvmError(kind, 'no descriptors');
+    },
+  });
+  await it.pass(10 * lingerMs);
+  assert.equal(tries, 3);
+  assert.deepEqual(it.changes, [false]);
+
+  tries = 10;
+  kind = 'unavailable';
+  await it.starts.during(async () => {});
+  await it.pass(10 * lingerMs);
+  assert.ok(tries <= 12, `${tries}`);
+});
+
+test('no weight is changed after the end', async () => {
+  using it = weighed({ isNew: true });
+  it.starts.end();
+  await it.starts.during(async () => {});
+  await it.pass(10 * lingerMs);
+  assert.deepEqual(it.changes, []);
+});

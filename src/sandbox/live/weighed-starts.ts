@@ -1,0 +1,116 @@
+import { kindOf } from '#base/errors.ts';
+import type { Machine } from '#vm/driver.ts';
+import type { Surroundings } from '../parts.ts';
+
+/**
+ * Time that a machine may have the weight of a start, in `ms`. What is used comes back ten times as slowly, so that
+ * containers that are started in a loop have the weight a tenth of the time.
+ */
+export const maxWeighedMs = 60_000;
+const regainFactor = 10;
+/** Time that it keeps the weight after a start, in `ms`: a kubelet starts the containers of a pod one after another. */
+export const lingerMs = 1000;
+/** Time until a failed change is tried again, in `ms`. */
+const retryMs = 1000;
+
+interface WeighedParts {
+  readonly machine: Pick<Machine, 'setStartWeight'>;
+  readonly surroundings: Pick<Surroundings, 'monotonicNs'> & { readonly log: Pick<Surroundings['log'], 'error'> };
+}
+
+/**
+ * Gives a machine the weight of a start (`Machine.setStartWeight`) while containers are made and started in it, and for a
+ * moment after. Starts do not wait for it.
+ */
+export class WeighedStarts {
+  readonly #live: WeighedParts;
+  #isWeighed = true;
+  #starts = 0;
+  #keptUntilMs: number;
+  /** Time left at `#countedMs`. */
+  #leftMs = maxWeighedMs;
+  #countedMs: number;
+  #timer: NodeJS.Timeout | undefined;
+  #hasEnded = false;
+  /** Whether the last change failed: that is logged once. */
+  #hasFailed = false;
+  /** The last change: a later one waits for it. */
+  #changing: Promise<unknown> = Promise.resolve();
+
+  /** `isNew`: the machine has the weight from the start of its sandbox; otherwise an earlier process may have left it. */
+  constructor(live: WeighedParts, isNew: boolean) {
+    this.#live = live;
+    this.#countedMs = this.#nowMs();
+    this.#keptUntilMs = this.#countedMs + (isNew ? lingerMs : 0);
+    this.#look();
+  }
+
+  /** Errors: those of `start`. */
+  async during<T>(start: () => Promise<T>): Promise<T> {
+    this.#starts += 1;
+    this.#look();
+    try {
+      return await start();
+    } finally {
+      this.#starts -= 1;
+      this.#keptUntilMs = this.#nowMs() + lingerMs;
+      this.#look();
+    }
+  }
+
+  /** The machine is no longer this process's. */
+  end(): void {
+    this.#hasEnded = true;
+    clearTimeout(this.#timer);
+  }
+
+  /** Changes the weight if it is not as it should be, and looks again when that ends. */
+  #look(): void {
+    clearTimeout(this.#timer);
+    if (this.#hasEnded) return;
+    this.#count();
+    const keptMs = this.#keptMs();
+    if (this.#isWeighed !== keptMs > 0) this.#change(keptMs > 0);
+    if (keptMs > 0) this.#lookAfter(keptMs);
+  }
+
+  /** Time for which the machine should have the weight from now on; too little left is saved for a later start. */
+  #keptMs(): number {
+    if (!this.#isWeighed && this.#leftMs < lingerMs) return 0;
+    return this.#starts > 0 ? this.#leftMs : Math.min(this.#leftMs, this.#keptUntilMs - this.#countedMs);
+  }
+
+  #lookAfter(ms: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#look(), ms).unref();
+  }
+
+  #change(isWeighed: boolean): void {
+    const { machine, surroundings } = this.#live;
+    this.#isWeighed = isWeighed;
+    this.#changing = this.#changing
+      .then(async () => {
+        await machine.setStartWeight(isWeighed);
+        this.#hasFailed = false;
+      })
+      .catch((error: unknown) => {
+        if (this.#hasEnded || kindOf(error) === 'unavailable') return; // gone
+        if (!this.#hasFailed) surroundings.log.error('CPU weight not changed', error);
+        this.#hasFailed = true;
+        if (this.#isWeighed !== isWeighed) return; // changed again since
+        this.#isWeighed = !isWeighed;
+        this.#lookAfter(retryMs);
+      });
+  }
+
+  #count(): void {
+    const nowMs = this.#nowMs();
+    const passedMs = nowMs - this.#countedMs;
+    this.#countedMs = nowMs;
+    this.#leftMs = Math.min(maxWeighedMs, this.#leftMs + (this.#isWeighed ? -passedMs : passedMs / regainFactor));
+  }
+
+  #nowMs(): number {
+    return Number(this.#live.surroundings.monotonicNs() / 1_000_000n);
+  }
+}
