@@ -28,7 +28,7 @@ describe('a set-up that is done', { skip: await whyNoVm() }, () => {
     assert.deepEqual(await Promise.all(places.map(timesOf)), before);
   });
 
-  test('has made an agent of at most 2.3 MB, and an initramfs of at most 16', async () => {
+  test('has made an agent of at most 2.3 MB, and an initramfs of at most 8', async () => {
     const assets = await readAssets();
     assert.ok(assets);
     const bytesOf = async (path: string) => (await stat(path)).size;
@@ -37,7 +37,7 @@ describe('a set-up that is done', { skip: await whyNoVm() }, () => {
       await bytesOf(assets.initramfs),
     ];
     assert.ok(agent <= 2.3 * megabyte, `the agent has ${agent} bytes`);
-    assert.ok(initramfs <= 16 * megabyte, `the initramfs has ${initramfs} bytes`);
+    assert.ok(initramfs <= 8 * megabyte, `the initramfs has ${initramfs} bytes`);
   });
 
   test('keeps parts of at most 350 MB', async () => {

@@ -90,7 +90,7 @@ export function parseNewest(text: string): NewestPackages {
   const lacking = Object.entries(found).find(([, candidates]) => candidates.length === 0)?.[0];
   if (crun === undefined || lacking !== undefined) {
     throw new PodvmError('unavailable', `Cannot ask the archives: they have no package for the ${lacking ?? 'crun'}`, {
-      fix: 'Check the archives of the host: `apt-get update`, `apt-cache policy crun linux-image-amd64`.',
+      fix: 'Check the archives of the host: `apt-get update`, `apt-cache policy crun linux-image-cloud-amd64`.',
     });
   }
   return { ...found, crun };

@@ -143,12 +143,12 @@ test('parseInstLines() reads names, versions and origins of an apt simulation', 
   const text = [
     'Inst qemu-system-x86 (1:10.0.13+ds-0+deb13u1 Debian:13.8/stable [amd64])',
     'Conf qemu-system-x86 (x)',
-    'Inst linux-image-6.12.118+deb13-amd64 (6.12.118-1 Debian-Security:13/stable-security [amd64])',
+    'Inst linux-image-6.12.118+deb13-cloud-amd64 (6.12.118-1 Debian-Security:13/stable-security [amd64])',
     'Inst a (2 x) []',
   ].join('\n');
   assert.deepEqual(parseInstLines(text), [
     { name: 'qemu-system-x86', version: '1:10.0.13+ds-0+deb13u1', isSecurity: false },
-    { name: 'linux-image-6.12.118+deb13-amd64', version: '6.12.118-1', isSecurity: true },
+    { name: 'linux-image-6.12.118+deb13-cloud-amd64', version: '6.12.118-1', isSecurity: true },
     { name: 'a', version: '2', isSecurity: false },
   ]);
 });

@@ -21,7 +21,7 @@ Inst qemu-system-x86 (1:10.0.13+ds-0+deb13u1 Debian:13.8/stable [amd64])
 == build-root
 Inst libc6-dev (2.41-12+deb13u1 Debian:13.8/stable [amd64])
 == kernel
-Inst linux-image-6.12.118+deb13-amd64 (6.12.118-1 Debian-Security:13/stable-security [amd64])
+Inst linux-image-6.12.118+deb13-cloud-amd64 (6.12.118-1 Debian-Security:13/stable-security [amd64])
 == crun
 Package: crun
 Version: 1.21-1+b2
@@ -45,7 +45,7 @@ const installed = {
     binary('qemu-system-x86', '1:10.0.13+ds-0+deb13u1'),
   ],
   buildRoot: [binary('libc6-dev', '2.41-12+deb13u1'), crun('1.21-1')],
-  kernel: [binary('linux-image-6.12.118+deb13-amd64', '6.12.118-1')],
+  kernel: [binary('linux-image-6.12.118+deb13-cloud-amd64', '6.12.118-1')],
 };
 
 test('parts of the archives’ versions are the newest, and an upgrade has nothing to do', async () => {
@@ -70,7 +70,7 @@ test('older packages are listed, security updates first, compared as dpkg does',
       binary('qemu-system-x86', '1:10.0.9+ds-0+deb13u1'), // later in the order of strings
     ],
     buildRoot: [binary('libc6-dev', '2.41-12'), crun('1.20-3')],
-    kernel: [binary('linux-image-6.12.57+deb13-amd64', '6.12.57-1')],
+    kernel: [binary('linux-image-6.12.57+deb13-cloud-amd64', '6.12.57-1')],
   };
   const findings = await compareParts(old, newest, never);
   assert.ok(findings.every(({ verdict, fix }) => verdict === 'older' && fix?.includes('podvm setup --upgrade')));
@@ -78,7 +78,7 @@ test('older packages are listed, security updates first, compared as dpkg does',
     findings.map(({ detail }) => detail.replace('older than the archives have: ', '')),
     [
       'libglib2.0-0t64 2.84.4-3~deb13u1 -> 2.84.4-3~deb13u2 (security), libslirp0 4.8.0-1 -> 4.8.0-1+b1, qemu-system-x86 1:10.0.9+ds-0+deb13u1 -> 1:10.0.13+ds-0+deb13u1',
-      'linux-image-6.12.57+deb13-amd64 6.12.57-1 -> 6.12.118-1 (security)',
+      'linux-image-6.12.57+deb13-cloud-amd64 6.12.57-1 -> 6.12.118-1 (security)',
       'crun (source) 1.20-3 -> 1.21-1',
       'libc6-dev 2.41-12 -> 2.41-12+deb13u1',
     ],
@@ -95,7 +95,7 @@ test('a crun that only Debian has patched is reported as not available by an upg
 });
 
 test('an older version in the archive is no update, and another library is an upgrade', async () => {
-  const ahead = { ...installed, kernel: [binary('linux-image-6.13.1+deb13-amd64', '6.13.1-1')] };
+  const ahead = { ...installed, kernel: [binary('linux-image-6.13.1+deb13-cloud-amd64', '6.13.1-1')] };
   assert.ok((await compareParts(ahead, newest, never)).every(({ verdict }) => verdict === 'newest'));
   const more = [...newest.sysroot, { name: 'libnew1', version: '1', isSecurity: false }];
   assert.equal(isNewest(installed, { ...newest, sysroot: more }), false);
