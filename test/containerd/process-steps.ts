@@ -24,49 +24,48 @@ interface Process {
 
 async function countsProcesses({ crictl, containerd, work }: Tour): Promise<void> {
   const node = await readlink(`/proc/${containerd.pid}/ns/net`);
-  const shims = async () => (await processesIn(node)).filter(({ name }) => name.startsWith('containerd-shim')).length;
-  const others = async () => await namesIn(node, (name) => !name.startsWith('containerd-shim'));
-  const [shimsBefore, before] = [await shims(), await settledNames(others)];
+  const isShim = (name: string) => name.startsWith('containerd-shim');
+  const count = async () => {
+    const names = (await processesIn(node)).map(({ name }) => name);
+    return { shims: names.filter(isShim).length, others: names.filter((name) => !isShim(name)).sort() };
+  };
+  /** Programs that end soon, such as the launcher, are not counted. */
+  const settles = async (shims: number, others: readonly string[]) => {
+    const look = async () => {
+      const now = await count();
+      return now.shims === shims && isWithin(now.others, others) ? true : undefined;
+    };
+    const isSettled = await poll(look, { everyMs: 300, signal: AbortSignal.timeout(settleMs) });
+    const now = await count();
+    assert.equal(
+      isSettled,
+      true,
+      `wanted ${shims} of ${others.join(' ')}; got ${now.shims} of ${now.others.join(' ')}`,
+    );
+  };
+  const runcPods = (await crictl.run('pods', '-q', '--state', 'ready', '--name', '^runc$')).split('\n').filter(Boolean);
+  const before = await count();
   const pods: Pod[] = [];
-  for (const handler of ['podvm', 'runc']) {
-    for (let at = 0; at < podsEach; at += 1) {
-      const pod = await Pod.run(crictl, work, `counted-${handler}-${at}`, handler);
-      await pod.start('main', 'sleep 1000', handler === 'runc' ? { command: ['sleep', '1000'] } : {});
-      pods.push(pod);
-    }
-    if (handler === 'runc') continue;
-    const after = async () => ((await others()) === before ? true : undefined);
-    const isSame = await poll(after, { everyMs: 300, signal: AbortSignal.timeout(settleMs) });
-    assert.equal(isSame, true, `processes beside those of pods: before ${before}; now ${await others()}`);
-    assert.equal(await shims(), shimsBefore);
-    for (const pod of pods) {
-      const inside = await processesIn(await networkOf(crictl, pod.id));
-      assert.deepEqual(inside.map(({ name }) => name).sort(), ['bwrap', 'qemu-system-x86'], pod.id);
-    }
+  const add = async (handler: string, main: object) => {
+    const pod = await Pod.run(crictl, work, `counted-${handler}-${pods.length}`, handler);
+    await pod.start('main', 'sleep 1000', main);
+    pods.push(pod);
+  };
+  for (let at = 0; at < podsEach; at += 1) await add('podvm', {});
+  await settles(runcPods.length, before.others);
+  for (const { id } of pods) {
+    const inside = await processesIn(await networkOf(crictl, id));
+    assert.deepEqual(inside.map(({ name }) => name).sort(), ['bwrap', 'qemu-system-x86'], id);
   }
-  assert.equal(await shims(), shimsBefore + podsEach, 'one for each pod of runc');
+  for (let at = 0; at < podsEach; at += 1) await add('runc', { command: ['sleep', '1000'] });
+  await settles(runcPods.length + podsEach, before.others);
   for (const pod of pods) await pod.remove();
 }
 
-/** Names once two looks see the same: programs that end soon are not counted. */
-async function settledNames(look: () => Promise<string>): Promise<string> {
-  let last = '';
-  const settled = await poll(
-    async () => {
-      const now = await look();
-      const isSettled = now === last;
-      last = now;
-      return isSettled ? now : undefined;
-    },
-    { everyMs: 1000, signal: AbortSignal.timeout(settleMs) },
-  );
-  assert.ok(settled !== undefined, `the processes of the node do not settle: ${last}`);
-  return settled;
-}
-
-async function namesIn(namespace: string, isCounted: (name: string) => boolean): Promise<string> {
-  const names = (await processesIn(namespace)).map(({ name }) => name);
-  return names.filter(isCounted).sort().join(' ');
+/** Whether each name is among the others, as often as it comes. */
+function isWithin(names: readonly string[], others: readonly string[]): boolean {
+  const count = (all: readonly string[], name: string) => all.filter((each) => each === name).length;
+  return names.every((name) => count(names, name) <= count(others, name));
 }
 
 /** Processes of a network namespace, which each test run and each pod has for itself. */
