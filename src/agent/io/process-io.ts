@@ -89,14 +89,19 @@ export class ProcessIo {
     this.#terminal = master;
     if (size.columns !== undefined && size.rows !== undefined) this.resize(size.columns, size.rows);
     this.#stdin = new InputPump(this.#parts, this.#parts.duplicate(master));
-    this.#stdout = this.#outputPump(master, () => {
+    const onEnd = () => {
       this.#terminal = -1;
       this.#stdin?.close();
-    });
+    };
+    this.#stdout = new OutputPump(this.#parts, master, onEnd, { sent: this.#sentOutput(), gathers: false });
   }
 
-  #outputPump(fd: number, onEnd?: () => void): OutputPump {
-    return new OutputPump(this.#parts, fd, onEnd, this.#keepsOutput ? new SentOutput() : undefined);
+  #outputPump(fd: number): OutputPump {
+    return new OutputPump(this.#parts, fd, undefined, { sent: this.#sentOutput() });
+  }
+
+  #sentOutput(): SentOutput | undefined {
+    return this.#keepsOutput ? new SentOutput() : undefined;
   }
 
   /** Errors: those of `SentOutput.after`. */

@@ -30,7 +30,7 @@ function writing(output: Uint8Array, pieceBytes = Infinity) {
       return piece.length;
     },
   } as Partial<OutputParts> as OutputParts; // SAFE: all methods that an output pump uses
-  const pump = new OutputPump(parts, 3, () => {}, new SentOutput());
+  const pump = new OutputPump(parts, 3, () => {}, { sent: new SentOutput() });
   return {
     pump,
     isClosed: () => state.isClosed,
@@ -42,16 +42,17 @@ function writing(output: Uint8Array, pieceBytes = Infinity) {
 }
 
 /**
- * A process that writes `pieceBytes` every `everyMs` into a pipe of 64 KiB, and its pump, in a time of its own in which a
- * read takes 0.1 ms. Returns the times and sizes of the frames until it has written `bytes`.
+ * A process that writes `pieceBytes` every `everyMs` into a pipe of 64 KiB, or a terminal of 4 KiB, and its pump, in a time of
+ * its own in which a read takes 0.1 ms. Returns the times and sizes of the frames until it has written `bytes`.
  */
-function flowing(bytes: number, pieceBytes: number, everyMs: number) {
+function flowing(bytes: number, pieceBytes: number, everyMs: number, into: 'pipe' | 'terminal' = 'pipe') {
+  const heldBytes = into === 'pipe' ? 64 * 1024 : 4096;
   const frames: { readonly atMs: number; readonly bytes: number }[] = [];
   let [nowMs, written, read] = [0, 0, 0];
   const state: { isClosed: boolean; read?: (() => void) | undefined } = { isClosed: false };
   let timers: { readonly atMs: number; readonly handler: () => void }[] = [];
   const inPipe = () => {
-    written = Math.min(bytes, pieceBytes * (Math.floor(nowMs / everyMs) + 1), read + 64 * 1024);
+    written = Math.min(bytes, pieceBytes * (Math.floor(nowMs / everyMs) + 1), read + heldBytes);
     return written - read;
   };
   const parts = {
@@ -67,7 +68,7 @@ function flowing(bytes: number, pieceBytes: number, everyMs: number) {
       return piece;
     },
   } as Partial<OutputParts> as OutputParts; // SAFE: all methods that an output pump uses
-  const pump = new OutputPump(parts, 3);
+  const pump = new OutputPump(parts, 3, () => {}, { gathers: into === 'pipe' });
   const port = { epoch: 1, isCongested: false, forget: () => {} };
   const stream: AgentStream = new AgentStream(1, {
     ...port,
@@ -103,6 +104,11 @@ test('a process that writes as fast as its pipe takes it is not slowed down', ()
   const { frames, endMs } = flowing(4_000_000, 65_536, 0.01);
   assert.ok(frames.length <= 4_000_000 / limits.maxDataBytes + 1, `${frames.length} frames`);
   assert.ok(endMs < 1.1 * frames.length * 0.1, `it waited: ${endMs} ms`);
+});
+
+test('a terminal, which holds little, is read at once', () => {
+  const { frames, endMs } = flowing(4_000_000, 4096, 0.01, 'terminal');
+  assert.ok(endMs < 1.6 * frames.length * 0.1, `it waited: ${endMs} ms`); // six times as long when pieces are gathered
 });
 
 test('lines with pauses between them are passed at once, and so are the first line and the end', () => {

@@ -10,7 +10,7 @@ const nothing: Uint8Array = new Uint8Array(0);
 /**
  * Time for which output is left in the pipe after two small pieces in a shorter time. Programs write lines in pieces of
  * some KB, and a frame, with the wake-up for it, costs more than its bytes. The pipe holds what a fast program writes
- * meanwhile; the first piece after a pause, and the end, are never delayed.
+ * meanwhile; the first piece after a pause is never delayed.
  */
 const gatherMs = 1;
 
@@ -26,6 +26,7 @@ export class OutputPump {
   readonly #parts: OutputParts;
   readonly #onEnd: () => void;
   readonly #sent: SentOutput | undefined;
+  readonly #gathers: boolean;
   #fd: number;
   #stream: AgentStream | undefined;
   /** Output to send again on this stream, before new output. */
@@ -37,12 +38,21 @@ export class OutputPump {
   #gathering: Timer | undefined;
   #beside: OutputPump | undefined;
 
-  /** Takes ownership of `fd`, which must not block. `onEnd`: called when the output has ended and `fd` is closed. */
-  constructor(parts: OutputParts, fd: number, onEnd: () => void = () => {}, sent?: SentOutput) {
+  /**
+   * Takes ownership of `fd`, which must not block. `onEnd`: called when the output has ended and `fd` is closed. `gathers`: false
+   * for a terminal, which holds only 4 KiB, so that a program that writes fast would wait for each piece.
+   */
+  constructor(
+    parts: OutputParts,
+    fd: number,
+    onEnd: () => void = () => {},
+    { sent, gathers = true }: { readonly sent?: SentOutput | undefined; readonly gathers?: boolean } = {},
+  ) {
     this.#parts = parts;
     this.#fd = fd;
     this.#onEnd = onEnd;
     this.#sent = sent;
+    this.#gathers = gathers;
   }
 
   /** Undefined: drops output. `from`: bytes that the stream's reader has; absent: it only wants new output. */
@@ -150,7 +160,7 @@ export class OutputPump {
       }
       if (bytes !== again) {
         this.#took(bytes);
-        this.#gatherAfter(bytes < room);
+        if (this.#gathers) this.#gatherAfter(bytes < room);
       }
     }
     this.#update();
