@@ -212,7 +212,7 @@ describe('Services', () => {
     assert.equal(addressOf(served), address);
   });
 
-  test('of a run that begins while the run that made them ends are kept for it', async (t) => {
+  test('of a run that begins while the run that made them ends are kept for it, and end with it', async (t) => {
     const directory = await mkdtemp(join(tmpdir(), 'podvm-services-'));
     t.after(async () => await rm(directory, { recursive: true }));
     const network = { serve: async () => '10.196.0.10', stop: async () => {} };
@@ -220,13 +220,17 @@ describe('Services', () => {
     await using services = await NodeServices.open({ path, network, clock: createFakeClock(), log: silentLog });
     const [made] = parseManifests([{ name: 'f', text: service(ports) }]).services;
     assert.ok(made);
-    const [first, second] = [Symbol('first'), Symbol('second')];
+    const [first, second, third] = [Symbol('first'), Symbol('second'), Symbol('third')];
     await services.apply([made], first);
     const applying = services.apply([made], second);
     await services.endRun(first);
     await applying;
     assert.ok(services.find(made), 'the second run has it');
-    await services.endRun(second);
+    const ending = services.endRun(second);
+    await services.apply([made], third);
+    await ending;
+    assert.ok(services.find(made), 'the third run has it');
+    await services.endRun(third);
     assert.equal(services.find(made), undefined);
   });
 });

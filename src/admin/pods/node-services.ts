@@ -142,8 +142,10 @@ export class NodeServices implements AsyncDisposable {
   async remove(service: Service): Promise<boolean> {
     const key = keyOf(service);
     if (!this.#services.has(key)) return false;
-    await this.#change([service], () => this.#services.delete(key));
-    this.#runs.delete(key);
+    await this.#change([service], () => {
+      this.#services.delete(key);
+      this.#runs.delete(key); // at once: another run may make it meanwhile
+    });
     await this.#refresh().catch((error: unknown) => this.#parts.log.error('Service not removed from pods', error));
     return true;
   }
