@@ -20,7 +20,7 @@
 
 /* The port and /dev/fuse. A message has at most 128 KiB of data (limits.ts) and less than a page of other bytes. */
 enum { port = 0, device = 1, max_message = (128 << 10) + 4096 };
-/* Bytes of requests that wait for the next one, and the longest time for which they do. */
+/* Bytes of requests that wait for the next one, and the time in which that must come. */
 enum { max_waiting = 4096, wait_ms = 2 };
 
 static bool write_all(int fd, const uint8_t *bytes, size_t length)
