@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
+import { resizeInPlace, withSize } from './resize.ts';
 import { startFakePod } from './testing/started-pod.ts';
 
 const mib = 2 ** 20;
@@ -82,4 +83,31 @@ test('resize() removes the new limits of a pod that had none when a later step f
     'resize sandbox {"memoryLimitBytes":"none","cpuLimitMillis":"none"}',
   ]);
   assert.deepEqual(pod.sandboxes.list()[0]?.resources, { oomScoreAdj: 1000 });
+});
+
+test('resize() undoes the half of a change whose caller has left', async () => {
+  const stop = new AbortController();
+  const said: string[] = [];
+  const step = async (what: string, signal: AbortSignal) => {
+    said.push(signal === stop.signal ? what : `${what} of nobody`);
+    if (what.startsWith('update')) stop.abort();
+    signal.throwIfAborted();
+    return [];
+  };
+  const parts = {
+    resources: {},
+    stats: async () => ({ containers: [] }),
+    resize: (change: object, signal: AbortSignal) => step(`resize ${JSON.stringify(change)}`, signal),
+    container: () => ({
+      ...{ status: { id: 'a', state: 'running' }, resources: {} },
+      update: (change: object, signal: AbortSignal) => step(`update ${JSON.stringify(change)}`, signal),
+    }),
+  };
+  const pod = startFakePod('{ containers: [{ name: a, image: i }] }');
+  const wish = { container: 'a', memoryLimitBytes: 64 * mib };
+  const sandbox = parts as unknown as Parameters<typeof resizeInPlace>[0]; // SAFE: all that it uses
+  const resizing = resizeInPlace(sandbox, withSize(pod.running.pod, wish), wish, stop.signal);
+  await assert.rejects(resizing, { name: 'AbortError' });
+  const limit = `{"memoryLimitBytes":${64 * mib}}`;
+  assert.deepEqual(said, [`resize ${limit}`, `update ${limit}`, 'resize {"memoryLimitBytes":"none"} of nobody']);
 });

@@ -88,8 +88,9 @@ export async function resizeInPlace(
   const ofPod = () => sandbox.resize(limitsIn(podResources(next.spec)), signal);
   const ofContainer = async () => (isThere ? await container.update(size, signal) : []);
   const grows = (size.memoryLimitBytes ?? 0) > (before.container.memoryLimitBytes ?? 0);
-  const undoPod = () => sandbox.resize(undoOf(before.pod, limitsIn(podResources(next.spec))), signal);
-  const undoContainer = async () => (isThere ? await container.update(undoOf(before.container, size), signal) : []);
+  const never = new AbortController().signal; // the end of the call must not leave half of it
+  const undoPod = () => sandbox.resize(undoOf(before.pod, limitsIn(podResources(next.spec))), never);
+  const undoContainer = async () => (isThere ? await container.update(undoOf(before.container, size), never) : []);
   const [first, second, undo] = grows ? [ofPod, ofContainer, undoPod] : [ofContainer, ofPod, undoContainer];
   const warnings = [...(await first())];
   try {

@@ -36,13 +36,14 @@ export async function resize(
   const most = { ...mostOfNode(limits), memoryMiB: machine.memoryMiB };
   const { resources: capped, warnings } = capResources(what, change, most);
   const wanted = withChange(now, capped);
-  const inGuest = (resources: LimitChange) =>
-    guest.call('updatePod', { resources: cgroupResourcesOf(resources) }, signal);
+  const inGuest = (resources: LimitChange, until: AbortSignal) =>
+    guest.call('updatePod', { resources: cgroupResourcesOf(resources) }, until);
   const onHost = (resources: Resources) => limitOnHost(machine, { resources }, limits);
+  const never = new AbortController().signal; // the end of the call must not leave half of it
   const grows = (wanted.memoryLimitBytes ?? Infinity) > (now.memoryLimitBytes ?? Infinity);
   const [first, second, undo] = grows
-    ? [() => onHost(wanted), () => inGuest(capped), () => onHost(now)]
-    : [() => inGuest(capped), () => onHost(wanted), () => inGuest(undoOf(now, change))];
+    ? [() => onHost(wanted), () => inGuest(capped, signal), () => onHost(now)]
+    : [() => inGuest(capped, signal), () => onHost(wanted), () => inGuest(undoOf(now, change), never)];
   await first();
   try {
     await second();
