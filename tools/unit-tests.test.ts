@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { glob, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { glob, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -14,6 +14,17 @@ test('groupTests() shares a process among the files of a layer, without those th
   assert.ok(wire.length > 1 && wire.every((file) => file.startsWith('src/wire/')), wire.join(' '));
   const all = [...groups.shared.flat(), ...groups.alone, ...Object.keys(measuring)];
   assert.deepEqual(all.sort(), (await Array.fromAsync(glob(testPatterns([]), { cwd: repo }))).sort());
+});
+
+test('each file of tests is run by a command', async () => {
+  const known = new Set(await Array.fromAsync(glob(testPatterns([]), { cwd: repo })));
+  const { scripts } = JSON.parse(await readFile(join(repo, 'package.json'), 'utf8')) as { scripts: object }; // SAFE: it is npm's
+  const words = Object.values(scripts).join(' ').split(' ');
+  const all = await Array.fromAsync(glob('{bench,deploy,examples,src,test,tools}/**/*.test.ts', { cwd: repo }));
+  assert.deepEqual(
+    all.filter((file) => !known.has(file) && !file.startsWith('test/vm/') && !words.includes(file)),
+    [],
+  );
 });
 
 test('properties get a quarter of their runs only when the variable of npm run check is set', async () => {

@@ -20,6 +20,8 @@ export const repo = join(import.meta.dirname, '..');
 const everywhere = [
   'src/**/*.test.ts',
   'tools/**/*.test.ts',
+  'bench/**/*.test.ts',
+  'test/cluster/**/*.test.ts',
   'test/conformance/**/*.test.ts',
   'test/containerd/**/*.test.ts',
   'test/fuzz/**/*.test.ts',
