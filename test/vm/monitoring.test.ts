@@ -256,8 +256,9 @@ describe('monitoring', { skip }, () => {
     const told = await changed.then(String, (thrown: unknown) => String(thrown));
     assert.match(told, new RegExp(`in call updateContainer of request ${trace}`));
     await daemon.shows(new RegExp(` verb failed request=${trace} verb=UpdateContainerResources .*${trace}`));
-    const { stdout: described } = await node.type(['describe', 'traced']);
-    assert.match(described, new RegExp(`call updateContainer failed \\(\\w+\\), request ${trace}$`, 'm'));
+    const line = new RegExp(`call updateContainer failed \\(\\w+\\), request ${trace}$`, 'm');
+    // The guest prints it after its answer.
+    await until(async () => (line.test((await node.type(['describe', 'traced'])).stdout) ? true : undefined));
     await runtime.removePodSandbox({ podSandboxId });
   });
 
