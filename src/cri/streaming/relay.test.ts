@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect, createServer, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { afterEach, beforeEach, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { WebSocket } from 'ws';
 import { systemClock } from '#host/clock.ts';
 import { silentLog } from '#host/log/log.ts';
@@ -88,6 +89,26 @@ test('a client gets a reason when the other server refuses or is away, and one t
   assert.equal(away.status, 502, away.head);
   const secure = 'https://127.0.0.1:1/portforward/x';
   assert.equal(server.relayedPortForwardUrl(secure), secure);
+});
+
+test('the session of a client that leaves before the other server answers ends', { timeout: 30_000 }, async () => {
+  const asked = Promise.withResolvers<Socket>();
+  await using slow = createServer((socket) => asked.resolve(socket)).listen(0, '127.0.0.1');
+  await once(slow, 'listening');
+  const { port } = slow.address() as AddressInfo;
+  const url = new URL(server.relayedPortForwardUrl(`http://127.0.0.1:${port}/portforward/x`));
+  const client = connect(Number(url.port), url.hostname);
+  client.on('error', () => {});
+  const handshake = 'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==';
+  const upgrade = `Connection: Upgrade\r\nUpgrade: websocket\r\n${handshake}`;
+  const wanted = 'Sec-WebSocket-Protocol: SPDY/3.1+portforward.k8s.io';
+  client.write(`GET ${url.pathname} HTTP/1.1\r\nHost: x\r\n${upgrade}\r\n${wanted}\r\n\r\n`);
+  const there = await asked.promise;
+  there.resume();
+  client.resetAndDestroy();
+  await setTimeout(100); // podvm learns of that before the answer
+  there.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n');
+  await once(there, 'close');
 });
 
 for (const [name, ends] of [

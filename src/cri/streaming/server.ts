@@ -245,8 +245,9 @@ async function serveProcess(request: ProcessRequest, channels: ProcessChannels, 
   else await serveAttach(request, channels, parts);
 }
 
-/** Accepts the handshake; undefined if it was refused with a response to the client. */
+/** Accepts the handshake; undefined if it was refused with a response to the client, or the client is gone. */
 async function acceptWebSocket(upgrade: Upgrade, protocol: string): Promise<WebSocket | undefined> {
+  if (upgrade.socket.destroyed) return undefined;
   const server = new WebSocketServer({
     noServer: true,
     clientTracking: false,
