@@ -122,3 +122,20 @@ test('readFiles() reads from a web server, up to the limits of a file, and says 
     server.close();
   }
 });
+
+test('readFiles() leaves the connection of an answer that is no file', { timeout: 20_000 }, async () => {
+  const left = Promise.withResolvers<void>();
+  const server = createServer((_request, response) => {
+    response.once('close', left.resolve);
+    response.writeHead(503).write('slow'); // and no end
+  });
+  try {
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    const { port } = server.address() as AddressInfo; // SAFE: it listens on TCP
+    await assert.rejects(readFiles([`http://127.0.0.1:${port}/`], terminalOf([])), { message: /answers 503$/ });
+    await left.promise;
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+});

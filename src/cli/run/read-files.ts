@@ -48,6 +48,7 @@ async function fetched(url: string): Promise<Readable> {
     const answer = await fetch(url, { signal: AbortSignal.timeout(fetchMs) });
     if (answer.ok && answer.body !== null) return Readable.from(answer.body);
     why = `the server answers ${answer.status}`;
+    await answer.body?.cancel(); // this process would not end before the rest of it
   } catch (error) {
     // Node's own message is "fetch failed".
     why = messageOf(error instanceof TypeError && error.cause !== undefined ? error.cause : error);
