@@ -109,6 +109,22 @@ test('a change that failed is tried again, until the machine is gone', async () 
   assert.ok(tries <= 12, `${tries}`);
 });
 
+test('a weight that was given in part is taken back when the start is over', async () => {
+  const tried: boolean[] = [];
+  using it = weighed({
+    set: async (isSet) => {
+      tried.push(isSet);
+      if (!isSet) return;
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      throw new PodvmError('internal', 'no descriptors');
+    },
+  });
+  await it.pass(100);
+  await it.starts.during(async () => {});
+  await it.pass(10 * lingerMs);
+  assert.deepEqual(tried, [false, true, false]);
+});
+
 test('no weight is changed after the end', async () => {
   using it = weighed({ isNew: true });
   it.starts.end();

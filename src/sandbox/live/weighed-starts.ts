@@ -32,7 +32,7 @@ export class WeighedStarts {
   #countedMs: number;
   #timer: NodeJS.Timeout | undefined;
   #hasEnded = false;
-  /** Whether the last change failed: that is logged once. */
+  /** Whether the last change failed, which is logged once: some of the processes may have the weight, and others not. */
   #hasFailed = false;
   /** The last change: a later one waits for it. */
   #changing: Promise<unknown> = Promise.resolve();
@@ -70,7 +70,7 @@ export class WeighedStarts {
     if (this.#hasEnded) return;
     this.#count();
     const keptMs = this.#keptMs();
-    if (this.#isWeighed !== keptMs > 0) this.#change(keptMs > 0);
+    if (this.#hasFailed || this.#isWeighed !== keptMs > 0) this.#change(keptMs > 0);
     if (keptMs > 0) this.#lookAfter(keptMs);
   }
 
@@ -98,7 +98,7 @@ export class WeighedStarts {
         if (!this.#hasFailed) surroundings.log.error('CPU weight not changed', error);
         this.#hasFailed = true;
         if (this.#isWeighed !== isWeighed) return; // changed again since
-        this.#isWeighed = !isWeighed;
+        this.#isWeighed = true;
         this.#lookAfter(retryMs);
       });
   }

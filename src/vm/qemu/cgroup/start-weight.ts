@@ -50,9 +50,8 @@ export class StartWeight {
   /** Moves all processes of the machine. A second call does what the first one failed to do. */
   async set(isSet: boolean, parent: string): Promise<void> {
     if (!this.#isPossible) return;
-    const isDone = this.#isSet === isSet && isSet;
     this.#isSet = isSet;
-    if (isDone || parent === podvmCgroup) return;
+    if (parent === podvmCgroup) return;
     if (isSet) {
       await this.limit(parent);
       await moveAll(this.#below(parent), this.directory);
