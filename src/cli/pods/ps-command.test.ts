@@ -56,6 +56,7 @@ test('ps has several output formats, and selects by labels', async () => {
   assert.equal(await ps([pods], { output: 'name' }), 'default/web\nkube-system/dns\n');
   assert.equal(await ps([pods], { quiet: true }), 'default/web\nkube-system/dns\n');
   assert.equal(await ps([pods], { output: 'name', name: 'kube-system/dns' }), 'kube-system/dns\n');
+  await assert.rejects(ps([pods], { name: 'nope' }), { kind: 'notFound', message: 'Cannot find pod nope' });
   assert.deepEqual(parse(await ps([pods], { output: 'yaml' })), pods);
   assert.deepEqual(JSON.parse(await ps([pods], { output: 'json' })), pods);
   assert.equal(await ps([pods], { output: 'json' }), await ps([pods], { json: true }));

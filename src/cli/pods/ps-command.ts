@@ -49,6 +49,8 @@ export async function psCommand(
     names: (pod) => [nameOf(pod)],
   };
   const pods = await printList(listing, options, terminal);
+  if (name !== undefined && pods.length === 0 && options.watch !== true)
+    throw new PodvmError('notFound', `Cannot find pod ${name}`, { fix: 'See `podvm ps -a` for what there is.' });
   await warnOfLeft(pods, terminal);
   await watchList(listing, options, pods, terminal, until);
   return orphans;
