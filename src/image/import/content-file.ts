@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { assertRoom } from './disk-room.ts';
 import { pageBytes } from './erofs-format.ts';
-import { Spool } from './spool.ts';
+import { Spool, writeWhole } from './spool.ts';
 
 export const rootfsFile = 'rootfs.erofs';
 const endsFile = 'ends';
@@ -106,7 +106,7 @@ export class ContentFile implements AsyncDisposable {
       const length = Math.min(buffer.length, blocks * pageBytes - done);
       const { bytesRead } = await this.#file.read(buffer, 0, length, from * pageBytes + done);
       if (bytesRead === 0) throw new PodvmError('internal', 'Cannot flatten the image: its file ends early');
-      await this.#file.write(buffer, 0, bytesRead, to * pageBytes + done);
+      await writeWhole(this.#file, buffer.subarray(0, bytesRead), to * pageBytes + done);
       done += bytesRead;
     }
   }
@@ -133,7 +133,7 @@ export class ContentFile implements AsyncDisposable {
   /** Writes the first block, sends the file to the disk, and returns its digest. */
   async finish(first: Buffer): Promise<string> {
     await this.#blocks.flush();
-    await this.#file.write(first, 0, first.length, 0);
+    await writeWhole(this.#file, first, 0);
     const [digest] = await Promise.all([this.#digest(), this.#file.sync()]);
     return digest;
   }

@@ -39,18 +39,20 @@ export class Spool {
 
   async flush(): Promise<void> {
     const parts = this.#parts;
-    let at = this.end - this.#waiting;
+    const at = this.end - this.#waiting;
     this.#parts = [];
     this.#waiting = 0;
     if (parts.length === 0) return;
     const { bytesWritten } = await this.#file.writev(parts, at);
-    at += bytesWritten;
-    // A full disk takes a part of it first, and reports an error for the rest.
-    for (let rest = behind(parts, bytesWritten); rest.length > 0;) {
-      const written = await this.#file.write(rest, 0, rest.length, at);
-      at += written.bytesWritten;
-      rest = rest.subarray(written.bytesWritten);
-    }
+    await writeWhole(this.#file, behind(parts, bytesWritten), at + bytesWritten);
+  }
+}
+
+/** Writes all bytes at a position. A full disk takes a part of them first, and reports an error for the rest. */
+export async function writeWhole(file: FileHandle, bytes: Buffer, at: number): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    const { bytesWritten } = await file.write(bytes, done, bytes.length - done, at + done);
+    done += bytesWritten;
   }
 }
 
