@@ -1,16 +1,17 @@
 import assert from 'node:assert/strict';
 import { mock, test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
-import { silentLog } from '#host/log/log.ts';
 import { lingerMs, maxWeighedMs, WeighedStarts } from './weighed-starts.ts';
 
 /** A machine whose time passes by `pass`. `set`: changes its weight. */
 function weighed({
   isNew = false,
   set = async () => {},
+  onError = () => {},
 }: {
   isNew?: boolean;
   set?: (isSet: boolean) => Promise<void>;
+  onError?: (message: string) => void;
 }) {
   mock.timers.enable({ apis: ['setTimeout'] });
   const changes: boolean[] = [];
@@ -19,7 +20,7 @@ function weighed({
     await set(isSet);
     changes.push(isSet);
   };
-  const surroundings = { monotonicNs: () => BigInt(nowMs) * 1_000_000n, log: silentLog };
+  const surroundings = { monotonicNs: () => BigInt(nowMs) * 1_000_000n, log: { error: onError } };
   const starts = new WeighedStarts({ machine: { setStartWeight }, surroundings }, isNew);
   const pass = async (ms: number) => {
     for (let passed = 0; passed < ms; passed += 100) {
@@ -123,6 +124,22 @@ test('a weight that was given in part is taken back when the start is over', asy
   await it.starts.during(async () => {});
   await it.pass(10 * lingerMs);
   assert.deepEqual(tried, [false, true, false]);
+});
+
+test('a machine that is ending is left as it is, without a word', async () => {
+  let tries = 0;
+  const errors: string[] = [];
+  using it = weighed({
+    isNew: true,
+    set: async () => {
+      tries += 1;
+      throw new PodvmError('failedPrecondition', 'it must be running, got stopping');
+    },
+    onError: (message) => errors.push(message),
+  });
+  await it.pass(10 * lingerMs);
+  assert.equal(tries, 1);
+  assert.deepEqual(errors, []);
 });
 
 test('no weight is changed after the end', async () => {

@@ -1,4 +1,4 @@
-import { kindOf } from '#base/errors.ts';
+import { type ErrorKind, kindOf } from '#base/errors.ts';
 import type { Machine } from '#vm/driver.ts';
 import type { Surroundings } from '../parts.ts';
 
@@ -10,6 +10,8 @@ export const maxWeighedMs = 60_000;
 const regainFactor = 10;
 /** Time that it keeps the weight after a start, in `ms`: a kubelet starts the containers of a pod one after another. */
 export const lingerMs = 1000;
+/** Errors of a machine that has ended, or is ending. */
+const goneKinds: ReadonlySet<ErrorKind> = new Set(['unavailable', 'failedPrecondition']);
 /** Time until a failed change is tried again, in `ms`. */
 const retryMs = 1000;
 
@@ -94,7 +96,7 @@ export class WeighedStarts {
         this.#hasFailed = false;
       })
       .catch((error: unknown) => {
-        if (this.#hasEnded || kindOf(error) === 'unavailable') return; // gone
+        if (this.#hasEnded || goneKinds.has(kindOf(error))) return;
         if (!this.#hasFailed) surroundings.log.error('CPU weight not changed', error);
         this.#hasFailed = true;
         if (this.#isWeighed !== isWeighed) return; // changed again since
