@@ -34,13 +34,13 @@ export async function dashboardFindings({
 /** Whether a dashboard answers to the token of the address. */
 async function isOurs(url: URL): Promise<boolean> {
   const authorization = `Bearer ${new URLSearchParams(url.hash.slice(1)).get('token') ?? ''}`;
-  const sent = request(new URL('/v1/version', url), { headers: { authorization }, agent: false, timeout: answerMs });
+  const signal = AbortSignal.timeout(answerMs); // any user of the host can be there, and never end an answer
+  const sent = request(new URL('/v1/version', url), { headers: { authorization }, agent: false, signal });
   return await new Promise((resolve) => {
     sent.once('response', (answer) => {
-      answer.resume();
       resolve(answer.statusCode === 200);
+      sent.destroy();
     });
-    sent.once('timeout', () => sent.destroy());
     sent.once('error', () => resolve(false));
     sent.once('close', () => resolve(false)); // no answer
     sent.end();
@@ -49,12 +49,13 @@ async function isOurs(url: URL): Promise<boolean> {
 
 async function isOpen(port: number): Promise<boolean> {
   return await new Promise((resolve) => {
-    const socket = connect({ port, host: '127.0.0.1' });
+    const socket = connect({ port, host: '127.0.0.1', timeout: answerMs });
     const tell = (isThere: boolean) => () => {
       socket.destroy();
       resolve(isThere);
     };
     socket.once('connect', tell(true));
+    socket.once('timeout', tell(true)); // its queue of connections is full
     socket.once('error', tell(false));
   });
 }
