@@ -72,6 +72,8 @@ export async function openContestant(program: string, signal: AbortSignal): Prom
       const config = { metadata: { name: 'main' }, image, command: ['sleep', '100000'] };
       const before = await cpuMs();
       const { podSandboxId } = await runtime.runPodSandbox({ config: sandboxConfig });
+      await using undoStart = new AsyncDisposableStack();
+      undoStart.defer(async () => void (await runtime.removePodSandbox({ podSandboxId }))); // it would outlive the node
       const { containerId } = await runtime.createContainer({ podSandboxId, config, sandboxConfig });
       await runtime.startContainer({ containerId });
       const exec = async () => {
@@ -83,11 +85,12 @@ export async function openContestant(program: string, signal: AbortSignal): Prom
       const started = await cpuMs();
       for (let count = 0; count < execs; count += 1) await exec();
       const executed = await cpuMs();
+      const pod = undoStart.move();
       return {
         startMs: started - before,
         execMs: (executed - started) / execs,
         pssKiB: async () => (await memoryOf(await processesOf(podSandboxId))).pssKiB,
-        [Symbol.asyncDispose]: async () => void (await runtime.removePodSandbox({ podSandboxId })),
+        [Symbol.asyncDispose]: () => pod.disposeAsync(),
       };
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
