@@ -411,7 +411,7 @@ export class LiveSandbox implements Sandbox {
   async leave(): Promise<void> {
     if (this.#ending !== undefined) return void (await this.ended);
     this.#ending = 'left';
-    this.#starts.end();
+    await this.#starts.leave();
     await this.#goOn(); // the next process would not know why it is frozen
     this.#closing.abort(new PodvmError('cancelled', 'podvm is stopping'));
     await this.#live.guest[Symbol.asyncDispose]();

@@ -149,3 +149,15 @@ test('no weight is changed after the end', async () => {
   await it.pass(10 * lingerMs);
   assert.deepEqual(it.changes, []);
 });
+
+test('a machine that is left to a later process has no weight meanwhile', async () => {
+  using it = weighed({ isNew: true });
+  const end = startIn(it.starts);
+  await it.pass(100);
+  await it.starts.leave();
+  await end();
+  await it.pass(10 * lingerMs);
+  assert.deepEqual(it.changes, [false]);
+  await it.starts.leave();
+  assert.deepEqual(it.changes, [false]);
+});

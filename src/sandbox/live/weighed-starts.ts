@@ -66,6 +66,13 @@ export class WeighedStarts {
     clearTimeout(this.#timer);
   }
 
+  /** Ends, and takes the weight from a machine that goes on: the next process may come late. Logs no error. */
+  async leave(): Promise<void> {
+    this.end();
+    if (this.#isWeighed) this.#change(false);
+    await this.#changing;
+  }
+
   /** Changes the weight if it is not as it should be, and looks again when that ends. */
   #look(): void {
     clearTimeout(this.#timer);
