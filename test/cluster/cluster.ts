@@ -144,9 +144,9 @@ export async function startContainerdWorker(node: ClusterNode): Promise<Worker> 
   return await joinCluster(node, containerdSocket, { containerd, podvm: installedPodvm(node) });
 }
 
-/** Set-up finds the parts that the checkout has already. */
+/** Set-up finds the parts that the checkout has already. A template that is linked is one that was touched: not these. */
 async function setUp(node: ClusterNode): Promise<void> {
-  for (const part of ['parts', 'templates', 'probe']) {
+  for (const part of ['parts', 'probe']) {
     await run('cp', ['--archive', '--link', join(setUpRoot, part), join(node.work, 'lib/podvm')]);
   }
   await node.run(podvm, ['setup'], { timeoutMs: setUpTimeoutMs });
