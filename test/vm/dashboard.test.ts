@@ -352,7 +352,8 @@ describe('the dashboard of a node with many pods', { skip }, () => {
       // By evaluate() alone: waitForFunction() may need eval() in the page, which its policy forbids.
       const look = async () =>
         await page.evaluate<number | undefined>(`performance.getEntriesByName('first-contentful-paint')[0]?.startTime`);
-      await poll(look, { everyMs: 50, signal: AbortSignal.timeout(120_000) });
+      const painted = await poll(look, { everyMs: 50, signal: AbortSignal.timeout(120_000) });
+      assert.ok(painted !== undefined, 'it is painted');
       paints.push((await familyCpuMs(process.pid)) - before);
     }
     // The least, in processor time: the time that passes is that of a busy machine's other work.
