@@ -9,8 +9,8 @@ import { builtProgram } from '../../../test/built-program.ts';
 import { buildRoot } from '../../../test/fuzz/scripted-guest.ts';
 
 /**
- * The process that carries the messages of a share, compiled with checks, between sockets in the place of /dev/fuse and
- * of its port: the first gives one message to a read, as the device does.
+ * The process that carries the messages of a share, between sockets in the place of /dev/fuse and of its port: the first
+ * gives one message to a read, as the device does.
  */
 const isPossible = existsSync(join(buildRoot, 'usr/bin/gcc')) && process.getuid?.() === 0;
 const skip = isPossible || process.env['PODVM_REQUIRE_VM'] === '1' ? false : 'needs root and `podvm setup`';
