@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { poll } from '#host/wait.ts';
 import { createFileServers, fileServersOf } from '#storage/file-server.ts';
 import { openHostSource } from '#storage/host-source.ts';
 import { describeFileServers } from '#storage/testing/storage.conformance.ts';
@@ -20,7 +21,7 @@ test('a file server continues when its bubblewrap is killed alone', { skip, time
   await using shared = await mkdtempDisposable(join(tmpdir(), 'podvm-served-'));
   const { channel, client } = await place.connect();
   await using source = await openHostSource(shared.path);
-  const server = await place.files.serve(
+  await using server = await place.files.serve(
     {
       ...{ channel, source, access: 'readWrite', propagation: 'private', mapsUsers: false },
       ...{ owner: 'sb-alone', name: 'share-1', logPath: join(shared.path, 'log') },
@@ -30,6 +31,9 @@ test('a file server continues when its bubblewrap is killed alone', { skip, time
   );
   let hasEnded = false;
   const ended = server.ended.then(() => (hasEnded = true));
+  // Until its program runs, it waits for its bubblewrap.
+  const serves = async () => ((await fileServersOf('sb-alone')).length === 1 ? true : undefined);
+  assert.ok(await poll(serves, { everyMs: 20, signal: AbortSignal.timeout(30_000) }));
   const status = await readFile(`/proc/${server.record.pid}/status`, 'utf8');
   const parent = Number(/^PPid:\t(\d+)$/m.exec(status)?.[1]);
   assert.equal(await readFile(`/proc/${parent}/comm`, 'utf8'), 'bwrap\n');
@@ -40,7 +44,6 @@ test('a file server continues when its bubblewrap is killed alone', { skip, time
   client.destroy();
   await ended;
   assert.deepEqual(await fileServersOf('sb-alone'), []);
-  await server[Symbol.asyncDispose]();
 });
 
 async function openServers() {
