@@ -129,12 +129,12 @@ const droppedAgeMs = 10_000;
 
 async function statsOf(sandbox: Sandbox, signal: AbortSignal) {
   const { vmmPid } = sandbox.status;
-  const [stats, vmmPssKiB, vmm, dropped] = await Promise.all([
+  const [stats, vmmPssKiB, dropped] = await Promise.all([
     sandbox.stats(signal),
     sandbox.vmmPssKiB(),
-    vmmPid === undefined ? undefined : readProcessFigures(vmmPid),
     sandbox.dropped(signal, droppedAgeMs),
   ]);
+  const vmm = vmmPid === undefined ? undefined : readProcessFigures(vmmPid);
   const measured = vmm === undefined ? { vmmPssKiB } : { vmmPssKiB, vmmPrivateBytes: vmm.privateBytes };
   return { ...stats, ...measured, ...(dropped === undefined ? {} : { dropped: Object.fromEntries(dropped) }) };
 }

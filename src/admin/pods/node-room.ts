@@ -17,9 +17,7 @@ export async function nodeRoom(sandboxes: Pick<Sandboxes, 'list' | 'memoryReserv
   const sum = (amounts: readonly (number | undefined)[]) => amounts.reduce((all: number, one = 0) => all + one, 0);
   const without = (amounts: readonly (number | undefined)[]) => amounts.filter((one) => one === undefined).length;
   const requests = all.map(memoryRequestOf);
-  const used = await Promise.all(
-    all.map(async ({ status: { vmmPid } }) => (vmmPid === undefined ? undefined : await readProcessFigures(vmmPid))),
-  );
+  const used = all.map(({ status: { vmmPid } }) => (vmmPid === undefined ? undefined : readProcessFigures(vmmPid)));
   const memory = promised.map(({ memoryLimitBytes }) => memoryLimitBytes);
   const cpu = promised.map(({ cpuLimitMillis }) => cpuLimitMillis);
   return {

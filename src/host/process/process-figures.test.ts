@@ -34,10 +34,10 @@ test('figures of a process are those in /proc, for any program name', () => {
 });
 
 test('a running process has figures, and an ended one has none', async () => {
-  const mine = await readProcessFigures(process.pid);
+  const mine = readProcessFigures(process.pid);
   assert.ok(mine !== undefined && mine.privateBytes > 1_000_000 && mine.minorFaults > 100 && mine.cpuSeconds > 0);
-  assert.equal(await readProcessFigures(2 ** 22 + 1), undefined);
-  const main = await readThreadTimes(process.pid, [process.pid, 2 ** 22 + 1]);
+  assert.equal(readProcessFigures(2 ** 22 + 1), undefined);
+  const main = readThreadTimes(process.pid, [process.pid, 2 ** 22 + 1]);
   assert.ok(main.cpuSeconds > 0 && main.waitSeconds >= 0);
   assert.deepEqual(await threadsByInnerIds(process.pid, [process.pid, 1]), [process.pid]); // no namespace of its own
 });

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { cpuSecondsOf, statFields } from './process-stat.ts';
 
@@ -28,16 +29,23 @@ export interface ThreadTime {
 /**
  * Reads the figures of a process; undefined when it is gone. Bytes of disks are 0 where only root may know them
  * (proc_pid_io(5)): those of a VMM in the namespaces of an ordinary user. The kernel's counters are exact to some 100 KiB; reading
- * `smaps_rollup` would walk page tables for milliseconds each time.
+ * `smaps_rollup` would walk page tables for milliseconds each time. These files are read synchronously: they use no disk and
+ * wait for no lock on the process's memory, and handing a read to another thread takes longer than the read.
  */
-export async function readProcessFigures(pid: number): Promise<ProcessFigures | undefined> {
-  const read = (file: string) =>
-    readFile(`/proc/${pid}/${file}`, 'latin1').catch(({ code }: NodeJS.ErrnoException) =>
-      file === 'io' && code === 'EACCES' ? '' : undefined,
-    );
-  const [status, stat, io] = await Promise.all([read('status'), read('stat'), read('io')]);
+export function readProcessFigures(pid: number): ProcessFigures | undefined {
+  const [status, stat] = [textOf(`/proc/${pid}/status`), textOf(`/proc/${pid}/stat`)];
+  const io = textOf(`/proc/${pid}/io`, 'EACCES');
   if (status === undefined || stat === undefined || io === undefined) return undefined;
   return parseProcessFigures(status, stat, io);
+}
+
+/** Undefined when the file cannot be read, and empty when that is for the reason `empty`. */
+function textOf(path: string, empty?: string): string | undefined {
+  try {
+    return readFileSync(path, 'latin1');
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === empty ? '' : undefined;
+  }
 }
 
 export function parseProcessFigures(status: string, stat: string, io: string): ProcessFigures {
@@ -62,10 +70,8 @@ const numbersOf = (text: string): ReadonlyMap<string, number> =>
   new Map([...text.matchAll(/^(\w+):\s+(\d+)/gm)].map(([, name = '', number]) => [name, Number(number)]));
 
 /** Sums the times of threads. Threads that are gone count as 0. */
-export async function readThreadTimes(pid: number, threads: readonly number[]): Promise<ThreadTime> {
-  const texts = await Promise.all(
-    threads.map((thread) => readFile(`/proc/${pid}/task/${thread}/schedstat`, 'latin1').catch(() => '0 0 0')),
-  );
+export function readThreadTimes(pid: number, threads: readonly number[]): ThreadTime {
+  const texts = threads.map((thread) => textOf(`/proc/${pid}/task/${thread}/schedstat`) ?? '0 0 0');
   const times = texts.map((text) => text.split(' ').map((ns) => Number(ns) / 1e9));
   const sumOf = (at: number) => times.reduce((sum, time) => sum + (time[at] ?? 0), 0);
   return { cpuSeconds: sumOf(0), waitSeconds: sumOf(1) };

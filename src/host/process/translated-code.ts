@@ -34,18 +34,37 @@ export function translatedCodeIn(maps: string): readonly PageRange[] {
     .toArray();
 }
 
-/** Returns how much of the ranges is in memory, in bytes. What is in swap does not count. */
+/** Returns how much of the ranges, in ascending order, is in memory, in bytes. What is in swap does not count. */
 export async function residentBytes(pid: number, ranges: readonly PageRange[]): Promise<number> {
   if (ranges.length === 0) return 0;
   await using pagemap = await open(`/proc/${pid}/pagemap`, 'r').catch(() => undefined);
   if (pagemap === undefined) return 0;
   let pages = 0;
   let left = maxPages;
-  for (const { first, count } of ranges) {
-    const halves = new Int32Array(2 * Math.min(count, left));
+  for (const run of runsOf(ranges)) {
+    const [{ first }, last] = [run[0], run.at(-1) ?? run[0]];
+    const halves = new Int32Array(2 * Math.min(last.first + last.count - first, left));
     left -= halves.length / 2;
     const { bytesRead } = await pagemap.read(halves, 0, halves.byteLength, first * entryBytes);
-    for (let at = 1; at < bytesRead / 4; at += 2) if ((halves[at] ?? 0) < 0) pages += 1; // the highest bit is the sign
+    for (const range of run) {
+      const from = 2 * (range.first - first);
+      const end = Math.min(from + 2 * range.count, bytesRead / 4);
+      for (let at = from + 1; at < end; at += 2) if ((halves[at] ?? 0) < 0) pages += 1; // the highest bit is the sign
+    }
   }
   return pages * pageBytes;
+}
+
+type Run = [PageRange, ...PageRange[]];
+
+/** Joins ranges with only a guard page between them, as QEMU makes them: each read is handed to another thread and back. */
+function runsOf(ranges: readonly PageRange[]): readonly Run[] {
+  const runs: Run[] = [];
+  for (const range of ranges) {
+    const run = runs.at(-1);
+    const last = run?.at(-1);
+    if (run !== undefined && last !== undefined && range.first - last.first - last.count <= 1) run.push(range);
+    else runs.push([range]);
+  }
+  return runs;
 }

@@ -60,12 +60,8 @@ export async function measureHost(
   servers: MeasuredServers,
   link: LinkTraffic,
 ): Promise<HostFigures | undefined> {
-  const [vmm, vcpus, codeBytes, figures] = await Promise.all([
-    readProcessFigures(pid),
-    readThreadTimes(pid, threads),
-    residentBytes(pid, code),
-    readServers(servers.serverPids),
-  ]);
+  const [vmm, vcpus] = [readProcessFigures(pid), readThreadTimes(pid, threads)];
+  const [codeBytes, figures] = await Promise.all([residentBytes(pid, code), readServers(servers.serverPids)]);
   const otherRequests = servers.requests.take(figures, servers.serverPids);
   if (vmm === undefined) return undefined;
   const fileServers = [...figures.values()];
