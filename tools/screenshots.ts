@@ -16,6 +16,9 @@ kind: Pod
 metadata: { name: ${name}, namespace: shop, labels: { app: shop, tier: ${tier} } }
 spec:
   terminationGracePeriodSeconds: 1
+  # For a trouble that is seen, at an address that documentation may show.
+  dnsPolicy: None
+  dnsConfig: { nameservers: [192.0.2.53] }
   containers:
     - name: main
       image: localhost/podvm/base:latest
