@@ -118,7 +118,7 @@ async function isExamined({ type, pod, crictl }: Tour): Promise<void> {
   const described = await type(['describe', 'default/machine']);
   assert.match(described.stdout, /^Made by: +containerd$/m);
   assert.match(described.stdout, /^Troubles:\n(?: .*\n)*? +!? ?dns: 10\.0\.0\.10/m);
-  assert.match(described.stdout, /^ +full +running.*\n(?:.*\n)*? +full +[\d.]+ MiB +64\.0 MiB/m);
+  assert.match(described.stdout, /^ +full +running.*\n(?:.*\n)*? +full +[\d.]+ MiB +none +64\.0 MiB/m);
   await crictl.run('rm', '-f', id);
   await rm(directory, { recursive: true });
 }
