@@ -81,7 +81,9 @@ describe('podvm of an ordinary user', { skip: await whyNoVm(), timeout: 900_000 
     assert.match((await user.podvm(['logs', 'web'])).stdout, /^up\n/);
     assert.match((await user.podvm(['ps'])).stdout, /\ndefault +web +/);
     const [, machineMiB] =
-      /\ndefault\/web .* ([0-9.]+)Mi\n/.exec((await user.podvm(['stats', '--no-stream'])).stdout) ?? [];
+      /\ndefault\/web +[\d.]+ +[\d.]+Mi +\S+ +\S+ +([\d.]+)Mi /.exec(
+        (await user.podvm(['stats', '--no-stream'])).stdout,
+      ) ?? [];
     assert.ok(Number(machineMiB) > 10, `${machineMiB} MiB`);
     const share = ['run', '--rm', '-v', `${user.home}/secret:/secret`, image, 'cat', '/secret'];
     const { code, stdout } = await user.podvm(share);
