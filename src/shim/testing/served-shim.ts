@@ -64,7 +64,8 @@ export const rootfs = [
 export async function openShim(): Promise<ServedShim> {
   await using undo = new AsyncDisposableStack();
   const directory = await mkdtemp(join(tmpdir(), 'podvm-shim-'));
-  undo.defer(() => rm(directory, { recursive: true }));
+  // A record whose write began before the end may still be written.
+  undo.defer(() => rm(directory, { recursive: true, maxRetries: 10 }));
   const parts = createFakeParts(directory);
   const socketPath = join(directory, 'shim.sock');
   const shimDirectory = join(directory, 'shim');
