@@ -16,6 +16,13 @@ function rounded(value: number): number {
   return Math.round(value * places) / places;
 }
 
+/** The median, of an even number the middle between two; of none NaN. */
+export function medianOf(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = (sorted.length - 1) / 2;
+  return ((sorted[Math.floor(middle)] ?? Number.NaN) + (sorted[Math.ceil(middle)] ?? Number.NaN)) / 2;
+}
+
 /** Throws if there are no values, which is a bug of the caller. */
 export function figureOf(values: readonly number[]): Figure {
   const sorted = [...values].sort((a, b) => a - b);

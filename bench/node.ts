@@ -9,6 +9,7 @@ import { podDetailsSchema, type PodDetails } from '#api/pods.ts';
 import { createClient } from '#cli/client.ts';
 import { readConfiguration } from '#daemon/configuration/configuration.ts';
 import { run } from '#host/process/run.ts';
+import { callersEnv } from '../test/conformance/callers-env.ts';
 
 export const podvm = join(import.meta.dirname, '../podvm');
 const outputTimeoutMs = 600_000;
@@ -21,8 +22,7 @@ export const nodeRoot = root;
 
 /** Environment of every podvm that a benchmark starts. */
 export function environment(more: Readonly<Record<string, string>> = {}): Record<string, string> {
-  const own = Object.entries(process.env).flatMap(([key, value]) => (value === undefined ? [] : [[key, value]]));
-  return { ...Object.fromEntries(own), PODVM_BACKGROUND: 'off', ...more };
+  return callersEnv({ PODVM_BACKGROUND: 'off', ...more });
 }
 
 export interface NodeOptions {

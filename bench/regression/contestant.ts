@@ -10,6 +10,7 @@ import { run } from '#host/process/run.ts';
 import { removeDefaultNetwork } from '#network/default-network.ts';
 import { startChild } from '#host/process/start-child.ts';
 import { poll } from '#host/wait.ts';
+import { callersEnv } from '../../test/conformance/callers-env.ts';
 import { familyCpuMs } from '../../test/family-cpu.ts';
 import { memoryOf, nodeRoot, processesOf } from '../node.ts';
 
@@ -40,7 +41,7 @@ export async function openContestant(program: string, signal: AbortSignal): Prom
   undo.defer(() => rm(root, { recursive: true, force: true }));
   await chmod(root, 0o711); // jailed machines reach their files in it
   undo.defer(() => removeDefaultNetwork(join(root, 'network'), AbortSignal.timeout(30_000)));
-  const env = { ...callersEnv(), PODVM_ROOT: root, PODVM_POOL: '0', PODVM_BACKGROUND: 'off' };
+  const env = { ...neutralEnv(), PODVM_ROOT: root, PODVM_POOL: '0', PODVM_BACKGROUND: 'off' };
   await lendParts(root);
   await run(program, ['setup'], { env, timeoutMs: readyTimeoutMs, signal });
   const daemon = await startChild(program, ['daemon'], { stdio: ['ignore', 'ignore', 'pipe'], env });
@@ -107,9 +108,6 @@ async function lendParts(root: string): Promise<void> {
 }
 
 /** The environment of this process without settings of podvm, which must be the same for both. */
-function callersEnv(): Record<string, string> {
-  const own = Object.entries(process.env).flatMap(([key, value]) =>
-    value === undefined || key.startsWith('PODVM_') ? [] : [[key, value]],
-  );
-  return Object.fromEntries(own) as Record<string, string>; // SAFE: pairs of texts
+function neutralEnv(): Record<string, string> {
+  return Object.fromEntries(Object.entries(callersEnv()).filter(([key]) => !key.startsWith('PODVM_')));
 }

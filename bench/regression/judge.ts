@@ -1,3 +1,5 @@
+import { medianOf } from '../figures.ts';
+
 /** Values of one figure, base and checkout in pairs: one of each per round. */
 export interface Pairs {
   readonly base: readonly number[];
@@ -10,12 +12,6 @@ export const mostRatio = 1.15;
 /** The checkout's value as a multiple of the base's: the median of the rounds, of which each compares what ran side by side. */
 export function ratioOf({ base, checkout }: Pairs): number {
   return medianOf(checkout.map((value, round) => value / (base[round] ?? Number.NaN)));
-}
-
-export function medianOf(values: readonly number[]): number {
-  const sorted = values.toSorted((one, other) => one - other);
-  const middle = (sorted.length - 1) / 2;
-  return ((sorted[Math.floor(middle)] ?? Number.NaN) + (sorted[Math.ceil(middle)] ?? Number.NaN)) / 2;
 }
 
 /** Names of the figures that have grown too much. A ratio that cannot be computed has, too. */

@@ -2,9 +2,10 @@ import { messageOf } from '#base/errors.ts';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { writeFileAtomic } from '#host/file/files.ts';
+import { medianOf } from '../figures.ts';
 import { buildBase, findBase } from './base.ts';
 import { type Contestant, type MeasuredPod, openContestant } from './contestant.ts';
-import { medianOf, mostRatio, type Pairs, ratioOf, regressedOf } from './judge.ts';
+import { mostRatio, type Pairs, ratioOf, regressedOf } from './judge.ts';
 
 const usage = 'npm run bench -- regression [--base COMMIT] [--json FILE]';
 const say = (line: string) => process.stderr.write(`regression: ${line}\n`);

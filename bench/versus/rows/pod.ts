@@ -1,7 +1,8 @@
 import { CriPod, type PodOptions, type Timed } from '../cri-peer.ts';
 import { hostCpuMs } from '../accounts.ts';
 import { setTimeout as delay } from 'node:timers/promises';
-import { medianOf, type Row, sleeping, type Values } from './row.ts';
+import { medianOf } from '../../figures.ts';
+import { type Row, sleeping, type Values } from './row.ts';
 import type { Field } from '../field.ts';
 
 const execs = 10;

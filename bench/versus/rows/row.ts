@@ -20,9 +20,3 @@ export interface RowOptions {
 export type Row = (options: RowOptions) => Promise<Measure>;
 
 export const sleeping = ['sleep', '100000'] as const;
-
-export function medianOf(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = (sorted.length - 1) / 2;
-  return ((sorted[Math.floor(middle)] ?? Number.NaN) + (sorted[Math.ceil(middle)] ?? Number.NaN)) / 2;
-}
