@@ -1,4 +1,4 @@
-import type { MemberType } from '../tar/tar-reader.ts';
+import type { MemberType, TarMember } from '../tar/tar-reader.ts';
 
 /**
  * The records of an EROFS file without compression: extended inodes, with their attributes and, if there is room in the
@@ -10,8 +10,9 @@ export const pageBytes = 4096;
 export const slotBytes = 32;
 export const inodeBytes = 64;
 
-const superblockAt = 1024;
-const magic = 0xe0f5_e1e2;
+/** Position of the superblock, which begins with the magic number. */
+export const superblockAt = 1024;
+export const magic = 0xe0f5_e1e2;
 const pageBits = 12;
 /** The inodes have times of their own. */
 const hasTimes = 2;
@@ -50,14 +51,8 @@ export function firstBlock({ root, inodes, blocks, inodesAt }: Superblock): Buff
   return block;
 }
 
-export interface Inode {
+export interface Inode extends Pick<TarMember, 'mode' | 'uid' | 'gid' | 'mtimeS' | 'mtimeNs'> {
   readonly kind: InodeKind;
-  /** Permissions with setuid, setgid and sticky bits. */
-  readonly mode: number;
-  readonly uid: number;
-  readonly gid: number;
-  readonly mtimeS: number;
-  readonly mtimeNs: number;
   readonly size: number;
   /** Count of the inode among all, which a program sees where 32 bits must do. */
   readonly count: number;

@@ -3,11 +3,11 @@ import { PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { run, signalOf, tailOf } from '#host/process/run.ts';
 import type { Image, RootfsFacts } from '../images.ts';
+import { magic, superblockAt } from '../import/erofs-format.ts';
 import { digestOf } from '../oci.ts';
 
 /** Size of the first part of a file, which is read for each container and has EROFS' superblock. */
 const headBytes = 4096;
-const superblock = { offset: 1024, magic: 0xe0f5_e1e2 } as const;
 /** The kernel's errors for a bad disk, or for a link or directory in the place of the file. */
 const faultsOfFiles = ['EIO', 'EUCLEAN', 'EBADMSG', 'ELOOP', 'EISDIR'];
 const digestTimeoutMs = 60 * 60 * 1000;
@@ -82,7 +82,7 @@ async function quickFacts(file: FileHandle) {
   const { ino, mtimeNs } = await file.stat({ bigint: true });
   const { bytesRead, buffer } = await file.read(Buffer.alloc(headBytes), 0, headBytes, 0);
   const head = buffer.subarray(0, bytesRead);
-  const hasMagic = bytesRead > superblock.offset + 4 && head.readUInt32LE(superblock.offset) === superblock.magic;
+  const hasMagic = bytesRead > superblockAt + 4 && head.readUInt32LE(superblockAt) === magic;
   return { head: digestOf(head), inode: String(ino), mtimeNs: String(mtimeNs), hasMagic };
 }
 
