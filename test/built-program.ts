@@ -33,3 +33,15 @@ export async function builtProgram(options: ProgramBuild): Promise<void> {
   await copyFile(outFile, written);
   await rename(written, kept);
 }
+
+/** The agent, built as a file of this directory. Errors: those of `buildProgram()`. */
+export async function builtAgent(directory: string, buildRoot: string): Promise<void> {
+  await builtProgram({
+    repo: join(import.meta.dirname, '..'),
+    buildRoot,
+    outFile: join(directory, 'agent'),
+    entry: 'src/agent/main.ts',
+    calls: 'guest',
+    signal: AbortSignal.timeout(120_000),
+  });
+}

@@ -17,7 +17,7 @@ import { describeGuest } from './testing/link.conformance.ts';
 import { encodeFrame, FrameParser, frameKinds } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import { protocolVersions } from '#wire/messages.ts';
-import { builtProgram } from '../../test/built-program.ts';
+import { builtAgent } from '../../test/built-program.ts';
 
 /** `configure` is left to whole-VM tests, since it sets the clock. */
 const buildRoot = globSync('/var/lib/podvm/{build-root,parts/build-root-*/root}')[0] ?? '';
@@ -52,15 +52,7 @@ async function dialled(link: Link, server: Server, address = '127.0.0.1') {
 describe('the agent', { skip }, () => {
   before(async () => {
     directory = await mkdtemp(join(tmpdir(), 'podvm-agent-'));
-    const repo = join(import.meta.dirname, '../..');
-    await builtProgram({
-      repo,
-      buildRoot,
-      outFile: join(directory, 'agent'),
-      entry: 'src/agent/main.ts',
-      calls: 'guest',
-      signal: AbortSignal.timeout(120_000),
-    });
+    await builtAgent(directory, buildRoot);
   });
   after(() => rm(directory, { recursive: true, force: true }));
 

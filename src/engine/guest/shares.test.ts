@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { run } from '#host/process/run.ts';
-import { builtProgram } from '../../../test/built-program.ts';
+import { builtAgent } from '../../../test/built-program.ts';
 import { buildRoot } from '../../../test/fuzz/scripted-guest.ts';
 
 /**
@@ -51,14 +51,7 @@ describe('podvm-pump', { skip }, () => {
   let directory = '';
   before(async () => {
     directory = await mkdtemp(join(tmpdir(), 'podvm-pump-'));
-    await builtProgram({
-      repo: join(import.meta.dirname, '../../..'),
-      buildRoot,
-      outFile: join(directory, 'agent'),
-      entry: 'src/agent/main.ts',
-      calls: 'guest',
-      signal: AbortSignal.timeout(120_000),
-    });
+    await builtAgent(directory, buildRoot);
   });
   after(() => rm(directory, { recursive: true, force: true }));
 
