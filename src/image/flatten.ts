@@ -1,8 +1,10 @@
 import { chown, constants, type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
-import { runImport } from './import/importer.ts';
+import { type ArrivingLayers, runImport } from './import/importer.ts';
+import type { JobLayer } from './import/job.ts';
 import { layerFault } from './import/layer-fault.ts';
+import { openLayer } from './import/open-layer.ts';
 import type { Layer } from './source/layout.ts';
 import type { ImageLimits } from './limits.ts';
 
@@ -25,33 +27,37 @@ export interface FlattenedImage {
  * (digest, damaged or hostile tar), `exhausted` (limits, memory, time, disk), `unavailable`, `cancelled`.
  */
 export async function flatten(layers: readonly Layer[], options: FlattenOptions): Promise<FlattenedImage> {
-  const { directory, signal, limits } = options;
   await using undo = new AsyncDisposableStack();
   const files: FileHandle[] = [];
-  for (const [index, { path }] of layers.entries()) files.push(undo.use(await openLayer(path, index)));
-  const job = { kind: 'flatten', limits, diffIds: layers.map(({ diffId }) => diffId) } as const;
+  for (const [index, { path }] of layers.entries()) files.push(undo.use(await openLayer(path, layerFault(index))));
+  const diffIds = layers.map(({ diffId }) => ({ diffId }));
+  return await importLayers(diffIds, files, options);
+}
+
+/**
+ * The same with layers that arrive in a directory meanwhile, as regular files with those names.
+ */
+export async function flattenArriving(
+  layers: readonly Required<JobLayer>[],
+  arriving: ArrivingLayers,
+  options: FlattenOptions,
+): Promise<FlattenedImage> {
+  return await importLayers(layers, [], { ...options, arriving });
+}
+
+async function importLayers(
+  layers: readonly JobLayer[],
+  files: readonly FileHandle[],
+  { directory, limits, ...options }: FlattenOptions & { readonly arriving?: ArrivingLayers },
+): Promise<FlattenedImage> {
   const doing = 'flatten the image';
   const work = join(directory, 'jail');
-  const answer = await runImport(job, files, { doing, work, signal });
+  const answer = await runImport({ kind: 'flatten', limits, layers }, files, { doing, work, ...options });
   if (!('flattened' in answer)) throw new PodvmError('internal', `Cannot ${doing}: the answer belongs to another job`);
   const path = join(work, answer.flattened);
   await chown(work, 0, 0); // mode 0700: keeps out other processes of the jail's user
   await takeOver(path);
   return { path, digest: answer.digest };
-}
-
-async function openLayer(path: string, index: number): Promise<FileHandle> {
-  const fault = layerFault(index);
-  // A pipe in another program's layout would block forever, and a link may lead to a file that only root can read.
-  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
-    (cause: unknown) => {
-      const { code } = cause as NodeJS.ErrnoException;
-      throw fault(code === 'ELOOP' || code === 'ENXIO' ? 'it is not a regular file' : 'it is missing', cause);
-    },
-  );
-  if ((await file.stat()).isFile()) return file;
-  await file.close();
-  throw fault('it is not a regular file');
 }
 
 /** Gives a file of the importing process, which has ended, to root, and syncs it to disk. */

@@ -26,8 +26,15 @@ export async function startSilentServer(): Promise<{ readonly name: string } & A
   };
 }
 
-/** A registry with one image, of whose layers it sends the first bytes, and then stops or closes the connection. */
-export async function startTornRegistry(image: WrittenImage, then: 'stalls' | 'closes' | 'resets' = 'stalls') {
+/**
+ * A registry with one image. It sends the first bytes of layers, of all by default, and then stops or closes the
+ * connection.
+ */
+export async function startTornRegistry(
+  image: WrittenImage,
+  then: 'stalls' | 'closes' | 'resets' = 'stalls',
+  torn: readonly string[] = image.layerDigests,
+) {
   let sentBytes = 0;
   const server = createHttpServer((request, response) => {
     const isManifest = request.url?.includes('/manifests/') === true;
@@ -40,7 +47,7 @@ export async function startTornRegistry(image: WrittenImage, then: 'stalls' | 'c
     const type = isManifest ? 'application/vnd.oci.image.manifest.v1+json' : 'application/octet-stream';
     response.writeHead(200, { 'content-type': type, 'content-length': body.length, 'docker-content-digest': digest });
     if (request.method === 'HEAD') response.end();
-    else if (image.layerDigests.includes(digest)) {
+    else if (torn.includes(digest)) {
       sentBytes += 10;
       response.write(body.subarray(0, 10), () => {
         if (then === 'closes') request.socket.end();

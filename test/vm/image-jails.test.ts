@@ -115,7 +115,8 @@ await suite('a fallen program in the jails of images', { skip: await whyNoVm() }
 
   test('skopeo has no call that leads out, and no socket but those of the internet', async () => {
     await withDirectory(async (directory) => {
-      const jail = skopeoJail({ directory, containersDirectory: '/etc/containers', maxFileBytes: 1024 ** 2, calls: 3 });
+      const directories = { directory, layout: directory, containersDirectory: '/etc/containers' };
+      const jail = skopeoJail({ ...directories, maxFileBytes: 1024 ** 2, calls: 3 });
       const found = await errnosIn(jail, skopeoCalls());
       assert.deepEqual(found, { ...refused, 'socket 2': 0, 'socket 10': 0 });
     });

@@ -517,9 +517,19 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
 
   test('gives up on a registry that stops in the middle of a layer', async () => {
     await using torn = await startTornRegistry(image);
-    await using node = await openStore({ answerTimeoutMs: 1000 });
+    await using node = await openStore({ answerTimeoutMs: 5000 }); // skopeo takes part of it to come to the layer
     await assertRefused(node, `${torn.name}/a:1`, 'unavailable', /the registry does not answer in time/);
     assert.ok(torn.sentBytes() > 0, 'it did not come to the layer');
+  });
+
+  test('reads a layer before those above it are there, and then waits for none of them', async () => {
+    const config = { rootfs: { type: 'layers', diff_ids: [0, 1].map((n) => `sha256:${`${n}`.repeat(64)}`) } };
+    const [wrong] = await writeLayout(join(work, 'early'), [{ ...hello, config }]);
+    assert.ok(wrong !== undefined);
+    await using torn = await startTornRegistry(wrong, 'stalls', wrong.layerDigests.slice(1));
+    await using node = await openStore();
+    await assertRefused(node, `${torn.name}/a:1`, 'corrupt', /layer 1 .* digest/);
+    await untilEmpty(join(node.directory, 'images/work'));
   });
 
   test('reports that a registry died in the middle of a layer, and that a retry may help', async () => {
@@ -569,7 +579,7 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     assert.equal(field('Seccomp'), '2');
     for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb']) assert.match(field(set) ?? '', /^0+$/, set);
     const seen = await readdir(`/proc/${pid}/root`);
-    assert.deepEqual(seen.sort(), ['bin', 'dev', 'etc', 'lib', 'lib64', 'proc', 'tmp', 'usr', 'var', 'work']);
+    assert.deepEqual(seen.sort(), ['bin', 'dev', 'etc', 'layout', 'lib', 'lib64', 'proc', 'tmp', 'usr', 'var', 'work']);
     assert.ok(!(await readdir(`/proc/${pid}/root/etc`)).includes('passwd'));
     abort.abort();
     await assert.rejects(pull, { kind: 'cancelled' });

@@ -35,7 +35,10 @@ test('flattenLayers() reads each layer once, writes content once, and reads that
     compressed += blob.length;
     await writeFile(join(directory, `layer-${at}`), blob);
     const file = undo.use(await open(join(directory, `layer-${at}`)));
-    layers.push({ descriptor: file.fd, diffId: `sha256:${createHash('sha256').update(tar).digest('hex')}` });
+    layers.push({
+      open: () => Promise.resolve(file),
+      diffId: `sha256:${createHash('sha256').update(tar).digest('hex')}`,
+    });
   }
   const before = await moved();
   const { flattened, digest } = await flattenLayers(layers, { limits: imageLimits, work: directory });

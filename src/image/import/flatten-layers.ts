@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { ContentFile, rootfsFile } from './content-file.ts';
 import { ImageBudget } from './image-budget.ts';
 import { layerFault } from './layer-fault.ts';
-import { layerBytes, type OpenLayer } from './layer-stream.ts';
+import { layerBytes, type ComingLayer } from './layer-stream.ts';
 import { LayerTree } from './layer-tree.ts';
 import type { ImageLimits } from '../limits.ts';
 import { ReadAhead } from './read-ahead.ts';
@@ -29,7 +29,7 @@ const aheadBytes = 16 * 1024 ** 2;
  * tar), `exhausted` (limits, disk).
  */
 export async function flattenLayers(
-  layers: readonly OpenLayer[],
+  layers: readonly ComingLayer[],
   { limits, work }: FlattenLayersOptions,
 ): Promise<{ readonly flattened: typeof rootfsFile; readonly digest: string }> {
   const expanded = new ImageBudget(limits);

@@ -20,7 +20,16 @@ export interface ImportOptions {
   readonly doing: string;
   /** Directory for the output of the job, made here and owned by the jail's user. */
   readonly work: string;
+  /** Layers that arrive during the job; default: the job's files are all. */
+  readonly arriving?: ArrivingLayers;
   readonly signal: AbortSignal;
+}
+
+export interface ArrivingLayers {
+  /** Directory in which they appear. */
+  readonly directory: string;
+  /** Numbers of those that are whole, one in each line, until all are. */
+  readonly numbers: Readable;
 }
 
 /** Limit of images that are read at a time; more would only compete for memory and processor. */
@@ -55,7 +64,7 @@ export async function runImport(
   files: readonly FileHandle[],
   options: ImportOptions,
 ): Promise<Exclude<ImportAnswer, { error: unknown }>> {
-  const { doing, work, signal } = options;
+  const { doing, work, arriving, signal } = options;
   using _turn = await gate.enter(signal);
   await mkdir(work, { mode: 0o700 });
   await chown(work, imageUser, imageUser);
@@ -66,7 +75,8 @@ export async function runImport(
   );
   const maxFileBytes = job.limits.maxImageBytes + fileRoomBytes;
   const calls = firstFile + files.length;
-  const jail = jailedImport({ work, memoryBytes, maxFileBytes, calls });
+  const layers = arriving === undefined ? {} : { layers: arriving.directory };
+  const jail = jailedImport({ work, ...layers, memoryBytes, maxFileBytes, calls });
   const ending = await runJailed([...(cgroup?.enter ?? []), ...jail], job, files, maxFileBytes, options);
   const answer = ending.code === 0 && ending.stopped === undefined ? readAnswer(ending.said) : undefined;
   if (answer !== undefined && !('error' in answer)) return answer;
@@ -78,11 +88,11 @@ async function runJailed(
   job: ImportJob,
   files: readonly FileHandle[],
   maxWorkBytes: number,
-  { doing, work, signal }: ImportOptions,
+  { doing, work, arriving, signal }: ImportOptions,
 ): Promise<Ending> {
-  const deadline = AbortSignal.timeout(job.limits.maxImportMs);
+  const deadline = new AbortController();
   using growth = new Growth(work, { maxBytes: maxWorkBytes });
-  const stop = AbortSignal.any([signal, deadline, growth.exceeded]);
+  const stop = AbortSignal.any([signal, deadline.signal, growth.exceeded]);
   const [program = '', ...args] = command;
   const child = await startChild(program, args, {
     failing: `Cannot ${doing}: cannot run ${program}`,
@@ -103,7 +113,13 @@ async function runJailed(
   });
   giveBytes(child, firstFile + files.length, readerCalls());
   stdin.on('error', () => undefined); // a process that does not read its job reports why by its exit
-  stdin.end(JSON.stringify(job));
+  stdin.write(`${JSON.stringify(job)}\n`);
+  if (arriving === undefined) stdin.end();
+  else arriving.numbers.pipe(stdin);
+  let timer: NodeJS.Timeout | undefined;
+  stdin.once('finish', () => {
+    timer = setTimeout(() => deadline.abort(), job.limits.maxImportMs); // a slow registry has its own limits
+  });
   stop.addEventListener('abort', kill, { once: true });
   if (stop.aborted) kill();
   try {
@@ -112,11 +128,13 @@ async function runJailed(
       ? 'cancelled'
       : growth.exceeded.aborted
         ? 'large'
-        : deadline.aborted
+        : deadline.signal.aborted
           ? 'late'
           : undefined;
     return { code, said: said(), words, stopped };
   } finally {
+    clearTimeout(timer);
+    arriving?.numbers.unpipe(stdin);
     stop.removeEventListener('abort', kill);
   }
 }

@@ -5,6 +5,8 @@ import { dropToImageUser } from './image-user.ts';
 export interface ImportJail {
   /** The one writable directory, owned by the jail's user. */
   readonly work: string;
+  /** A directory that it sees as `/layers` while others fill it; default: none. */
+  readonly layers?: string;
   /** Memory of each process in the jail, without the program itself. */
   readonly memoryBytes: number;
   readonly maxFileBytes: number;
@@ -27,7 +29,7 @@ const bytesPerMiB = 1024 ** 2;
  * mounted; inside, an unprivileged user without capabilities sees programs, podvm's program and `work`. A user
  * namespace, after which no other can be made, and the list of system calls come last.
  */
-export function jailedImport({ work, memoryBytes, maxFileBytes, calls }: ImportJail): readonly string[] {
+export function jailedImport({ work, layers, memoryBytes, maxFileBytes, calls }: ImportJail): readonly string[] {
   const heapMiB = Math.floor((memoryBytes * heapPart) / bytesPerMiB);
   const show = (path: string, at = path) => ['--ro-bind', path, at];
   const showOurs = (path: string) => show(join(programDirectory, path), join('/podvm', path));
@@ -42,6 +44,7 @@ export function jailedImport({ work, memoryBytes, maxFileBytes, calls }: ImportJ
     ...['/tmp', '/podvm', '/podvm/node_modules'].flatMap((path) => ['--perms', '0755', '--dir', path]),
     ...show(process.execPath, '/podvm/node'),
     ...ours.flatMap(showOurs),
+    ...(layers === undefined ? [] : show(layers, '/layers')),
     ...['--bind', work, '/work', '--remount-ro', '/', '--chdir', '/work', '--'],
     ...['setpriv', ...dropToImageUser, '--'],
     ...['bwrap', '--unshare-user', '--disable-userns', '--die-with-parent', '--dev-bind', '/', '/'],

@@ -2,12 +2,20 @@ import * as v from 'valibot';
 import type { ImageLimits } from '../limits.ts';
 import { rootfsFile } from './content-file.ts';
 
-/** A job for the importing process; its descriptors from `firstFile` on are the layers or the archive. */
+/** A layer of a job. `blob`: its name below `layersDirectory`; default: the next descriptor. */
+export interface JobLayer {
+  readonly diffId: string;
+  readonly blob?: string;
+}
+
+/** A job for the importing process; its descriptors from `firstFile` on are layers or the archive. */
 export type ImportJob =
-  | { readonly kind: 'flatten'; readonly limits: ImageLimits; readonly diffIds: readonly string[] }
+  | { readonly kind: 'flatten'; readonly limits: ImageLimits; readonly layers: readonly JobLayer[] }
   | { readonly kind: 'unpack'; readonly limits: ImageLimits; readonly path: string };
 
 export const firstFile = 3;
+/** Directory of blobs that arrive during the work. */
+export const layersDirectory = '/layers';
 
 /** Error kinds that reading an image can report. */
 const kinds = ['corrupt', 'exhausted', 'internal', 'invalid', 'unavailable'] as const;

@@ -6,10 +6,10 @@ import type { ImageLimits } from '../limits.ts';
 import type { Fault } from '../tar/tar-bytes.ts';
 import { uncompressed } from './uncompressed.ts';
 
-/** A layer whose blob is open. */
-export interface OpenLayer {
-  /** Descriptor of a regular file. */
-  readonly descriptor: number;
+/** A layer that is read when its blob is there. */
+export interface ComingLayer {
+  /** Waits for the blob, a regular file. */
+  readonly open: () => Promise<AsyncDisposable & { readonly fd: number }>;
   /** Digest of the uncompressed tar, from the image's config. */
   readonly diffId: string;
 }
@@ -21,20 +21,21 @@ const chunkBytes = 256 * 1024;
  * mismatch), `exhausted` (larger or more compressed than the limits).
  */
 export async function* layerBytes(
-  { descriptor, diffId }: OpenLayer,
+  { open, diffId }: ComingLayer,
   budget: ImageBudget,
   limits: ImageLimits,
   fault: Fault,
 ): AsyncGenerator<Buffer> {
   const hash = createHash('sha256');
-  const { size } = fstatSync(descriptor);
+  await using blob = await open();
+  const { size } = fstatSync(blob.fd);
   const most = Math.max(limits.freeBytes, size * limits.maxRatio);
   let bytes = 0;
   const count = (more: number) => {
     bytes += more;
     if (bytes > most) throw bomb(limits);
   };
-  const source = createReadStream('', { fd: descriptor, autoClose: false, start: 0, highWaterMark: chunkBytes });
+  const source = createReadStream('', { fd: blob.fd, autoClose: false, start: 0, highWaterMark: chunkBytes });
   try {
     for await (const chunk of uncompressed(source, count)) {
       budget.spendBytes(chunk.length);

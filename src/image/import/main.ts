@@ -1,34 +1,57 @@
-import { json } from 'node:stream/consumers';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { type ErrorKind, messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
+import { Arrivals } from './arrivals.ts';
 import { flattenLayers } from './flatten-layers.ts';
-import { firstFile, type ImportAnswer, type ImportFailure, type ImportJob, isReportedKind } from './job.ts';
+import {
+  firstFile,
+  type ImportAnswer,
+  type ImportFailure,
+  type ImportJob,
+  isReportedKind,
+  type JobLayer,
+  layersDirectory,
+} from './job.ts';
+import { layerFault } from './layer-fault.ts';
+import type { ComingLayer } from './layer-stream.ts';
+import { openLayer } from './open-layer.ts';
 import { unpackArchive } from './unpack-archive.ts';
 
 /**
- * The program that reads images: takes a job on standard input and the image's files as descriptors, and writes an
- * answer to standard output. It runs in the jail of `jail.ts`, where hostile bytes reach nothing valuable.
+ * The program that reads images: takes a job and the arrival of its layers on standard input, other files of the image
+ * as descriptors, and writes an answer to standard output. It runs in the jail of `jail.ts`, where hostile bytes reach nothing valuable.
  */
 const work = '/work';
 const maxWordsChars = 1000;
 
-async function answerTo(job: ImportJob): Promise<ImportAnswer> {
+async function answerTo(job: ImportJob, arrivals: Arrivals): Promise<ImportAnswer> {
   try {
-    return await resultOf(job);
+    return await resultOf(job, arrivals);
   } catch (error) {
     return { error: describe(error) };
   }
 }
 
-async function resultOf(job: ImportJob): Promise<ImportAnswer> {
+async function resultOf(job: ImportJob, arrivals: Arrivals): Promise<ImportAnswer> {
   switch (job.kind) {
     case 'flatten': {
-      const layers = job.diffIds.map((diffId, at) => ({ descriptor: firstFile + at, diffId }));
+      const layers = job.layers.map((layer, at) => comingLayer(layer, at, arrivals));
       return await flattenLayers(layers, { work, limits: job.limits });
     }
     case 'unpack':
       return await unpackArchive(firstFile, { path: job.path, limits: job.limits, work });
   }
+}
+
+function comingLayer({ diffId, blob }: JobLayer, at: number, arrivals: Arrivals): ComingLayer {
+  const inherited = { fd: firstFile + at, [Symbol.asyncDispose]: () => Promise.resolve() };
+  if (blob === undefined) return { diffId, open: () => Promise.resolve(inherited) };
+  const open = async () => {
+    await arrivals.of(at);
+    return await openLayer(join(layersDirectory, blob), layerFault(at));
+  };
+  return { diffId, open };
 }
 
 function describe(error: unknown): ImportFailure {
@@ -49,5 +72,9 @@ function describe(error: unknown): ImportFailure {
 
 const reported = (kind: ErrorKind) => (isReportedKind(kind) ? kind : 'internal');
 
-// SAFE: podvm itself writes the job.
-process.stdout.write(JSON.stringify(await answerTo((await json(process.stdin)) as ImportJob)));
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const { value: first = '' } = (await lines.next()) as { value?: string };
+const job = JSON.parse(first) as ImportJob; // SAFE: podvm itself writes the job
+const arrivals = new Arrivals({ [Symbol.asyncIterator]: () => lines });
+process.stdout.write(JSON.stringify(await answerTo(job, arrivals)));
+process.stdin.destroy(); // after an error, more layers may come

@@ -38,7 +38,7 @@ const manyTurns = async () => {
 
 test('ReadAhead takes bytes before they are asked for, up to its limit, and yields all in order', async () => {
   const source = new Source(25);
-  await using ahead = new ReadAhead(source, 10);
+  using ahead = new ReadAhead(source, 10);
   await manyTurns();
   assert.equal(source.taken, 10);
   assert.equal(await textOf(ahead), '1234567890123456789012345');
@@ -46,7 +46,7 @@ test('ReadAhead takes bytes before they are asked for, up to its limit, and yiel
 });
 
 test('ReadAhead yields what came before an error, and then throws it', async () => {
-  await using ahead = new ReadAhead(new Source(3, new Error('torn')), 10);
+  using ahead = new ReadAhead(new Source(3, new Error('torn')), 10);
   await manyTurns();
   const chunks = ahead[Symbol.asyncIterator]();
   for (const digit of ['1', '2', '3']) assert.equal((await chunks.next()).value?.toString(), digit);
@@ -56,11 +56,13 @@ test('ReadAhead yields what came before an error, and then throws it', async () 
 test('ReadAhead lets its source go when it is disposed, read or not', async () => {
   const source = new Source(1e9);
   {
-    await using ahead = new ReadAhead(source, 10);
+    using ahead = new ReadAhead(source, 10);
     assert.equal((await ahead[Symbol.asyncIterator]().next()).value?.toString(), '1');
   }
+  await manyTurns();
   assert.ok(source.isClosed);
   const unread = new Source(1e9);
-  await new ReadAhead(unread, 10)[Symbol.asyncDispose]();
+  new ReadAhead(unread, 10)[Symbol.dispose]();
+  await manyTurns();
   assert.ok(unread.isClosed);
 });

@@ -1,8 +1,7 @@
 /** Reads a stream before its bytes are asked for, until so many of them wait. To be read once, and disposed. */
-export class ReadAhead implements AsyncIterable<Buffer>, AsyncDisposable {
+export class ReadAhead implements AsyncIterable<Buffer>, Disposable {
   readonly #maxBytes: number;
   readonly #waiting: Buffer[] = [];
-  readonly #read: Promise<void>;
   #bytes = 0;
   #hasEnded = false;
   #isStopped = false;
@@ -12,7 +11,7 @@ export class ReadAhead implements AsyncIterable<Buffer>, AsyncDisposable {
 
   constructor(source: AsyncIterable<Buffer>, maxBytes: number) {
     this.#maxBytes = maxBytes;
-    this.#read = this.#fill(source);
+    this.#fill(source).catch(() => undefined); // its errors are told to the reader
   }
 
   async #fill(source: AsyncIterable<Buffer>): Promise<void> {
@@ -51,9 +50,9 @@ export class ReadAhead implements AsyncIterable<Buffer>, AsyncDisposable {
     });
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** Lets the source go as soon as it yields or ends; a layer may never arrive. */
+  [Symbol.dispose](): void {
     this.#isStopped = true;
     this.#wake();
-    await this.#read;
   }
 }

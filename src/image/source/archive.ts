@@ -6,7 +6,7 @@ import { printable } from '#base/guest-text.ts';
 import { type ArchivedImage, groupByName, mergeImages, type NamedSource } from './archive-names.ts';
 import { runImport } from '../import/importer.ts';
 import { archiveFix } from '../import/unpack-archive.ts';
-import { type FindFile, imageSource, type ImageSource, readDocument, type Reader, readLayoutImage } from './layout.ts';
+import { type FindFile, withDiffIds, type ImageSource, readDocument, type Reader, readLayoutImage } from './layout.ts';
 import {
   brokenImageFix,
   configSchema,
@@ -115,7 +115,7 @@ async function dockerImages(
   }
   const sourceOf = ({ id, config, files }: DockerEntry) => {
     const layers = files.map((file) => ({ path: there(file) }));
-    return imageSource(path, { id, config, layers, level: 1 }, processor);
+    return withDiffIds(path, { id, config, layers, level: 1 }, processor);
   };
   const images: NamedSource[] = [];
   const sources = new Map<unknown, ImageSource>(); // an image may have a thousand names

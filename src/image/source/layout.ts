@@ -29,14 +29,18 @@ export interface Layer {
   readonly diffId: string;
 }
 
-/** An image with a checked config and layers as files; the input of flatten(). */
-export interface ImageSource {
+/** An image with a checked config. */
+export interface ImageDescription {
   /** Digest of the config. */
   readonly id: string;
   readonly config: OciConfig;
-  readonly layers: readonly Layer[];
   /** The processor level that it needs; see `Processor`. */
   readonly level: number;
+}
+
+/** An image with layers as files; the input of flatten(). */
+export interface ImageSource extends ImageDescription {
+  readonly layers: readonly Layer[];
 }
 
 /** Settings for reading an image. */
@@ -70,7 +74,7 @@ export async function readLayoutImage(
     checkLayerType(layer);
     return { path: blobPath(what, find, layer.digest) };
   });
-  return imageSource(what, { id: digest, config, layers, level }, reader.processor);
+  return withDiffIds(what, { id: digest, config, layers, level }, reader.processor);
 }
 
 /** Reads the one image of a layout that podvm or skopeo made. Errors: those of `readLayoutImage`. */
@@ -79,12 +83,14 @@ export async function readOwnLayout(what: string, layout: string, reader: Reader
   return await readLayoutImage(what, (name) => join(layout, name), manifests, reader);
 }
 
-/** Errors: `unsupported` for another machine, `corrupt` when the layers and their digests differ in number. */
-export function imageSource(
+/**
+ * Gives layers the digests in the config. Errors: `unsupported` for another machine, `corrupt` when they differ in number.
+ */
+export function withDiffIds<Blob extends object>(
   what: string,
-  found: Omit<ImageSource, 'layers'> & { readonly layers: readonly Omit<Layer, 'diffId'>[] },
+  found: ImageDescription & { readonly layers: readonly Blob[] },
   processor: Processor,
-): ImageSource {
+): ImageDescription & { readonly layers: readonly (Blob & Pick<Layer, 'diffId'>)[] } {
   const { config, layers } = found;
   const level = levelOf(config, processor);
   if (level === undefined) {

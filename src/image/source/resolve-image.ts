@@ -1,16 +1,15 @@
 import { PodvmError } from '#base/errors.ts';
 import { chooseImage } from './choose-image.ts';
-import { type ImageSource, imageSource, type Reader, readOwnLayout } from './layout.ts';
+import { type ImageDescription, type Reader, withDiffIds } from './layout.ts';
 import type { ImageLimits } from '../limits.ts';
 import { namesOf, type Names } from '../names.ts';
 import {
   brokenImageFix,
   checkDigest,
+  checkLayerType,
   configSchema,
   digestOf,
   type Manifest,
-  ociConfigType,
-  ociManifestType,
   parseOci,
 } from '../oci.ts';
 import { formatReference, nameOf, type Reference } from '#base/image-reference.ts';
@@ -66,35 +65,27 @@ export function declaredSize(what: string, { config, layers }: Manifest, limits:
   );
 }
 
+/** An image in a registry, with the digests of its layers' blobs. */
+export interface RemoteImage extends ImageDescription {
+  readonly layers: readonly { readonly digest: string; readonly diffId: string }[];
+}
+
 /**
- * Copies a resolved image into `directory`. Its id is the digest of the registry's config, as in other runtimes; skopeo's
- * output is only used if it has that digest. Errors: `corrupt`, `unsupported`, those of `Skopeo`.
+ * Asks a registry for the config of a resolved image and checks it. The id is its digest, as in other runtimes. Errors:
+ * `corrupt`, `unsupported`, those of `Skopeo`.
  */
-export async function copyImage(
+export async function resolveConfig(
   what: string,
-  { manifest, pinned, level, declared }: ResolvedImage & { readonly declared: DeclaredSize },
-  skopeo: Skopeo,
-  reader: Reader,
-  onBytes: (bytes: number) => void,
+  { manifest, pinned, level }: ResolvedImage,
+  skopeo: Pick<Skopeo, 'inspectConfig'>,
+  { processor }: Reader,
   signal: AbortSignal,
-): Promise<ImageSource> {
-  const { config, mediaType } = manifest;
-  const { digest: id } = config;
-  // skopeo converts anything that is not purely OCI, which changes the digest of the config's copy.
-  const isCopiedAsIs = mediaType === ociManifestType && config.mediaType === ociConfigType;
-  const original = isCopiedAsIs ? undefined : await skopeo.inspectConfig(pinned, signal);
-  const layout = await skopeo.copyToLayout(pinned, declared, onBytes, signal);
-  const copy = await readOwnLayout(what, layout, reader);
-  if (original !== undefined) {
-    const found = parseOci(what, checkDigest(what, original, id), configSchema);
-    return imageSource(what, { id, config: found, layers: copy.layers, level }, reader.processor);
-  }
-  if (copy.id === id) return { ...copy, level: Math.max(level, copy.level) };
-  throw new PodvmError(
-    'corrupt',
-    `Cannot pull ${what}: digest mismatch of its config: expected ${id}, got ${copy.id}`,
-    {
-      fix: brokenImageFix,
-    },
-  );
+): Promise<RemoteImage> {
+  const { digest: id } = manifest.config;
+  const text = checkDigest(what, await skopeo.inspectConfig(pinned, signal), id);
+  const layers = manifest.layers.map((layer) => {
+    checkLayerType(layer);
+    return { digest: layer.digest };
+  });
+  return withDiffIds(what, { id, config: parseOci(what, text, configSchema), layers, level }, processor);
 }

@@ -1,3 +1,4 @@
+import { watch } from 'node:fs';
 import { chown, mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
@@ -50,8 +51,9 @@ const withRoom = (bytes: number) => Math.ceil(bytes * (1 + roomPart)) + roomByte
 const readable = ['/etc/resolv.conf', '/etc/hosts', '/etc/nsswitch.conf', '/etc/ssl/certs', '/etc/docker/certs.d'];
 
 export interface SkopeoJail extends Pick<Access, 'containersDirectory'> {
-  /** The one writable directory, owned by the jail's user. */
+  /** The two writable directories, owned by the jail's user: its own, and the layout that it fills. */
   readonly directory: string;
+  readonly layout: string;
   readonly maxFileBytes: number;
   /** The descriptor from which the list of system calls is read. */
   readonly calls: number;
@@ -65,7 +67,7 @@ const [callsDescriptor, authsDescriptor] = [3, 4];
 
 /** Returns the whole command, except the program itself. */
 export function skopeoJail(jail: SkopeoJail): readonly string[] {
-  const { directory, containersDirectory, maxFileBytes, calls, auths } = jail;
+  const { directory, layout, containersDirectory, maxFileBytes, calls, auths } = jail;
   return [
     ...['setpriv', ...dropToImageUser, 'prlimit', `--cpu=${processorSeconds}`, '--core=0', `--fsize=${maxFileBytes}`],
     ...['bwrap', '--unshare-all', '--share-net', '--new-session', '--die-with-parent', '--ro-bind', '/usr', '/usr'],
@@ -74,24 +76,30 @@ export function skopeoJail(jail: SkopeoJail): readonly string[] {
     ...readable.flatMap((path) => ['--ro-bind-try', path, path]),
     ...['--ro-bind-try', containersDirectory, '/etc/containers'],
     ...(auths === undefined ? [] : ['--perms', '0400', '--file', String(auths), authPath]),
-    ...['--bind', directory, '/work', '--chdir', '/work', '--seccomp', String(calls)],
+    ...['--bind', directory, '/work', '--bind', layout, '/layout', '--chdir', '/work', '--seccomp', String(calls)],
   ];
 }
+
+/** Directory of the blobs in a layout. */
+const blobsDirectory = 'blobs/sha256';
 
 /**
  * One image's communication with a registry. skopeo reads the registry's data as an unprivileged user, in a jail with
  * the network, the certificates, its own directory and a list of system calls.
  */
 export class Skopeo {
+  /** The OCI layout that copyToLayout() fills. Its directory is root's, so that nothing can take its place. */
+  readonly layout: string;
   readonly #what: string;
   readonly #directory: string;
   readonly #access: Access;
   /** Text of an auth file. */
   readonly #auths: string | undefined;
 
-  private constructor(what: string, directory: string, access: Access, auths: string | undefined) {
+  private constructor(what: string, work: string, access: Access, auths: string | undefined) {
     this.#what = what;
-    this.#directory = directory;
+    this.#directory = join(work, 'skopeo');
+    this.layout = join(work, 'layout');
     this.#access = access;
     this.#auths = auths;
   }
@@ -101,11 +109,17 @@ export class Skopeo {
    */
   static async open(reference: Reference, work: string, access: Access): Promise<Skopeo> {
     const what = formatReference(reference);
-    const directory = join(work, 'skopeo');
-    await mkdir(directory, { mode: 0o700 });
     const auths = await authsOf(what, nameOf(reference), access);
-    await chown(directory, imageUser, imageUser);
-    return new Skopeo(what, directory, access, auths);
+    const made = new Skopeo(what, work, access, auths);
+    // Each is made and given away before a program of the jail's user runs, which could put a link there.
+    for (const inner of [blobsDirectory, 'blobs', '']) {
+      const directory = join(made.layout, inner);
+      await mkdir(directory, { recursive: true, mode: 0o700 });
+      await chown(directory, imageUser, imageUser);
+    }
+    await mkdir(made.#directory, { mode: 0o700 });
+    await chown(made.#directory, imageUser, imageUser);
+    return made;
   }
 
   /** Returns the manifest or index of a full name, unchanged. Errors: those of `pull`. */
@@ -121,23 +135,24 @@ export class Skopeo {
   }
 
   /**
-   * Copies one image into an OCI layout and returns its path; skopeo checks every blob against its digest. Calls
-   * `onBytes` with the bytes copied so far. Stops when a blob, or all together, are larger than the manifest says:
-   * skopeo itself would write until the registry ends. Errors: `corrupt` for such a size, those of `pull`.
+   * Copies one image into the layout; skopeo checks every blob against its digest. Calls `onBytes` with the bytes copied
+   * so far, and `onBlob` with the name of each file in `blobs/sha256` when it is whole, or not at all if the host cannot
+   * watch directories. Stops when a blob, or all together, are larger than the manifest says: skopeo itself would write
+   * until the registry ends. Errors: `corrupt` for such a size, those of `pull`.
    */
   async copyToLayout(
     name: string,
     declared: DeclaredSize,
-    onBytes: (bytes: number) => void,
+    { onBytes, onBlob }: { readonly onBytes: (bytes: number) => void; readonly onBlob: (name: string) => void },
     signal: AbortSignal,
-  ): Promise<string> {
+  ): Promise<void> {
     // Leaves uncompressed layers uncompressed, as skopeo also regards layers of unknown compressions.
     const asTheyAre = '--dest-oci-accept-uncompressed-layers';
-    const args = ['--quiet', asTheyAre, ...this.#flags('src-'), `docker://${name}`, 'oci:/work/layout:image'];
-    const layout = join(this.#directory, 'layout');
+    const args = ['--quiet', asTheyAre, ...this.#flags('src-'), `docker://${name}`, 'oci:/layout:image'];
     const maxBytes = withRoom(declared.allBytes);
     const maxFileBytes = withRoom(declared.largestBytes);
-    using growth = new Growth(layout, { onBytes, maxBytes, stallMs: this.#access.answerTimeoutMs });
+    using growth = new Growth(this.layout, { onBytes, maxBytes, stallMs: this.#access.answerTimeoutMs });
+    using _watching = watchNames(join(this.layout, blobsDirectory), onBlob);
     const stop = AbortSignal.any([signal, growth.stalled, growth.exceeded]);
     try {
       await this.#run(['copy', ...args], copyTimeoutMs, stop, maxFileBytes);
@@ -146,7 +161,6 @@ export class Skopeo {
       if (isTooLarge && !signal.aborted) throw this.#larger(declared, maxFileBytes, error);
       throw growth.stalled.aborted && !signal.aborted ? this.#silence(error) : error;
     }
-    return layout;
   }
 
   #flags(side: '' | 'src-'): string[] {
@@ -166,6 +180,7 @@ export class Skopeo {
     const { containersDirectory } = this.#access;
     const jail = skopeoJail({
       directory: this.#directory,
+      layout: this.layout,
       containersDirectory,
       maxFileBytes,
       calls: callsDescriptor,
@@ -212,6 +227,19 @@ export class Skopeo {
       `Cannot pull ${this.#what}: a layer is larger than declared: ${sizes}, got more than ${maxFileBytes}`,
       { cause, fix: brokenImageFix },
     );
+  }
+}
+
+/** Tells the names that appear in a directory; skopeo renames a blob when it is whole. None if the host cannot watch. */
+function watchNames(directory: string, onName: (name: string) => void): Disposable {
+  try {
+    const watcher = watch(directory, (_event, name) => {
+      if (name !== null) onName(name);
+    });
+    watcher.on('error', () => undefined);
+    return { [Symbol.dispose]: () => watcher.close() };
+  } catch {
+    return { [Symbol.dispose]: () => undefined }; // no inotify instance or watch is left
   }
 }
 

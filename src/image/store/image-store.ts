@@ -6,22 +6,23 @@ import { traced } from '#host/log/tracing.ts';
 import { readArchive } from '../source/archive.ts';
 import { baseReference, makeBaseLayout } from '../source/base-image.ts';
 import { assertRoom } from '../import/disk-room.ts';
-import { flatten } from '../flatten.ts';
+import { flatten, type FlattenedImage } from '../flatten.ts';
 import { CountedImages } from '../image-counts.ts';
 import type { HeldImage, Image, ImageStore, LoadedImage, PullOptions, PullPolicy, Untagged } from '../images.ts';
 import { ImageHealth } from './image-health.ts';
 import { imageConfigOf, readRecords, rootfsDirectory, rootfsPath, writeRecords } from './image-record.ts';
 import { mendImage } from './mend-image.ts';
 import { recordsDirectory } from './own-records.ts';
-import { type ImageSource, type Reader, readOwnLayout } from '../source/layout.ts';
+import { type ImageDescription, type ImageSource, type Reader, readOwnLayout } from '../source/layout.ts';
 import { authEntry, loginsFor, type RegistryLogin } from '../logins.ts';
 import { type ImageLimits, imageLimits } from '../limits.ts';
+import { pullLayers } from '../pull-layers.ts';
 import { loadNames } from '../source/archive-names.ts';
 import { findImage, type FoundImage, type Names, withNames, withoutName } from '../names.ts';
 import { ociArchitecture } from '../oci.ts';
 import { describeProcessor, type Processor } from '../source/platform.ts';
 import { formatReference, isImageId, isLoopback, parseReference, type Reference } from '#base/image-reference.ts';
-import { copyImage, declaredSize, resolveImage } from '../source/resolve-image.ts';
+import { declaredSize, resolveImage } from '../source/resolve-image.ts';
 import { factsOf } from './rootfs-file.ts';
 import { SharedWork } from '../shared-work.ts';
 import { type Access, Skopeo } from '../source/skopeo.ts';
@@ -134,10 +135,10 @@ class DiskImageStore implements ImageStore {
       const sum = megabytes(declared.allBytes);
       options.onProgress?.(`pulling ${full} (${manifest.layers.length} layers, ${sum} MB)`);
       const onBytes = (bytes: number) => options.onProgress?.(`pulling ${full}: ${megabytes(bytes)} of ${sum} MB`);
-      const source = await traced({ name: 'layers copied' }, () =>
-        copyImage(full, { ...resolved, declared }, skopeo, this.#reader, onBytes, signal),
-      );
-      return await this.#add(full, source, directory, names, options, signal);
+      const onCopied = () => options.onProgress?.(`flattening ${full}`);
+      const pulling = { reader: this.#reader, directory, onBytes, onCopied };
+      const { image, flattened } = await pullLayers(full, { ...resolved, declared }, skopeo, pulling, signal);
+      return await this.#add(image, flattened, names, signal);
     });
   }
 
@@ -166,26 +167,21 @@ class DiskImageStore implements ImageStore {
   }
 
   async #take(source: ImageSource, names: Names, options: PullOptions, signal: AbortSignal): Promise<Image> {
-    return await this.#inWorkDirectory(
-      async (directory) => await this.#add(names.references[0] ?? source.id, source, directory, names, options, signal),
-    );
-  }
-
-  /** Makes the rootfs of an image unless it exists, and publishes it. */
-  async #add(
-    what: string,
-    source: ImageSource,
-    directory: string,
-    names: Names,
-    options: PullOptions,
-    signal: AbortSignal,
-  ): Promise<Image> {
     const known = await this.#sound(source.id, signal);
     if (known !== undefined) return await this.#name(known, names);
-    options.onProgress?.(`flattening ${what}`);
-    const made = await traced({ name: 'layers flattened' }, () =>
-      flatten(source.layers, { directory, signal, limits: this.#reader.limits }),
-    );
+    return await this.#inWorkDirectory(async (directory) => {
+      options.onProgress?.(`flattening ${names.references[0] ?? source.id}`);
+      const made = await traced({ name: 'layers flattened' }, () =>
+        flatten(source.layers, { directory, signal, limits: this.#reader.limits }),
+      );
+      return await this.#add(source, made, names, signal);
+    });
+  }
+
+  /** Publishes an image, unless another call has done so meanwhile. */
+  async #add(source: ImageDescription, made: FlattenedImage, names: Names, signal: AbortSignal): Promise<Image> {
+    const known = await this.#sound(source.id, signal);
+    if (known !== undefined) return await this.#name(known, names);
     const path = rootfsPath(this.#options.directory, source.id);
     const { size } = await stat(made.path);
     const rootfs = await factsOf(made.path, made.digest, Date.now());
