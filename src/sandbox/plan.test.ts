@@ -288,6 +288,11 @@ test('etcHostsOf() lists the pod’s addresses and its aliases', () => {
   assert.match(text, /^10\.1\.0\.5\tweb$/m);
   assert.match(text, /^10\.9\.9\.9\tdb\tdb\.lan$/m);
   assert.match(etcHostsOf(spec, []), /^127\.0\.0\.1\tweb$/m);
+  const names = ['web.peers.shop.svc.cluster.local', 'web'];
+  assert.match(
+    etcHostsOf({ ...spec, names }, ['fd00::5/64']),
+    /^fd00::5\tweb\.peers\.shop\.svc\.cluster\.local\tweb$/m,
+  );
   assert.deepEqual(plainAddresses(['fd00::5/64', '10.1.0.5/24']), ['10.1.0.5', 'fd00::5']);
 });
 

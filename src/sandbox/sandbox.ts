@@ -105,6 +105,8 @@ export interface SandboxSpec {
   readonly labels: Readonly<Record<string, string>>;
   readonly annotations: Readonly<Record<string, string>>;
   readonly hostname: string;
+  /** Names of the pod's addresses in its /etc/hosts, the full one first; absent: its hostname. */
+  readonly names?: readonly string[];
   /** `given`: another program has connected the netns. */
   readonly network: 'cni' | 'given' | 'none';
   /** With the network `given`: path of the netns, which stays when the sandbox ends. */

@@ -4,7 +4,7 @@ import { printable } from '#base/guest-text.ts';
 import { missingData } from './cluster-data.ts';
 import { isListKind, objectsOf, type Found } from './manifest-objects.ts';
 import type { Manifest, ManifestProblem, RefusedPod } from '../pods.ts';
-import { withoutNulls } from '../schema/absent.ts';
+import { withoutAbsent } from '../schema/absent.ts';
 import {
   claimSchema,
   configMapSchema,
@@ -217,7 +217,7 @@ function readObject(found: Found, reading: Reading): void {
   if (reading.names.size > maxObjects) return; // the file is refused, and an alias can repeat a workload of many pods
   const kind = kindOf(found, reading);
   if (kind === undefined) return;
-  const plain = withoutNulls(schemas[kind], found.value);
+  const plain = withoutAbsent(schemas[kind], found.value);
   const value = kind === 'StatefulSet' ? withClaimVolumes(plain) : plain;
   const makesPods = kind === 'Pod' || kind === 'CronJob' || isWorkload(kind);
   const before = reading.mistakes.length;
@@ -265,9 +265,9 @@ function namesOf(value: unknown) {
   const found = v.safeParse(namesSchema, value);
   const { name, generateName, namespace } = found.success ? found.output.metadata : {};
   return {
-    name: name ?? undefined,
+    name: name || undefined,
     generateName: generateName ?? undefined,
-    namespace: printable(namespace ?? 'default', 80),
+    namespace: printable(namespace || 'default', 80),
   };
 }
 

@@ -68,7 +68,7 @@ export type ResourceSettings = v.InferOutput<typeof resources>;
 const containerPort = v.object({
   name: v.optional(s.portName),
   containerPort: s.port,
-  hostPort: v.optional(s.port),
+  hostPort: s.unlessZero(s.port),
   hostIP: v.optional(s.ipAddress),
   protocol: v.optional(s.picklist(['TCP', 'UDP', 'SCTP']), 'TCP'),
 });
@@ -78,7 +78,7 @@ const entries = {
   image: s.imageReference,
   command: v.optional(s.list(s.string, 10_000)),
   args: v.optional(s.list(s.string, 10_000)),
-  workingDir: s.unlessEmpty(s.absolutePath),
+  workingDir: v.optional(s.absolutePath),
   ports: v.optional(s.list(containerPort, 1000), []),
   envFrom: v.optional(s.list(envFrom, 1000), []),
   env: v.optional(s.list(envVar, 10_000), []),
@@ -95,7 +95,7 @@ const entries = {
   livenessProbe: v.optional(killingProbe),
   readinessProbe: v.optional(readinessProbe),
   lifecycle: v.optional(lifecycle, {}),
-  terminationMessagePath: s.unlessEmptyOr(s.absolutePath, '/dev/termination-log'),
+  terminationMessagePath: v.optional(s.absolutePath, '/dev/termination-log'),
   terminationMessagePolicy: v.optional(s.picklist(['File', 'FallbackToLogsOnError']), 'File'),
   imagePullPolicy: v.optional(s.picklist(['Always', 'IfNotPresent', 'Never'])),
   securityContext: v.optional(containerSecurity, {}),

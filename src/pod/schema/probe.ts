@@ -7,10 +7,13 @@ const execAction = v.object({
 });
 
 const httpGetAction = v.object({
-  path: v.optional(v.pipe(s.string, v.maxLength(8192, 'must have at most 8192 characters')), '/'),
+  path: v.optional(
+    v.pipe(s.string, v.minLength(1, 'must not be empty'), v.maxLength(8192, 'must have at most 8192 characters')),
+    '/',
+  ),
   port: s.portReference,
   /** Another host than the pod itself. */
-  host: v.optional(s.string),
+  host: s.unlessZero(s.string),
   scheme: v.optional(s.picklist(['HTTP', 'HTTPS']), 'HTTP'),
   httpHeaders: v.optional(
     s.list(
@@ -25,7 +28,7 @@ const httpGetAction = v.object({
 });
 export type HttpGetAction = v.InferOutput<typeof httpGetAction>;
 
-const tcpSocketAction = v.object({ port: s.portReference, host: v.optional(s.string) });
+const tcpSocketAction = v.object({ port: s.portReference, host: s.unlessZero(s.string) });
 /** `grpc.health.v1.Health/Check` without TLS, as kubelets ask; `service`: name of the service, "" for the server itself. */
 const grpcAction = v.object({ port: s.port, service: v.optional(s.string, '') });
 const seconds = (min: number) => s.integer(min, s.int32Max);
@@ -36,10 +39,10 @@ const probeEntries = {
   tcpSocket: v.optional(tcpSocketAction),
   grpc: v.optional(grpcAction),
   initialDelaySeconds: v.optional(seconds(0), 0),
-  timeoutSeconds: v.optional(seconds(1), 1),
-  periodSeconds: v.optional(seconds(1), 10),
-  successThreshold: v.optional(seconds(1), 1),
-  failureThreshold: v.optional(seconds(1), 3),
+  timeoutSeconds: s.unlessZeroOr(seconds(1), 1),
+  periodSeconds: s.unlessZeroOr(seconds(1), 10),
+  successThreshold: s.unlessZeroOr(seconds(1), 1),
+  failureThreshold: s.unlessZeroOr(seconds(1), 3),
 };
 const oneAction = <T extends object>() => s.exactlyOne<T>(['exec', 'httpGet', 'tcpSocket', 'grpc'] as never, 'action');
 
@@ -48,7 +51,7 @@ export const readinessProbe = v.pipe(v.object(probeEntries), oneAction());
 export const killingProbe = v.pipe(
   v.object({
     ...probeEntries,
-    successThreshold: v.optional(v.literal(1, 'must be 1 for a liveness or startup probe'), 1),
+    successThreshold: s.unlessZeroOr(v.literal(1, 'must be 1 for a liveness or startup probe'), 1),
     terminationGracePeriodSeconds: v.optional(seconds(1)),
   }),
   oneAction(),

@@ -109,15 +109,18 @@ export const mountPath = v.pipe(
   v.transform((path) => (path.startsWith('/') ? path : `/${path}`)),
   absolutePath,
 );
-/** Treats an empty string as absent: it is Go's zero value, which clients may write or leave out. */
-export function unlessEmpty<const S extends v.GenericSchema<string, string>>(schema: S) {
-  const given = v.transform((value: unknown) => (value === '' ? undefined : value));
+/** Go's zero values, which clients may write or leave out. `absent.ts` leaves out most empty texts. */
+const isZero = (value: unknown): boolean => value === 0 || value === '';
+
+/** Treats a zero value as absent. */
+export function unlessZero<const S extends v.GenericSchema<number | string>>(schema: S) {
+  const given = v.transform((value: unknown) => (isZero(value) ? undefined : value));
   return v.optional(v.pipe(v.unknown(), given, v.optional(schema)));
 }
 
-/** Treats an empty string as `fallback`. */
-export function unlessEmptyOr<const S extends v.GenericSchema<string, string>>(schema: S, fallback: string) {
-  const given = v.transform((value: unknown) => (value === '' ? fallback : value));
+/** Treats a zero value as `fallback`. */
+export function unlessZeroOr<const S extends v.GenericSchema<number, number>>(schema: S, fallback: number) {
+  const given = v.transform((value: unknown) => (isZero(value) ? fallback : value));
   return v.optional(v.pipe(v.unknown(), given, schema), fallback);
 }
 

@@ -21,8 +21,8 @@ export const serviceSchema = v.object({
         v.object({
           name: v.optional(s.string),
           port: s.port,
-          targetPort: v.optional(s.portReference),
-          nodePort: v.optional(s.port),
+          targetPort: s.unlessZero(s.portReference),
+          nodePort: s.unlessZero(s.port),
           protocol: v.optional(s.picklist(['TCP', 'UDP', 'SCTP']), 'TCP'),
           appProtocol: v.optional(s.string),
         }),

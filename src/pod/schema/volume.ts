@@ -80,6 +80,14 @@ const hostPathType = v.pipe(
   s.picklist(['', 'Directory', 'DirectoryOrCreate', 'File', 'FileOrCreate', 'BlockDevice', ...doors]),
 );
 
+const medium = v.pipe(
+  s.picklist(['', 'Memory', 'HugePages', 'HugePages-2Mi', 'HugePages-1Gi']),
+  s.supported(
+    (it) => !it.startsWith('HugePages'),
+    () => 'must be "" or Memory: the guest has no huge pages',
+  ),
+);
+
 const sourceNames = [
   ...(['emptyDir', 'configMap', 'secret', 'downwardAPI', 'projected', 'image', 'hostPath'] as const),
   'persistentVolumeClaim',
@@ -94,9 +102,7 @@ export const volume = v.pipe(
         pullPolicy: v.optional(s.picklist(['Always', 'IfNotPresent', 'Never'])),
       }),
     ),
-    emptyDir: v.optional(
-      v.object({ medium: v.optional(s.picklist(['', 'Memory']), ''), sizeLimit: v.optional(s.quantity) }),
-    ),
+    emptyDir: v.optional(v.object({ medium: v.optional(medium, ''), sizeLimit: v.optional(s.quantity) })),
     configMap: v.optional(v.object({ name: s.dnsSubdomain, items, optional, defaultMode })),
     secret: v.optional(v.object({ secretName: s.dnsSubdomain, items, optional, defaultMode })),
     downwardAPI: v.optional(v.object({ items: downwardItems, defaultMode })),
@@ -119,8 +125,8 @@ export const volumeMount = v.pipe(
   v.object({
     name: s.dnsLabel,
     mountPath: s.mountPath,
-    subPath: s.unlessEmpty(s.relativePath),
-    subPathExpr: s.unlessEmpty(s.relativePath),
+    subPath: v.optional(s.relativePath),
+    subPathExpr: v.optional(s.relativePath),
     readOnly: v.optional(s.boolean, false),
     mountPropagation: v.optional(
       v.pipe(

@@ -114,7 +114,7 @@ export const workloadSchemas = {
         selector,
         template: lasting,
         updateStrategy,
-        serviceName: s.unlessEmpty(s.dnsLabel),
+        serviceName: v.optional(s.dnsLabel),
         ordinals: v.optional(v.object({ start: v.optional(s.integer(0, 1_000_000), 0) }), {}),
         volumeClaimTemplates: v.optional(
           s.keyedList(v.object({ metadata, spec: claimSchema.entries.spec }), 64, (claim) => claim.metadata.name),
@@ -148,7 +148,7 @@ export const cronJobSchema = v.object({
   spec: v.pipe(
     v.object({
       schedule: s.string,
-      timeZone: s.unlessEmpty(s.string),
+      timeZone: s.unlessZero(s.string),
       startingDeadlineSeconds: v.optional(s.integer(0, s.int32Max)),
       concurrencyPolicy: v.optional(s.picklist(['Allow', 'Forbid', 'Replace']), 'Allow'),
       suspend: v.optional(s.boolean, false),

@@ -313,8 +313,9 @@ test('sandboxSpecOf() maps ports of the host, and detects SCTP at any port of an
   });
 });
 
-test('sandboxSpecOf() derives the hostname', () => {
+test('sandboxSpecOf() derives the hostname, and the full name of a pod with a subdomain', () => {
   const hostname = (spec: string) => specsOf(pod(spec)).sandbox().hostname;
+  const names = (spec: string) => specsOf(pod(spec)).sandbox().names;
   const containers = 'containers: [{ name: a, image: i }]';
   assert.equal(hostname(`{ ${containers} }`), 'web');
   assert.equal(hostname(`{ hostname: h, subdomain: s, ${containers} }`), 'h');
@@ -322,6 +323,9 @@ test('sandboxSpecOf() derives the hostname', () => {
     hostname(`{ hostname: h, subdomain: s, setHostnameAsFQDN: true, ${containers} }`),
     'h.s.shop.svc.cluster.local',
   );
+  assert.equal(names(`{ hostname: h, ${containers} }`), undefined);
+  for (const more of ['', 'setHostnameAsFQDN: true, '])
+    assert.deepEqual(names(`{ subdomain: s, ${more}${containers} }`), ['web.s.shop.svc.cluster.local', 'web']);
   const long = `{ hostname: ${'h'.repeat(60)}, subdomain: s, setHostnameAsFQDN: true, ${containers} }`;
   assert.throws(() => hostname(long), /at most 64 characters/);
 });

@@ -43,7 +43,7 @@ export function sandboxSpecOf(pod: Pod, config: PodConfig, facts: PodFacts): San
     ...(config.kept === undefined ? {} : { isKept: true, keptFor: 'podvm' }),
     labels: metadata.labels,
     annotations: withClaims(pod, config),
-    hostname: hostnameOf(pod),
+    ...hostNamesOf(pod),
     network: config.network,
     template: templateOf(metadata),
     images: [...new Set(containers.map(({ image }) => image))],
@@ -105,20 +105,22 @@ function templateOf({ namespace, name, annotations }: Pod['metadata']): SandboxS
   );
 }
 
-/** Returns `hostname`, or the pod's name truncated to a DNS label; with its domain for `setHostnameAsFQDN`. */
-function hostnameOf(pod: Pod): string {
-  const { metadata, spec } = pod;
+/**
+ * Returns `hostname`, or the pod's name truncated to a DNS label; with its domain for `setHostnameAsFQDN`. A pod with a
+ * `subdomain` has its full name in /etc/hosts in any case, as kubelets write it for `hostname -f`.
+ */
+function hostNamesOf({ metadata, spec }: Pod): Pick<SandboxSpec, 'hostname' | 'names'> {
   const short = spec.hostname ?? metadata.name.slice(0, 63).replace(/[-.]+$/, '');
-  if (!spec.setHostnameAsFQDN || spec.subdomain === undefined) return short;
+  if (spec.subdomain === undefined) return { hostname: short };
   const full = `${short}.${spec.subdomain}.${metadata.namespace}.svc.cluster.local`;
-  if (full.length > maxHostnameChars) {
+  if (spec.setHostnameAsFQDN && full.length > maxHostnameChars) {
     throw new PodvmError(
       'invalid',
       `Cannot set the hostname of ${metadata.namespace}/${metadata.name}: it must have at most ${maxHostnameChars} characters, got ${full}`,
       { fix: 'Set a shorter hostname or subdomain, or leave out setHostnameAsFQDN.' },
     );
   }
-  return full;
+  return { hostname: spec.setHostnameAsFQDN ? full : short, names: [full, short] };
 }
 
 /**

@@ -26,7 +26,10 @@ export function resolvConfOf(spec: Pick<SandboxSpec, 'dns'>, network: Dns): stri
 }
 
 /** The pod's /etc/hosts, as kubelet writes it. `addresses` have prefix lengths, as in `10.1.0.5/24`. */
-export function etcHostsOf(spec: Pick<SandboxSpec, 'hostname' | 'hostAliases'>, addresses: readonly string[]): string {
+export function etcHostsOf(
+  { hostname, names = [hostname], hostAliases }: Pick<SandboxSpec, 'hostname' | 'names' | 'hostAliases'>,
+  addresses: readonly string[],
+): string {
   const own = addresses.map((address) => address.split('/')[0] ?? '');
   return [
     '# Kubernetes-managed hosts file.\n',
@@ -36,8 +39,8 @@ export function etcHostsOf(spec: Pick<SandboxSpec, 'hostname' | 'hostAliases'>, 
     'fe00::0\tip6-mcastprefix\n',
     'fe00::1\tip6-allnodes\n',
     'fe00::2\tip6-allrouters\n',
-    ...(own.length > 0 ? own : ['127.0.0.1']).map((address) => `${address}\t${spec.hostname}\n`),
-    ...spec.hostAliases.map(({ ip, hostnames }) => `${ip}\t${hostnames.join('\t')}\n`),
+    ...(own.length > 0 ? own : ['127.0.0.1']).map((address) => `${address}\t${names.join('\t')}\n`),
+    ...hostAliases.map(({ ip, hostnames }) => `${ip}\t${hostnames.join('\t')}\n`),
   ].join('');
 }
 

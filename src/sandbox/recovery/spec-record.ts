@@ -29,6 +29,7 @@ export const sandboxSpecSchema = v.object({
   labels: table,
   annotations: table,
   hostname: v.string(),
+  names: v.exactOptional(strings),
   network: v.picklist(['cni', 'given', 'none']),
   netns: v.exactOptional(v.string()),
   template: v.picklist(['on', 'namespace', 'off']),
