@@ -182,6 +182,9 @@ metadata: {generateName: w-}
 apiVersion: v1
 kind: EndpointsList
 items: []
+---
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
 `;
   assert.deepEqual(namesOf(text), ['loader']);
   assert.deepEqual(warningsOf(text), [
@@ -190,6 +193,7 @@ items: []
     'f:16: kind: Pod theirs is skipped: podvm does not know example.com/v1',
     'f:20: kind: Whatever w- is skipped: podvm does not know this kind',
     'f:24: kind: EndpointsList is skipped: podvm does not know this kind',
+    'f:28: kind: Kustomization is skipped: it only names other files; pass what `kubectl kustomize DIR` prints',
   ]);
 });
 
@@ -200,6 +204,7 @@ test('parseManifest() refuses only pods with unsupported features; alone, it ref
     ', os: {name: windows}',
     ', volumes: [{name: v, hostPath: {path: /x, type: Socket}}]',
     ', securityContext: {sysctls: [{name: kernel.panic, value: "1"}]}',
+    ', volumes: [{name: v, emptyDir: {medium: HugePages-2Mi}}]',
     ', volumes: [{name: v, projected: {sources: [{}]}}], hostPID: true',
   ];
   for (const need of needs.slice(0, -1)) {

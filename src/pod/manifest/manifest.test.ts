@@ -237,3 +237,84 @@ test('parseManifest() fills in the defaults of Kubernetes', () => {
   assert.equal(pod?.spec.dnsPolicy, 'ClusterFirst');
   assert.equal(pod?.spec.containers[0]?.terminationMessagePath, '/dev/termination-log');
 });
+
+test('parseManifest() reads zero values as absent where Kubernetes does, and keeps empty texts that mean something', () => {
+  const read = (zero: string, text = '') => {
+    const spec = `{ ${zero && 'restartPolicy: "", dnsPolicy: "", nodeName: "", hostname: "", subdomain: "", serviceAccountName: "",'}
+      containers: [{ name: a, image: i, ${text} ports: [{ containerPort: 80 ${zero && ', hostPort: 0, hostIP: "", protocol: "", name: ""'} }],
+        livenessProbe: { httpGet: { port: 80 ${zero && ', path: "", scheme: "", host: ""'} }
+          ${zero && ', timeoutSeconds: 0, periodSeconds: 0, successThreshold: 0, failureThreshold: 0'} },
+        env: [{ name: A, value: "" }, { name: B, valueFrom: { fieldRef: { fieldPath: metadata.name ${zero && ', apiVersion: ""'} } } }],
+        ${zero && 'imagePullPolicy: "", terminationMessagePolicy: "", workingDir: "",'} }] }`;
+    const service = `{ selector: { app: web }, ${zero && 'type: "",'} ports: [{ port: 80 ${zero && ', targetPort: 0, nodePort: 0, protocol: ""'} }] }`;
+    const metadata = `{ name: web ${zero && ', namespace: "", uid: ""'} }`;
+    return parseManifest(
+      `apiVersion: v1\nkind: Pod\nmetadata: ${metadata}\nspec: ${spec}\n---\napiVersion: v1\nkind: Service\nmetadata: ${metadata}\nspec: ${service}`,
+      'f',
+    );
+  };
+  const withZeros = read('zero');
+  assert.deepEqual(withZeros.warnings, []);
+  const [plain] = read('').pods;
+  assert.equal(JSON.stringify(withZeros.pods[0]), JSON.stringify(plain));
+  assert.equal(plain?.spec.containers[0]?.env[0]?.value, '');
+  assert.equal(JSON.stringify(withZeros.services[0]), JSON.stringify(read('').services[0]));
+  assert.throws(() => read('zero', 'command: "",'), { message: /command: must be a list/ });
+  for (const spec of ['activeDeadlineSeconds: 0', 'terminationGracePeriodSeconds: ""'])
+    assert.match(specProblem(`${spec}\ncontainers: [${container}]`), /must be a whole number/);
+});
+
+test('parseManifest() accepts capabilities in either case, and refuses devices and huge pages by name', () => {
+  const given = (spec: string) =>
+    parseManifest(`${head}spec: { containers: [{ name: a, image: i, ${spec} }] }`, 'f').pods[0]?.spec.containers[0];
+  assert.deepEqual(given('securityContext: { capabilities: { add: [cap_net_admin], drop: [all] } }')?.securityContext, {
+    capabilities: { add: ['NET_ADMIN'], drop: ['ALL'] },
+  });
+  for (const [which, name, why] of [
+    ['limits', 'nvidia.com/gpu', 'a machine has no devices of the host'],
+    ['requests', 'hugepages-2Mi', 'the guest has no huge pages'],
+  ] as const)
+    assert.match(
+      specProblem(`containers: [{ name: a, image: i, resources: { ${which}: { ${name}: 1 } } }]`),
+      new RegExp(`resources\\.${which}\\S+: is not supported: ${why}`),
+    );
+  assert.deepEqual(given('resources: { limits: { nvidia.com/gpu: 0 } }')?.resources.limits, {});
+});
+
+test('parseManifest() says nothing of fields that ask for nothing', () => {
+  const { warnings } = parseManifest(
+    `${head}spec:
+  hostNetwork: false
+  affinity: {}
+  nodeSelector: {}
+  resourceClaims: []
+  topologySpreadConstraints: []
+  containers: [${container}]
+---
+apiVersion: v1
+kind: Service
+metadata: { name: web }
+spec: { selector: { app: web }, sessionAffinity: None, loadBalancerSourceRanges: [] }
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: { name: web }
+spec: { accessModes: [ReadWriteOnce], volumeName: "", selector: {}, resources: { requests: { storage: 1Gi } } }
+`,
+    'f',
+  );
+  assert.deepEqual(warnings, []);
+});
+
+test('parseManifest() says of a template that it must be rendered', () => {
+  for (const text of [
+    `apiVersion: v1\nkind: Pod\nmetadata: { name: web, labels: {{ .Values.labels }} }`,
+    `{{- if .Values.enabled }}\napiVersion: v1\nkind: Pod\n{{- end }}\n`,
+    `apiVersion: v1\nkind: Pod\nmetadata:\n  name: {{ .Release.Name }}\n`,
+  ])
+    assert.throws(() => parseManifest(text, 'f'), {
+      message: /^Cannot read f: it is not YAML\nf:\d+:\d+: [^\n]+$/,
+      fix: /If it is a template, render it first/,
+    });
+  assert.match(problemsOf('? [a]\n: 1'), /f?web\.yaml:1:\d+: a key must be a scalar/);
+});

@@ -14,6 +14,7 @@ const reasons: readonly (readonly [RegExp, string])[] = [
   [/^(HorizontalPodAutoscaler|PodDisruptionBudget)$/, 'it needs a controller of a cluster'],
   [/^(LimitRange|ResourceQuota|PriorityClass|RuntimeClass|Node|Event)$/, 'it only applies to a cluster'],
   [/^Namespace$/, 'a pod may name any namespace'],
+  [/^Kustomization$/, 'it only names other files; pass what `kubectl kustomize DIR` prints'],
 ];
 
 /** Returns the reason as one clause. */

@@ -70,7 +70,7 @@ describe('parseManifest() makes the pods of a workload', () => {
 
   test('of a StatefulSet with names, domain and claims of their own', () => {
     const claims =
-      'volumeClaimTemplates: [{ metadata: { name: data }, spec: { accessModes: [ReadWriteOnce], ' +
+      'volumeClaimTemplates: [{ apiVersion: v1, kind: PersistentVolumeClaim, metadata: { name: data }, spec: { accessModes: [ReadWriteOnce], ' +
       'storageClassName: fast, resources: { requests: { storage: 1Gi } } } }]';
     const mount = ', volumeMounts: [{ name: data, mountPath: /data }]';
     const text = workload(
@@ -99,7 +99,7 @@ describe('parseManifest() makes the pods of a workload', () => {
   });
 
   test('and names fields without effect as those of a Pod, with their lines', () => {
-    const spec = 'affinity: {}, containers: [{ name: c, image: i, imagePolicy: x }]';
+    const spec = 'affinity: { podAffinity: {} }, containers: [{ name: c, image: i, imagePolicy: x }]';
     const text = workload(
       'Deployment',
       `revisionHistoryLimit: 1,\n  strategy: { rollingUpdate: { maxSurge: 1 }, type: RollingUpdate },\n  template: { metadata: { labels: { app: web } },\n  spec: { ${spec} } }`,

@@ -119,12 +119,15 @@ function composeAll({ text, line }: YamlChunk, fileName: string, lineCounter: Li
   // The parser recurses, and reports excessive depth only in this way.
   const deep = errors.find(({ message }) => /call stack|stack overflow/i.test(message));
   if (deep !== undefined) refuse(fileName, line + lineCounter.linePos(deep.pos[0]).line - 1, tooDeep);
-  const problems = errors.slice(0, maxErrors).map((error) => {
-    const at = lineCounter.linePos(error.pos[0]);
-    return `${fileName}:${line + at.line - 1}:${at.col}: ${printable(error.message)}`;
+  const isTemplate = text.includes('{{');
+  const problems = errors.slice(0, isTemplate ? 1 : maxErrors).map(({ code, message, pos }) => {
+    const at = lineCounter.linePos(pos[0]);
+    const why = code === 'NON_STRING_KEY' ? 'a key must be a scalar' : printable(message);
+    return `${fileName}:${line + at.line - 1}:${at.col}: ${why}`;
   });
   if (problems.length > 0) {
-    throw new PodvmError('invalid', `Cannot read ${fileName}: it is not YAML\n${problems.join('\n')}`);
+    const fix = isTemplate ? { fix: 'If it is a template, render it first, such as with `helm template`.' } : {};
+    throw new PodvmError('invalid', `Cannot read ${fileName}: it is not YAML\n${problems.join('\n')}`, fix);
   }
   return all;
 }

@@ -23,8 +23,8 @@ const identity = {
 
 const capability = v.pipe(
   s.string,
-  v.regex(/^(CAP_)?[A-Z][A-Z0-9_]{1,40}$/, 'must be a capability such as NET_ADMIN, or ALL'),
-  v.transform((name) => name.replace(/^CAP_/, '')),
+  v.regex(/^(CAP_)?[A-Z][A-Z0-9_]{1,40}$/i, 'must be a capability such as NET_ADMIN, or ALL'),
+  v.transform((name) => name.toUpperCase().replace(/^CAP_/, '')), // as container runtimes do
 );
 
 export const containerSecurity = v.pipe(
@@ -64,15 +64,7 @@ const sysctlName = v.pipe(
 export const podSecurity = v.object({
   ...identity,
   supplementalGroups: v.optional(s.list(s.id, 256), []),
-  supplementalGroupsPolicy: v.optional(
-    v.pipe(
-      s.picklist(['Merge', 'Strict']),
-      s.supported(
-        (policy) => policy === 'Merge',
-        () => 'must be Merge: groups of the image are always added to those of the pod',
-      ),
-    ),
-  ),
+  supplementalGroupsPolicy: v.optional(s.picklist(['Merge', 'Strict']), 'Merge'),
   fsGroup: v.optional(s.id),
   /** No effect: volumes are made for the pod, so their owner is right from the beginning. */
   fsGroupChangePolicy: v.optional(s.picklist(['OnRootMismatch', 'Always'])),

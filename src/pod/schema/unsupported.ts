@@ -23,6 +23,9 @@ const plainVolumes = 'persistentVolumeClaim, emptyDir, hostPath, configMap, secr
  * claim.
  */
 const fields: Readonly<Record<string, Verdict>> = {
+  // Of a template, such as those of a StatefulSet's claims.
+  apiVersion: ignore,
+  kind: ignore,
   status: ignore,
   'metadata.creationTimestamp': ignore,
   'metadata.deletionTimestamp': ignore,
@@ -88,10 +91,11 @@ const fields: Readonly<Record<string, Verdict>> = {
   'spec.loadBalancerClass': ignore,
   'spec.loadBalancerIP': ignore,
   'spec.loadBalancerSourceRanges': refuse('is not supported: every address reaches the port'),
-  'spec.sessionAffinity': ignore,
+  'spec.sessionAffinity': warn('has no effect: each connection leads to any pod that is ready'),
   'spec.sessionAffinityConfig': ignore,
   'spec.trafficDistribution': ignore,
 
+  'spec.resources.limits': warn('has no effect: a volume has the size that its claim requests'),
   'spec.dataSource': noSource,
   'spec.dataSourceRef': noSource,
   'spec.selector': noChoice,
@@ -153,7 +157,23 @@ export function verdictOn(path: readonly (string | number)[], value: unknown): V
     .replace('spec.initContainers[]', 'spec.containers[]');
   const source = /^spec\.volumes\[\]\.([A-Za-z]+)$/.exec(pattern)?.[1];
   if (source !== undefined && volumeSources.includes(source)) return value === null ? ignore : noVolume(plainVolumes);
-  const verdict = Object.hasOwn(fields, pattern) ? fields[pattern] : undefined;
+  const verdict = Object.hasOwn(fields, pattern) ? fields[pattern] : verdictOnResource(pattern);
   // An explicit default has no effect.
-  return verdict?.kind === 'refuse' && (value === false || value === null) ? ignore : verdict;
+  return verdict !== undefined && isDefault(pattern, value) ? ignore : verdict;
+}
+
+/** Resources of devices (`nvidia.com/gpu`) and huge pages. Others that have no domain are misspelt. */
+function verdictOnResource(pattern: string): Verdict | undefined {
+  const [, name = ''] = /^spec\.(?:containers\[\]\.)?resources\.(?:limits|requests)\.(.+)$/.exec(pattern) ?? [];
+  if (name.startsWith('hugepages-')) return refuse('is not supported: the guest has no huge pages');
+  return name.includes('/') ? refuse('is not supported: a machine has no devices of the host') : undefined;
+}
+
+const defaults: Readonly<Record<string, unknown>> = { 'spec.sessionAffinity': 'None' };
+
+/** Whether the value is what Kubernetes means without the field, such as `false` or an empty list. */
+function isDefault(pattern: string, value: unknown): boolean {
+  if (typeof value === 'object' && value !== null) return Object.keys(value).length === 0;
+  const unset: readonly unknown[] = [null, false, 0, '0', '', defaults[pattern]];
+  return unset.includes(value);
 }

@@ -25,6 +25,7 @@ export function containerSecurity(spec: PodSpec, container: PodContainer, profil
     ...(runAsGroup === undefined ? {} : { runAsGroup }),
     runAsNonRoot: own.runAsNonRoot ?? pod.runAsNonRoot ?? false,
     supplementalGroups: [...new Set(groups)],
+    ...(pod.supplementalGroupsPolicy === 'Strict' ? { supplementalGroupsPolicy: 'strict' as const } : {}),
     readOnlyRootFilesystem: own.readOnlyRootFilesystem ?? false,
     allowPrivilegeEscalation: own.allowPrivilegeEscalation ?? true,
     addCapabilities: own.capabilities?.add ?? [],

@@ -204,6 +204,8 @@ test('containerSpecOf() merges the security of pod and container', () => {
     procMount: 'Default',
   });
   assert.deepEqual(container('b').security.seccomp, { kind: 'unconfined' });
+  const strict = '{ securityContext: { supplementalGroupsPolicy: Strict }, containers: [{ name: a, image: i }] }';
+  assert.equal(specsOf(pod(strict)).container('a').security.supplementalGroupsPolicy, 'strict');
 });
 
 test('sandboxSpecOf() fills volumes with their files, modes and projections', () => {
