@@ -28,6 +28,16 @@ describe('exec', () => {
     });
   });
 
+  it('refuses flags of docker and kubectl with what to do instead', () => {
+    for (const [words, message, fix] of [
+      [['-u', 'root', 'id'], /^Cannot use --user: a command has the user of its container/, /podvm debug POD/],
+      [['-e', 'A=1', 'env'], /^Cannot use --env: /, /env NAME=VALUE/],
+      [['-n', 'shop', 'ls'], /^Cannot use --namespace: /, /NAMESPACE\/NAME/],
+    ] as const)
+      assert.throws(() => parse(...words), { kind: 'unsupported', message, fix });
+    assert.deepEqual(parse('id', '-u').command, ['id', '-u']);
+  });
+
   it('refuses an unknown option, and a missing command', () => {
     assert.throws(() => parse('-l'), { code: 'commander.unknownOption' });
     assert.throws(() => parse('-t'), { code: 'commander.missingArgument' });

@@ -271,6 +271,9 @@ describe('refuseFlags()', () => {
       [['--no-healthcheck', 'nginx'], /^Cannot use --no-healthcheck: /],
       [['-P', 'nginx'], /^Cannot use --publish-all: /],
       [['--gpus', 'all', 'nginx'], /^Cannot use --gpus: /],
+      [['--net=host', 'nginx'], /^Cannot use --net: a pod has one network/],
+      [['-c', '512', 'nginx'], /^Cannot use --cpu-shares: /],
+      [['-a', 'stdout', 'nginx'], /^Cannot use --attach: /],
     ] as const) {
       const error = refusal(...line);
       assert.equal(error.kind, 'unsupported');

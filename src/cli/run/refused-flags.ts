@@ -1,14 +1,4 @@
-import { Option } from 'commander';
-import { PodvmError } from '#base/errors.ts';
-import type { FlagValues } from './pod-of-image.ts';
-
-interface RefusedFlag {
-  readonly flags: string;
-  /** Reason, as the end of a sentence. */
-  readonly why: string;
-  /** Advice, as one sentence. */
-  readonly fix: string;
-}
+import { type RefusedFlag, refusalsOf } from '../refusals.ts';
 
 const inFile = (field: string) => `Print the Pod with --dry-run -o yaml, add ${field}, and run that file.`;
 const noHost = 'a pod in a machine of its own shares nothing of that kind with the host';
@@ -16,7 +6,7 @@ const probe = { why: 'a health check of an image is not a probe of a Pod', fix: 
 const oneNetwork = { why: 'a pod has one network, that of the node', fix: 'Use --network cni (the default) or none.' };
 
 /** Flags of Docker and Podman that a Pod of one command line cannot express. */
-export const refusedFlags: readonly RefusedFlag[] = [
+const refusedFlags: readonly RefusedFlag[] = [
   { flags: '--health-cmd [value]', ...probe },
   { flags: '--health-interval [value]', ...probe },
   { flags: '--health-retries [value]', ...probe },
@@ -72,18 +62,57 @@ export const refusedFlags: readonly RefusedFlag[] = [
     why: 'logs of a pod are files of its node',
     fix: 'Leave it out; `podvm logs` prints them.',
   },
+  { flags: '--log-opt [value]', why: 'logs of a pod are files of its node', fix: 'Leave it out.' },
+  {
+    flags: '-a, --attach [value]',
+    why: 'output is always shown, unless -d is given',
+    fix: 'Use -i for standard input, or `podvm attach` later.',
+  },
+  { flags: '--detach-keys [value]', why: 'the keys are Ctrl-P Ctrl-Q', fix: 'Leave it out.' },
+  { flags: '--sig-proxy [value]', why: 'Ctrl-C asks the pod to stop', fix: 'Send signals with `podvm kill -s`.' },
+  { flags: '--cidfile [value]', why: 'a pod has a name instead', fix: 'Use --name, or read the name that -d prints.' },
+  { flags: '--net [value]', ...oneNetwork },
+  { flags: '--ip6 [value]', ...oneNetwork },
+  { flags: '--expose [value]', why: 'every port of a pod can be reached', fix: 'Use -p to publish one on the host.' },
+  { flags: '--dns-search [value]', why: 'a Pod expresses it differently', fix: inFile('spec.dnsConfig.searches') },
+  { flags: '--dns-option [value]', why: 'a Pod expresses it differently', fix: inFile('spec.dnsConfig.options') },
+  { flags: '--domainname [value]', why: 'a Pod expresses it differently', fix: inFile('spec.subdomain') },
+  { flags: '-c, --cpu-shares [value]', why: 'a Pod expresses it differently', fix: inFile('resources.requests.cpu') },
+  { flags: '--cpu-period [value]', why: 'there is one way to write it', fix: 'Use --cpus.' },
+  { flags: '--cpu-quota [value]', why: 'there is one way to write it', fix: 'Use --cpus.' },
+  { flags: '--cpuset-cpus [value]', why: 'a machine has processors of its own', fix: 'Use --cpus.' },
+  { flags: '--cpuset-mems [value]', why: 'a machine has memory of its own', fix: 'Leave it out.' },
+  {
+    flags: '--memory-reservation [value]',
+    why: 'a Pod expresses it differently',
+    fix: inFile('resources.requests.memory'),
+  },
+  { flags: '--memory-swap [value]', why: 'a machine has no swap', fix: 'Leave it out.' },
+  { flags: '--memory-swappiness [value]', why: 'a machine has no swap', fix: 'Leave it out.' },
+  { flags: '--oom-kill-disable', why: 'the kernel must be able to end it', fix: 'Give it more memory with -m.' },
+  { flags: '--oom-score-adj [value]', why: 'requests and limits decide it', fix: 'Use -m and --cpus.' },
+  { flags: '--pids-limit [value]', why: 'a Pod has no limits of that kind', fix: 'Leave it out.' },
+  {
+    flags: '--storage-opt [value]',
+    why: 'a Pod expresses it differently',
+    fix: inFile('resources.limits.ephemeral-storage'),
+  },
+  { flags: '--cgroup-parent [value]', why: 'the machine of a pod has a cgroup of podvm', fix: 'Leave it out.' },
+  { flags: '--cgroupns [value]', why: 'a container has a cgroup namespace of its own', fix: 'Leave it out.' },
+  { flags: '--runtime [value]', why: 'every pod runs in a microVM', fix: 'Leave it out.' },
+  { flags: '--label-file [value]', why: 'labels are not read from files', fix: 'Use -l for each.' },
+  {
+    flags: '--volume-driver [value]',
+    why: '-v takes paths of the host',
+    fix: 'Use a PersistentVolumeClaim in a file.',
+  },
+  { flags: '--replace', why: 'a pod that runs is not replaced', fix: 'Remove it first: `podvm rm -f NAME`.' },
+  { flags: '--tz [value]', why: 'a Pod expresses it differently', fix: 'Use -e TZ=AREA/CITY.' },
+  { flags: '--timeout [value]', why: 'a Pod expresses it differently', fix: inFile('spec.activeDeadlineSeconds') },
+  { flags: '--secret [value]', why: 'a Pod expresses it differently', fix: inFile('a Secret and a volume of it') },
+  { flags: '--authfile [value]', why: 'a run uses the logins of its user', fix: 'Use `podvm login`.' },
 ];
 
-/** Hidden from help: these options exist only to be refused. */
-export const refusedOptions: readonly Option[] = refusedFlags.map(({ flags }) => new Option(flags).hideHelp());
-
-/** Errors: `unsupported` for the first flag that a Pod cannot express. */
-export function refuseFlags(values: FlagValues): void {
-  for (const [at, { why, fix }] of refusedFlags.entries()) {
-    const option = refusedOptions[at];
-    const value = option === undefined ? undefined : values[option.attributeName()];
-    // A flag that begins with `no-` stands at true until it is given.
-    if (option === undefined || value === undefined || (option.negate && value !== false)) continue;
-    throw new PodvmError('unsupported', `Cannot use ${option.long ?? option.flags}: ${why}`, { fix });
-  }
-}
+const refusals = refusalsOf(refusedFlags);
+export const refusedOptions = refusals.options;
+export const refuseFlags = refusals.refuse;
