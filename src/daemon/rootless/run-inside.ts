@@ -33,7 +33,8 @@ export async function runInside(
     new AbortController().signal,
   );
   const target = ['--target', String(namespaces.holder), '--user', '--mount', '--net', '--preserve-credentials'];
-  const program = [process.execPath, ...process.execArgv, join(programDirectory, entryPoint('src/main'))];
+  // `--` as in `podvm`, the script.
+  const program = [process.execPath, ...process.execArgv, '--', join(programDirectory, entryPoint('src/main'))];
   const child = await startChild('nsenter', [...target, '--', ...program, ...args], {
     failing: 'Cannot enter the namespaces of this user',
     stdio: ['inherit', isRead ? 'pipe' : 'inherit', 'inherit', 'ipc'],
