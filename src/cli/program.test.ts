@@ -241,6 +241,30 @@ describe('a word of another program', () => {
   });
 });
 
+describe('a flag of another program', () => {
+  it('is refused with what to use instead, and is no part of the help', async () => {
+    for (const [words, message, fix] of [
+      [['stop', '-s', 'INT', 'web'], /^podvm: Cannot use --signal: the image's own/, /podvm kill -s/],
+      [['describe', '-n', 'shop', 'web'], /^podvm: Cannot use --namespace: /, /NAMESPACE\/NAME/],
+      [['ps', '--format', 'json'], /^podvm: Cannot use --format: /, /-o json/],
+      [['apply', '--dry-run=client', '-f', '-'], /^podvm: Cannot use --dry-run: /, /podvm diff/],
+    ] as const) {
+      const { type, said } = openProgram();
+      assert.equal(await type(...words), 125);
+      assert.match(said.stderr, message);
+      assert.match(said.stderr, fix);
+      await type(words[0], '--help');
+      assert.doesNotMatch(said.stdout, /--signal|--namespace \[|--format|--dry-run/);
+    }
+  });
+
+  it('or a missing one has the advice of its command', async () => {
+    const { type, said } = openProgram();
+    assert.equal(await type('delete', 'pod', 'web'), 2);
+    assert.match(said.stderr, /'-f, --file <file>' not specified\n {2}fix: .*`podvm rm -f POD`/);
+  });
+});
+
 describe('podvm ps, where no podvm serves', () => {
   it('reports what an ended podvm left running, with a fix', async () => {
     const { type, said } = openProgram({ orphans: () => Promise.resolve([orphan, { ...orphan, name: '' }]) });

@@ -5,7 +5,9 @@ import { commandGroups } from './command-groups.ts';
 import { commandTable } from './commands.ts';
 import { catchEndSignals, type EndSignals } from './terminal/end-signals.ts';
 import { failureCode, usageErrorCode } from './exit-codes.ts';
+import { foreignFlags, ownAdvice } from './foreign-flags.ts';
 import { foreignWords } from './foreign-words.ts';
+import { refusalsOf } from './refusals.ts';
 import type { GlobalOptions, ProgramParts } from './program-parts.ts';
 import { errorText, fixLine } from './terminal/terminal.ts';
 
@@ -78,6 +80,11 @@ export function buildProgram(parts: ProgramParts, exit: (code: number) => void):
     for (const row of names.flatMap((name) => rows.get(name) ?? [])) {
       const command = addCommand(program, row);
       command.copyInheritedSettings(program);
+      const advice = ownAdvice.get(row.name);
+      if (advice !== undefined) command.showHelpAfterError(fixLine(advice));
+      const { options, refuse } = refusalsOf(foreignFlags.get(row.name) ?? []);
+      for (const option of options) command.addOption(option);
+      if (options.length > 0) command.hook('preAction', () => refuse(command.opts()));
       if (row.isClient === true) clients.add(command);
     }
   }

@@ -40,11 +40,15 @@ interface Named {
   readonly name: string;
 }
 
-/** Finds one of `pods`. Without `namespace` the name must be unique. Errors: `notFound`, `invalid` (ambiguous). */
+/** Words of kubectl before a pod's name, as in `pod/web`. */
+const kindWords: readonly string[] = ['pod', 'pods', 'po'];
+
+/** Finds one of `pods`. Without `namespace`, or with a word of kubectl in its place, the name must be unique. Errors: `notFound`, `invalid` (ambiguous). */
 export function findByName<P extends Named>(pods: readonly P[], namespace: string | undefined, name: string): P {
   const key = (pod: Named) => `${pod.namespace}/${pod.name}`;
   const found = pods.filter((pod) => pod.name === name && (namespace === undefined || pod.namespace === namespace));
   const [first, second] = found;
+  if (first === undefined && kindWords.includes(namespace ?? '')) return findByName(pods, undefined, name);
   if (first === undefined) {
     const close = nearest(
       name,

@@ -65,6 +65,8 @@ test('logs of several pods begin each line with the name, and those of one do no
     '/v1/pods/default/web-0/logs?follow=false&previous=false&tail=5',
     '/v1/pods/default/web-1/logs?follow=false&previous=false&tail=5',
   ]);
+  for (const tail of ['all', '-1'])
+    assert.deepEqual((await logs(['db'], { tail })).paths, ['/v1/pods/_/db/logs?follow=false&previous=false']);
   const all = await logs(['db'], { allContainers: true });
   assert.deepEqual(all.stdout.match(/^.*(?= one)/gm), ['db/main |', 'db/side |']);
   const followed = await logs([], { selector: 'app', follow: true });

@@ -112,7 +112,9 @@ const pathOf = ({ pod, container }: Source, query: URLSearchParams): string => {
 
 function queryOf(options: LogsOptions): URLSearchParams {
   const query = new URLSearchParams({ follow: String(options.follow), previous: String(options.previous) });
-  if (options.tail !== undefined) query.set('tail', String(wholeNumber('--tail', options.tail)));
+  // docker and kubectl write so that they mean all lines.
+  const { tail = 'all' } = options;
+  if (tail !== 'all' && tail !== '-1') query.set('tail', String(wholeNumber('--tail', tail)));
   if (options.timestamps) query.set('timestamps', 'true');
   for (const name of ['since', 'until'] as const) {
     const given = options[name];

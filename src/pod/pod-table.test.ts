@@ -1,0 +1,18 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { findByName } from './pod-table.ts';
+
+test('findByName() finds a pod by its name, by its namespace, and as kubectl writes it', () => {
+  const pods = [
+    { namespace: 'default', name: 'web' },
+    { namespace: 'shop', name: 'db' },
+    { namespace: 'pod', name: 'db' },
+  ];
+  assert.equal(findByName(pods, undefined, 'web'), pods[0]);
+  assert.equal(findByName(pods, 'shop', 'db'), pods[1]);
+  assert.throws(() => findByName(pods, undefined, 'db'), { kind: 'invalid', message: /found shop\/db, pod\/db/ });
+  for (const word of ['pod', 'pods', 'po']) assert.equal(findByName(pods, word, 'web'), pods[0]);
+  assert.equal(findByName(pods, 'pod', 'db'), pods[2], 'a namespace of that name comes first');
+  assert.throws(() => findByName(pods, 'pod', 'wev'), { kind: 'notFound', fix: /Did you mean web\?/ });
+  assert.throws(() => findByName(pods, 'shop', 'web'), { kind: 'notFound', message: /shop\/web/ });
+});
