@@ -247,7 +247,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     {
       name: 'image',
       description: 'pull, load, list, tag and remove images',
-      commands: imageCommands(withServer, parts),
+      commands: imageCommands(withServer, parts, exit),
     },
     imageListRow('images', withServer, terminal),
     {

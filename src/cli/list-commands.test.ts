@@ -5,9 +5,10 @@ import * as v from 'valibot';
 import { parse } from 'yaml';
 import type { ImageSummary } from '#api/images.ts';
 import type { VolumeSummary } from '#api/volumes.ts';
+import { PodvmError } from '#base/errors.ts';
 import type { Client } from './client.ts';
 import type { CommandRow } from './command-row.ts';
-import { imageListRow } from './images/image-commands.ts';
+import { imageCommands, imageListRow } from './images/image-commands.ts';
 import type { EndSignals } from './terminal/end-signals.ts';
 import type { Terminal } from './terminal/terminal.ts';
 import { volumeCommands } from './images/volume-commands.ts';
@@ -108,4 +109,29 @@ test('image ls has its forms of output', async () => {
   assert.equal(await ls({ output: 'name' }), 'a:1\na:2\nsha256:bb\n');
   assert.deepEqual(parse(await ls({ output: 'yaml' })), images);
   assert.equal(await ls({ output: 'json' }), await ls({ json: true }));
+});
+
+test('image rm removes each of its names, and continues after one that is missing', async () => {
+  const said = { stdout: '', stderr: '', code: -1 };
+  const client = {
+    send: async (_: string, path: string) => {
+      const name = new URL(path, 'http://node').searchParams.get('reference') ?? '';
+      if (name === 'missing') throw new PodvmError('notFound', 'Cannot find the image missing');
+      return { untagged: [name], removed: 'sha256:aa' };
+    },
+  } as unknown as Client; // SAFE: the only call of the command
+  const stream = (name: 'stdout' | 'stderr') =>
+    new PassThrough().on('data', (text: Buffer) => (said[name] += text.toString()));
+  const terminal = { stdout: stream('stdout'), stderr: stream('stderr') } as unknown as Terminal; // SAFE: all that it uses
+  const rows = imageCommands(
+    (_, use) => untilEnded((ends) => use(client, ends)),
+    { terminal, userLogins: () => Promise.reject(new Error('not to be called')) },
+    (code) => (said.code = code),
+  );
+  // SAFE: the command takes its names alone
+  const rm = rows.find(({ name }) => name === 'rm')?.action as (names: string[]) => Promise<void>;
+  await rm(['a:1', 'missing', 'b:1']);
+  assert.equal(said.stdout, 'a:1 untagged\nsha256:aa removed\nb:1 untagged\nsha256:aa removed\n');
+  assert.match(said.stderr, /^podvm: Cannot find the image missing\n$/);
+  assert.equal(said.code, 125);
 });

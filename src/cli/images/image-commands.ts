@@ -24,6 +24,7 @@ import {
   printList,
   watchList,
 } from '../terminal/listing.ts';
+import { forEachPod } from '../pods/life-commands.ts';
 import { loginsFor } from './login-commands.ts';
 import type { EndSignals } from '../terminal/end-signals.ts';
 import type { ProgramParts } from '../program-parts.ts';
@@ -64,6 +65,7 @@ export const imageListRow = (name: string, withClient: WithClient, terminal: Ter
 export function imageCommands(
   withClient: WithClient,
   parts: Pick<ProgramParts, 'userLogins' | 'terminal'>,
+  exit: (code: number) => void,
 ): readonly CommandRow[] {
   const { terminal } = parts;
   const follow = (path: string, request: unknown) =>
@@ -127,19 +129,12 @@ export function imageCommands(
     },
     {
       name: 'rm',
-      description:
-        'remove a name of an image, and the image with its last name; an id removes the image and all its names',
-      arguments: [nameOrId],
-      action: (reference: string) =>
-        withClient('storedImages', async (client) => {
-          const path = `/v1/images?${query(reference)}`;
-          const { untagged, removed } = await client.send('DELETE', path, undefined, untaggedSchema);
-          const lines = [
-            ...untagged.map((name) => `${name} untagged`),
-            ...(removed === undefined ? [] : [`${removed} removed`]),
-          ];
-          await write(terminal.stdout, `${lines.join('\n')}\n`);
-        }),
+      description: 'remove names of images, and an image with its last name; an id removes the image and all its names',
+      arguments: [['<references...>', 'name or id']],
+      action: (references: string[]) =>
+        withClient('storedImages', async (client) =>
+          exit(await forEachPod(references, terminal, (reference) => removeImage(client, reference, terminal))),
+        ),
     },
     {
       name: 'prune',
@@ -148,6 +143,20 @@ export function imageCommands(
       action: (options: PruneOptions) => withClient('storedImages', (client) => pruneImages(client, options, terminal)),
     },
   ];
+}
+
+async function removeImage(client: Client, reference: string, { stdout }: Terminal): Promise<void> {
+  const { untagged, removed } = await client.send(
+    'DELETE',
+    `/v1/images?${query(reference)}`,
+    undefined,
+    untaggedSchema,
+  );
+  const lines = [
+    ...untagged.map((name) => `${name} untagged`),
+    ...(removed === undefined ? [] : [`${removed} removed`]),
+  ];
+  await write(stdout, `${lines.join('\n')}\n`);
 }
 
 const query = (reference: string) => `reference=${encodeURIComponent(reference)}`;
