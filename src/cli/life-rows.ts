@@ -110,8 +110,8 @@ export function lifeCommands(setting: LifeSetting): readonly CommandRow[] {
         flag('-w, --watch', 'the same'),
         selectorOption(),
         ...namespaceOptions,
-        new Option('-o, --output <format>', 'form of the output; JSON has one line for each')
-          .choices(['text', 'json'])
+        new Option('-o, --output <format>', 'form of the output; JSON has one line for each, YAML is one list')
+          .choices(['text', 'json', 'yaml'])
           .default('text'),
         flag('--json', 'the same as -o json'),
       ],

@@ -135,3 +135,16 @@ test('image rm removes each of its names, and continues after one that is missin
   assert.match(said.stderr, /^podvm: Cannot find the image missing\n$/);
   assert.equal(said.code, 125);
 });
+
+test('images refuses the options that choose pods, and says why', async () => {
+  const ls = (options: object) =>
+    list(
+      (client, terminal) =>
+        imageListRow('ls', async (_, use) => await untilEnded(async (ends) => await use(client, ends)), terminal),
+      [],
+      { output: 'name', ...options },
+    );
+  await assert.rejects(ls({ selector: 'app=web' }), /Cannot list images with -l: images are those of the whole node/);
+  await assert.rejects(ls({ namespace: 'shop' }), /Cannot list images with -n/);
+  assert.equal(await ls({ allNamespaces: true }), '');
+});

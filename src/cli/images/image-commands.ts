@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { Option } from 'commander';
 import * as v from 'valibot';
+import { PodvmError } from '#base/errors.ts';
 import {
   type ImageSummary,
   type LoadRequestInput,
@@ -48,17 +49,30 @@ interface PullFlags {
 
 const nameOrId = ['<reference>', 'name or id'] as const;
 
+/** Options of other lists. */
+const ofPods = ['-l, --selector <labels>', '-n, --namespace <namespace>', '-A, --all-namespaces'].map((flags) =>
+  new Option(flags).hideHelp(),
+);
+
+const areOfNode = (flag: string) =>
+  new PodvmError('invalid', `Cannot list images with ${flag}: images are those of the whole node`, {
+    fix: `Leave ${flag} out, which chooses pods: \`podvm ps ${flag}\`.`,
+  });
+
 /** Makes the command that lists images. `name`: podvm's or docker's name for it. */
 export const imageListRow = (name: string, withClient: WithClient, terminal: Terminal): CommandRow => ({
   name,
   description: 'list the images',
-  options: [flag('-a, --all', 'list all images, which is the default'), ...listOptions()],
-  action: (form: ListForm) =>
-    withClient('storedImages', async (client, ends) => {
+  options: [flag('-a, --all', 'list all images, which is the default'), ...listOptions(), ...ofPods],
+  action: ({ selector, namespace, ...form }: ListForm & { selector?: string; namespace?: string }) => {
+    if (selector !== undefined) throw areOfNode('-l');
+    if (namespace !== undefined) throw areOfNode('-n');
+    return withClient('storedImages', async (client, ends) => {
       const find = async () => await client.get('/v1/images', v.array(imageSummarySchema));
       const listing = { find, ...imageColumns };
       await watchList(listing, form, await printList(listing, form, terminal), terminal, ends.any);
-    }),
+    });
+  },
 });
 
 /** The commands below `podvm image`. */

@@ -2,36 +2,55 @@ import assert from 'node:assert/strict';
 import { PassThrough, Readable } from 'node:stream';
 import { test } from 'node:test';
 import * as v from 'valibot';
+import { parse } from 'yaml';
 import type { NodeEvent } from '#api/pods.ts';
 import type { Client } from '../client.ts';
 import type { Terminal } from '../terminal/terminal.ts';
 import { eventsCommand } from './events-command.ts';
 
-const event = (name: string): NodeEvent => ({
-  ...{ namespace: 'default', name, at: '2026-01-01T00:00:00Z', type: 'Normal' },
+const event = (name: string, at = '2026-01-01T00:00:00Z'): NodeEvent => ({
+  ...{ namespace: 'default', name, at, type: 'Normal' },
   ...{ reason: 'Started', message: `Started ${name}` },
 });
 const pod = (name: string, app: string) => ({
   ...{ namespace: 'default', name, phase: 'Running', ready: '1/1', restarts: 0, createdAt: '', addresses: [] },
   labels: { app },
 });
+type Form = Parameters<typeof eventsCommand>[2];
+
+/** What the command prints of these events, and how often it lists the pods. */
+async function printed(events: readonly NodeEvent[], lists: readonly unknown[], options: Partial<Form>) {
+  let looks = 0;
+  const client = {
+    get: async (_: string, schema: v.GenericSchema) => v.parse(schema, lists[looks++]),
+    stream: async () => Readable.from(events.map((each) => Buffer.from(`${JSON.stringify(each)}\n`))),
+  };
+  let stdout = '';
+  const terminal = { stdout: new PassThrough().on('data', (text: Buffer) => (stdout += text.toString())) };
+  const form = { follow: false, watch: false, output: 'text', json: false, ...options } as const;
+  // SAFE: all that it uses
+  await eventsCommand(client as unknown as Client, undefined, form, terminal as unknown as Terminal);
+  return { stdout, looks };
+}
 
 test('events of pods with labels are chosen, also of pods that are made meanwhile', async () => {
   const lists = [
     [pod('web', 'a'), pod('db', 'b')],
     [pod('web', 'a'), pod('db', 'b'), pod('late', 'a')],
-    [pod('web', 'a')],
   ];
-  let looks = 0;
-  const client = {
-    get: async (_: string, schema: v.GenericSchema) => v.parse(schema, lists[looks++]),
-    stream: async () =>
-      Readable.from(['web', 'db', 'late', 'gone'].map((name) => Buffer.from(`${JSON.stringify(event(name))}\n`))),
-  };
-  let stdout = '';
-  const terminal = { stdout: new PassThrough().on('data', (text: Buffer) => (stdout += text.toString())) };
-  const options = { follow: false, watch: false, output: 'text', json: false, selector: 'app=a' } as const;
-  // SAFE: all that it uses
-  await eventsCommand(client as unknown as Client, undefined, options, terminal as unknown as Terminal);
+  const later = new Date(Date.now() + 60_000).toISOString();
+  const events = [event('web'), event('db'), event('late', later)];
+  const { stdout } = await printed(events, lists, { selector: 'app=a' });
   assert.deepEqual(stdout.match(/Started \w+\n/g), ['Started web\n', 'Started late\n']);
+});
+
+test('the pods are not listed for each event of one that was removed', async () => {
+  const events = Array.from({ length: 100 }, () => event('gone'));
+  assert.deepEqual(await printed(events, [[pod('web', 'a')]], { selector: 'app=a' }), { stdout: '', looks: 1 });
+});
+
+test('with -o yaml all events are one list', async () => {
+  const events = [event('web'), event('db')];
+  const { stdout } = await printed(events, [], { output: 'yaml' });
+  assert.deepEqual(parse(stdout), events);
 });

@@ -3,6 +3,7 @@ import { type NodeEvent, nodeEventSchema, podSummarySchema } from '#api/pods.ts'
 import { printable } from '#base/guest-text.ts';
 import type { Client } from '../client.ts';
 import { lines } from '../terminal/lines.ts';
+import { detailText } from '../terminal/listing.ts';
 import { chooser } from './label-selector.ts';
 import { readOn } from './pod-commands.ts';
 import { type Terminal, fixLine, write } from '../terminal/terminal.ts';
@@ -10,7 +11,7 @@ import { type Terminal, fixLine, write } from '../terminal/terminal.ts';
 export interface EventsOptions {
   readonly follow: boolean;
   readonly watch: boolean;
-  readonly output: 'text' | 'json';
+  readonly output: 'text' | 'json' | 'yaml';
   readonly json: boolean;
   readonly namespace?: string;
   readonly selector?: string;
@@ -34,23 +35,30 @@ export async function eventsCommand(
     for await (const line of lines(answer)) {
       const event = () => v.parse(nodeEventSchema, JSON.parse(line));
       if (isChosen !== undefined && !(await isChosen(event()))) continue;
-      await write(stdout, json || output === 'json' ? `${line}\n` : textOf(event()));
+      const form = json ? 'json' : output;
+      if (form === 'json') await write(stdout, `${line}\n`);
+      else await write(stdout, form === 'yaml' ? await detailText([event()], form) : textOf(event()));
     }
   });
 }
 
-/** Returns whether an event is of a pod with these labels. The pods are listed again for a pod that is not known yet. */
+/**
+ * Returns whether an event is of a pod with these labels. The pods are listed again for a pod that has begun since they were: one
+ * that was removed has no later events.
+ */
 async function choosing(client: Client, selector: string): Promise<(event: NodeEvent) => Promise<boolean>> {
   const isChosen = chooser({ selector });
   const keyOf = ({ namespace, name }: Pick<NodeEvent, 'namespace' | 'name'>) => `${namespace}/${name}`;
   const known = new Map<string, boolean>();
+  let listedAtMs = 0;
   const list = async () => {
+    listedAtMs = Date.now();
     for (const pod of await client.get('/v1/pods?ended=true', v.array(podSummarySchema)))
       known.set(keyOf(pod), isChosen(pod));
   };
   await list();
   return async (event) => {
-    if (!known.has(keyOf(event))) await list();
+    if (!known.has(keyOf(event)) && Date.parse(event.at) >= listedAtMs) await list();
     return known.get(keyOf(event)) ?? false;
   };
 }
