@@ -12,7 +12,7 @@ export interface UserIdRange {
   readonly count: number;
 }
 
-/** VMMs of one state directory in the namespaces of an ordinary user. */
+/** VMMs in the namespaces of an ordinary user. */
 export const subordinateVmms: UserIdRange = { first: 60_000, count: 4096 };
 /** Number of ids that such namespaces need: from 0 to those above. */
 export const neededIds = 64_128;

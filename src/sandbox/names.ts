@@ -38,8 +38,8 @@ export interface UserIds {
   take(uid?: number): Disposable & { readonly uid: number };
 }
 
-/** Number of ids of one state directory. */
-const rangeCount = 4096;
+/** Number of ids of one state directory: of root, and of an ordinary user, who has few. */
+const [rangeCount, subordinateCount] = [4096, 256];
 /**
  * Above the ids of people and services (login.defs), of systemd's containers (nspawn: up to 1,879,048,191) and of programs
  * that read images (`src/image/import/image-user.ts`).
@@ -50,14 +50,19 @@ const lastId = 0x7fff_fffe;
 
 /**
  * User ids derived from the identity of a state directory, so that VMMs of different installations on a node have different
- * users. Two directories may get the same one of the 65,000 ranges; sandboxes are also identified by their random ids.
- * An ordinary user has one state directory, whose range is constant.
+ * users. Two directories may get the same one of the 65,000 ranges, or of an ordinary user's 16; sandboxes are also identified by
+ * their random ids, and the namespaces of two state directories of a user see nothing of each other.
  */
 export function userIdsOf({ dev, ino }: { readonly dev: bigint; readonly ino: bigint }): UserIdRange {
-  if (!hasAllIds()) return subordinateVmms;
-  const ranges = Math.floor((lastId - firstId + 1) / rangeCount);
-  const digest = createHash('sha256').update(`${dev}:${ino}`).digest();
-  return { first: firstId + (digest.readUInt32LE() % ranges) * rangeCount, count: rangeCount };
+  const all = hasAllIds() ? { first: firstId, count: lastId - firstId + 1 } : subordinateVmms;
+  return rangeWithin(all, hasAllIds() ? rangeCount : subordinateCount, `${dev}:${ino}`);
+}
+
+/** The range of `count` ids that belongs to an identity. */
+export function rangeWithin(all: UserIdRange, count: number, identity: string): UserIdRange {
+  const ranges = Math.floor(all.count / count);
+  const digest = createHash('sha256').update(identity).digest();
+  return { first: all.first + (digest.readUInt32LE() % ranges) * count, count };
 }
 
 export function createUserIds(range: UserIdRange): UserIds {
