@@ -51,6 +51,8 @@ export interface AdminParts extends RunParts {
   readonly services: NodeServicesParts;
   /** File that keeps the CronJobs for the next node. */
   readonly cronJobsPath: string;
+  /** Directory that keeps the Jobs for the next node. */
+  readonly jobsDirectory: string;
   /** Settings for pods that outlive this process and their clients; undefined in a process that ends with a command. */
   readonly keeping?: PodKeeping;
 }
@@ -94,7 +96,7 @@ export async function serveAdmin(
   const { cronJobsPath, clock, log } = parts;
   const isKept = parts.keeping !== undefined;
   const replacing = replaceFailed({ pods, activity, clock, log, takesDue: isKept });
-  const jobs = new Jobs(parts.clock, activity);
+  const jobs = new Jobs({ directory: isKept ? parts.jobsDirectory : undefined, clock, log, activity, pods });
   const calls = new NewestCalls();
   const startNoMore = () => {
     calls.end();
@@ -102,8 +104,9 @@ export async function serveAdmin(
     jobs.stop();
     replacing.cancel();
   };
-  await pods.recover();
+  const takenOver = await pods.recover();
   await services.follow(pods);
+  await jobs.recover(takenOver);
   const cronJobs = await CronJobs.open({ path: cronJobsPath, clock, log, activity, jobs, pods, begins: isKept });
   pods.startAfterBoot(); // after `follow`, so that these pods get the name server of Services
   const routes = {
@@ -114,7 +117,7 @@ export async function serveAdmin(
     ...diagnosisRoutes(pods, parts.monitoring, parts.images, parts.recentLog),
     ...monitoringRoutes(parts.monitoring),
     'GET /v1/objects': async ({ response }) =>
-      sendJson(response, 200, await listObjects({ ...parts, pods, cronJobs, services })),
+      sendJson(response, 200, await listObjects({ ...parts, pods, jobs, cronJobs, services })),
     'GET /v1/disk-usage': async ({ response, signal }) => sendJson(response, 200, await parts.diskUsage(signal)),
   } satisfies Routes;
   const server = createServer({ maxHeaderSize: maxHeaderBytes }, answerBy(routes));
@@ -163,6 +166,7 @@ export async function serveAdmin(
       await pods[Symbol.asyncDispose]();
       await services[Symbol.asyncDispose]();
       await cronJobs[Symbol.asyncDispose]();
+      await jobs[Symbol.asyncDispose]();
       await within(Promise.all(runs), { ms: farewellMs }); // sessions that follow pods notify their clients and end
       for (const client of sockets.clients) client.close(1001);
       await Promise.all(runs);

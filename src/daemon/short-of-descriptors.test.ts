@@ -47,7 +47,7 @@ test(
     const parts = { log: silentLog, clock: systemClock };
     const forwardedPort = 22_873; // below those that the kernel gives to others
     await serveAdmin(directory + '/admin', { ...parts, sandboxes: {}, images: {}, pods: {}, monitoring: {}, diskUsage: {},
-      ended: { list: () => [] }, cronJobsPath: directory + '/cron-jobs.json',
+      ended: { list: () => [] }, cronJobsPath: directory + '/cron-jobs.json', jobsDirectory: directory + '/jobs',
       services: { path: directory + '/services.json', network: {} } });
     const { port: monitoringPort } = await serveMonitoring({ address: '127.0.0.1', port: 0, clients: 'local' }, {});
     const { socketPath: routes } = await serveRoutes({});

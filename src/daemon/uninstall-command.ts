@@ -33,6 +33,7 @@ const ours = [
     'seccomp',
     'services.json',
     'cron-jobs.json',
+    'jobs',
     'setup.lock',
     'snapshots',
     'start.lock',

@@ -109,6 +109,47 @@ describe('files of clusters', { skip: await whyNoVm(), timeout: 420_000 }, () =>
     assert.match(failed.stderr, /Job default\/parts has failed: BackoffLimitExceeded/);
   });
 
+  it('go on with a Job after the end of the node, and do not run it again', async () => {
+    const text = `apiVersion: batch/v1
+kind: Job
+metadata: { name: steps }
+spec:
+  completions: 2
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{ name: c, image: localhost/podvm/base, command: [sh, -c, 'until [ -e /go ]; do sleep 1; done'] }]
+`;
+    const killNode = async () => {
+      const { pid } = JSON.parse(await readFile(join(cli.root, 'node.ready'), 'utf8')) as { pid: number };
+      process.kill(pid, 'SIGKILL');
+    };
+    const untilShown = async (args: readonly string[], pattern: RegExp) => {
+      const isShown = async () => pattern.exec((await cli.type(args)).stdout) ?? undefined;
+      const found = await poll(isShown, { everyMs: 500, signal: AbortSignal.timeout(120_000) });
+      return found ?? assert.fail(`no ${String(pattern)} of ${args.join(' ')}`);
+    };
+    const step = async () => {
+      const [, name = ''] = await untilShown(['ps', '-l', 'job-name=steps'], /\ndefault +(\S+) +1\/1 +Running/);
+      return await cli.type(['exec', name, 'touch', '/go']);
+    };
+    assert.equal((await cli.type(['apply', '-f', '-'], text)).stdout, 'Job default/steps created\n');
+    await untilShown(['ps', '-l', 'job-name=steps'], / 1\/1 +Running/);
+    for (const succeeded of [1, 2]) {
+      await killNode();
+      const { code, stderr } = await step(); // by the next node, which has the pod from the one before
+      assert.equal(code, 0, stderr);
+      await untilShown(['get', 'jobs'], new RegExp(` ${succeeded} succeeded`));
+    }
+    await untilShown(['get', 'jobs'], /Job +steps +complete, 2 succeeded/);
+    await killNode();
+    assert.match((await cli.type(['get', 'jobs'])).stdout, /Job +steps +complete, 2 succeeded/);
+    assert.equal((await cli.type(['apply', '-f', '-'], text)).stdout, 'Job default/steps unchanged\n');
+    assert.equal((await cli.type(['ps', '-a', '-q', '-l', 'job-name=steps'])).stdout.split('\n').length, 3);
+    assert.equal((await cli.type(['delete', '-f', '-'], text)).code, 0);
+    assert.doesNotMatch((await cli.type(['get', 'jobs'])).stdout, /steps/);
+  });
+
   it('are applied once, rolled when they change, and deleted without their volumes', async () => {
     const text = (await readFile(join(repo, 'examples/pages.yaml'), 'utf8')).replace(
       'nodePort: 30088',

@@ -331,7 +331,7 @@ spec:
     await poll(async () => isRunning() || undefined, { everyMs: 5, signal: AbortSignal.timeout(60_000) });
     await using second = await first.next();
     await told;
-    assert.match(JSON.stringify(events.at(-1)), /its node ends, and the pod keeps running/);
+    assert.match(JSON.stringify(events.at(-1)), /Cannot follow Job default\/pi any longer: its node ends/);
     assert.equal((await pods(second)).length, 1);
   });
 });

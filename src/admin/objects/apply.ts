@@ -8,6 +8,7 @@ import type { Job } from '#pod/schema/workloads.ts';
 import { workloadAnnotation, workloadName } from '#pod/manifest/workloads.ts';
 import type { NamedVolumes } from '#storage/named-volumes.ts';
 import type { PodSource } from '../record/ended-record.ts';
+import type { WorkloadSource } from '../record/job-record.ts';
 import { applyData } from './apply-data.ts';
 import { leftTo, type LivePod, onlyOf, untilOver } from '../pods/known-pod.ts';
 import type { CronJobs } from '../pods/cron-jobs.ts';
@@ -55,10 +56,16 @@ const readyMs = 600_000;
 
 export const objectName = ({ kind, namespace, name }: PodObject): string => `${kind} ${namespace}/${name}`;
 
-export const sourceOf = (pod: Pod, { manifest, request }: Pick<ObjectsParts, 'manifest' | 'request'>): PodSource => {
+/** What pods of the files are made of besides themselves. */
+const workloadSource = ({ manifest, request }: Pick<ObjectsParts, 'manifest' | 'request'>): WorkloadSource => {
   const { configMaps, secrets } = manifest;
-  return { pod, configMaps, secrets, logins: request.logins, network: request.network };
+  return { configMaps, secrets, logins: request.logins, network: request.network };
 };
+
+export const sourceOf = (pod: Pod, parts: Parameters<typeof workloadSource>[0]): PodSource => ({
+  pod,
+  ...workloadSource(parts),
+});
 
 /** Groups the pods of a manifest by the object that makes them, in the order of the files. */
 export function groupsOf({ pods, workloads }: Manifest): readonly PodGroup[] {
@@ -113,9 +120,7 @@ export async function applyObjects(parts: ObjectsParts): Promise<number> {
   await applyData(parts);
   for (const job of manifest.jobs) await applyJob(job, parts);
   for (const cronJob of manifest.cronJobs) {
-    const { configMaps, secrets } = manifest;
-    const { logins, network } = parts.request;
-    const change = await parts.cronJobs.apply(cronJob, { configMaps, secrets, logins, network });
+    const change = await parts.cronJobs.apply(cronJob, workloadSource(parts));
     await say({ event: 'object', object: objectName({ kind: 'CronJob', ...cronJob.metadata }), change });
   }
   const ofGroups = await Promise.all(groupsOf(manifest).map((group) => applyGroup(group, parts)));
@@ -129,7 +134,7 @@ async function applyJob(job: Job, parts: ObjectsParts): Promise<void> {
   const object = objectName({ kind: 'Job', namespace, name });
   const known = jobs.find(job);
   if (known === undefined && !hasPods(job, pods)) {
-    jobs.run(job, (pod) => onlyOf(pods.start([sourceOf(pod, parts)], { removeAtEnd: false })), { isApplied: true });
+    await jobs.run(job, { source: workloadSource(parts), isApplied: true }).begun;
     return await say({ event: 'object', object, change: 'created' });
   }
   if (known === undefined || isDeepStrictEqual(plain(known.job.spec), plain(job.spec))) {

@@ -40,7 +40,7 @@ export async function deleteObjects({
     );
   });
   const jobs = manifest.jobs.map(async (job) => {
-    const wasKnown = ofNode.remove(job);
+    const wasKnown = await ofNode.remove(job);
     await remove(
       objectName({ kind: 'Job', ...job.metadata }),
       pods.live().filter(({ pod: { pod } }) => isOfJob(job, pod.metadata)),

@@ -4,26 +4,29 @@ import { isHeadless, type KnownService } from '#pod/manifest/served-services.ts'
 import type { Pod } from '#pod/schema/objects.ts';
 import type { NamedVolumes } from '#storage/named-volumes.ts';
 import type { CronJobs } from '../pods/cron-jobs.ts';
+import type { Jobs, KnownJob } from '../pods/jobs.ts';
 import type { NodePods } from '../pods/node-pods.ts';
 import type { NodeServices } from '../pods/node-services.ts';
 
 export interface ListedParts {
-  readonly pods: NodePods;
-  readonly cronJobs: CronJobs;
-  readonly services: NodeServices;
+  readonly pods: Pick<NodePods, 'live' | 'ended' | 'endedSource'>;
+  readonly jobs: Pick<Jobs, 'list'>;
+  readonly cronJobs: Pick<CronJobs, 'list'>;
+  readonly services: Pick<NodeServices, 'list'>;
   readonly volumes: NamedVolumes;
 }
 
 /** Lists the objects of files that the node has, besides Pods, by kind, namespace and name. */
 export async function listObjects({
   pods,
+  jobs,
   cronJobs,
   services,
   volumes,
 }: ListedParts): Promise<readonly ObjectSummary[]> {
   const objects = [
     ...(await workloadsOf(pods)),
-    ...jobsOf(pods),
+    ...jobsOf(pods, jobs),
     ...cronJobs.list(),
     ...services.list().map(serviceSummary),
     ...(await volumes.list()).map(({ namespace, name, sizeBytes }) => ({
@@ -37,7 +40,7 @@ export async function listObjects({
 }
 
 /** What is made of pods: those that run, and those that are due to be started again. */
-async function workloadsOf(pods: NodePods): Promise<readonly ObjectSummary[]> {
+async function workloadsOf(pods: ListedParts['pods']): Promise<readonly ObjectSummary[]> {
   const found = new Map<string, ObjectSummary>();
   const readies = new Map<string, number>();
   const add = ({ metadata: { namespace, name, annotations, labels } }: Pod, isReady: boolean) => {
@@ -63,14 +66,14 @@ async function workloadsOf(pods: NodePods): Promise<readonly ObjectSummary[]> {
   return [...found.values()];
 }
 
-/** Jobs of which a pod runs, or has ended and is kept. */
-function jobsOf(pods: NodePods): readonly ObjectSummary[] {
+/** Jobs that go on or were applied, and those of which a pod runs, or has ended and is kept. */
+function jobsOf(pods: ListedParts['pods'], jobs: ListedParts['jobs']): readonly ObjectSummary[] {
   type Labels = Readonly<Record<string, string>>;
   const found = new Map<string, ObjectSummary & { readonly counts: Record<string, number> }>();
   const add = (namespace: string, pod: string, labels: Labels, outcome: string) => {
     const name = labels[jobLabel];
     if (name === undefined) return;
-    const key = `${namespace}/${name}`;
+    const key = nameOf({ namespace, name });
     const before = found.get(key) ?? { kind: 'Job', namespace, name, labels, pods: [], counts: {}, status: '' };
     const counts = { ...before.counts, [outcome]: (before.counts[outcome] ?? 0) + 1 };
     found.set(key, { ...before, counts, pods: [...before.pods, pod] });
@@ -78,11 +81,25 @@ function jobsOf(pods: NodePods): readonly ObjectSummary[] {
   for (const { namespace, name, source } of pods.live()) add(namespace, name, source.pod.metadata.labels, 'running');
   for (const { namespace, name, details, outcome } of pods.ended())
     add(namespace, name, details.labels, outcome.exitCode === 0 ? 'succeeded' : 'failed');
+  const known = new Map(jobs.list().map((each) => [nameOf(each.job.metadata), each]));
+  for (const [key, { job }] of known) {
+    const { namespace, name, labels } = job.metadata;
+    if (!found.has(key)) found.set(key, { kind: 'Job', namespace, name, labels, pods: [], counts: {}, status: '' });
+  }
   const order = ['running', 'succeeded', 'failed'];
-  return [...found.values()].map(({ counts, ...summary }) => ({
-    ...summary,
-    status: order.flatMap((word) => (counts[word] === undefined ? [] : [`${counts[word]} ${word}`])).join(', '),
-  }));
+  return [...found.values()].map(({ counts, ...summary }) => {
+    const ofPods = order.flatMap((word) => (counts[word] === undefined ? [] : [`${counts[word]} ${word}`]));
+    const state = stateOf(known.get(nameOf(summary)), counts);
+    return { ...summary, status: [...(state === undefined ? [] : [state]), ...ofPods].join(', ') };
+  });
+}
+
+const nameOf = ({ namespace, name }: { readonly namespace: string; readonly name: string }) => `${namespace}/${name}`;
+
+/** What is known of a Job besides its pods. */
+function stateOf(job: KnownJob | undefined, { running }: Readonly<Record<string, number>>): string | undefined {
+  if (job?.outcome !== undefined) return job.outcome.exitCode === 0 ? 'complete' : `failed: ${job.outcome.reason}`;
+  return job?.run !== undefined && running === undefined ? 'waiting' : undefined;
 }
 
 function serviceSummary({ service, address }: KnownService): ObjectSummary {

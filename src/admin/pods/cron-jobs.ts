@@ -7,18 +7,15 @@ import { readFileIfThere, writeFileAtomic } from '#host/file/files.ts';
 import type { Log } from '#host/log/log.ts';
 import { isJobOf, jobLabel, jobOf } from '#pod/manifest/workloads.ts';
 import { lastDue, nextDue } from '#pod/schedule.ts';
-import { configMapSchema, type Pod } from '#pod/schema/objects.ts';
+import { configMapSchema } from '#pod/schema/objects.ts';
 import { type CronJob, cronJobSchema, type Job } from '#pod/schema/workloads.ts';
 import type { Activity } from '../activity.ts';
-import type { PodSource } from '../record/ended-record.ts';
+import type { WorkloadSource } from '../record/job-record.ts';
 import { plain } from '../record/same-pod.ts';
 import type { JobRun } from './job-run.ts';
 import { hasPods, type Jobs } from './jobs.ts';
-import { type LivePod, onlyOf } from './known-pod.ts';
+import type { LivePod } from './known-pod.ts';
 import type { NodePods } from './node-pods.ts';
-
-/** What the pods of a CronJob are made of besides its template. */
-export type CronSource = Pick<PodSource, 'configMaps' | 'secrets' | 'logins' | 'hasLostLogins' | 'network'>;
 
 export interface CronJobsParts {
   /** File that keeps the CronJobs for the next node. */
@@ -34,7 +31,7 @@ export interface CronJobsParts {
 
 interface Known {
   cronJob: CronJob;
-  source: CronSource;
+  source: WorkloadSource;
   /** It uses Secrets, which ended with an earlier node. */
   hasLostSecrets: boolean;
   /** The newest time that it was due and that was dealt with; at first when it was applied. */
@@ -129,7 +126,7 @@ export class CronJobs implements AsyncDisposable {
   }
 
   /** Makes or changes one. A change holds from the next time that it is due. Errors: `exhausted`, and those of the file. */
-  async apply(cronJob: CronJob, source: CronSource): Promise<Change> {
+  async apply(cronJob: CronJob, source: WorkloadSource): Promise<Change> {
     const known = this.#known.get(keyOf(cronJob));
     if (known === undefined && this.#known.size >= maxCronJobs) {
       throw new PodvmError('exhausted', `Cannot make CronJob ${keyOf(cronJob)}: the node has ${maxCronJobs}`, {
@@ -195,7 +192,7 @@ export class CronJobs implements AsyncDisposable {
 
   #add(
     cronJob: CronJob,
-    source: CronSource,
+    source: WorkloadSource,
     { handledMs, hasLostSecrets }: Pick<Known, 'handledMs' | 'hasLostSecrets'>,
   ): void {
     const active = this.#parts.activity.begin();
@@ -204,6 +201,11 @@ export class CronJobs implements AsyncDisposable {
       ...{ cancel: () => {}, isStopped: false, active },
     };
     this.#known.set(keyOf(cronJob), known);
+    for (const { job, run } of this.#parts.jobs.list()) {
+      const { namespace, name } = job.metadata;
+      const isOwn = namespace === cronJob.metadata.namespace && isJobOf(cronJob, name);
+      if (isOwn && run !== undefined) this.#follow(known, name, run); // an earlier node has begun it
+    }
     this.#look(known);
   }
 
@@ -230,7 +232,9 @@ export class CronJobs implements AsyncDisposable {
     const deadlineMs = (spec.startingDeadlineSeconds ?? Infinity) * 1000;
     if (this.#now - dueMs > deadlineMs) return this.#handled(known, dueMs);
     const job = jobOf(known.cronJob, dueMs);
-    if (hasPods(job, this.#parts.pods)) return this.#handled(known, dueMs); // begun by a node that was killed before it said so
+    const { jobs, pods } = this.#parts;
+    const isBegun = jobs.find(job) !== undefined || hasPods(job, pods);
+    if (isBegun) return this.#handled(known, dueMs); // by a node that was killed before it said so
     if (spec.concurrencyPolicy === 'Forbid' && this.#isActive(known)) return; // looks again when that one has ended
     if (spec.concurrencyPolicy === 'Replace') {
       for (const run of known.runs.values()) run.stop('terminate');
@@ -261,13 +265,13 @@ export class CronJobs implements AsyncDisposable {
   }
 
   #begin(known: Known, job: Job): void {
-    const { jobs, pods } = this.#parts;
-    const { source } = known;
-    const start = (pod: Pod) => onlyOf(pods.start([{ ...source, pod }], { removeAtEnd: false }));
-    const run = jobs.run(job, start);
-    known.runs.set(job.metadata.name, run);
+    this.#follow(known, job.metadata.name, this.#parts.jobs.run(job, { source: known.source }));
+  }
+
+  #follow(known: Known, name: string, run: JobRun): void {
+    known.runs.set(name, run);
     void run.finished.then(async () => {
-      known.runs.delete(job.metadata.name);
+      known.runs.delete(name);
       if (this.#isOver || known.isStopped) return;
       await this.#removeOldest(known).catch((error: unknown) =>
         this.#parts.log.error('pods of a CronJob not removed', error),

@@ -1,9 +1,35 @@
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import type { PodOutcome } from '#api/pods.ts';
 import type { Clock } from '#host/clock.ts';
+import type { Log } from '#host/log/log.ts';
 import { jobLabel } from '#pod/manifest/workloads.ts';
+import type { Pod } from '#pod/schema/objects.ts';
 import type { Job } from '#pod/schema/workloads.ts';
 import type { Activity } from '../activity.ts';
-import { type JobParts, JobRun } from './job-run.ts';
+import { JobRecord, openJobRecords, readJobs, type RecordedJob, type WorkloadSource } from '../record/job-record.ts';
+import { type BegunJob, JobRun } from './job-run.ts';
+import { secretsEnded } from '../record/ended-pods.ts';
+import { type LivePod, onlyOf } from './known-pod.ts';
 import type { NodePods } from './node-pods.ts';
+
+export interface JobsParts {
+  /** Directory of their records; undefined: they end with this process. */
+  readonly directory: string | undefined;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly activity: Activity;
+  readonly pods: NodePods;
+}
+
+/** How a Job is begun. */
+export interface JobBeginning {
+  readonly source: WorkloadSource;
+  readonly removeAtEnd?: boolean;
+  readonly isApplied?: boolean;
+  /** Is told of its pods. */
+  readonly onStart?: (live: LivePod) => void;
+}
 
 /**
  * A Job and its newest run. A run that is over is forgotten, with the Secrets that its pods had, and with it a Job that was
@@ -12,63 +38,135 @@ import type { NodePods } from './node-pods.ts';
 export interface KnownJob {
   readonly job: Job;
   readonly run?: JobRun;
+  /** Of one that is over. */
+  readonly outcome?: PodOutcome;
+  readonly record?: JobRecord | undefined;
 }
 
 /** Number of Jobs that are remembered. */
 const maxJobs = 1000;
 
-/** The Jobs of this process, also those that are over. They keep the node from its idle end. */
-export class Jobs {
-  readonly #clock: Clock;
-  readonly #activity: Activity;
+/** The Jobs of this process and of those before, also those that are over. They keep the node from its idle end. */
+export class Jobs implements AsyncDisposable {
+  readonly #parts: JobsParts;
   readonly #jobs = new Map<string, KnownJob>();
   /** All that go on, also several of one name. */
-  readonly #runs = new Set<JobRun>();
+  readonly #runs = new Map<JobRun, JobRecord | undefined>();
 
-  constructor(clock: Clock, activity: Activity) {
-    this.#clock = clock;
-    this.#activity = activity;
+  constructor(parts: JobsParts) {
+    this.#parts = parts;
   }
 
-  /** Runs a Job. `start`: starts a pod of it. */
-  run(job: Job, start: JobParts['start'], { isApplied = false } = {}): JobRun {
-    const active = this.#activity.begin();
-    const run = new JobRun(job, { clock: this.#clock, start });
-    this.#runs.add(run);
-    const key = keyOf(job);
-    this.#jobs.delete(key);
-    this.#jobs.set(key, { job, run });
-    const [oldest] = this.#jobs.keys();
-    if (oldest !== undefined && this.#jobs.size > maxJobs) this.#jobs.delete(oldest);
-    void run.finished.then(() => {
-      active[Symbol.dispose]();
+  /** Goes on with the Jobs that an earlier process has begun. `takenOver`: the pods that this one has from it. */
+  async recover(takenOver: readonly LivePod[]): Promise<void> {
+    const { directory, log, pods } = this.#parts;
+    if (directory === undefined) return;
+    await openJobRecords(directory);
+    for (const { record, progress, ...left } of await readJobs(directory, log)) {
+      const { job, options } = left;
+      const { outcome, active } = progress;
+      const { namespace } = job.metadata;
+      const find = (name: string) =>
+        takenOver.find((live) => live.namespace === namespace && live.name === name) ??
+        pods.outcomeOf({ namespace, name });
+      if (outcome === undefined || active.length > 0) this.#begin(left, record, { before: { progress, find } });
+      else if (options.isApplied) this.#remember({ job, outcome, record });
+      else await record.remove();
+    }
+  }
+
+  /** Runs a Job. */
+  run(job: Job, { source, removeAtEnd = false, isApplied = false, onStart }: JobBeginning): JobRun {
+    const { directory, log } = this.#parts;
+    const record = directory === undefined ? undefined : new JobRecord(join(directory, `${randomUUID()}.json`), log);
+    return this.#begin({ job, source, options: { removeAtEnd, isApplied }, hasLostSecrets: false }, record, {
+      onStart,
+    });
+  }
+
+  #begin(
+    recorded: RecordedJob,
+    record: JobRecord | undefined,
+    { before, onStart }: { readonly before?: BegunJob; readonly onStart?: JobBeginning['onStart'] },
+  ): JobRun {
+    const { activity, clock } = this.#parts;
+    const { job, options } = recorded;
+    const active = activity.begin();
+    const start = (pod: Pod) => this.#start(pod, recorded, onStart);
+    const run = new JobRun(
+      job,
+      { clock, start, save: async (progress) => await record?.save(recorded, progress) },
+      before,
+    );
+    this.#runs.set(run, record);
+    this.#remember({ job, run, record });
+    void run.finished.then(async (outcome) => {
       this.#runs.delete(run);
-      if (this.#jobs.get(key)?.run !== run) return;
-      if (isApplied) this.#jobs.set(key, { job });
-      else this.#jobs.delete(key);
+      const key = keyOf(job);
+      const isNewest = this.#jobs.get(key)?.run === run;
+      if (isNewest && options.isApplied) this.#jobs.set(key, { job, outcome, record });
+      else {
+        if (isNewest) this.#jobs.delete(key);
+        await record?.remove();
+      }
+      active[Symbol.dispose]();
     });
     return run;
   }
 
+  #start(pod: Pod, { source, options, hasLostSecrets }: RecordedJob, onStart: JobBeginning['onStart']): LivePod {
+    if (hasLostSecrets) throw secretsEnded('start', pod.metadata.name);
+    const { removeAtEnd } = options;
+    const live = onlyOf(this.#parts.pods.start([{ ...source, pod }], { removeAtEnd }));
+    onStart?.(live);
+    return live;
+  }
+
+  #remember(known: KnownJob): void {
+    const key = keyOf(known.job);
+    this.#jobs.delete(key);
+    this.#jobs.set(key, known);
+    const [oldest] = this.#jobs;
+    if (oldest === undefined || this.#jobs.size <= maxJobs) return;
+    const [name, { run, record }] = oldest;
+    this.#jobs.delete(name);
+    if (run === undefined) void record?.remove();
+  }
+
   /** Ends a Job with its pods, and forgets it. Returns whether it was known. */
-  remove(job: Job): boolean {
+  async remove(job: Job): Promise<boolean> {
     const key = keyOf(job);
-    this.#jobs.get(key)?.run?.stop('terminate');
-    return this.#jobs.delete(key);
+    const known = this.#jobs.get(key);
+    if (known === undefined) return false;
+    this.#jobs.delete(key);
+    known.run?.stop('terminate');
+    await known.record?.remove();
+    return true;
   }
 
   find(job: Job): KnownJob | undefined {
     return this.#jobs.get(keyOf(job));
   }
 
+  /** Those that are remembered, the oldest first. */
+  list(): readonly KnownJob[] {
+    return [...this.#jobs.values()];
+  }
+
   /** Ends all Jobs with their pods. */
   stop(): void {
-    for (const run of this.#runs) run.stop('terminate');
+    for (const run of this.#runs.keys()) run.stop('terminate');
   }
 
   /** Starts no more pods, and leaves those that run. */
   leave(): void {
-    for (const run of this.#runs) run.leave();
+    for (const run of this.#runs.keys()) run.leave();
+  }
+
+  /** Leaves them to the next process. Failures to record them were logged. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.leave();
+    await Promise.all([...this.#runs.values()].map(async (record) => await record?.saved));
   }
 }
 

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { PodvmError } from '#base/errors.ts';
 import { hasEnded } from '#api/pod-actions.ts';
-import type { NodeEvent } from '#api/pods.ts';
+import type { NodeEvent, PodOutcome } from '#api/pods.ts';
 import type { Log } from '#host/log/log.ts';
 import type { ImageStore } from '#image/images.ts';
 import { findByName, type PodTable } from '#pod/pod-table.ts';
@@ -11,7 +11,7 @@ import { resumePod, startPod } from '#pod/start-pod.ts';
 import type { Sandbox } from '#sandbox/sandbox.ts';
 import type { Activity } from '../activity.ts';
 import { detailsOf, eventOf } from './describe-pod.ts';
-import { type EndedPod, type EndedPods, secretsEnded, type UnfinishedPod } from '../record/ended-pods.ts';
+import { type EndedPod, type EndedPods, isLost, secretsEnded, type UnfinishedPod } from '../record/ended-pods.ts';
 import { type ForeignPod, foreignPods, notOurs, refused } from './foreign-pods.ts';
 import type { PodSource, StartOptions, StoredSource } from '../record/ended-record.ts';
 import { type KnownPod, type LivePod, onlyOf, untilOver } from './known-pod.ts';
@@ -77,16 +77,20 @@ export class NodePods implements AsyncDisposable {
     return sources.map((source) => this.#beginOne(source, options, { id: randomUUID() }));
   }
 
-  /** Takes over the pods that an earlier process left running, and records those that have ended since. */
-  async recover(): Promise<void> {
+  /**
+   * Takes over the pods that an earlier process left running, and records those that have ended since. Returns the former.
+   */
+  async recover(): Promise<readonly LivePod[]> {
     const { ended, keeping, sandboxes, log } = this.#parts;
-    if (keeping === undefined) return;
+    if (keeping === undefined) return [];
+    const takenOver: LivePod[] = [];
     const kept = new Set(sandboxes.list().filter(({ spec }) => spec.keptFor === 'podvm'));
     for (const left of ended.unfinished()) {
       const sandbox = [...kept].find(({ spec }) => isOf(left, spec));
       if (sandbox?.status.leftAlone !== undefined) continue; // below
       try {
-        await this.#recoverOne(left, sandbox, keeping);
+        const live = await this.#recoverOne(left, sandbox, keeping);
+        if (live !== undefined) takenOver.push(live);
         if (sandbox !== undefined) kept.delete(sandbox);
       } catch (error) {
         log.error('pod not taken over', error, { pod: `${left.namespace}/${left.name}` });
@@ -101,9 +105,14 @@ export class NodePods implements AsyncDisposable {
       log.warn('removing a sandbox of a pod that is not on record', { sandbox: sandbox.id });
       await sandbox.remove().catch((error: unknown) => log.error('sandbox not removed', error));
     }
+    return takenOver;
   }
 
-  async #recoverOne(left: UnfinishedPod, sandbox: Sandbox | undefined, keeping: PodKeeping): Promise<void> {
+  async #recoverOne(
+    left: UnfinishedPod,
+    sandbox: Sandbox | undefined,
+    keeping: PodKeeping,
+  ): Promise<LivePod | undefined> {
     const { ended, log } = this.#parts;
     const { id, live } = left;
     const { hasSecrets: hasLostSecrets, ...source } = await ended.takeUp(left);
@@ -112,21 +121,19 @@ export class NodePods implements AsyncDisposable {
       ...(live.isApplied === true ? { isApplied: true } : {}),
       ...(live.terminalSize === undefined ? {} : { terminalSize: live.terminalSize }),
     };
-    let over: Promise<unknown> = Promise.resolve();
-    if (sandbox !== undefined) {
-      over = this.#beginOne(source, options, { id, before: { left, sandbox, hasLostSecrets } }).over;
-    } else if (live.removeAtEnd) await ended.remove(id);
-    else await ended.lose(left);
-    if (sandbox?.status.state === 'ready' || !endedWithHost(left, source, keeping)) return;
+    const resumed = sandbox && this.#beginOne(source, options, { id, before: { left, sandbox, hasLostSecrets } });
+    if (resumed === undefined) await (live.removeAtEnd ? ended.remove(id) : ended.lose(left));
+    if (sandbox?.status.state === 'ready' || !endedWithHost(left, source, keeping)) return resumed;
     if (hasLostSecrets) {
       log.warn('pod not started again: its Secrets ended with the node', { pod: `${left.namespace}/${left.name}` });
-      return;
+      return resumed;
     }
     this.#endedWithHost.push(() => {
-      void over
+      void Promise.resolve(resumed?.over)
         .then(() => this.#startAlone(source, options))
         .catch((error: unknown) => log.error('pod not started again', error));
     });
+    return resumed;
   }
 
   /** Starts the pods that `recover` found to have ended with the host. They get the name server of that time. */
@@ -265,6 +272,16 @@ export class NodePods implements AsyncDisposable {
   async endedSource(namespace: string, name: string): Promise<PodSource | undefined> {
     const pod = this.ended().find((other) => isNamed(other, { namespace, name }));
     return pod && (await this.#parts.ended.shownSource(pod).catch(() => undefined));
+  }
+
+  /**
+   * How a pod of an earlier process has ended, once it has; undefined if it was lost with its machine, or is not on record.
+   * Never rejects.
+   */
+  async outcomeOf(name: Named): Promise<PodOutcome | undefined> {
+    for (const [{ spec }, over] of this.#left) if (isNamed(spec, name)) await over;
+    const outcome = this.ended().find((pod) => isNamed(pod, name))?.outcome;
+    return outcome === undefined || isLost(outcome) ? undefined : outcome;
   }
 
   /** Ends a pod that is left alone. One of podvm itself is then listed as ended; the client of another removes it. */

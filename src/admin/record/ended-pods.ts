@@ -64,6 +64,8 @@ export interface LeftLog {
 /** Outcome of a pod that no process could take over. The exit code is that of SIGKILL, since its machine has ended. */
 const lost: PodOutcome = { exitCode: 137, reason: 'Lost', message: 'its machine ended while no podvm served it' };
 
+export const isLost = ({ reason }: PodOutcome): boolean => reason === lost.reason;
+
 /**
  * Pods of `podvm run` after their end, kept for later processes: the details for `inspect`, exit code, logs, and the
  * source for running them again. Each has a directory with `pod.json`, `source.json` and

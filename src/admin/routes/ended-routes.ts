@@ -6,6 +6,9 @@ import { NodeCounts } from '#sandbox/figures/node-counts.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 import { Activity } from '../activity.ts';
 import type { EndedPod, EndedPods } from '../record/ended-pods.ts';
+import { sendJson } from '../http.ts';
+import { listObjects } from '../objects/list-objects.ts';
+import type { KnownJob } from '../pods/jobs.ts';
 import { lifeRoutes } from './life-routes.ts';
 import { NodePods } from '../pods/node-pods.ts';
 import type { NamedVolumes } from '#storage/named-volumes.ts';
@@ -29,8 +32,10 @@ const noSandboxes: Sandboxes = {
   templateMadeAt: () => Promise.resolve(undefined),
 };
 
-/** Calls about pods and volumes in a process without a node: it knows only the pods that have ended. */
-export function endedRoutes(ended: EndedPods, volumes: NamedVolumes): Routes {
+const none = { list: () => [] };
+
+/** Calls about pods and objects in a process without a node: it knows what has ended, and volumes. */
+export function endedRoutes(ended: EndedPods, jobs: readonly KnownJob[], volumes: NamedVolumes): Routes {
   const parts = {
     sandboxes: noSandboxes,
     log: silentLog,
@@ -43,5 +48,11 @@ export function endedRoutes(ended: EndedPods, volumes: NamedVolumes): Routes {
   };
   const pods = new NodePods(parts, new Activity(systemClock));
   const cancelStart = (pod: EndedPod) => pods.setFailures(pod, undefined);
-  return { ...podRoutes(pods, parts), ...lifeRoutes(pods, ended, cancelStart), ...volumeRoutes(volumes, pods) };
+  const listed = { pods, jobs: { list: () => jobs }, cronJobs: none, services: none, volumes };
+  return {
+    ...podRoutes(pods, parts),
+    ...lifeRoutes(pods, ended, cancelStart),
+    ...volumeRoutes(volumes, pods),
+    'GET /v1/objects': async ({ response }) => sendJson(response, 200, await listObjects(listed)),
+  };
 }

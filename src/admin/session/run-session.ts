@@ -9,22 +9,23 @@ import {
   stderrStream,
   stdoutStream,
 } from '#api/run.ts';
+import type { PodOutcome } from '#api/pods.ts';
 import type { Log } from '#host/log/log.ts';
 import type { Pod } from '#pod/schema/objects.ts';
-import type { Manifest, PodContainerStatus, PodFinish, RunningPod } from '#pod/pods.ts';
+import type { Manifest, PodContainerStatus, RunningPod } from '#pod/pods.ts';
 import type { NamedVolumes } from '#storage/named-volumes.ts';
 import type { OutputChunk } from '#sandbox/sandbox.ts';
-import type { Job } from '#pod/schema/workloads.ts';
 import { messageBytes } from '#host/socket/message-bytes.ts';
 import { eventOf } from '../pods/describe-pod.ts';
 import { errorBodyOf } from '../error-body.ts';
 import { ensureVolumes, tellManifest, tellServices } from '../tell-manifest.ts';
 import type { JobRun } from '../pods/job-run.ts';
 import type { Jobs } from '../pods/jobs.ts';
+import type { WorkloadSource } from '../record/job-record.ts';
 import { parseJson } from '../http.ts';
 import { type NodePods } from '../pods/node-pods.ts';
 import type { NodeServices } from '../pods/node-services.ts';
-import { leftTo, type LivePod, onlyOf } from '../pods/known-pod.ts';
+import { leftTo, type LivePod } from '../pods/known-pod.ts';
 
 /** Parts of the node that sessions need. */
 export interface RunSessionParts {
@@ -83,17 +84,22 @@ export async function serveRun(
     const { promise: lost, reject: lose } = Promise.withResolvers<never>();
     lost.catch(() => {});
     jobs = manifest.jobs.map((job) =>
-      runs.run(job, (pod) => {
-        const live = onlyOf(startAll(request, [pod], manifest, pods));
-        const following = followed(live);
-        following.catch(lose);
-        ofJobs.push(following);
-        return live;
+      runs.run(job, {
+        source: sourceOf(request, manifest),
+        removeAtEnd: request.removeAtEnd,
+        onStart: (live) => {
+          const following = followed(live);
+          following.catch(lose);
+          ofJobs.push(following);
+        },
       }),
     );
     if (socket.readyState !== socket.OPEN) gone();
-    const ofRuns = request.detach ? [] : jobs.map((job, at) => followJob(job, manifest.jobs[at], say));
-    const ended = await Promise.race([Promise.all([...outcomes, ...ofRuns]), lost]);
+    const ofRuns = request.detach ? [] : jobs.map((job) => followJob(job, say));
+    const [ended] = await Promise.all([
+      Promise.race([Promise.all([...outcomes, ...ofRuns]), lost]),
+      ...jobs.map(({ begun }) => begun), // then all pods that start at once are known
+    ]);
     const ofJobPods = await Promise.race([Promise.all(ofJobs), lost]);
     const finishes = request.detach ? [...ended, ...ofJobPods] : ended; // a Job's outcome is not that of each pod
     jobs = []; // those of a detached run are the node's
@@ -138,11 +144,17 @@ const containersOf = ({ pod: { spec } }: RunningPod) => [...(spec.initContainers
 
 const hasSeveral = (manifest: Manifest) => manifest.pods.length + manifest.jobs.length > 1;
 
+const sourceOf = ({ network, logins }: RunRequest, { configMaps, secrets }: Manifest): WorkloadSource => ({
+  configMaps,
+  secrets,
+  logins,
+  network,
+});
+
 function startAll(request: RunRequest, wanted: readonly Pod[], manifest: Manifest, pods: NodePods): readonly LivePod[] {
-  const { network, removeAtEnd, terminalSize, logins } = request;
-  const { configMaps, secrets } = manifest;
+  const { removeAtEnd, terminalSize } = request;
   return pods.start(
-    wanted.map((pod) => ({ pod, configMaps, secrets, logins, network })),
+    wanted.map((pod) => ({ pod, ...sourceOf(request, manifest) })),
     {
       removeAtEnd,
       ...(terminalSize && { terminalSize: { columns: terminalSize.Width, rows: terminalSize.Height } }),
@@ -150,18 +162,23 @@ function startAll(request: RunRequest, wanted: readonly Pod[], manifest: Manifes
   );
 }
 
-async function followJob(run: JobRun, job: Job | undefined, say: (event: RunEvent) => Promise<void>): Promise<Ended> {
-  const finish = await run.finished;
+async function followJob(run: JobRun, say: (event: RunEvent) => Promise<void>): Promise<Ended> {
+  const finish = await Promise.race([run.finished, run.left]);
   const order = performance.now();
-  if (finish.exitCode !== 0 && job !== undefined) {
-    const { namespace, name } = job.metadata;
+  const { namespace, name } = run.job.metadata;
+  if (finish === undefined) {
+    throw new PodvmError('unavailable', `Cannot follow Job ${namespace}/${name} any longer: its node ends`, {
+      fix: 'The next node goes on with it: see `podvm get jobs`.',
+    });
+  }
+  if (finish.exitCode !== 0) {
     await say({ event: 'warning', message: `Job ${namespace}/${name} has failed: ${finish.message ?? finish.reason}` });
   }
   return { ...finish, order };
 }
 
 /** Outcome of a pod, with a number that orders the ends of several pods. */
-type Ended = PodFinish & { readonly order: number };
+type Ended = PodOutcome & { readonly order: number };
 
 /** Reports everything about one pod to the client. Resolves when the pod is over and all of it was sent. */
 async function follow(

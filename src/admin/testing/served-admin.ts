@@ -105,6 +105,7 @@ export async function openAdmin(
     volumes,
     services: { path: join(kept, 'services.json'), network: services },
     cronJobsPath: join(kept, 'cron-jobs.json'),
+    jobsDirectory: join(kept, 'jobs'),
     ...(mayDetach ? { keeping } : {}),
     node: { nodeName: 'node', volumePath: (namespace: string, name: string) => volumes.pathOf(namespace, name) },
   };

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { EndedPods } from '#admin/record/ended-pods.ts';
+import { type LeftJob, readJobs } from '#admin/record/job-record.ts';
 import { endedRoutes } from '#admin/routes/ended-routes.ts';
 import { serveRoutes } from '#admin/serve-routes.ts';
 import { NamedVolumes } from '#storage/named-volumes.ts';
@@ -14,10 +15,19 @@ export const openEndedPods = ({ root, endedPods }: Configuration, log: Log): Pro
 /** The named volumes of this state directory. */
 export const openVolumes = ({ root }: Configuration): NamedVolumes => new NamedVolumes(join(root, 'volumes'));
 
-/** Serves the ended pods and the volumes to this command only, without a node. */
+/** The Jobs of this state directory. Reading is possible while another process serves it. */
+export const openJobs = ({ root }: Configuration, log: Log): Promise<readonly LeftJob[]> =>
+  readJobs(join(root, 'jobs'), log);
+
+/** Serves the ended pods, the Jobs and the volumes to this command only, without a node. */
 export async function serveEndedPods(
   config: Configuration,
   write: (line: string) => void,
 ): Promise<AsyncDisposable & { readonly socketPath: string }> {
-  return await serveRoutes(endedRoutes(await openEndedPods(config, commandLog(config, write)), openVolumes(config)));
+  const log = commandLog(config, write);
+  const jobs = (await openJobs(config, log)).map(({ job, progress: { outcome } }) => ({
+    job,
+    ...(outcome === undefined ? {} : { outcome }),
+  }));
+  return await serveRoutes(endedRoutes(await openEndedPods(config, log), jobs, openVolumes(config)));
 }

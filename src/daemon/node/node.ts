@@ -199,6 +199,7 @@ export async function openNode(
           network: openServiceNetwork(join(config.root, 'network'), network),
         },
         cronJobsPath: join(config.root, 'cron-jobs.json'),
+        jobsDirectory: join(config.root, 'jobs'),
         ...(purpose === 'command'
           ? {}
           : { keeping: { bootId: await readBootId(), startsAfterBoot: purpose === 'daemon' } }),

@@ -85,6 +85,13 @@ const jobSpec = v.pipe(
   ),
 );
 
+export const jobSchema = v.object({
+  apiVersion: v.literal('batch/v1', 'must be batch/v1'),
+  kind: v.literal('Job'),
+  metadata: named,
+  spec: jobSpec,
+});
+
 export const workloadSchemas = {
   Deployment: v.object({
     apiVersion: apps,
@@ -130,12 +137,7 @@ export const workloadSchemas = {
     metadata: named,
     spec: v.pipe(v.object({ selector, template: lasting, updateStrategy }), selectsTemplate()),
   }),
-  Job: v.object({
-    apiVersion: v.literal('batch/v1', 'must be batch/v1'),
-    kind: v.literal('Job'),
-    metadata: named,
-    spec: jobSpec,
-  }),
+  Job: jobSchema,
 } as const;
 
 /** A Job gets the time in minutes after the name. */
@@ -171,6 +173,6 @@ export type CronJob = v.InferOutput<typeof cronJobSchema>;
 
 /** A workload: an object that makes pods of a template. */
 export type Workload = v.InferOutput<(typeof workloadSchemas)[keyof typeof workloadSchemas]>;
-export type Job = Workload & { readonly kind: 'Job' };
+export type Job = v.InferOutput<typeof jobSchema>;
 /** A workload whose pods run until they are stopped. */
 export type Replicated = Exclude<Workload, Job>;

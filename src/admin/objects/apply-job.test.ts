@@ -1,0 +1,90 @@
+import assert from 'node:assert/strict';
+import { readdir, readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { describe, test } from 'node:test';
+import * as v from 'valibot';
+import { objectSummarySchema } from '#api/objects.ts';
+import { podSummarySchema } from '#api/pods.ts';
+import { poll } from '#host/wait.ts';
+import { openAdmin, type Served, talk } from '../testing/served-admin.ts';
+
+const job = (more = '') => `
+apiVersion: batch/v1
+kind: Job
+metadata: { name: pi }
+spec:
+  backoffLimit: 0
+  completions: 2
+  template: { spec: { restartPolicy: Never, containers: [{ name: main, image: i ${more} }] } }
+`;
+const pods = async (served: Served) =>
+  v.parse(v.array(podSummarySchema), JSON.parse((await served.call('GET', '/v1/pods?ended=true')).body));
+const started = async (served: Served, count: number) => {
+  const { sandboxes } = served.parts; // a pod is listed before it has a container
+  const isSo = async () =>
+    (await pods(served)).length === count && sandboxes.running().length === 1 ? true : undefined;
+  assert.ok(await poll(isSo, { everyMs: 5, signal: AbortSignal.timeout(60_000) }), `${count} pods`);
+};
+const jobStatus = async (served: Served) => {
+  const objects = v.parse(v.array(objectSummarySchema), JSON.parse((await served.call('GET', '/v1/objects')).body));
+  return objects.map(({ status }) => status).join();
+};
+const untilStatus = async (served: Served, status: string) => {
+  const isSo = async () => ((await jobStatus(served)) === status ? true : undefined);
+  const found = await poll(isSo, { everyMs: 5, signal: AbortSignal.timeout(60_000) });
+  assert.ok(found, `${await jobStatus(served)}, not ${status}`);
+};
+
+describe('a Job after the end of its node', () => {
+  test('goes on with the next node, and does not run again once it is complete', async () => {
+    const first = await openAdmin();
+    await talk(first, 'apply', job());
+    await started(first, 1);
+    const { sandboxes } = first.parts;
+    const second = await first.next({}, () => sandboxes.current('main').exit(0));
+    await started(second, 2);
+    sandboxes.current('main').exit(0);
+    await untilStatus(second, 'complete, 2 succeeded');
+    await using third = await second.next();
+    assert.equal(await jobStatus(third), 'complete, 2 succeeded');
+    for (const { name } of await pods(third)) await third.call('DELETE', `/v1/pods/_/${name}`);
+    assert.deepEqual((await talk(third, 'apply', job())).objects, ['Job default/pi unchanged']);
+    await third.parts.clock.advance(400_000);
+    assert.deepEqual(await pods(third), []);
+    assert.equal(await jobStatus(third), 'complete');
+    assert.deepEqual((await talk(third, 'delete', job())).objects, ['Job default/pi deleted']);
+    assert.equal(await jobStatus(third), '');
+  });
+
+  test('goes on after a boot of the host, where a pod that was lost has not failed', async () => {
+    const first = await openAdmin();
+    const text = job().replace('completions: 2', 'completions: 3').replace('name: main', 'name: long');
+    await talk(first, 'apply', text);
+    await started(first, 1);
+    const nextBoot = { keeping: { bootId: 'the next boot', startsAfterBoot: true } };
+    const { sandboxes } = first.parts;
+    await using second = await first.next(nextBoot, async () => {
+      for (const sandbox of sandboxes.list()) await sandbox.remove();
+    });
+    for (let count = 2; count <= 4; count += 1) {
+      await started(second, count);
+      sandboxes.current('long').exit(0);
+    }
+    await untilStatus(second, 'complete, 3 succeeded, 1 failed');
+  });
+
+  test('with Secrets ends after its node when it needs another pod', async () => {
+    const secret = `{ apiVersion: v1, kind: Secret, metadata: { name: key }, stringData: { key: hidden } }\n---`;
+    const text = `${secret}${job(', envFrom: [{ secretRef: { name: key } }]')}`;
+    const first = await openAdmin();
+    await talk(first, 'apply', text);
+    await started(first, 1);
+    const { sandboxes } = first.parts;
+    await using second = await first.next({}, async () => {
+      const [file = ''] = await readdir(join(dirname(first.kept), 'jobs'));
+      assert.doesNotMatch(await readFile(join(dirname(first.kept), 'jobs', file), 'utf8'), /hidden|aGlkZGVu/);
+    });
+    sandboxes.current('main').exit(0);
+    await untilStatus(second, 'failed: FailedCreate, 1 succeeded');
+  });
+});
