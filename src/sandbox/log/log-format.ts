@@ -17,39 +17,44 @@ const space = 0x20;
 /** Maximum bytes of content per record; longer lines become several `P` records, as containerd's do. */
 export const maxRecordBytes = 16 * 1024;
 
-/** The records of one chunk, all with the same time. */
-export function encodeRecords(chunk: OutputChunk, time: string): Buffer {
-  const full = Buffer.from(`${time} ${chunk.stream} F `);
-  const partial = Buffer.from(`${time} ${chunk.stream} P `);
-  const pieces = [...pieceLengths(chunk.bytes)];
-  const size = pieces.reduce((sum, piece) => sum + full.length + piece.length + 1, 0);
-  const out = Buffer.allocUnsafe(size);
-  let to = 0;
-  let from = 0;
-  for (const piece of pieces) {
-    out.set(piece.endsLine ? full : partial, to);
-    to += full.length;
-    out.set(chunk.bytes.subarray(from, from + piece.length), to);
-    to += piece.length;
-    out[to] = newline;
-    to += 1;
-    from += piece.length + (piece.endsLine ? 1 : 0);
-  }
-  return out.subarray(0, to);
+/** Records that are written together. */
+export interface RecordBatch {
+  /** Number of bytes of output in them. */
+  readonly bytes: number;
+  readonly records: Buffer;
 }
 
-function* pieceLengths(bytes: Uint8Array): Generator<{ length: number; endsLine: boolean }> {
-  for (let from = 0; from < bytes.length;) {
-    const end = bytes.indexOf(newline, from);
-    const length = (end < 0 ? bytes.length : end) - from;
-    if (length > maxRecordBytes) {
-      yield { length: maxRecordBytes, endsLine: false };
-      from += maxRecordBytes;
-    } else {
-      yield { length, endsLine: end >= 0 };
-      from += length + 1;
-    }
+/** Size of records from which on the next begin another batch: those of short lines are many times as long as the lines. */
+const batchBytes = 256 * 1024;
+
+/**
+ * The records of one chunk, all with the same time: one batch, unless its lines are short. Makes no object per line; Latin 1
+ * has one character for each byte.
+ */
+export function* encodeRecords({ stream, bytes }: OutputChunk, time: string): Generator<RecordBatch> {
+  const from = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  const [full, partial] = [`${time} ${stream} F `, `${time} ${stream} P `];
+  let records = '';
+  let began = 0;
+  for (let at = 0, end = 0; at < from.length; at = end) {
+    end = endOfPart(from, at);
+    const text = from.toString('latin1', at, end);
+    const rest = text.lastIndexOf('\n') + 1;
+    if (rest > 0) records += `${full}${text.slice(0, rest - 1).replace(/\n/g, `\n${full}`)}\n`;
+    if (rest < text.length) records += `${partial}${text.slice(rest)}\n`;
+    if (end < from.length && records.length < batchBytes) continue;
+    yield { bytes: end - began, records: Buffer.from(records, 'latin1') };
+    records = '';
+    began = end;
   }
+}
+
+/** End of the next part to encode: at most one record's bytes, of whole lines unless a line has more. */
+function endOfPart(bytes: Buffer, at: number): number {
+  const end = at + maxRecordBytes;
+  if (end >= bytes.length) return bytes.length;
+  const last = bytes.lastIndexOf(newline, end);
+  return last < at ? end : last + 1;
 }
 
 /** Parses a line of a log file (without its newline); undefined when it is not a record, as after a torn write. */

@@ -39,8 +39,8 @@ export interface LogFileOptions {
   readonly logged?: LoggedBytes;
 }
 
-/** Bytes after which the log's position is saved again: the next process reads at most those and one chunk. */
-const positionIntervalBytes = 64 * 1024;
+/** Bytes after which the log's position is saved again: the next process reads at most those and one write. */
+const positionIntervalBytes = 256 * 1024;
 
 /**
  * Opens a log. After a failed write, logging continues once it works again: the next record says how many bytes are
@@ -92,25 +92,29 @@ export async function openLogWriter(path: string, time: () => string, options: L
    */
   const withNotice = async (records: Buffer) => {
     const text = `podvm: ${missing.bytes} bytes of output are missing here: ${missing.why}\n`;
-    const notice = encodeRecords({ stream: 'stderr', bytes: Buffer.from(text) }, time());
-    size += notice.length;
+    const notice = [...encodeRecords({ stream: 'stderr', bytes: Buffer.from(text) }, time())].map((it) => it.records);
+    const added = notice.reduce((sum, { length }) => sum + length, 0);
+    size += added;
     await keepPosition();
-    size -= notice.length;
-    return Buffer.concat([notice, records]);
+    size -= added;
+    return Buffer.concat([...notice, records]);
   };
   const write = async (chunk: OutputChunk) => {
     if (file === undefined) throw new PodvmError('internal', `Cannot write the log ${basename(path)}: it is closed`);
-    const records = encodeRecords(chunk, time());
+    let left = chunk.bytes.length;
     try {
-      if (limits !== undefined && size > 0 && size + records.length > limits.maxFileBytes) await rotate(limits);
-      await append(missing.bytes > 0 ? await withNotice(records) : records, file);
-      missing = { bytes: 0, why: '' };
-      logged[chunk.stream] += chunk.bytes.length;
-      if (size - positionedAt >= positionIntervalBytes) await keepPosition();
+      for (const { bytes, records } of encodeRecords(chunk, time())) {
+        if (limits !== undefined && size > 0 && size + records.length > limits.maxFileBytes) await rotate(limits);
+        await append(missing.bytes > 0 ? await withNotice(records) : records, file);
+        missing = { bytes: 0, why: '' };
+        logged[chunk.stream] += bytes;
+        left -= bytes;
+        if (size - positionedAt >= positionIntervalBytes) await keepPosition();
+      }
     } catch (cause) {
-      logged[chunk.stream] += chunk.bytes.length;
+      logged[chunk.stream] += left;
       const isFull = (cause as NodeJS.ErrnoException).code === 'ENOSPC';
-      missing = { bytes: missing.bytes + chunk.bytes.length, why: isFull ? 'the disk was full' : messageOf(cause) };
+      missing = { bytes: missing.bytes + left, why: isFull ? 'the disk was full' : messageOf(cause) };
       throw new PodvmError(isFull ? 'exhausted' : 'internal', `Cannot write the log ${basename(path)}`, { cause });
     }
   };

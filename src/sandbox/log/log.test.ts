@@ -32,15 +32,17 @@ async function textOf(path: string, options: ReadLogOptions = {}, signal = never
   return text;
 }
 
+const encoded = (chunk: OutputChunk) => Buffer.concat([...encodeRecords(chunk, time)].map(({ records }) => records));
+
 test('encodeRecords() writes the format that the kubelet reads', () => {
   assert.equal(
-    encodeRecords(chunkOf('one\n\ntwo', 'stderr'), time).toString(),
+    encoded(chunkOf('one\n\ntwo', 'stderr')).toString(),
     `${time} stderr F one\n${time} stderr F \n${time} stderr P two\n`,
   );
 });
 
 test('encodeRecords() cuts a long line into partial records', () => {
-  const lines = encodeRecords(chunkOf(`${'x'.repeat(maxRecordBytes + 1)}\n`), time)
+  const lines = encoded(chunkOf(`${'x'.repeat(maxRecordBytes + 1)}\n`))
     .toString()
     .split('\n');
   assert.deepEqual(
@@ -49,10 +51,24 @@ test('encodeRecords() cuts a long line into partial records', () => {
   );
 });
 
+test('encodeRecords() divides what is many times as large as its output, and counts the output of each part', () => {
+  const bytes = Buffer.alloc(64 * 1024, '\n');
+  const batches = [...encodeRecords({ stream: 'stdout', bytes }, time)];
+  assert.ok(batches.every(({ records }) => records.length <= 1024 * 1024));
+  assert.equal(
+    batches.reduce((sum, batch) => sum + batch.bytes, 0),
+    bytes.length,
+  );
+  assert.equal(
+    Buffer.concat(batches.map(({ records }) => records)).toString(),
+    `${time} stdout F \n`.repeat(64 * 1024),
+  );
+});
+
 test('decodeRecord() returns every byte of any output', () => {
   fc.assert(
     fc.property(fc.array(fc.uint8Array({ maxLength: 300 }), { maxLength: 8 }), (chunks) => {
-      const file = Buffer.concat(chunks.map((bytes) => encodeRecords({ stream: 'stdout', bytes }, time)));
+      const file = Buffer.concat(chunks.map((bytes) => encoded({ stream: 'stdout', bytes })));
       const decoded: Uint8Array[] = [];
       let from = 0;
       for (let end = file.indexOf(10); end >= 0; end = file.indexOf(10, from)) {
