@@ -89,6 +89,9 @@ static bool set_blocking(int fd, bool is_blocking)
     return flags >= 0 && fcntl(fd, F_SETFL, is_blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK) == 0;
 }
 
+/* Room in a pipe that we read: what a program writes meanwhile is read in few pieces. The kernel's default is 64 KiB. */
+enum { read_pipe_bytes = 256 << 10 };
+
 static CALL(make_pipe)
 {
     CALL_START;
@@ -99,7 +102,10 @@ static CALL(make_pipe)
     if (!ends) return JS_EXCEPTION;
     both = strcmp(ends, "both") == 0;
     ok = pipe2(fds, O_CLOEXEC) == 0;
-    if (ok && (both || strcmp(ends, "read") == 0)) set_blocking(fds[0], false);
+    if (ok && (both || strcmp(ends, "read") == 0)) {
+        set_blocking(fds[0], false);
+        fcntl(fds[0], F_SETPIPE_SZ, read_pipe_bytes); /* if it fails, the pipe works with less */
+    }
     if (ok && (both || strcmp(ends, "write") == 0)) set_blocking(fds[1], false);
     JS_FreeCString(ctx, ends);
     return ok ? give_pair(ctx, fds, "read", "write") : throw_errno(ctx, errno, "make a pipe", NULL);

@@ -65,7 +65,7 @@ const expected: Readonly<Record<string, unknown>> = {
   // 4 is the directory that `ls` reads
   descriptorsOfChild: '0 1 2 3 4 ',
   swappedDescriptors: ['one\n', 'two\n'],
-  backPressure: { written: 65_536, read: 65_536, empty: -1, noReader: 'EPIPE' },
+  backPressure: { written: 262_144, read: 262_144, empty: -1, noReader: 'EPIPE' },
   fairness: { busyRan: true, between: true },
   staleEvents: { calls: 1, errors: [] },
   changes: { hungUp: [4], written: [1] },

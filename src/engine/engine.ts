@@ -87,7 +87,7 @@ export interface Descriptors {
   watch(fd: number, interest: number, handler: (events: number) => void): void;
   /** Stops watching, also a call that was already due. A descriptor that is not watched is not an error. */
   unwatch(fd: number): void;
-  /** Makes a pipe. `nonBlocking` names the ends to watch; a child's end must stay blocking. */
+  /** Makes a pipe. `nonBlocking` names the ends to watch; a child's end must stay blocking. One to be read holds 256 KiB. */
   pipe(nonBlocking: PipeEnd): { readonly read: number; readonly write: number };
   setNonBlocking(fd: number, nonBlocking: boolean): void;
   duplicate(fd: number): number;

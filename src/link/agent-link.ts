@@ -16,6 +16,7 @@ import { limits } from '#wire/limits.ts';
 import {
   type AgentEvent,
   type AgentMessage,
+  type Hello,
   type Method,
   type Params,
   type Result,
@@ -94,7 +95,10 @@ export class AgentLink implements Link {
     this.#callTimeoutMs = callTimeoutMs;
     this.closed = this.#ended.promise;
     this.#welcomed.promise.catch(() => undefined); // reported to those that wait for the handshake
-    this.#parser = new FrameParser({ decide: (header) => this.#decide(header), frame: (h, p) => this.#frame(h, p) });
+    this.#parser = new FrameParser(
+      { decide: (header) => this.#decide(header), frame: (h, p) => this.#frame(h, p) },
+      limits.maxOutputBytes,
+    );
     channel.on('data', (chunk: Buffer) => this.#take(chunk));
     channel.once('error', (cause) => this.#end(cause));
     channel.once('close', () => this.#end());
@@ -120,7 +124,8 @@ export class AgentLink implements Link {
   }
 
   sendHello(versions: readonly number[]): void {
-    this.#write(0, frameKinds.hello, Buffer.from(JSON.stringify({ t: 'hello', versions })));
+    const hello = { t: 'hello', versions: [...versions], maxDataBytes: limits.maxOutputBytes } satisfies Hello;
+    this.#write(0, frameKinds.hello, Buffer.from(JSON.stringify(hello)));
   }
 
   /** Whether sent data, including hellos, has not left yet. */

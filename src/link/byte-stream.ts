@@ -29,7 +29,7 @@ class Blocks {
       if (last === undefined || this.#used === last.length) {
         // The first piece gets exactly the room that it needs: most are taken at once, alone.
         const isFirst = last === undefined;
-        this.#blocks.push(Buffer.allocUnsafeSlow(isFirst ? rest.length : limits.maxDataBytes));
+        this.#blocks.push(Buffer.allocUnsafeSlow(isFirst ? rest.length : limits.maxOutputBytes));
         this.#used = 0;
         continue;
       }

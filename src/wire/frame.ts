@@ -41,14 +41,14 @@ export interface FrameHeader {
 }
 
 /** Maximum payload of a frame of that kind, in `bytes`; undefined for an unknown kind. */
-function maxLength(kind: number): number | undefined {
+function maxLength(kind: number, maxDataBytes: number): number | undefined {
   switch (kind) {
     case frameKinds.hello:
     case frameKinds.message:
     case frameKinds.part:
       return limits.maxMessageBytes;
     case frameKinds.data:
-      return limits.maxDataBytes;
+      return maxDataBytes;
     case frameKinds.credit:
       return 4;
     case frameKinds.end:
@@ -89,11 +89,11 @@ export function decodeCredit(payload: Uint8Array): number {
 }
 
 /** Undefined when it is not a valid header, or exceeds a limit. */
-function readHeader(view: DataView): FrameHeader | undefined {
+function readHeader(view: DataView, maxDataBytes: number): FrameHeader | undefined {
   if (view.getUint32(0, true) !== magic || view.getUint32(16, true) !== checkOf(view)) return undefined;
   const word = view.getUint32(12, true);
   const [kind, length] = [word & 0xff, word >>> 8];
-  const max = maxLength(kind);
+  const max = maxLength(kind, maxDataBytes);
   if (max === undefined || length > max || (kind === frameKinds.credit && length !== 4)) return undefined;
   // SAFE: maxLength() accepts exactly the known kinds
   return { epoch: view.getUint32(4, true), stream: view.getUint32(8, true), kind: kind as FrameKind, length };
@@ -128,6 +128,7 @@ const noBytes = new Uint8Array(0);
  */
 export class FrameParser {
   readonly #handler: FrameHandler;
+  readonly #maxDataBytes: number;
   readonly #head = new Uint8Array(headerBytes);
   readonly #headView = new DataView(this.#head.buffer);
   #headFill = 0;
@@ -139,8 +140,10 @@ export class FrameParser {
   /** Total bytes that belonged to no frame. */
   garbageBytes = 0;
 
-  constructor(handler: FrameHandler) {
+  /** `maxDataBytes`: maximum payload of a data frame. */
+  constructor(handler: FrameHandler, maxDataBytes: number = limits.maxDataBytes) {
     this.#handler = handler;
+    this.#maxDataBytes = maxDataBytes;
   }
 
   /** Forgets a partial frame, after the channel was torn. */
@@ -169,7 +172,7 @@ export class FrameParser {
     this.#headFill += part.length;
     at += part.length;
     if (this.#headFill < headerBytes) return at;
-    const header = readHeader(this.#headView);
+    const header = readHeader(this.#headView, this.#maxDataBytes);
     const decision = header === undefined ? 'reject' : this.#handler.decide(header);
     if (header === undefined || decision === 'reject') {
       this.#shiftHead();

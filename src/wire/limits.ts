@@ -7,8 +7,13 @@ export const limits = {
   maxMessageBytes: 256 * 1024,
   /** A call with all its parts. The kernel accepts 2 MiB of arguments and variables, which JSON may have to escape. */
   maxCallBytes: 8 * 1024 * 1024,
-  /** Payload of a data frame. Small, so that many streams share the channel fairly. */
+  /** Payload of a data frame to the agent, and to a host that does not take more. */
   maxDataBytes: 16 * 1024,
+  /**
+   * Payload of a data frame to a host that says that it takes as much. Each costs the agent as much as some 50 KB of its
+   * bytes. With its header it is two writes to a virtio-serial port, and short enough that streams share the channel.
+   */
+  maxOutputBytes: 64 * 1024 - 20,
   /** Open streams of one channel. */
   maxStreams: 1024,
   /** Data that the agent may have in transit on one stream before the host grants more. */

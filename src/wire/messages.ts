@@ -247,6 +247,8 @@ export const helloSchema = v.object({
   t: v.literal('hello'),
   /** Protocol versions that the host supports. */
   versions: list(count, 16),
+  /** Maximum payload of a data frame that the host takes, in `bytes`. Absent: `limits.maxDataBytes`, as of earlier hosts. */
+  maxDataBytes: v.optional(count),
 });
 export type Hello = v.InferOutput<typeof helloSchema>;
 

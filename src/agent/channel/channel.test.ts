@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { encodeFrame, type FrameKind, frameKinds, FrameParser } from '#wire/frame.ts';
+import { encodeFrame, type FrameKind, frameKinds, FrameParser, headerBytes } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
-import { agentMessageSchema, type AgentEvent, type ToldEvent, type CallMessage } from '#wire/messages.ts';
+import { agentMessageSchema, type AgentEvent, type Hello, type ToldEvent, type CallMessage } from '#wire/messages.ts';
 import * as v from 'valibot';
 import { again } from '#engine/engine.ts';
 import { Channel, type ChannelParts } from './channel.ts';
+import { AgentStream } from './stream.ts';
 
 const epoch = 7;
 const exited = (containerId: string): ToldEvent => ({
@@ -43,8 +44,8 @@ function awaitHost(onCall: (call: CallMessage) => void = () => assert.fail('not 
       return bytes.length;
     },
     write: (_fd, bytes, offset = 0, length = bytes.length) => {
-      parser.push(bytes.slice(offset, length));
-      return length - offset;
+      parser.push(bytes.slice(offset, offset + length));
+      return length;
     },
     encodeUtf8: (text) => Buffer.from(text),
     decodeUtf8: (bytes) => Buffer.from(bytes).toString(),
@@ -58,8 +59,9 @@ function awaitHost(onCall: (call: CallMessage) => void = () => assert.fail('not 
     fromHost.push(encodeFrame(epoch, 0, kind, payload));
     while (fromHost.length > 0) look(1);
   };
-  const greet = () => {
-    fromHost.push(encodeFrame(epoch, 0, frameKinds.hello, Buffer.from('{"t":"hello","versions":[1]}')));
+  const greet = (more: Partial<Hello> = {}) => {
+    const hello = { t: 'hello', versions: [1], ...more };
+    fromHost.push(encodeFrame(epoch, 0, frameKinds.hello, Buffer.from(JSON.stringify(hello))));
     look(1);
   };
   return { channel, heard, greet, say };
@@ -93,6 +95,32 @@ describe('Channel.tell() while the host is away', () => {
     channel.tell(exited('a'));
     greet();
     assert.deepEqual(heard, [said('b', 'Mg=='), said('a', 'Mw=='), exited('a')]);
+  });
+});
+
+describe('the size of a data frame', () => {
+  it('is what the host takes, within limits; an earlier host does not say it', () => {
+    const { channel, greet } = awaitHost();
+    const sendable = (id: number) => channel.openStream(id).sendable;
+    greet();
+    assert.equal(sendable(1), limits.maxDataBytes);
+    greet({ maxDataBytes: 20_000 });
+    assert.equal(sendable(2), 20_000);
+    greet({ maxDataBytes: 1_000_000 });
+    assert.equal(sendable(3), limits.maxOutputBytes);
+  });
+
+  it('is not that of the last bytes of a window', () => {
+    const sent: number[] = [];
+    const stream: AgentStream = new AgentStream(1, {
+      ...{ epoch, isCongested: false, maxDataBytes: limits.maxOutputBytes, forget: () => {} },
+      write: (_frame, length) => void sent.push(length),
+    });
+    const buffer = new Uint8Array(headerBytes + limits.maxOutputBytes);
+    while (stream.sendable > 0) stream.send(buffer, stream.sendable);
+    assert.deepEqual(sent, [buffer.length, buffer.length]); // 40 bytes are left
+    stream.granted(limits.streamWindowBytes / 2);
+    assert.equal(stream.sendable, limits.maxOutputBytes);
   });
 });
 

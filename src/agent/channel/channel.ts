@@ -39,6 +39,7 @@ export class Channel implements StreamPort {
   readonly #buffer = new Uint8Array(readBytes);
   readonly #streams = new Map<number, AgentStream>();
   #epoch = 0;
+  #maxDataBytes: number = limits.maxDataBytes;
   /** Parts of a call that is larger than one frame. */
   #callParts: Uint8Array[] = [];
   #callPartBytes = 0;
@@ -58,6 +59,10 @@ export class Channel implements StreamPort {
 
   get epoch(): number {
     return this.#epoch;
+  }
+
+  get maxDataBytes(): number {
+    return this.#maxDataBytes;
   }
 
   get isCongested(): boolean {
@@ -120,13 +125,19 @@ export class Channel implements StreamPort {
     this.write(frame, frame.length);
   }
 
+  /** Writes as much as the channel takes: a virtio-serial port takes 32 KiB at a time. */
   #tryWrite(bytes: Uint8Array, length: number): number {
+    let done = 0;
     try {
-      const done = this.#parts.write(this.#fd, bytes, 0, length);
-      return done === again ? 0 : done;
+      while (done < length) {
+        const more = this.#parts.write(this.#fd, bytes, done, length - done);
+        if (more === again) break;
+        done += more;
+      }
     } catch {
-      return 0; // the host has just left; the handler gets the hangup
+      // The host has just left; the handler gets the hangup.
     }
+    return done;
   }
 
   #watch(): void {
@@ -268,6 +279,7 @@ export class Channel implements StreamPort {
       if (header.kind !== frameKinds.hello || header.epoch === 0) return;
       if (header.epoch !== this.#epoch) this.#connectionEnded();
       this.#epoch = header.epoch;
+      this.#maxDataBytes = Math.min(message.maxDataBytes ?? limits.maxDataBytes, limits.maxOutputBytes);
       this.#isAway = false;
       this.#send(this.#owner.hello(message));
       this.#flushEvents();

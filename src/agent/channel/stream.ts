@@ -20,11 +20,15 @@ export interface StreamUser {
 export interface StreamPort {
   readonly epoch: number;
   readonly isCongested: boolean;
+  /** Maximum payload of a data frame. */
+  readonly maxDataBytes: number;
   write(frame: Uint8Array, length: number): void;
   forget(stream: AgentStream): void;
 }
 
 const maxEarlyChunks = 64;
+/** Credit below which nothing is sent: a frame of the last bytes of a window costs as much as a whole one. */
+const minSentBytes = 4096;
 
 /** The agent's end of one byte stream. */
 export class AgentStream {
@@ -54,7 +58,9 @@ export class AgentStream {
   /** Number of bytes that may be sent now. */
   get sendable(): number {
     if (this.#isGone || this.#hasEnded || this.#port.isCongested) return 0;
-    return Math.min(this.#credit.available, limits.maxDataBytes);
+    const { available } = this.#credit;
+    // The host has most of a window then, and will grant more.
+    return available < minSentBytes ? 0 : Math.min(available, this.#port.maxDataBytes);
   }
 
   /** Sends `length` bytes (at most `sendable`) from `headerBytes` of `buffer`; the header is written before them. */

@@ -42,11 +42,11 @@ function writing(output: Uint8Array, pieceBytes = Infinity) {
 }
 
 /**
- * A process that writes `pieceBytes` every `everyMs` into a pipe of 64 KiB, or a terminal of 4 KiB, and its pump, in a time of
+ * A process that writes `pieceBytes` every `everyMs` into a pipe of 256 KiB, or a terminal of 4 KiB, and its pump, in a time of
  * its own in which a read takes 0.1 ms. Returns the times and sizes of the frames until it has written `bytes`.
  */
 function flowing(bytes: number, pieceBytes: number, everyMs: number, into: 'pipe' | 'terminal' = 'pipe') {
-  const heldBytes = into === 'pipe' ? 64 * 1024 : 4096;
+  const heldBytes = into === 'pipe' ? 256 * 1024 : 4096;
   const frames: { readonly atMs: number; readonly bytes: number }[] = [];
   let [nowMs, written, read] = [0, 0, 0];
   const state: { isClosed: boolean; read?: (() => void) | undefined } = { isClosed: false };
@@ -69,7 +69,7 @@ function flowing(bytes: number, pieceBytes: number, everyMs: number, into: 'pipe
     },
   } as Partial<OutputParts> as OutputParts; // SAFE: all methods that an output pump uses
   const pump = new OutputPump(parts, 3, () => {}, { gathers: into === 'pipe' });
-  const port = { epoch: 1, isCongested: false, forget: () => {} };
+  const port = { epoch: 1, isCongested: false, maxDataBytes: limits.maxOutputBytes, forget: () => {} };
   const stream: AgentStream = new AgentStream(1, {
     ...port,
     write: (_frame, length) => {
@@ -101,9 +101,15 @@ test('a process that writes small pieces quickly is read in large ones', () => {
 });
 
 test('a process that writes as fast as its pipe takes it is not slowed down', () => {
-  const { frames, endMs } = flowing(4_000_000, 65_536, 0.01);
-  assert.ok(frames.length <= 4_000_000 / limits.maxDataBytes + 1, `${frames.length} frames`);
+  const { frames, endMs } = flowing(16_000_000, 65_536, 0.01);
+  assert.ok(frames.length <= 16_000_000 / limits.maxOutputBytes + 2, `${frames.length} frames`);
   assert.ok(endMs < 1.1 * frames.length * 0.1, `it waited: ${endMs} ms`);
+});
+
+test('a process that writes small pieces all the time is read once in a while, not twice', () => {
+  const { frames } = flowing(4_000_000, 4096, 0.1); // 40 KB in a millisecond
+  const average = 4_000_000 / frames.length;
+  assert.ok(average > 40_000, `${average} bytes in a frame`); // half of that if every second piece is read at once
 });
 
 test('a terminal, which holds little, is read at once', () => {
@@ -145,7 +151,7 @@ test('a line of one output is passed after what the same process has written to 
   const pumps = [0, 1].map((fd) => {
     const pump = new OutputPump(parts, fd);
     const stream: AgentStream = new AgentStream(fd + 1, {
-      ...{ epoch: 1, isCongested: false, forget: () => {} },
+      ...{ epoch: 1, isCongested: false, maxDataBytes: limits.maxOutputBytes, forget: () => {} },
       write: (frame, length) => void (passed += Buffer.from(frame.subarray(headerBytes, length)).toString()),
     });
     stream.use(outputUser(pump, stream));
@@ -178,6 +184,7 @@ function host(pump: OutputPump) {
   const stream = new AgentStream(1, {
     epoch: 1,
     isCongested: false,
+    maxDataBytes: limits.maxDataBytes,
     write: (frame, length) => parser.push(frame.slice(0, length)),
     forget: () => {},
   });
@@ -226,6 +233,7 @@ function framesSentAgain(pump: OutputPump): readonly number[] {
   const stream = new AgentStream(2, {
     epoch: 2,
     isCongested: false,
+    maxDataBytes: limits.maxDataBytes,
     write: (_frame, length) => frames.push(length),
     forget: () => {},
   });

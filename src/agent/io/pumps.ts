@@ -5,7 +5,14 @@ import { again, ready, type Clock, type Descriptors, type Timer } from '#engine/
 import type { SentOutput } from './sent-output.ts';
 
 /** Shared by all pumps: handlers are never re-entered, and a frame that cannot be written at once is copied. */
-const buffer = new Uint8Array(headerBytes + limits.maxDataBytes);
+let buffer = new Uint8Array(headerBytes + limits.maxDataBytes);
+
+/** Room for that many bytes in `buffer`, which grows for the first host that takes larger frames. */
+function makeRoom(bytes: number): number {
+  if (buffer.length < headerBytes + bytes) buffer = new Uint8Array(headerBytes + limits.maxOutputBytes);
+  return bytes;
+}
+
 const nothing: Uint8Array = new Uint8Array(0);
 /**
  * Time for which output is left in the pipe after two small pieces in a shorter time. Programs write lines in pieces of
@@ -13,6 +20,8 @@ const nothing: Uint8Array = new Uint8Array(0);
  * meanwhile; the first piece after a pause is never delayed.
  */
 const gatherMs = 1;
+/** Bytes that are left in the pipe in that time by a program that writes much: the next piece is left there, too. */
+const muchBytes = 4096;
 
 export type OutputParts = Descriptors & Pick<Clock, 'setTimer' | 'clearTimer' | 'monotonicMs'>;
 
@@ -36,6 +45,7 @@ export class OutputPump {
   #lastReadMs = -Infinity;
   /** Ends the time for which output is left in the pipe. */
   #gathering: Timer | undefined;
+  #hasGathered = false;
   #beside: OutputPump | undefined;
 
   /**
@@ -104,7 +114,7 @@ export class OutputPump {
     const stream = this.#stream;
     if (stream === undefined) return;
     while (this.#again.length > 0) {
-      const length = Math.min(this.#again.length, stream.sendable);
+      const length = makeRoom(Math.min(this.#again.length, stream.sendable));
       if (length === 0) return;
       buffer.set(this.#again.subarray(0, length), headerBytes);
       stream.send(buffer, length);
@@ -146,7 +156,7 @@ export class OutputPump {
   }
 
   #readOnce(): void {
-    const room = this.#isDropping ? limits.maxDataBytes : (this.#stream?.sendable ?? 0);
+    const room = makeRoom(this.#isDropping ? limits.maxDataBytes : (this.#stream?.sendable ?? 0));
     if (room > 0) {
       let bytes: number;
       try {
@@ -160,19 +170,21 @@ export class OutputPump {
       }
       if (bytes !== again) {
         this.#took(bytes);
-        if (this.#gathers) this.#gatherAfter(bytes < room);
+        if (this.#gathers) this.#gatherAfter(bytes, room);
       }
     }
     this.#update();
   }
 
-  #gatherAfter(isSmall: boolean): void {
+  #gatherAfter(bytes: number, room: number): void {
     const nowMs = this.#parts.monotonicMs();
-    const isSoon = nowMs - this.#lastReadMs < gatherMs;
+    const isSoon = nowMs - this.#lastReadMs < gatherMs || (this.#hasGathered && bytes >= muchBytes);
     this.#lastReadMs = nowMs;
-    if (!isSmall || !isSoon) return;
+    this.#hasGathered = false;
+    if (bytes === room || !isSoon) return;
     this.#gathering = this.#parts.setTimer(gatherMs, () => {
       this.#gathering = undefined;
+      this.#hasGathered = true;
       this.#update();
     });
   }
