@@ -1,4 +1,5 @@
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { readFile, readlink } from 'node:fs/promises';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { defaultEnv, run, type RunResult } from '#host/process/run.ts';
@@ -90,6 +91,14 @@ export class Conversation implements AsyncDisposable {
 
   write(text: string): void {
     this.child.stdin.write(text);
+  }
+
+  /** Changes the size of the terminal of `typeOnTerminal`, as a user does that of a window. */
+  async resize(rows: number, columns: number): Promise<void> {
+    const { pid } = this.child;
+    const [inner = ''] = (await readFile(`/proc/${pid}/task/${pid}/children`, 'latin1')).split(' ');
+    const terminal = await readlink(`/proc/${inner}/fd/0`);
+    await run('stty', ['-F', terminal, 'rows', String(rows), 'cols', String(columns)]);
   }
 
   /** Its exit code; null for one that was killed. */

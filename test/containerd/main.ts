@@ -21,7 +21,7 @@ import { startContainerd, testVersion } from './containerd-node.ts';
 import { tourCtr } from './ctr-tour.ts';
 import { tourDelegate } from './delegate-tour.ts';
 import { buildIntegrationSuite } from './integration-suite.ts';
-import { baseImage, layeredImage, pauseImage } from './pod.ts';
+import { baseImage, briefImage, layeredImage, pauseImage } from './pod.ts';
 import { tour } from './tour.ts';
 
 /*
@@ -122,7 +122,8 @@ async function main(): Promise<void> {
   try {
     const isNewer = !programs.version.startsWith('1.');
     const type: CliNode['type'] = (args, input) => cli.type(args, input);
-    const site = { containerd, isNewer, isK3s, isWhole: !values.debian, work, say, replaceDaemon, type };
+    const { root } = cli;
+    const site = { containerd, isNewer, isK3s, isWhole: !values.debian, work, root, say, replaceDaemon, type };
     const focus = values.focus === undefined ? undefined : new RegExp(values.focus);
     if (!values.delegate) {
       await tour({ ...site, podvm, crictl: direct, fetch: fetchIn, focus });
@@ -164,7 +165,7 @@ async function runBaseImage(cli: CliNode): Promise<void> {
   assert.equal(code, 0, stderr);
 }
 
-/** Makes files of the base image, and of the images of runc's pods and of two layers. */
+/** Makes files of the base image, and of the images of runc's pods, of two layers and of a layer of its own. */
 async function makeImages(work: string, signal: AbortSignal): Promise<readonly [base: string, others: string]> {
   const directory = join(work, 'images');
   await mkdir(directory);
@@ -179,6 +180,11 @@ async function makeImages(work: string, signal: AbortSignal): Promise<readonly [
   await writeLayout(others, [
     { name: pauseImage, layers, config: { config: { Cmd: ['/bin/sleep', '1000000'] } } },
     { name: layeredImage, layers, config: { config: { Env: ['PATH=/bin'] } } },
+    {
+      name: briefImage,
+      layers: [[program('sh'), program('cat'), { name: 'brief', content: 'brief' }]],
+      config: { config: { Env: ['PATH=/bin'] } },
+    },
   ]);
   const files = [join(work, 'base.tar'), join(work, 'others.tar')] as const;
   await run('tar', ['-C', base, '-cf', files[0], '.']);

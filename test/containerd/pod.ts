@@ -9,6 +9,8 @@ export const baseImage = 'localhost/podvm/base:latest';
 export const pauseImage = 'localhost/podvm/pause:1';
 /** Two layers; the upper one removes a file of the lower one. */
 export const layeredImage = 'localhost/podvm/layered:1';
+/** With a layer that no other image has. */
+export const briefImage = 'localhost/podvm/brief:1';
 
 const containerStatus = v.object({
   status: v.object({ state: v.string(), exitCode: v.number(), reason: v.string(), message: v.string() }),

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
@@ -7,15 +6,18 @@ import * as v from 'valibot';
 import { diagnosisSchema } from '#api/finding.ts';
 import { containerdFindings } from '#daemon/doctor/doctor-runtimes.ts';
 import { poll } from '#host/wait.ts';
-import { KubeletCgroups, memoryRoot, processesIn } from '../kubelet-cgroups.ts';
 import type { Crictl } from '../conformance/crictl.ts';
 import type { CliNode } from '../vm/cli-node.ts';
 import { compareStarts } from './compare-starts.ts';
 import type { ContainerdNode } from './containerd-node.ts';
 import { endSteps } from './end-steps.ts';
-import { layeredImage, Pod } from './pod.ts';
+import { imageSteps } from './image-steps.ts';
+import { installSteps } from './install-steps.ts';
+import { machineSteps } from './machine-steps.ts';
+import { Pod } from './pod.ts';
 import { processSteps } from './process-steps.ts';
 import { newerSteps, specialSteps } from './special-steps.ts';
+import { streamSteps } from './stream-steps.ts';
 import { type Steps, walkSteps } from './walk-steps.ts';
 
 export interface TourOptions {
@@ -28,6 +30,8 @@ export interface TourOptions {
   /** Shim socket and version of podvm in containerd's configuration. */
   readonly podvm: { readonly shimSocketPath: string; readonly version: string };
   readonly work: string;
+  /** State directory of podvm. */
+  readonly root: string;
   readonly say: (text: string) => void;
   /** Whether steps that are too long for CI are walked, too, and starts are measured. */
   readonly isWhole: boolean;
@@ -54,19 +58,17 @@ export interface Tour extends TourOptions {
 const steps: Steps<Tour> = [
   ['a pod of podvm runs beside a pod of runc, with a kernel, a name and a resolver of its own', differs],
   ['both pods reach each other through the network of containerd', reaches],
-  ['the layers of an image are one file system, which is made once', layers],
+  ...imageSteps,
   ['logs have what containers said, in full and in order', logs],
-  ['commands run with and without a terminal, with input, exit codes and sizes', execs],
-  ['ports are forwarded, also to what listens on 127.0.0.1 in the pod', forwards],
-  ['attaching talks to a shell', attaches],
-  ['containers and pods have figures, and limits that change', measures],
+  ...streamSteps,
+  ['containers have figures, and limits that change', measures],
   ['podvm looks into a pod of containerd: doctor and describe find what is wrong, and nothing else', isExamined],
   ['exit codes, lack of memory and last words are told', ends],
   ['containers share the processes of the pod, or do not, as they ask', sharesPids],
   ['users, capabilities, seccomp and read-only root file systems hold', isConfined],
   ['volumes of the kubelet and of the host appear, and change', volumes],
   ['a pod that is to share the network of the host is refused by podvm, and runs with runc', refuses],
-  ['annotations of podvm reach it, and its machine is in the cgroup of the pod', isPlaced],
+  ...machineSteps,
   ...endSteps,
   ['the pods live on when containerd is killed, and an end meanwhile is not lost', outlives],
   ...processSteps,
@@ -141,7 +143,12 @@ async function walkAll(options: TourOptions): Promise<void> {
   const pod = await Pod.run(crictl, work, 'machine', 'podvm');
   const beside = await runc.start('main', 'sleep 10000');
   const main = await pod.start('main', 'echo begun; sleep 10000');
-  const all = [...(options.isNewer ? newerSteps : []), ...(options.isWhole ? specialSteps : []), ...steps];
+  const all = [
+    ...(options.isNewer ? newerSteps : []),
+    ...(options.isWhole ? specialSteps : []),
+    ...steps,
+    ...(options.isK3s ? [] : installSteps), // the test makes k3s' configuration itself
+  ];
   const focused = all.filter(([what]) => options.focus?.test(what) ?? true);
   await walkSteps(focused, { ...options, runc, pod, beside, main }, say);
 }
@@ -178,15 +185,6 @@ async function reaches({ crictl, runc, pod, main, beside }: Tour): Promise<void>
   }
 }
 
-async function layers({ crictl, pod }: Tour): Promise<void> {
-  const image = { image: { image: layeredImage } };
-  for (const name of ['first', 'second']) {
-    const id = await pod.start(name, 'cat /added; test ! -e /gone && echo >/mine && exit 9', image);
-    assert.equal((await pod.ended(id)).exitCode, 9);
-    await crictl.run('rm', id);
-  }
-}
-
 async function logs({ crictl, pod }: Tour): Promise<void> {
   const id = await pod.start('logs', 'i=0; while [ $i -lt 5000 ]; do echo "line $i"; i=$((i+1)); done; echo last >&2');
   await pod.ended(id);
@@ -198,39 +196,6 @@ async function logs({ crictl, pod }: Tour): Promise<void> {
     { everyMs: 200, signal: AbortSignal.timeout(20_000) },
   );
   assert.equal(said, Array.from({ length: 5000 }, (_, at) => `line ${at}\n`).join(''));
-  await crictl.run('rm', id);
-}
-
-async function execs({ crictl, main }: Tour): Promise<void> {
-  const { stdout, stderr } = await crictl.try(['exec', main, 'sh', '-c', 'echo out; echo err >&2; exit 7']);
-  assert.equal(stdout, 'out\n');
-  assert.match(stderr, /^err\n[^]*exit code 7/);
-  const input = randomBytes(1024 * 1024);
-  const summed = await crictl.try(['exec', '-i', main, 'sha256sum'], input);
-  assert.equal(summed.stdout.split(' ')[0], createHash('sha256').update(input).digest('hex'));
-  const script = 'until [ "$(stty size)" = "31 99" ]; do sleep 0.1; done; tty; read answer; echo "got $answer"; exit 3';
-  await using typed = crictl.type('exec', '-it', main, 'sh', '-c', script);
-  await typed.says(/\/dev\/pts\/\d+/);
-  typed.write('forty-two\n');
-  await typed.says(/got forty-two/);
-  await typed.says(/exit code 3/);
-  assert.equal(await typed.ends(), 1);
-}
-
-async function forwards({ crictl, pod, main, fetch }: Tour): Promise<void> {
-  await execSync(crictl, main, 'sh', '-c', 'mkdir -p /own; echo own >/own/index.html; httpd -p 127.0.0.1:8090 -h /own');
-  await using forwarding = crictl.begin('port-forward', pod.id, '18090:8090', '18091:8091');
-  await forwarding.says(/Forwarding from 127\.0\.0\.1:18091/);
-  for (let turn = 0; turn < 3; turn += 1) assert.equal(await fetch('http://127.0.0.1:18090/'), 'own\n');
-  await assert.rejects(fetch('http://127.0.0.1:18091/'), /ended with code 1/);
-}
-
-async function attaches({ crictl, pod }: Tour): Promise<void> {
-  const id = await pod.start('shell', '', { command: ['sh'], stdin: true, tty: true });
-  await using typed = crictl.type('attach', '-it', id);
-  typed.write('echo "sum: $((40 + 2))"; exit 5\n');
-  await typed.says(/sum: 42/);
-  assert.equal((await pod.ended(id)).exitCode, 5);
   await crictl.run('rm', id);
 }
 
@@ -352,27 +317,6 @@ async function refuses({ crictl, work }: Tour): Promise<void> {
   await assert.rejects(Pod.run(crictl, work, 'host-machine', 'podvm', linux), /shares the host's namespaces: network/);
   const onHost = await Pod.run(crictl, work, 'host-runc', 'runc', linux);
   await onHost.remove();
-}
-
-async function isPlaced({ crictl, work }: Tour): Promise<void> {
-  const misspelt = { annotations: { 'podvm.dev/template': 'of' } };
-  await assert.rejects(
-    Pod.run(crictl, work, 'misspelt', 'podvm', misspelt),
-    /podvm\.dev\/template: on, namespace or off/,
-  );
-  await using cgroups = new KubeletCgroups();
-  const parent = 'podvm-tour-kubepods/burstable/pod1';
-  await cgroups.make(parent);
-  const placed = await Pod.run(crictl, work, 'placed', 'podvm', { linux: { cgroup_parent: `/${parent}` } });
-  const inside = (await readdir(join(memoryRoot, parent), { withFileTypes: true })).filter((each) =>
-    each.isDirectory(),
-  );
-  const programs = (await Promise.all(inside.map(({ name }) => processesIn(join(parent, name))))).flat();
-  assert.ok(
-    programs.some((program) => program.includes('qemu-system')),
-    programs.join('\n'),
-  );
-  await placed.remove();
 }
 
 async function outlives({ crictl, containerd, pod, main, beside }: Tour): Promise<void> {
