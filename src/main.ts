@@ -110,7 +110,7 @@ const parts: ProgramParts = {
     await enterNamespaces(configure(options));
     return await endOrphans(configure(options), (line) => process.stderr.write(line));
   },
-  setup: async ({ upgrade, sbom, bundle, from, ...options }, { any: signal }) => {
+  setup: async ({ upgrade, kernel, sbom, bundle, from, ...options }, { any: signal }) => {
     if (sbom) {
       const { makeSbom } = await import('#setup/bundle/sbom.ts');
       return await makeSbom({ root: configure(options).root, repo, version: parts.version });
@@ -119,9 +119,9 @@ const parts: ProgramParts = {
     const { bundleCommand, setupCommand, setupFromCommand } = await import('#daemon/setup-command.ts');
     const setting = { config: configure(options), write: (line: string) => process.stderr.write(line), signal };
     if (bundle !== undefined) return await bundleCommand(setting, resolve(bundle), { version: parts.version, epoch });
-    if (upgrade || from !== undefined) requireRoot('change the parts of machines');
+    if (upgrade || kernel !== undefined || from !== undefined) requireRoot('change the parts of machines');
     if (from !== undefined) return await setupFromCommand(setting, resolve(from), parts.version);
-    return await setupCommand(setting, upgrade);
+    return await setupCommand(setting, { upgrade, ...(kernel === undefined ? {} : { kernel }) });
   },
   install: async (program, { dryRun: isDry, restart: restarts, ...options }, { any: signal }) => {
     const { containerdPlaces, installContainerd } = await import('#daemon/containerd/install-containerd.ts');

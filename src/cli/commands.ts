@@ -270,6 +270,12 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       description: 'install missing packages and assets; can be repeated',
       options: [
         flag('--upgrade', 'take newer packages, for new pods').conflicts(['sbom', 'bundle', 'from']),
+        new Option(
+          '--kernel <name>',
+          "kernel of new machines: Debian's, or a smaller one that is built here if it is missing",
+        )
+          .choices(['debian', 'small'])
+          .conflicts(['sbom', 'bundle', 'from']),
         flag('--sbom', 'print what is installed as CycloneDX 1.6; installs nothing').conflicts(['bundle', 'from']),
         new Option('--bundle <file>', 'write what is installed to a file, for machines without a network').conflicts(
           'from',

@@ -83,6 +83,8 @@ export interface SupportWishes {
 
 export interface SetupWishes {
   readonly upgrade: boolean;
+  /** Kernel of new machines. */
+  readonly kernel?: 'debian' | 'small';
   readonly sbom: boolean;
   /** File to write the bundle to. */
   readonly bundle?: string;

@@ -4,6 +4,7 @@ import type { Assets } from '#host/assets.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/file/files.ts';
 import { makeBundle, setUpFrom } from '#setup/bundle/bundle.ts';
 import { isInside } from '#host/inside-namespaces.ts';
+import type { GuestKernel } from '#setup/guest-kernel.ts';
 import { createProgress } from '#setup/progress.ts';
 import { type SetupOptions, ensureSetup, upgradeSetup } from '#setup/setup.ts';
 import { commandLog } from './command-log.ts';
@@ -40,11 +41,17 @@ export interface SetupSetting {
   readonly signal: AbortSignal;
 }
 
-/** Runs `podvm setup` and returns its output. */
-export async function setupCommand({ config, write, signal }: SetupSetting, upgrade: boolean): Promise<string> {
-  if (!upgrade) return await readyWith(config, await ensureAssets(config, write, signal), write, signal);
+/** Runs `podvm setup` and returns its output. `kernel`: the choice of it, for root only. */
+export async function setupCommand(
+  { config, write, signal }: SetupSetting,
+  { upgrade, kernel }: { readonly upgrade: boolean; readonly kernel?: GuestKernel },
+): Promise<string> {
+  if (!upgrade && kernel === undefined)
+    return await readyWith(config, await ensureAssets(config, write, signal), write, signal);
   await openStateDirectory(config.root);
-  const { assets, changes } = await upgradeSetup(optionsOf(config, write, signal));
+  const options = { ...optionsOf(config, write, signal), ...(kernel === undefined ? {} : { kernel }) };
+  if (!upgrade) return await readyWith(config, await ensureSetup(options), write, signal);
+  const { assets, changes } = await upgradeSetup(options);
   await ensureTemplate(config, assets, write, signal);
   if (changes.length === 0) return 'everything is up to date\n';
   return changes.map(({ package: name, from, to }) => `${name}: ${from ?? 'none'} -> ${to ?? 'none'}\n`).join('');

@@ -1,5 +1,5 @@
 import { mkdir, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import * as v from 'valibot';
 import { assetsSchema, type Assets } from '#host/assets.ts';
 import { isThere, readFileIfThere, writeFileAtomic } from '#host/file/files.ts';
@@ -8,8 +8,18 @@ import { programBuilderOf } from './parts/built-programs.ts';
 import { hashProgramSources } from './parts/program-sources.ts';
 import { type DebianArchive, findDebianArchive, securityMissing } from './parts/debian-archive.ts';
 import type { Versions } from './parts/package-record.ts';
+import { type GuestKernel, guestKernels, partsOfKernel, pathsWith } from './guest-kernel.ts';
 import { missingHostTools, readHostTools } from './host-tools.ts';
-import { collectParts, ensurePart, hashOf, superseded, sweepUnfinished, type Part } from './parts/parts.ts';
+import {
+  collectParts,
+  ensurePart,
+  findPart,
+  hashOf,
+  type Part,
+  type PartRecipe,
+  superseded,
+  sweepUnfinished,
+} from './parts/parts.ts';
 import type { Progress } from './progress.ts';
 import {
   buildRootRecipe,
@@ -21,6 +31,7 @@ import {
   recipesVersion,
   sysrootRecipe,
 } from './parts/recipes.ts';
+import { smallKernelRecipe } from './parts/small-kernel.ts';
 import { takeSetupLock } from './setup-lock.ts';
 
 export interface SetupOptions {
@@ -30,6 +41,8 @@ export interface SetupOptions {
   readonly repo: string;
   /** URL of a Debian mirror; default: the one of the host's apt. */
   readonly mirror?: string;
+  /** Kernel of new machines, which is built if it is the small one and missing; default: the present choice, or Debian's. */
+  readonly kernel?: GuestKernel;
   /** Called with warnings for the operator. */
   readonly warn: (text: string) => void;
   readonly progress: Progress;
@@ -48,6 +61,7 @@ export const currentSchema = v.object({
   ...assetsSchema.entries,
   /** Changes only with `upgradeSetup`, which takes Debian packages again. */
   generation: v.string(),
+  guestKernel: v.optional(v.picklist(guestKernels), 'debian'),
   versions: v.record(v.string(), v.string()),
   parts: v.array(v.string()),
 });
@@ -59,17 +73,47 @@ export type Current = v.InferOutput<typeof currentSchema>;
  * Errors: `failedPrecondition` (host tools missing), `unavailable` (no packages available), those of compiling.
  */
 export async function ensureSetup(options: SetupOptions): Promise<Assets> {
-  const ready = await readReady(options);
+  const ready = await readChosen(options);
   if (ready !== undefined) return ready;
   await using _lock = await takeSetupLock(options.root, options.progress, options.signal);
-  const current = await readReady(options); // another process may have made them meanwhile
+  const current = await readChosen(options); // another process may have made them meanwhile
   if (current !== undefined) return current;
-  return await make(options, (await readCurrent(options.root))?.generation ?? 'first');
+  const before = await readCurrent(options.root);
+  const chosen = await chooseKernel(options, before);
+  if (chosen !== undefined) return chosen;
+  const wanted = options.kernel ?? before?.guestKernel ?? 'debian';
+  const made = await make(options, before?.generation ?? 'first', { wanted, builds: options.kernel === wanted });
+  if (made.guestKernel !== wanted) options.warn(smallKernelMissing);
+  return v.parse(assetsSchema, made);
+}
+
+const smallKernelMissing =
+  "WARNING: new pods get Debian's kernel: the small one is not built for these parts\n  fix: Run `podvm setup --kernel small`.";
+
+/** The assets if they are ready and have the kernel that the options want, if they want one. */
+async function readChosen(options: SetupOptions): Promise<Assets | undefined> {
+  const [ready, current] = [await readReady(options), await readCurrent(options.root)];
+  return options.kernel === undefined || current?.guestKernel === options.kernel ? ready : undefined;
+}
+
+/** Makes the kernel of the options that of new machines, if its parts are there; needs no network. Holds the lock. */
+async function chooseKernel(options: SetupOptions, before: Current | undefined): Promise<Assets | undefined> {
+  const { root, kernel } = options;
+  if (kernel === undefined || before === undefined || (await readReady(options)) === undefined) return undefined;
+  const current = currentWith(kernel, before);
+  if (
+    current === undefined ||
+    (await Promise.all([current.kernel, current.initramfs, current.modules].map(isThere))).includes(false)
+  )
+    return undefined;
+  await publishCurrent(root, current);
+  return v.parse(assetsSchema, current);
 }
 
 /**
  * Makes the parts from the newest Debian packages (takes about as long as the first time) and returns what changed; does
- * nothing when they are the newest already. Old parts stay while a process uses them.
+ * nothing when they are the newest already. If that needs another build of the small kernel, new pods have Debian's until it is
+ * done. Old parts stay while a process uses them.
  */
 export async function upgradeSetup(
   options: SetupOptions,
@@ -77,14 +121,12 @@ export async function upgradeSetup(
   await using _lock = await takeSetupLock(options.root, options.progress, options.signal);
   const current = await readCurrent(options.root);
   const ready = current === undefined ? undefined : await readReady(options);
-  if (current !== undefined && ready !== undefined && (await isUpToDate(options, current))) {
-    await collectBeside(options.root, current);
-    return { assets: ready, changes: [] };
-  }
-  const before = current?.versions ?? {};
-  const assets = await make(options, new Date().toISOString());
-  const after = (await readCurrent(options.root))?.versions ?? {};
-  return { assets, changes: changesBetween(before, after) };
+  const wanted = options.kernel ?? current?.guestKernel ?? 'debian';
+  let made = ready === undefined ? undefined : current;
+  if (made !== undefined && (await isUpToDate(options, made))) await collectBeside(options.root, made);
+  else made = await make(options, new Date().toISOString(), { wanted, builds: false });
+  if (made.guestKernel !== wanted) made = await make(options, made.generation, { wanted, builds: true });
+  return { assets: v.parse(assetsSchema, made), changes: changesBetween(current?.versions ?? {}, made.versions) };
 }
 
 /** Whether the archives have exactly the packages of the parts. Errors: those of the query to the archives. */
@@ -128,8 +170,8 @@ export async function collectUnused({
 const collectBeside = (root: string, { parts }: Current) => collectParts(join(root, 'parts'), new Set(parts));
 
 /** Whether the parts are those that this version of the program would make. */
-export function areOurs({ key, generation, agent }: Current): boolean {
-  return key === keyOf(generation, agent);
+export function areOurs({ key, generation, agent, guestKernel }: Current): boolean {
+  return key === keyOf(generation, agent, guestKernel);
 }
 
 export function changesBetween(before: Versions, after: Versions): readonly PackageChange[] {
@@ -154,7 +196,7 @@ export async function readCurrent(root: string): Promise<Current | undefined> {
 /** The assets if nothing changed: the key matches and the files exist. */
 export async function readReady({ root, repo }: Pick<SetupOptions, 'root' | 'repo'>): Promise<Assets | undefined> {
   const [current, agent] = await Promise.all([readCurrent(root), hashProgramSources(repo)]);
-  if (current === undefined || current.key !== keyOf(current.generation, agent)) return undefined;
+  if (current === undefined || !areOurs({ ...current, agent })) return undefined;
   const there = await Promise.all(
     [join(current.sysroot, 'usr'), current.kernel, current.initramfs, current.modules, current.fileServer].map((path) =>
       isThere(path),
@@ -163,7 +205,13 @@ export async function readReady({ root, repo }: Pick<SetupOptions, 'root' | 'rep
   return there.includes(false) ? undefined : v.parse(assetsSchema, current);
 }
 
-async function make(options: SetupOptions, generation: string): Promise<Assets> {
+/** The kernel that is wanted, and whether it is built if it is the small one and missing; else it is Debian's. */
+interface KernelWish {
+  readonly wanted: GuestKernel;
+  readonly builds: boolean;
+}
+
+async function make(options: SetupOptions, generation: string, { wanted, builds }: KernelWish): Promise<Current> {
   const { root, repo, progress, signal } = options;
   await refuseMissingTools();
   const partsDirectory = join(root, 'parts');
@@ -174,58 +222,62 @@ async function make(options: SetupOptions, generation: string): Promise<Assets> 
   const archive = await findDebianArchive(options.mirror, signal);
   warnOfSecurity(archive, options.warn);
   const ingredients = { archive, generation, signal };
-  const buildRoot = await ensurePart(partsDirectory, buildRootRecipe(ingredients), progress);
+  const ensure = (recipe: PartRecipe) => ensurePart(partsDirectory, recipe, progress);
+  const buildRoot = await ensure(buildRootRecipe(ingredients));
   // Building crun keeps the processor busy while the other parts wait for the network.
   const [sysroot, kernel, crun] = await allOrError([
-    ensurePart(partsDirectory, sysrootRecipe(ingredients), progress),
-    ensurePart(partsDirectory, kernelRecipe(ingredients, buildRoot), progress),
-    ensurePart(partsDirectory, crunRecipe(buildRoot, signal), progress),
+    ensure(sysrootRecipe(ingredients)),
+    ensure(kernelRecipe(ingredients, buildRoot)),
+    ensure(crunRecipe(buildRoot, signal)),
   ]);
-  const modules = await ensurePart(partsDirectory, modulesDiskRecipe(kernel, sysroot, signal), progress);
+  const small = await smallKernelRecipe(ingredients, kernel);
+  const isBuilt = wanted === 'small' && builds;
+  const smallKernel = isBuilt ? await ensure(small) : await findPart(partsDirectory, small);
   const programsKey = await hashProgramSources(repo);
   const buildProgram = await programBuilderOf(repo);
-  const initramfs = await ensurePart(
-    partsDirectory,
-    initramfsRecipe({ repo, buildRoot, kernel, crun, buildProgram, programsKey, signal }),
-    progress,
-  );
-  const fileServer = await ensurePart(
-    partsDirectory,
-    fileServerRecipe({ repo, buildRoot, buildProgram, programsKey, signal }),
-    progress,
-  );
-  const made = { sysroot, kernel, initramfs, modules, 'file-server': fileServer };
-  const assets: Assets = {
-    key: keyOf(generation, programsKey),
-    ...pathsIn((part) => made[part].directory),
-    kernelVersion: kernel.versions['kernel'] ?? 'unknown',
-    qemuVersion: sysroot.versions['qemu-system-x86'] ?? 'unknown',
-    crunVersion: crun.versions['crun'] ?? 'unknown',
-    agent: programsKey,
+  const withKernel = async (of: GuestKernel, its: Part): Promise<readonly Part[]> => {
+    const { modules, initramfs } = partsOfKernel[of];
+    const parts = { name: initramfs, repo, buildRoot, kernel: its, crun, buildProgram, programsKey, signal };
+    return [its, await ensure(modulesDiskRecipe(modules, its, sysroot, signal)), await ensure(initramfsRecipe(parts))];
   };
-  await publish(root, assets, generation, [sysroot, buildRoot, kernel, crun, modules, initramfs, fileServer]);
-  return assets;
+  const ofKernels = [
+    ...(await withKernel('debian', kernel)),
+    ...(smallKernel === undefined ? [] : await withKernel('small', smallKernel)),
+  ];
+  const fileServer = await ensure(fileServerRecipe({ repo, buildRoot, buildProgram, programsKey, signal }));
+  const parts = [sysroot, buildRoot, crun, ...ofKernels, fileServer];
+  const current = currentWith(smallKernel === undefined ? 'debian' : wanted, {
+    generation,
+    agent: programsKey,
+    versions: Object.assign({}, ...parts.map((part) => part.versions)),
+    parts: parts.map((part) => part.directory),
+  });
+  if (current === undefined) throw new PodvmError('internal', 'Cannot set up: a part is missing');
+  await publishCurrent(root, current);
+  return current;
 }
 
-/** Parts that pods need; the others are only used to make these. */
-export type NeededPart = 'sysroot' | 'kernel' | 'modules' | 'initramfs' | 'file-server';
-
-/** Paths of the assets in the directories of their parts. */
-export const pathsIn = (directoryOf: (part: NeededPart) => string) => ({
-  sysroot: join(directoryOf('sysroot'), 'root'),
-  kernel: join(directoryOf('kernel'), 'vmlinux'),
-  initramfs: join(directoryOf('initramfs'), 'initramfs.img'),
-  modules: join(directoryOf('modules'), 'modules.erofs'),
-  fileServer: join(directoryOf('file-server'), 'files'),
-});
+/** The current parts with another kernel of theirs; undefined if they lack a part of it. */
+export function currentWith(
+  guestKernel: GuestKernel,
+  made: Pick<Current, 'generation' | 'agent' | 'versions' | 'parts'>,
+): Current | undefined {
+  const { generation, agent, versions, parts } = made;
+  const named = new Map(parts.map((part) => [basename(part).replace(/-[0-9a-f]{16}$/, ''), part]));
+  const paths = pathsWith(guestKernel, (part) => named.get(part));
+  if (paths === undefined) return undefined;
+  const version = (of: string) => versions[of] ?? 'unknown';
+  return {
+    key: keyOf(generation, agent, guestKernel),
+    ...paths,
+    kernelVersion: version(partsOfKernel[guestKernel].kernel),
+    qemuVersion: version('qemu-system-x86'),
+    crunVersion: version('crun'),
+    ...{ agent, generation, guestKernel, versions, parts: [...parts] },
+  };
+}
 
 /** Makes the assets the current ones, and removes unused parts afterwards: see `holdAssets`. */
-async function publish(root: string, assets: Assets, generation: string, parts: readonly Part[]): Promise<void> {
-  const directories = parts.map((part) => part.directory);
-  const versions = Object.assign({}, ...parts.map((part) => part.versions));
-  await publishCurrent(root, { ...assets, generation, versions, parts: directories });
-}
-
 export async function publishCurrent(root: string, current: Current): Promise<void> {
   await mkdir(dirname(currentFile(root)), { recursive: true });
   await writeFileAtomic(currentFile(root), `${JSON.stringify(current, null, 2)}\n`, 0o644);
@@ -254,6 +306,6 @@ function currentFile(root: string): string {
   return join(root, 'assets', 'current.json');
 }
 
-export function keyOf(generation: string, programsKey: string): string {
-  return hashOf({ recipesVersion, generation, programsKey });
+export function keyOf(generation: string, programsKey: string, guestKernel: GuestKernel): string {
+  return hashOf({ recipesVersion, generation, programsKey, guestKernel });
 }

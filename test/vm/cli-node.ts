@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
-import { chmod, cp, mkdir, mkdtemp, readdir, rm, symlink } from 'node:fs/promises';
+import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { removeDefaultNetwork } from '#network/default-network.ts';
 import { findOrphans } from '#sandbox/recovery/orphans.ts';
+import { readCurrent } from '#setup/setup.ts';
 
 export const repo = join(import.meta.dirname, '../..');
 /** Time for a program that was left running to end after a signal, in `ms`. */
@@ -92,6 +93,15 @@ export async function openCliNode({
       assert.deepEqual(left, [], 'the test has left machines');
     },
   };
+}
+
+/** Gives the state directory parts as if its own set-up had made them. */
+export async function ownParts({ root }: CliNode): Promise<void> {
+  const file = join(root, 'assets/current.json');
+  const text = await readFile(file, 'utf8');
+  const { sysroot } = (await readCurrent(root)) ?? assert.fail('no set-up');
+  const from = sysroot.slice(0, sysroot.indexOf('/parts/'));
+  await writeFile(file, text.replaceAll(`${from}/parts/`, `${root}/parts/`));
 }
 
 /** Ends programs that a test left running as a user would: with Ctrl-C, and with a second one after a while. */

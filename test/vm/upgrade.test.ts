@@ -7,7 +7,7 @@ import { podDetailsSchema } from '#api/pods.ts';
 import { run } from '#host/process/run.ts';
 import { currentSchema, keyOf } from '#setup/setup.ts';
 import { whyNoVm } from './node.ts';
-import { type CliNode, openCliNode } from './cli-node.ts';
+import { type CliNode, openCliNode, ownParts } from './cli-node.ts';
 
 const pod = (name: string) => `
 apiVersion: v1
@@ -36,7 +36,7 @@ async function upgrade({ root }: CliNode): Promise<string> {
     const name = basename(part);
     await run('cp', ['-a', await realpath(join(root, 'parts', name)), here(renamed(part))], { timeoutMs: 120_000 });
   }
-  const key = keyOf(generation, current.agent);
+  const key = keyOf(generation, current.agent, current.guestKernel);
   const paths = ['sysroot', 'kernel', 'initramfs', 'modules', 'fileServer'] as const;
   const moved = Object.fromEntries(paths.map((name) => [name, here(renamed(current[name]))]));
   const parts = current.parts.map((part) => here(renamed(part)));
@@ -44,15 +44,6 @@ async function upgrade({ root }: CliNode): Promise<string> {
   await writeFile(`${file}.next`, JSON.stringify(next));
   await rename(`${file}.next`, file);
   return key;
-}
-
-/** Gives the state directory parts as if its own set-up had made them. */
-async function ownParts({ root }: CliNode): Promise<void> {
-  const file = join(root, 'assets/current.json');
-  const text = await readFile(file, 'utf8');
-  const { sysroot } = v.parse(currentSchema, JSON.parse(text));
-  const from = sysroot.slice(0, sysroot.indexOf('/parts/'));
-  await writeFile(file, text.replaceAll(`${from}/parts/`, `${root}/parts/`));
 }
 
 describe('an upgrade under a running daemon', { skip: await whyNoVm(), timeout: 900_000 }, () => {

@@ -21,7 +21,8 @@ const entryPoints = [
 /** Files that a release contains unchanged. */
 const copied = [
   ...['podvm', 'LICENSE', 'README.md', 'CHANGELOG.md'],
-  ...['src/setup/host-packages.txt', 'src/cli/check-words.sh', 'src/cli/help.txt'],
+  ...['src/setup/host-packages.txt', 'src/setup/parts/small-kernel.config'],
+  ...['src/cli/check-words.sh', 'src/cli/help.txt'],
 ];
 
 /**

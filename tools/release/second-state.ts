@@ -5,7 +5,7 @@ import { readCurrent } from '#setup/setup.ts';
 
 const timeoutMs = 30 * 60_000;
 /** Parts made from Debian packages; the others are made from the sources. */
-const fromDebian = /^(?:build-root|sysroot|kernel|crun|modules)-/;
+const fromDebian = /^(?:build-root|sysroot|(?:small-)?kernel|crun|(?:small-)?modules)-/;
 
 /** Makes a state directory with the parts of another that were made from Debian packages; set-up makes the others. */
 export async function makeSecondState(from: string, to: string, signal: AbortSignal): Promise<void> {

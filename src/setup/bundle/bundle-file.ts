@@ -10,6 +10,7 @@ import { messageOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { defaultEnv, run, tailOf } from '#host/process/run.ts';
 import { isDeaf, startChild } from '#host/process/start-child.ts';
+import { guestKernels } from '../guest-kernel.ts';
 
 /**
  * A bundle on disk: a tar archive of three files, so that `tar` and `sha256sum --check` can look into it.
@@ -30,6 +31,7 @@ export const bundleSchema = v.object({
   kernelVersion: v.string(),
   qemuVersion: v.string(),
   crunVersion: v.string(),
+  guestKernel: v.optional(v.picklist(guestKernels), 'debian'),
   versions: v.record(v.string(), v.string()),
   /** Names of the parts' directories. */
   parts: v.array(v.pipe(v.string(), v.regex(/^[a-z-]+-[0-9a-f]{16}$/))),

@@ -33,7 +33,7 @@ async function openMachines() {
   }
   const agent = await hashProgramSources(repo);
   const current = {
-    ...{ key: keyOf('first', agent), generation: 'first', agent, versions: { 'qemu-system-x86': '10' } },
+    ...{ key: keyOf('first', agent, 'debian'), generation: 'first', agent, versions: { 'qemu-system-x86': '10' } },
     ...{ kernelVersion: '6.12', qemuVersion: '10', crunVersion: '1.21' },
     ...{ sysroot: join(part('sysroot'), 'root'), kernel: join(part('kernel'), 'vmlinux') },
     ...{ initramfs: join(part('initramfs'), 'initramfs.img'), modules: join(part('modules'), 'modules.erofs') },

@@ -12,9 +12,7 @@ import { hashProgramSources } from '../parts/program-sources.ts';
 import { recipesVersion } from '../parts/recipes.ts';
 import {
   type Current,
-  keyOf,
-  type NeededPart,
-  pathsIn,
+  currentWith,
   publishCurrent,
   readCurrent,
   readReady,
@@ -52,9 +50,9 @@ export async function makeBundle(options: BundleOptions, file: string): Promise<
       fix: 'Try again.',
     });
   }
-  const { agent, generation, kernelVersion, qemuVersion, crunVersion, versions } = current;
+  const { agent, generation, kernelVersion, qemuVersion, crunVersion, guestKernel, versions } = current;
   const parts = current.parts.map((part) => basename(part)).filter((name) => !name.startsWith(`${leftOut}-`));
-  const made = { agent, generation, kernelVersion, qemuVersion, crunVersion, versions, parts };
+  const made = { agent, generation, kernelVersion, qemuVersion, crunVersion, guestKernel, versions, parts };
   const bundle: Bundle = { format: 1, podvm: version, recipes: recipesVersion, ...made };
   await progress.during('writing the bundle', () =>
     writeBundle(file, { bundle, from: join(root, 'parts'), epoch }, signal),
@@ -102,16 +100,8 @@ export async function setUpFrom(
 
 /** Errors: `corrupt` for a bundle that lacks a part. */
 function currentOf(root: string, file: string, bundle: Bundle): Current {
-  const directoryOf = (part: NeededPart): string => {
-    const name = bundle.parts.find((candidate) => candidate.replace(/-[0-9a-f]{16}$/, '') === part);
-    if (name === undefined) throw new PodvmError('corrupt', `Cannot set up from ${file}: it has no ${part}`);
-    return join(root, 'parts', name);
-  };
-  const { generation, agent, kernelVersion, qemuVersion, crunVersion, versions } = bundle;
-  return {
-    key: keyOf(generation, agent),
-    ...pathsIn(directoryOf),
-    ...{ kernelVersion, qemuVersion, crunVersion, agent, generation, versions },
-    parts: bundle.parts.map((name) => join(root, 'parts', name)),
-  };
+  const parts = bundle.parts.map((name) => join(root, 'parts', name));
+  const current = currentWith(bundle.guestKernel, { ...bundle, parts });
+  if (current === undefined) throw new PodvmError('corrupt', `Cannot set up from ${file}: it lacks a part`);
+  return current;
 }

@@ -82,7 +82,7 @@ class Plan {
       // modules.dep(5): "dependencies are listed in reverse order of loading"
       this.#files.set(moduleName(path), { path, needs: rest.split(' ').filter(Boolean).map(moduleName).toReversed() });
     }
-    this.#builtin = new Set(builtin.split('\n').filter(Boolean).map(moduleName));
+    this.#builtin = new Set(builtInNames(builtin));
   }
 
   get known(): readonly { readonly name: string; readonly path: string }[] {
@@ -100,6 +100,16 @@ class Plan {
     for (const needed of file.needs) this.add(needed, when);
     this.modules.set(name, { name, when, ...file });
   }
+}
+
+/** Names in the kernel's `modules.builtin`. */
+export function builtInNames(builtin: string): readonly string[] {
+  return builtin.split('\n').filter(Boolean).map(moduleName);
+}
+
+/** Names of the modules in a `modules.list`, that of the initramfs or that of the disk. */
+export function namesInList(list: string): readonly string[] {
+  return [...list.matchAll(/^(?:boot|demand|module) (\S+) /gm)].map(([, name = '']) => name);
 }
 
 /** The kernel's name of a module: its file's, without extensions, with `_` for `-`. */

@@ -37,11 +37,21 @@ export function hashOf(inputs: unknown): string {
   return createHash('sha256').update(JSON.stringify(inputs)).digest('hex').slice(0, 16);
 }
 
+const directoryOf = (partsDirectory: string, { name, inputs }: PartRecipe) =>
+  join(partsDirectory, `${name}-${hashOf(inputs)}`);
+
+/** The part of this recipe; undefined if it is missing. */
+export async function findPart(partsDirectory: string, recipe: PartRecipe): Promise<Part | undefined> {
+  const directory = directoryOf(partsDirectory, recipe);
+  const known = await readFileIfThere(join(directory, partFile));
+  return known === undefined ? undefined : { directory, versions: v.parse(partSchema, JSON.parse(known)).versions };
+}
+
 /** The part of this recipe, made if it is missing. */
 export async function ensurePart(partsDirectory: string, recipe: PartRecipe, progress: Progress): Promise<Part> {
-  const directory = join(partsDirectory, `${recipe.name}-${hashOf(recipe.inputs)}`);
-  const known = await readFileIfThere(join(directory, partFile));
-  if (known !== undefined) return { directory, versions: v.parse(partSchema, JSON.parse(known)).versions };
+  const known = await findPart(partsDirectory, recipe);
+  if (known !== undefined) return known;
+  const directory = directoryOf(partsDirectory, recipe);
   return await progress.during(recipe.task, async () => {
     const making = join(partsDirectory, `${makingPrefix}${recipe.name}-${randomBytes(4).toString('hex')}`);
     await mkdir(making, { recursive: true });

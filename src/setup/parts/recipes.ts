@@ -1,28 +1,19 @@
-import { chmod, copyFile, mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { run } from '#host/process/run.ts';
 import { runInBuildRoot } from './build-root.ts';
 import { suite, type DebianArchive } from './debian-archive.ts';
 import { extractPackages } from './debian-packages.ts';
-import {
-  bootModules,
-  demandModules,
-  moduleFile,
-  modulesList,
-  planModules,
-  planPodModules,
-  podDirectories,
-  podModules,
-  podModulesList,
-} from './kernel-modules.ts';
+import { gatherModules, gatherPodModules } from './gather-modules.ts';
+import { bootModules, demandModules, podDirectories, podModules } from './kernel-modules.ts';
 import { parseSourceUris, versionsOf, writePackages } from './package-record.ts';
 import type { Part, PartRecipe } from './parts.ts';
 import { unneededInBuildRoot, unneededInSysroot } from './unneeded-files.ts';
 import { extractVmlinux } from './vmlinux.ts';
 
 /** Increased with each change below, so that assets of another version are recognised quickly. */
-export const recipesVersion = 12;
+export const recipesVersion = 13;
 
 /** Inputs that all recipes of packages share. */
 export interface Ingredients {
@@ -61,7 +52,7 @@ const qemu = 'usr/bin/qemu-system-x86_64';
 const unreadable = [qemu];
 
 /** Stores no blocks for the zeros in a file: a third of the kernel and of QEMU. */
-async function leaveHoles(path: string, signal: AbortSignal): Promise<void> {
+export async function leaveHoles(path: string, signal: AbortSignal): Promise<void> {
   const copy = `${path}.sparse`;
   await run('cp', ['--sparse=always', '--preserve=mode,timestamps', path, copy], { signal });
   await rename(copy, path);
@@ -128,7 +119,10 @@ export function buildRootRecipe({ archive, generation, signal }: Ingredients): P
   };
 }
 
-/** `vmlinux`, and with a `modules.list` each: `modules/` of the initramfs, and `pod-modules/` of the disk of modules. */
+/**
+ * `vmlinux` and its `config`; and with a `modules.list` each, `modules/` of the initramfs and `pod-modules/` of the disk of
+ * modules.
+ */
 export function kernelRecipe({ archive, generation, signal }: Ingredients, buildRoot: Part): PartRecipe {
   const script = [
     `{ ${kernelImageScript.join('; ')}; } >>"$1/package-versions"`,
@@ -151,7 +145,7 @@ export function kernelRecipe({ archive, generation, signal }: Ingredients, build
       podDirectories,
       podModules,
       buildRoot: nameOf(buildRoot),
-      version: 7,
+      version: 8,
     },
     async make(directory) {
       const work = join(directory, 'unpacked');
@@ -164,6 +158,7 @@ export function kernelRecipe({ archive, generation, signal }: Ingredients, build
         { mode: 0o444 },
       );
       await leaveHoles(join(directory, 'vmlinux'), signal);
+      await copyFile(join(work, 'boot', `config-${release}`), join(directory, 'config'));
       const gathering = { work, release, buildRoot: buildRootOf(buildRoot), signal };
       await gatherModules(gathering, join(directory, 'modules'));
       await gatherPodModules(gathering, join(directory, 'pod-modules'));
@@ -173,62 +168,11 @@ export function kernelRecipe({ archive, generation, signal }: Ingredients, build
   };
 }
 
-interface Gathering {
-  /** Directory of the unpacked package. */
-  readonly work: string;
-  readonly release: string;
-  readonly buildRoot: string;
-  readonly signal: AbortSignal;
-}
-
-const treeOf = ({ work, release }: Gathering) => join(work, 'usr/lib/modules', release);
-
-async function gatherModules(gathering: Gathering, into: string): Promise<void> {
-  const { work, release, buildRoot, signal } = gathering;
-  const tree = treeOf(gathering);
-  await runInBuildRoot({ buildRoot, workDir: work, program: 'depmod', args: ['-b', '/work', release], signal });
-  const modules = planModules(
-    await readFile(join(tree, 'modules.dep'), 'utf8'),
-    await readFile(join(tree, 'modules.builtin'), 'utf8'),
-  );
-  await mkdir(into);
-  const packed: string[] = [];
-  for (const module of modules) {
-    // Modules of every boot are stored decompressed; the kernel decompresses the rest itself (CONFIG_MODULE_DECOMPRESS).
-    const file = moduleFile(module);
-    const xz = module.path.endsWith('.xz') && !file.endsWith('.xz');
-    if (xz) packed.push(`${file}.xz`);
-    await copyFile(join(tree, module.path), join(into, xz ? `${file}.xz` : file));
-  }
-  // Signature and type information cost an emulated guest a third of a second of every boot (checked, never used); a
-  // signature adds nothing, since the host's root can replace the module anyway.
-  const unpack = 'for file; do xz -d -- "$file"; objcopy --strip-debug --remove-section .BTF "${file%.xz}"; done';
-  const args = ['-euc', unpack, 'sh', ...packed];
-  await runInBuildRoot({ buildRoot, workDir: into, program: 'sh', args, signal });
-  await writeFile(join(into, 'modules.list'), modulesList(modules));
-}
-
-/**
- * Decompressed, since an emulated guest takes longer to decompress a module than to load it; with signatures, which the
- * kernel may be told to require. Runs after `gatherModules`.
- */
-async function gatherPodModules(gathering: Gathering, into: string): Promise<void> {
-  const { buildRoot, signal } = gathering;
-  const tree = treeOf(gathering);
-  const read = (name: string) => readFile(join(tree, name), 'utf8');
-  const modules = planPodModules(await read('modules.dep'), await read('modules.builtin'));
-  await mkdir(into);
-  for (const { path } of modules) await copyFile(join(tree, path), join(into, basename(path)));
-  const args = ['-euc', 'for file in *.ko.xz; do test ! -e "$file" || xz -d -- "$file"; done'];
-  await runInBuildRoot({ buildRoot, workDir: into, program: 'sh', args, signal });
-  await writeFile(join(into, 'modules.list'), podModulesList(modules, await read('modules.alias')));
-}
-
-/** `modules.erofs`: the disk for pods that administer their network, the same for all of them. */
-export function modulesDiskRecipe(kernel: Part, sysroot: Part, signal: AbortSignal): PartRecipe {
+/** `modules.erofs`: the disk for pods that administer their network, the same for all of them. `name`: that of the part. */
+export function modulesDiskRecipe(name: string, kernel: Part, sysroot: Part, signal: AbortSignal): PartRecipe {
   const options = ['--quiet', '--all-root', '-T0', '-Uclear', '-x-1'];
   return {
-    name: 'modules',
+    name,
     task: "making the disk of the guest's modules",
     inputs: { options, kernel: nameOf(kernel), sysroot: nameOf(sysroot), version: 1 },
     async make(directory) {
@@ -317,6 +261,8 @@ export interface FileServerParts {
 }
 
 export interface InitramfsParts {
+  /** Name of the part. */
+  readonly name: string;
   readonly repo: string;
   readonly buildRoot: Part;
   readonly kernel: Part;
@@ -345,7 +291,7 @@ export function initramfsRecipe(parts: InitramfsParts): PartRecipe {
     `truncate -s %${pageBytes} initramfs.img && chmod 444 initramfs.img`,
   ].join('\n');
   return {
-    name: 'initramfs',
+    name: parts.name,
     task: "building the guest's agent and its initial RAM disk",
     inputs: { script, kernel: nameOf(parts.kernel), crun: nameOf(parts.crun), agent: parts.programsKey, version: 1 },
     async make(directory) {
