@@ -102,8 +102,7 @@ export function parseDocument(what: string, bytes: string): ImageDocument {
   return { kind: 'manifest', manifest: parseOci(what, bytes, manifestSchema) };
 }
 
-export const ociManifestType = 'application/vnd.oci.image.manifest.v1+json';
-export const ociConfigType = 'application/vnd.oci.image.config.v1+json';
+const ociConfigType = 'application/vnd.oci.image.config.v1+json';
 
 /** Whether it is the config of an image and not of an artifact. Some old tools wrote no type, or the last of these. */
 export function isImageConfig({ mediaType }: Descriptor): boolean {
