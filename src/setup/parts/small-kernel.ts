@@ -106,7 +106,9 @@ export async function smallKernelRecipe(
     inputs: { ...inputs, withoutModules: [...withoutModules], version: 1 },
     async make(directory) {
       if (source === undefined || fetch === undefined)
-        throw new PodvmError('unsupported', `Cannot build the small kernel: Debian's has an unknown version`);
+        throw new PodvmError('unsupported', `Cannot build the small kernel: Debian's has an unknown version`, {
+          fix: 'Run `podvm setup --kernel debian`.',
+        });
       const buildRoot = join(directory, 'tools');
       const extraction = { archive, packages: tools, script: fetch, target: buildRoot, signal };
       const records = await extractPackages(extraction).catch((cause: unknown) => {
