@@ -202,7 +202,10 @@ test('processOf() refuses root with runAsNonRoot, whether pod or image asks for 
 });
 
 test('stopSignalOf() understands names, numbers and real-time signals', () => {
-  const cases = { SIGQUIT: 3, quit: 3, '9': 9, 'SIGRTMIN+3': 37, nonsense: 15, '': 15, '99': 15 };
+  const cases = {
+    ...{ SIGQUIT: 3, quit: 3, '9': 9, nonsense: 15, '': 15, '99': 15 },
+    ...{ 'SIGRTMIN+3': 37, RTMIN: 34, 'SIGRTMIN+99': 64, 'rtmax-1': 63, SIGRTMAX: 64, 'SIGRTMIN-1': 15 },
+  };
   for (const [stopSignal, number] of Object.entries(cases)) assert.equal(stopSignalOf({ stopSignal }), number);
   assert.equal(stopSignalOf({}), 15);
 });

@@ -206,3 +206,16 @@ test('LayerTree counts directories without an entry as files', () => {
   assertLimit('maxEntries', 4, /has more than 3 files/, [member('a/b/c/d')]);
   assertLimit('maxEntries', 5, /has more than 4 files/, [member('a/b/c/d'), member('a/b/e')]);
 });
+
+test('LayerTree gives symbolic links the mode that Linux gives them', () => {
+  const tree = new LayerTree(imageLimits);
+  for (const type of ['symlink', 'file'] as const) tree.add(member(type, { type, mode: 0o640 }), 0, fault);
+  const modes = [...tree.root.entries].map(([name, { node }]) => [
+    name,
+    node.kind === 'leaf' ? node.member.mode : undefined,
+  ]);
+  assert.deepEqual(modes, [
+    ['symlink', 0o777],
+    ['file', 0o640],
+  ]);
+});

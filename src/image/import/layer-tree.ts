@@ -209,6 +209,8 @@ const metaOf = ({ mode, uid, gid, mtimeS, mtimeNs, xattrs }: TarMember): Meta =>
 /** Copies a member without any part of the stream in memory, because there may be a million of them. */
 const plain = (member: TarMember): Leaf['member'] => ({
   ...metaOf(member),
+  // Linux knows no other of a symbolic link; archives have any.
+  ...(member.type === 'symlink' ? { mode: 0o777 } : {}),
   type: member.type,
   size: member.size,
   target: own(member.target),

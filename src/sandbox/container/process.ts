@@ -126,15 +126,18 @@ function variablesOf(spec: ContainerSpec, image: ImageConfig): ReadonlyMap<strin
   return byName;
 }
 
-const realTimeBase = 34; // SIGRTMIN of C libraries, which reserve the kernel's first two
+/** Of C libraries, which reserve the kernel's first two. */
+const realTimeSignals = { first: 34, last: 64 };
 
-/** Number of an image's StopSignal: `SIGQUIT`, `QUIT`, `3`, `SIGRTMIN+3`; SIGTERM when absent or unknown. */
+/** Number of an image's StopSignal: `SIGQUIT`, `QUIT`, `3`, `SIGRTMIN+3`, `RTMAX-1`; SIGTERM when absent or unknown. */
 export function stopSignalOf(image: ImageConfig): number {
   const text = (image.stopSignal ?? '').toUpperCase();
   const number = /^[0-9]{1,2}$/.test(text) ? Number(text) : undefined;
   if (number !== undefined && number >= 1 && number <= 64) return number;
-  const realTime = /^(?:SIG)?RTMIN(?:\+([0-9]{1,2}))?$/.exec(text);
-  if (realTime !== null) return Math.min(64, realTimeBase + Number(realTime[1] ?? 0));
+  const { first, last } = realTimeSignals;
+  const [, end, steps = 0] = /^(?:SIG)?RT(MIN(?=\+|$)|MAX(?=-|$))(?:[+-]([0-9]{1,2}))?$/.exec(text) ?? [];
+  if (end === 'MIN') return Math.min(last, first + Number(steps));
+  if (end === 'MAX') return Math.max(first, last - Number(steps));
   const name = text.startsWith('SIG') ? text : `SIG${text}`;
   return new Map<string, number>(Object.entries(constants.signals)).get(name) ?? constants.signals.SIGTERM;
 }
