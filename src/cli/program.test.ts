@@ -258,6 +258,17 @@ describe('a flag of another program', () => {
     }
   });
 
+  it('or a value of one that podvm has, too', async () => {
+    for (const [mode, instead] of [
+      ['host', /'host' is invalid\. Allowed choices are cni, none\. .*publish ports with -p\.\n/],
+      ['bridge', /'bridge' is invalid\. Allowed choices are cni, none\. Leave it out/],
+    ] as const) {
+      const { type, said } = openProgram();
+      assert.equal(await type('run', '--network', mode, 'nginx'), 2);
+      assert.match(said.stderr, instead);
+    }
+  });
+
   it('or a missing one has the advice of its command', async () => {
     const { type, said } = openProgram();
     assert.equal(await type('delete', 'pod', 'web'), 2);

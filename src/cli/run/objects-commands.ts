@@ -7,6 +7,7 @@ import { loginsFor } from '../images/login-commands.ts';
 import { OutputPrinter } from '../terminal/output-printer.ts';
 import type { ProgramParts, Purpose } from '../program-parts.ts';
 import { manifestsIn, readFiles } from './read-files.ts';
+import { networkOption } from './network-option.ts';
 import { collect } from './pod-flags.ts';
 import { PullProgress } from './pull-progress.ts';
 import { RunSession } from './run-command.ts';
@@ -41,7 +42,7 @@ export function objectsCommands({ parts, exit, withServer, imagesOf }: ObjectsSe
       )
         .argParser(collect)
         .makeOptionMandatory(),
-      new Option('--network <mode>', 'network of the pods').choices(['cni', 'none']).default('cni'),
+      networkOption(),
       ...(verb === 'apply' ? [flag('-q, --quiet', 'say nothing of pulls that take long')] : []),
     ],
     async action({

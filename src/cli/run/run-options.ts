@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import { flag } from '../command-row.ts';
 import { PodvmError } from '#base/errors.ts';
 import { collect, podFlags } from './pod-flags.ts';
+import { networkOption } from './network-option.ts';
 import type { FlagValues } from './pod-of-image.ts';
 import { refusedOptions } from './refused-flags.ts';
 
@@ -14,7 +15,7 @@ const runFlags: readonly Option[] = [
     '-f, --file <file>',
     'run the Pods of a YAML file, its URL, or a directory; - is standard input; can be repeated',
   ).argParser(collect),
-  new Option('--network <mode>', 'network of the pods').choices(['cni', 'none']).default('cni'),
+  networkOption(),
   flag('--verbose', 'print events of the pods'),
   flag('-q, --quiet', 'say nothing of pulls that take long'),
 ];

@@ -64,7 +64,7 @@ const sysctlName = v.pipe(
 export const podSecurity = v.object({
   ...identity,
   supplementalGroups: v.optional(s.list(s.id, 256), []),
-  supplementalGroupsPolicy: v.optional(s.picklist(['Merge', 'Strict']), 'Merge'),
+  supplementalGroupsPolicy: v.optional(s.picklist(['Merge', 'Strict'])),
   fsGroup: v.optional(s.id),
   /** No effect: volumes are made for the pod, so their owner is right from the beginning. */
   fsGroupChangePolicy: v.optional(s.picklist(['OnRootMismatch', 'Always'])),
