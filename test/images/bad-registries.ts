@@ -2,8 +2,9 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer as createHttpServer, type Server } from 'node:http';
-import { type AddressInfo, createServer, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { digestOf } from '#image/oci.ts';
 import type { WrittenImage } from './layout-writer.ts';
 
@@ -116,6 +117,41 @@ async function served(server: Server, sentBytes: () => number) {
     [Symbol.asyncDispose]: async () => {
       server.close();
       server.closeAllConnections();
+      await once(server, 'close');
+    },
+  };
+}
+
+/** A registry behind a slow line: all that its clients get together passes at this rate. */
+export async function startSlowLine(
+  registry: string,
+  bytesPerSecond: number,
+): Promise<{ readonly name: string } & AsyncDisposable> {
+  const sockets = new Set<Socket>();
+  let freeAtMs = performance.now();
+  const pass = async (from: Socket, to: Socket) => {
+    for await (const bytes of from as AsyncIterable<Buffer>) {
+      freeAtMs = Math.max(freeAtMs, performance.now()) + (bytes.length / bytesPerSecond) * 1000;
+      await delay(freeAtMs - performance.now());
+      to.write(bytes);
+    }
+    to.end();
+  };
+  const server = createServer((client) => {
+    const far = connect(Number(registry.split(':')[1]), '127.0.0.1');
+    for (const socket of [client, far]) sockets.add(socket.on('error', () => undefined));
+    client.pipe(far);
+    client.once('close', () => far.destroy());
+    pass(far, client).catch(() => client.destroy());
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  // SAFE: a server that listens on TCP has such an address.
+  const { port } = server.address() as AddressInfo;
+  return {
+    name: `localhost:${port}`,
+    [Symbol.asyncDispose]: async () => {
+      server.close();
+      for (const socket of sockets) socket.destroy();
       await once(server, 'close');
     },
   };

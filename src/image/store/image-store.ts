@@ -133,7 +133,8 @@ class DiskImageStore implements ImageStore {
       // Room for the blobs, and for the file made of them, which is at least as large.
       await assertRoom(directory, 2 * declared.allBytes, `pull ${full}`);
       const sum = megabytes(declared.allBytes);
-      options.onProgress?.(`pulling ${full} (${manifest.layers.length} layers, ${sum} MB)`);
+      const count = manifest.layers.length;
+      options.onProgress?.(`pulling ${full} (${count} ${count === 1 ? 'layer' : 'layers'}, ${sum} MB)`);
       const onBytes = (bytes: number) => options.onProgress?.(`pulling ${full}: ${megabytes(bytes)} of ${sum} MB`);
       const onCopied = () => options.onProgress?.(`flattening ${full}`);
       const pulling = { reader: this.#reader, directory, onBytes, onCopied };
