@@ -123,7 +123,9 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       action: (kinds: string | undefined, name: string | undefined, options: ListForm & Choice) =>
         arePods(kinds)
           ? ps({ all: true, name, ...options })
-          : withRunning((client, ends) => getCommand(client, { kinds, name, ...options }, terminal, ends.any)),
+          : untilEnded((ends) =>
+              withKnown((client) => getCommand(client, { kinds, name, ...options }, terminal, ends.any)),
+            ),
     },
     {
       name: 'logs',

@@ -46,7 +46,7 @@ const elsewhereByShortName = new Map([
 /** Whether the word of kubectl for pods is meant, which `podvm ps` lists. */
 export const arePods = (kinds: string | undefined): boolean => /^(po|pods?)$/i.test(kinds ?? '');
 
-/** Lists objects of files besides pods. A node that does not run has none. Errors: `invalid`, and those of the node. */
+/** Lists objects of files besides pods. Errors: `invalid`, and those of the node. */
 export async function getCommand(
   client: Client,
   { kinds, name, ...options }: GetOptions,
@@ -56,10 +56,7 @@ export async function getCommand(
   const wanted = kinds === undefined || kinds === 'all' ? objectKinds : kinds.split(',').map(kindOf);
   const isChosen = chooser(options);
   const find = async () => {
-    const found = await client.get('/v1/objects', v.array(objectSummarySchema)).catch((error: unknown) => {
-      if (error instanceof PodvmError && error.kind === 'unavailable') return [];
-      throw error;
-    });
+    const found = await client.get('/v1/objects', v.array(objectSummarySchema));
     return found.filter((object) => wanted.includes(object.kind) && isChosen(object) && isNamed(object, name));
   };
   const listing: Listing<ObjectSummary> = { find, ...columns };
