@@ -215,13 +215,13 @@ export type PodDetails = v.InferOutput<typeof podDetailsSchema>;
 export const podOutcomeSchema = v.object({ exitCode: v.number(), reason: v.string(), message: v.optional(v.string()) });
 export type PodOutcome = v.InferOutput<typeof podOutcomeSchema>;
 
-export const renameRequestSchema = v.strictObject({
-  name: v.pipe(
-    v.string(),
-    v.maxLength(253),
-    v.regex(/^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/, 'must be a DNS subdomain'),
-  ),
-});
+export const podNameSchema = v.pipe(
+  v.string(),
+  v.maxLength(253),
+  v.regex(/^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/, 'must be a DNS subdomain'),
+);
+
+export const renameRequestSchema = v.strictObject({ name: podNameSchema });
 
 export const stopRequestSchema = v.strictObject({
   /** Overrides the pod's terminationGracePeriodSeconds. */

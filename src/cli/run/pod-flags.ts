@@ -1,4 +1,6 @@
 import { Option } from 'commander';
+import * as v from 'valibot';
+import { podNameSchema } from '#api/pods.ts';
 import { cpuQuantity, memoryQuantity } from './amounts.ts';
 import { entriesOfFile, type Environment, type EnvVariable, variablesOf } from './container-environment.ts';
 import { wrongFlag } from './flag-error.ts';
@@ -57,10 +59,22 @@ export const collect = (value: string, before: readonly string[] = []): readonly
 const container = (part: object): PodPart => ({ container: part });
 const security = (part: object): PodPart => container({ securityContext: part });
 
+/** Names of docker may have capitals and underscores, those of pods may not. */
+function podName(flag: string, name: string): string {
+  const isName = (text: string) => v.safeParse(podNameSchema, text).success;
+  if (isName(name)) return name;
+  const similar = name
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9.-]+/g, '-')
+    .replaceAll(/^[.-]+|[.-]+$/g, '');
+  const instead = isName(similar) ? similar : 'web-1';
+  throw wrongFlag(flag, name, 'a pod has a name of a-z, 0-9, - and .', `Use ${flag} ${instead}.`);
+}
+
 /** The table: every flag that a Pod can express. */
 export const podFlags: readonly PodFlag[] = [
-  single('--name <name>', 'name of the pod; default: made from the image', (name) => ({
-    metadata: { name, generateName: undefined },
+  single('--name <name>', 'name of the pod; default: made from the image', (name, _, flag) => ({
+    metadata: { name: podName(flag, name), generateName: undefined },
   })),
   given('-i, --interactive', "pass standard input on to the container's", container({ stdin: true, stdinOnce: true })),
   given('-t, --tty', 'give the container a terminal', container({ tty: true })),

@@ -77,6 +77,10 @@ describe('podOfImage()', () => {
     const removed = podOf('--entrypoint', '', 'busybox', 'ls', '-l').container;
     assert.deepEqual([removed['command'], 'args' in removed], [['ls', '-l'], false]);
     assert.match(refusal('--entrypoint', '', 'busybox').message, /nothing is left to run/);
+    const { message, fix } = refusal('--name', '_My_app', 'busybox');
+    assert.equal(message, 'Cannot use --name _My_app: a pod has a name of a-z, 0-9, - and .');
+    assert.equal(fix, 'Use --name my-app.');
+    assert.equal(refusal('--name', '__', 'busybox').fix, 'Use --name web-1.');
   });
 
   it('-i and -t give the container an input that can end, and a terminal', () => {

@@ -83,7 +83,7 @@ const isDirectory = async (path: string): Promise<boolean> =>
     () => false,
   );
 
-const readableFix = 'Pass readable YAML files, - for standard input, or an image such as nginx.';
+const readableFix = 'Pass readable YAML files, or - for standard input.';
 
 /** Reads one text up to the limit of a file. `name` is shown in errors. `fix`: for a file that cannot be read. Errors: `invalid`. */
 export async function readText(name: string, stream: Readable, fix = readableFix): Promise<string> {
