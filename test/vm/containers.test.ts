@@ -94,6 +94,11 @@ describe('containers of a real machine', { skip: await whyNoVm(), timeout: 300_0
     await assert.rejects(runScript(sandbox, 'true', more), { kind: 'invalid', message: /too long \(E2BIG\)/ });
   });
 
+  test('an image is read a megabyte at a time, since each request costs a guest more than its bytes', async () => {
+    const { lines } = await runScript(sandbox, 'sort -n /sys/block/sd*/queue/read_ahead_kb | uniq');
+    assert.deepEqual(lines, ['128', '1024'], 'the scratch disk, and images');
+  });
+
   test('mounts are made parents first, including our own, in any requested order', async () => {
     const hosts = join(node.directory, 'hosts');
     await writeFile(hosts, '10.9.9.9 given\n');

@@ -41,6 +41,12 @@ const busyMs = 2_000;
 /** Time after which the kernel rescans for a disk's new size, if the VMM has not announced it. */
 const rescanAfterMs = 500;
 const sectorBytes = 512;
+/**
+ * Read at a time from a disk of files that do not change, in `KiB`. A program is read as it runs, and each request costs a
+ * guest far more than its bytes: with the kernel's 128, a program of 50 MB made five times as many, and its start took a
+ * quarter more processor time under emulation.
+ */
+const readAheadKiB = 1024;
 const superblock = { offset: 1024, magicOffset: 56, magic: 0xef53 } as const;
 
 /** The SCSI disks that the host attached, by serial; mounted, except those for use as devices. */
@@ -90,6 +96,8 @@ export class Disks {
     const phases = new Phases(() => this.#parts.monotonicMs());
     const name = await phases.wait('found', () => this.#appeared(serial));
     const device = `/dev/${name}`;
+    if (fileSystem === 'erofs')
+      this.#parts.writeExisting(`/sys/block/${name}/queue/read_ahead_kb`, String(readAheadKiB));
     await phases.wait('mounted', () =>
       fileSystem === 'none'
         ? this.#settled(serial, () => this.#withOpen(device, () => undefined))
