@@ -1,15 +1,20 @@
 import assert from 'node:assert/strict';
 import { mock, test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
-import { lingerMs, maxWeighedMs, WeighedStarts } from './weighed-starts.ts';
+import type { Accelerator } from '#vm/driver.ts';
+import { lingerMs as lingersMs, maxWeighedMs, WeighedStarts } from './weighed-starts.ts';
+
+const { kvm: lingerMs } = lingersMs;
 
 /** A machine whose time passes by `pass`. `set`: changes its weight. */
 function weighed({
   isNew = false,
+  accelerator = 'kvm',
   set = async () => {},
   onError = () => {},
 }: {
   isNew?: boolean;
+  accelerator?: Accelerator;
   set?: (isSet: boolean) => Promise<void>;
   onError?: (message: string) => void;
 }) {
@@ -21,7 +26,7 @@ function weighed({
     changes.push(isSet);
   };
   const surroundings = { monotonicNs: () => BigInt(nowMs) * 1_000_000n, log: { error: onError } };
-  const starts = new WeighedStarts({ machine: { setStartWeight }, surroundings }, isNew);
+  const starts = new WeighedStarts({ machine: { setStartWeight, accelerator }, surroundings }, isNew);
   const pass = async (ms: number) => {
     for (let passed = 0; passed < ms; passed += 100) {
       nowMs += 100;
@@ -51,6 +56,15 @@ test('a machine keeps the weight of its start until its containers have started'
   await it.pass(lingerMs - 100);
   await it.starts.during(async () => {});
   await it.pass(lingerMs - 100);
+  assert.deepEqual(it.changes, []);
+  await it.pass(100);
+  assert.deepEqual(it.changes, [false]);
+});
+
+test('an emulated machine keeps the weight while its programs initialize themselves', async () => {
+  using it = weighed({ isNew: true, accelerator: 'tcg' });
+  await it.starts.during(async () => {});
+  await it.pass(lingersMs.tcg - 100);
   assert.deepEqual(it.changes, []);
   await it.pass(100);
   assert.deepEqual(it.changes, [false]);

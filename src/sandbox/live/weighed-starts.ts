@@ -1,5 +1,5 @@
 import { type ErrorKind, kindOf } from '#base/errors.ts';
-import type { Machine } from '#vm/driver.ts';
+import type { Accelerator, Machine } from '#vm/driver.ts';
 import type { Surroundings } from '../parts.ts';
 
 /**
@@ -8,15 +8,20 @@ import type { Surroundings } from '../parts.ts';
  */
 export const maxWeighedMs = 60_000;
 const regainFactor = 10;
-/** Time that it keeps the weight after a start, in `ms`: a kubelet starts the containers of a pod one after another. */
-export const lingerMs = 1000;
+/**
+ * Time that it keeps the weight after a start, in `ms`: a kubelet starts the containers of a pod one after another. Emulated,
+ * a program of some size needs seconds of processor time until it serves, which is as much a part of its start.
+ */
+export const lingerMs: Readonly<Record<Accelerator, number>> = { kvm: 1000, tcg: 10_000 };
+/** Less than this of the time, in `ms`, is saved for a later start. */
+const leastMs = 1000;
 /** Errors of a machine that has ended, or is ending. */
 const goneKinds: ReadonlySet<ErrorKind> = new Set(['unavailable', 'failedPrecondition']);
 /** Time until a failed change is tried again, in `ms`. */
 const retryMs = 1000;
 
 interface WeighedParts {
-  readonly machine: Pick<Machine, 'setStartWeight'>;
+  readonly machine: Pick<Machine, 'setStartWeight' | 'accelerator'>;
   readonly surroundings: Pick<Surroundings, 'monotonicNs'> & { readonly log: Pick<Surroundings['log'], 'error'> };
 }
 
@@ -26,6 +31,7 @@ interface WeighedParts {
  */
 export class WeighedStarts {
   readonly #live: WeighedParts;
+  readonly #lingerMs: number;
   #isWeighed = true;
   #starts = 0;
   #keptUntilMs: number;
@@ -42,8 +48,9 @@ export class WeighedStarts {
   /** `isNew`: the machine has the weight from the start of its sandbox; otherwise an earlier process may have left it. */
   constructor(live: WeighedParts, isNew: boolean) {
     this.#live = live;
+    this.#lingerMs = lingerMs[live.machine.accelerator];
     this.#countedMs = this.#nowMs();
-    this.#keptUntilMs = this.#countedMs + (isNew ? lingerMs : 0);
+    this.#keptUntilMs = this.#countedMs + (isNew ? this.#lingerMs : 0);
     this.#look();
   }
 
@@ -55,7 +62,7 @@ export class WeighedStarts {
       return await start();
     } finally {
       this.#starts -= 1;
-      this.#keptUntilMs = this.#nowMs() + lingerMs;
+      this.#keptUntilMs = this.#nowMs() + this.#lingerMs;
       this.#look();
     }
   }
@@ -83,9 +90,9 @@ export class WeighedStarts {
     if (keptMs > 0) this.#lookAfter(keptMs);
   }
 
-  /** Time for which the machine should have the weight from now on; too little left is saved for a later start. */
+  /** Time for which the machine should have the weight from now on. */
   #keptMs(): number {
-    if (!this.#isWeighed && this.#leftMs < lingerMs) return 0;
+    if (!this.#isWeighed && this.#leftMs < leastMs) return 0;
     return this.#starts > 0 ? this.#leftMs : Math.min(this.#leftMs, this.#keptUntilMs - this.#countedMs);
   }
 
