@@ -11,6 +11,7 @@ import { nested } from './figures.ts';
 import { ioSuite } from './io.ts';
 import { memorySuite } from './memory.ts';
 import { netSuite } from './net.ts';
+import { outputSuite } from './output.ts';
 import { plot } from './plot.ts';
 import { regression } from './regression/regression.ts';
 import { scrapeSuite } from './scrape.ts';
@@ -31,6 +32,7 @@ const suites = {
   burst: { run: burstSuite, n: 20 },
   io: { run: ioSuite, n: 5 },
   net: { run: netSuite, n: 5 },
+  output: { run: outputSuite, n: 5 },
   density: { run: densitySuite, n: 20 },
   cri: { run: criSuite, n: 10 },
   adopt: { run: adoptSuite, n: 100 },
