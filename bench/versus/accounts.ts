@@ -49,6 +49,10 @@ export async function familyOf(words: readonly string[]): Promise<readonly numbe
   return [...family];
 }
 
+/** Name of a process (proc(5), `comm`); '' for one that has ended. */
+export const nameOf = async (pid: number): Promise<string> =>
+  (await readFile(`/proc/${pid}/comm`, 'latin1').catch(() => '')).trimEnd();
+
 /** Proportional memory of all of them, in `MB`. A process that ends meanwhile has none. */
 export async function pssMB(pids: readonly number[]): Promise<number> {
   const sizes = await Promise.all(

@@ -20,6 +20,8 @@ export interface CriPeer {
   readonly logs: string;
   /** Ends calls in progress; later calls, for clean-up, are still made. */
   readonly signal: AbortSignal;
+  /** Name of a pod in the command lines of its processes. Default: the id of its sandbox. */
+  nameOnHost?(sandboxId: string): Promise<string>;
   /** Resolves when all work of earlier calls is done. */
   rest(): Promise<void>;
 }
@@ -131,7 +133,8 @@ export class CriPod {
 
   /** All processes of the host that are this pod's. */
   async processes(): Promise<readonly number[]> {
-    const found = await familyOf([this.sandboxId, this.containerId]);
+    const { peer, sandboxId, containerId } = this;
+    const found = await familyOf([(await peer.nameOnHost?.(sandboxId)) ?? sandboxId, containerId]);
     if (found.length === 0) throw new Error(`${this.peer.name}: a pod without processes`);
     return found;
   }

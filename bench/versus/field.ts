@@ -1,9 +1,11 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import * as v from 'valibot';
 import { nodeDetailsSchema } from '#api/node.ts';
 import { createClient } from '#cli/client.ts';
-import { connectTestClient } from '#cri/testing/grpc-client.ts';
+import { RuntimeService } from '#cri/schema/api_pb.ts';
+import { connectTestClient, type StreamingClient } from '#cri/testing/grpc-client.ts';
 import { startNode } from '../../test/conformance/node.ts';
 import { type ContainerdNode, startContainerd } from '../../test/containerd/containerd-node.ts';
 import { writeLayout } from '../../test/images/layout-writer.ts';
@@ -59,11 +61,13 @@ export async function openField(prepared: Prepared, undo: AsyncDisposableStack, 
   const registry = undo.use(await startRegistry());
   const images = await pushImages(prepared, registry);
   const containerdWork = join(work, 'containerd');
+  const shimSocket = join(work, 'shim.sock');
   await mkdir(containerdWork);
   const containerd = undo.use(
     await startContainerd({
       programs,
       work: containerdWork,
+      shimSocket,
       network: network(work),
       pauseImage: images.pause,
     }),
@@ -78,7 +82,7 @@ export async function openField(prepared: Prepared, undo: AsyncDisposableStack, 
   const peers = new Map<Contestant, CriPeer>();
   const common = { logs, signal, containersDirectory, undo };
   const roots = {
-    podvm: await addPodvm('podvm', prepared, common, peers, {}),
+    podvm: await addPodvm('podvm', prepared, common, peers, { PODVM_SHIM_SOCKET: shimSocket }),
     cold: await addPodvm('cold', prepared, common, peers, { PODVM_POOL: '0' }),
   };
   const client = undo.use(connectTestClient(containerd.socket));
@@ -87,6 +91,8 @@ export async function openField(prepared: Prepared, undo: AsyncDisposableStack, 
   const daemonPid = containerd.pid;
   const [name, handler] = ['containerd', 'runc'] as const;
   peers.set(name, { name, client, handler, cgroupParent, daemonPid, directory, logs, signal, rest });
+  const nameOnHost = (sandboxId: string) => sandboxOfPodvm(client, sandboxId);
+  peers.set('shim', { ...peerOf(peers, 'podvm'), name: 'shim', client, handler: 'podvm', nameOnHost });
   for (const name of ['podvm', 'cold', 'containerd'] as const) {
     const peer = peerOf(peers, name);
     for (const image of [images.base, images.iperf]) await imagesOf(peer).pullImage({ image: { image } });
@@ -102,6 +108,17 @@ function peerOf(peers: ReadonlyMap<Contestant, CriPeer>, name: Contestant): CriP
   const peer = peers.get(name);
   if (peer === undefined) throw new Error(`${name} is not behind CRI`);
   return peer;
+}
+
+const pidSchema = v.object({ pid: v.number() });
+
+/** The sandbox in podvm of a pod of containerd, whose pid is that of its VMM. */
+async function sandboxOfPodvm(client: StreamingClient, podSandboxId: string): Promise<string> {
+  const { info } = await client.of(RuntimeService).podSandboxStatus({ podSandboxId, verbose: true });
+  const { pid } = v.parse(pidSchema, JSON.parse(info['info'] ?? ''));
+  const [name] = /\bsb-[0-9a-f]+/.exec(await readFile(`/proc/${pid}/cmdline`, 'latin1')) ?? [];
+  if (name === undefined) throw new Error(`process ${pid} is no VMM of podvm`);
+  return name;
 }
 
 interface Common {

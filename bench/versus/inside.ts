@@ -4,6 +4,7 @@ import { writeFileAtomic } from '#host/file/files.ts';
 import { openField } from './field.ts';
 import { takeOver } from './prepared.ts';
 import type { MeasuredRow, Result } from './result.ts';
+import { containerdRow } from './rows/containerd.ts';
 import { filesRow } from './rows/files.ts';
 import { logsRow } from './rows/logs.ts';
 import { burstRow, densityRow, memoryRow } from './rows/memory.ts';
@@ -21,6 +22,7 @@ import { type RowName, type RowText, table } from './table.ts';
 const rows: Readonly<Record<RowName, Row>> = {
   start: startRow,
   pod: podRow,
+  containerd: containerdRow,
   exec: execRow,
   memory: memoryRow,
   cpu: cpuRow,

@@ -8,7 +8,6 @@ import { containerdFindings } from '#daemon/doctor/doctor-runtimes.ts';
 import { poll } from '#host/wait.ts';
 import type { Crictl } from '../conformance/crictl.ts';
 import type { CliNode } from '../vm/cli-node.ts';
-import { compareStarts } from './compare-starts.ts';
 import type { ContainerdNode } from './containerd-node.ts';
 import { endSteps } from './end-steps.ts';
 import { imageSteps } from './image-steps.ts';
@@ -33,7 +32,7 @@ export interface TourOptions {
   /** State directory of podvm. */
   readonly root: string;
   readonly say: (text: string) => void;
-  /** Whether steps that are too long for CI are walked, too, and starts are measured. */
+  /** Whether steps that are too long for CI are walked, too. */
   readonly isWhole: boolean;
   /** Only steps whose titles match are walked. */
   readonly focus: RegExp | undefined;
@@ -130,7 +129,6 @@ export async function tour(options: TourOptions): Promise<void> {
   const before = await netnsOfContainerd();
   try {
     await walkAll(options);
-    if (options.isWhole && options.focus === undefined) await compareStarts(options);
   } finally {
     await removePods(options.crictl);
   }

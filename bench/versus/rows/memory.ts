@@ -4,7 +4,7 @@ import { CriPod } from '../cri-peer.ts';
 import { type Row, sleeping, type Values } from './row.ts';
 
 /** Time in which a pod finishes its work after the start, in `ms`. */
-const settleMs = 2_000;
+export const settleMs = 2_000;
 const burstPods = 20;
 
 /** Command that holds 64 MiB: busybox' tail keeps its whole input, which does not end. */

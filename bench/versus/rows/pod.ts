@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { medianOf } from '../../figures.ts';
 import { type Row, sleeping, type Values } from './row.ts';
 import type { Field } from '../field.ts';
+import type { Contestant } from '../table.ts';
 
 const execs = 10;
 /** Time for which the host is watched at rest, in `ms`. */
@@ -17,25 +18,31 @@ const cpuExecs = 20;
 
 const podOf = (field: Field): PodOptions => ({ name: 'pod', image: field.images.base, command: sleeping });
 
-/** Each verb of a pod's life, and an exec in between that shows that its container runs. */
-export const podRow: Row = async ({ field }) => {
-  return async (name) => {
-    const values: Record<string, number> = {};
-    const timed: Timed = async (verb, call) => {
-      const startedMs = performance.now();
-      const answer = await call();
-      values[`${verb}Ms`] = performance.now() - startedMs;
-      return answer;
-    };
-    const pod = await timed('fromScratch', () => CriPod.start(field.peer(name), podOf(field), timed));
-    const said = await pod.exec('echo', 'runs').catch(async (error: unknown) => {
-      await pod.remove();
-      throw error;
-    });
-    await timed('stopAndRemove', () => pod.remove(timed));
-    if (said !== 'runs\n') throw new Error(`${name}: echo said ${said}`);
-    return values;
+/** Each verb of a pod's life, and an exec in between that shows that its container runs; then `look` sees the pod. */
+export async function live(field: Field, name: Contestant, look: (pod: CriPod) => Promise<Values>): Promise<Values> {
+  const values: Record<string, number> = {};
+  const timed: Timed = async (verb, call) => {
+    const startedMs = performance.now();
+    const answer = await call();
+    values[`${verb}Ms`] = performance.now() - startedMs;
+    return answer;
   };
+  const pod = await timed('fromScratch', () => CriPod.start(field.peer(name), podOf(field), timed));
+  const run = async () => {
+    const said = await pod.exec('echo', 'runs');
+    if (said !== 'runs\n') throw new Error(`${name}: echo said ${said}`);
+    return await look(pod);
+  };
+  const seen = await run().catch(async (error: unknown) => {
+    await pod.remove();
+    throw error;
+  });
+  await timed('stopAndRemove', () => pod.remove(timed));
+  return { ...values, ...seen };
+}
+
+export const podRow: Row = async ({ field }) => {
+  return async (name) => await live(field, name, async () => ({}));
 };
 
 export const execRow: Row = async ({ field, undo }) => {
