@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
-import { type Expectations, judge, leftOutPattern, parseExpectations, parseGinkgoReport, type Spec } from './report.ts';
+import {
+  type Expectations,
+  expectationsOf,
+  judge,
+  leftOutPattern,
+  parseExpectations,
+  parseGinkgoReport,
+  type Spec,
+} from './report.ts';
 
 const expected: Expectations = {
   leftOut: [{ spec: 'Image by digest [Conformance]', reason: 'its bytes are not available' }],
@@ -95,4 +103,16 @@ test('leftOutPattern() means the names on the list and no more', () => {
 test('expected.json is a list with a reason on every line', async () => {
   const list = parseExpectations(await readFile(new URL('expected.json', import.meta.url), 'utf8'));
   assert.ok(list.leftOut.length > 0);
+});
+
+test('expectationsOf() leaves out lines about specs that an older version does not have', () => {
+  const line = (spec: string, since?: string) => ({ spec, reason: 'r', ...(since === undefined ? {} : { since }) });
+  const list = { leftOut: [line('old'), line('new', '2.10')], maySkip: [line('mid', '2.4')], refused: [] };
+  const names = (version: string) => {
+    const { leftOut, maySkip } = expectationsOf(version, list);
+    return [...leftOut, ...maySkip].map(({ spec }) => spec);
+  };
+  assert.deepEqual(names('2.2'), ['old']);
+  assert.deepEqual(names('2.4'), ['old', 'mid']);
+  assert.deepEqual(names('2.10'), ['old', 'new', 'mid']);
 });

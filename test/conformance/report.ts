@@ -46,6 +46,8 @@ export const expectation = v.object({
   /** The spec's name, or its prefix followed by `*`. */
   spec: v.pipe(v.string(), v.minLength(1)),
   reason: v.pipe(v.string(), v.minLength(1)),
+  /** First version of the suite that has the spec, as `2.4`. Absent: each has it. */
+  since: v.optional(v.pipe(v.string(), v.regex(/^\d+\.\d+$/))),
 });
 /** A spec that must fail with a message that contains `says`. */
 export const refusal = v.object({ ...expectation.entries, says: v.pipe(v.string(), v.minLength(1)) });
@@ -63,6 +65,13 @@ type Expectation = Expectations['leftOut'][number];
 
 export function parseExpectations(json: string): Expectations {
   return v.parse(expectations, JSON.parse(json));
+}
+
+/** The lines of the list for the specs that one version of the suite has, such as `2.2`. */
+export function expectationsOf(version: string, { leftOut, maySkip, refused }: Expectations): Expectations {
+  const has = ({ since }: Expectation) =>
+    since === undefined || version.localeCompare(since, 'en', { numeric: true }) >= 0;
+  return { leftOut: leftOut.filter(has), maySkip: maySkip.filter(has), refused: refused.filter(has) };
 }
 
 export interface Verdict {

@@ -7,16 +7,16 @@ import { run } from '#host/process/run.ts';
 import { callersEnv } from '../conformance/callers-env.ts';
 import { goEnv, inNewDirectory, sourceOf } from '../conformance/go-module.ts';
 import type { Spec } from '../conformance/report.ts';
-import { modules, newest } from './build-containerd.ts';
+import { type MinorVersion, modules } from './build-containerd.ts';
 import { suiteImages } from './suite-images.ts';
 
 const buildTimeoutMs = 60 * 60_000;
 /** Timeout of one test, which Go ends with a list of what was running. */
 const testTimeout = '4m';
 
-/** Builds the suite of containerd for its CRI from the newest module, once, into `cache`. */
-export async function buildIntegrationSuite(cache: string, signal: AbortSignal): Promise<string> {
-  const module = modules[newest];
+/** Builds the suite of one version of containerd for its CRI, once, into `cache`. */
+export async function buildIntegrationSuite(cache: string, signal: AbortSignal, minor: MinorVersion): Promise<string> {
+  const module = modules[minor];
   const home = join(cache, `containerd-integration-${module.version}`);
   await inNewDirectory(home, async (work) => {
     const env = { ...goEnv(), CGO_ENABLED: '0', GOTMPDIR: work };

@@ -72,7 +72,7 @@ async function main(): Promise<void> {
   say(`using containerd ${programs.version}`);
   const { crictl: program } = await buildCriTools(cache, signal);
   const { suite } = values;
-  if (suite === 'integration') await buildIntegrationSuite(cache, signal);
+  if (suite === 'integration') await buildIntegrationSuite(cache, signal, version);
   if (suite !== undefined) await DebianFiles.unpack(cache, signal);
 
   await using undo = new AsyncDisposableStack();

@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { defaultEnv, run } from '#host/process/run.ts';
 import { buildCriTools } from '../conformance/cri-tools.ts';
-import { find, judge, leftOutPattern, parseExpectations, type Spec } from '../conformance/report.ts';
+import { expectationsOf, find, judge, leftOutPattern, parseExpectations, type Spec } from '../conformance/report.ts';
 import { runCritest } from '../conformance/run-critest.ts';
 import { serveStandIns } from '../conformance/serve-stand-ins.ts';
 import { makeWorkDirectory } from '../conformance/work-directory.ts';
@@ -39,7 +39,8 @@ async function main(): Promise<void> {
   const stop = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort());
   const { signal } = stop;
-  const expected = parseExpectations(await readFile(join(import.meta.dirname, `${suite}-expected.json`), 'utf8'));
+  const list = parseExpectations(await readFile(join(import.meta.dirname, `${suite}-expected.json`), 'utf8'));
+  const expected = expectationsOf(version, list);
 
   await using undo = new AsyncDisposableStack();
   const { path: work, temporary } = undo.use(await makeWorkDirectory());
@@ -78,7 +79,12 @@ async function main(): Promise<void> {
         flags: ['-runtime-handler', handler],
       })
     : await runIntegrationSuite({
-        ...{ program: await buildIntegrationSuite(cache, signal), endpoint, containerdName: revivesAs, handler },
+        ...{
+          program: await buildIntegrationSuite(cache, signal, version),
+          endpoint,
+          containerdName: revivesAs,
+          handler,
+        },
         ...{ work, temporary, tidy, say, signal },
         path: `${place}:${dirname(programs.containerd)}:${dirname(programs.runc)}:${defaultEnv()['PATH'] ?? ''}`,
         runs: (name) => isFocused(name) && find(expected.leftOut, name) === undefined,
