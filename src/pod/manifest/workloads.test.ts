@@ -118,6 +118,10 @@ describe('parseManifest() makes the pods of a workload', () => {
     const { pods, refused } = parseManifest(`${workload('Deployment', `template: ${host}`)}${pod}`, 'f');
     assert.deepEqual([pods.length, refused[0]?.name], [1, 'web']);
     assert.match(refused[0]?.problems[0]?.field ?? '', /^spec\.template\.spec\.hostNetwork$/);
+    const ending = template().replace('spec: {', 'spec: { restartPolicy: Never,');
+    const queue = workload('Job', `parallelism: 2, template: ${ending}`, 'batch/v1');
+    const others = parseManifest(`${queue}${pod}`, 'f');
+    assert.deepEqual([others.pods.length, others.jobs.length, others.refused.length], [1, 0, 1]);
   });
 
   test('and refuses mistakes', () => {

@@ -69,19 +69,21 @@ const updateStrategy = v.optional(
   }),
 );
 
+const jobFields = v.object({
+  template: ending,
+  selector: v.optional(selector),
+  parallelism: v.optional(s.integer(1, maxPods), 1),
+  completions: v.optional(s.integer(1, 1_000_000)),
+  completionMode: v.optional(s.picklist(['NonIndexed', 'Indexed']), 'NonIndexed'),
+  backoffLimit: v.optional(s.integer(0, s.int32Max), 6),
+  activeDeadlineSeconds: v.optional(s.integer(1, s.int32Max)),
+});
+
 const jobSpec = v.pipe(
-  v.object({
-    template: ending,
-    selector: v.optional(selector),
-    parallelism: v.optional(s.integer(1, maxPods), 1),
-    completions: v.optional(s.integer(1, 1_000_000)),
-    completionMode: v.optional(s.picklist(['NonIndexed', 'Indexed']), 'NonIndexed'),
-    backoffLimit: v.optional(s.integer(0, s.int32Max), 6),
-    activeDeadlineSeconds: v.optional(s.integer(1, s.int32Max)),
-  }),
-  v.check(
+  jobFields,
+  s.supported<v.InferOutput<typeof jobFields>>(
     ({ parallelism, completions }) => parallelism === 1 || completions !== undefined,
-    'must have completions with its parallelism: podvm does not run work queues',
+    () => 'must have completions with its parallelism: podvm does not run work queues',
   ),
 );
 
