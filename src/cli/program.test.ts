@@ -239,6 +239,21 @@ describe('a word of another program', () => {
     assert.equal(await type('stp'), 2);
     assert.match(said.stderr, /^podvm: unknown command 'stp' \(Did you mean stop\?\)\n {2}fix: See `podvm --help`/);
   });
+
+  it('names the help of the command that lacks something', async () => {
+    for (const words of [
+      ['port-forward', 'web'],
+      ['image', 'pull'],
+    ]) {
+      const { type, said } = openProgram();
+      assert.equal(await type(...words), 2);
+      const command = words[0] === 'image' ? 'image pull' : words[0];
+      assert.match(
+        said.stderr,
+        new RegExp(`^podvm: missing required argument .*\\n  fix: See \`podvm ${command} --help\``),
+      );
+    }
+  });
 });
 
 describe('a wrong command line', () => {

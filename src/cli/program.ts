@@ -80,6 +80,7 @@ export function buildProgram(parts: ProgramParts, exit: (code: number) => void):
     for (const row of names.flatMap((name) => rows.get(name) ?? [])) {
       const command = addCommand(program, row);
       command.copyInheritedSettings(program);
+      nameHelp(command, row.name);
       const advice = ownAdvice.get(row.name);
       if (advice !== undefined) command.showHelpAfterError(fixLine(advice));
       const { options, refuse } = refusalsOf(foreignFlags.get(row.name) ?? []);
@@ -99,6 +100,12 @@ const describeOption = (option: Option): string => {
   if (option.argChoices !== undefined) shown.choices(option.argChoices);
   return new Help().optionDescription(shown);
 };
+
+/** Lets an error of usage name the help of its own command. */
+function nameHelp(command: Command, words: string): void {
+  command.showHelpAfterError(fixLine(`See \`podvm ${words} --help\`.`));
+  for (const below of command.commands) nameHelp(below, `${words} ${below.name()}`);
+}
 
 function addCommand(parent: Command, row: CommandRow): Command {
   const command = parent.command(row.name).description(row.description);
