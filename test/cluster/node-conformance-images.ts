@@ -35,11 +35,22 @@ export async function nodeConformanceImages(
     ...['2.55', '2.59'].map((tag) => [`${registry}/agnhost:${tag}`, asAgnhost(['pause'])] as const),
     // It ends by SIGTERM, as the real one does.
     ['registry.k8s.io/pause:3.10.1', asAgnhost(['pause'])],
-    [`${registry}/busybox:1.37.0-1`, busybox],
+    [`${registry}/busybox:1.37.0-1`, await busyboxWithBash(built, busybox)],
     ...['1.14-4', '1.15-4'].map((tag) => [`${registry}/nginx:${tag}`, nginx] as const),
     [`${registry}/nonewprivs:1.3`, nonewprivs],
     [`${registry}/nonroot:1.4`, { layers: busybox.layers, config: { config: asUser } }],
   ];
+}
+
+/**
+ * Busybox with bash as the `sh` that PATH finds first: unlike the real one, Debian's busybox does not pass on variables whose
+ * names contain a hyphen. /bin/sh stays, since a spec compares its messages.
+ */
+async function busyboxWithBash({ debian }: NodeConformance, busybox: ImageSpec): Promise<ImageSpec> {
+  const bash = 'usr/bin/bash';
+  const shell = await debian.program(bash, { as: 'usr/local/bin/sh' });
+  const layer = withParents([shell, ...(await debian.libraries(bash))]);
+  return { ...busybox, layers: [...busybox.layers, layer] };
 }
 
 /**
