@@ -10,8 +10,8 @@ export const limits = {
   /** Payload of a data frame to the agent, and to a host that does not take more. */
   maxDataBytes: 16 * 1024,
   /**
-   * Payload of a data frame to a host that says that it takes as much. Each costs the agent as much as some 50 KB of its
-   * bytes. With its header it is two writes to a virtio-serial port, and short enough that streams share the channel.
+   * Payload of a data frame to a host that says that it takes as much. A frame costs the agent a wake-up and hundreds of steps of
+   * its interpreter. With its header it is two writes to a virtio-serial port, and short enough that streams share the channel.
    */
   maxOutputBytes: 64 * 1024 - 20,
   /** Open streams of one channel. */
