@@ -96,13 +96,14 @@ export class Disks {
     const phases = new Phases(() => this.#parts.monotonicMs());
     const name = await phases.wait('found', () => this.#appeared(serial));
     const device = `/dev/${name}`;
-    if (fileSystem === 'erofs')
-      this.#parts.writeExisting(`/sys/block/${name}/queue/read_ahead_kb`, String(readAheadKiB));
     await phases.wait('mounted', () =>
       fileSystem === 'none'
         ? this.#settled(serial, () => this.#withOpen(device, () => undefined))
         : this.#mount(device, fileSystem, params),
     );
+    // Not before: the kernel shows a disk before its queue.
+    if (fileSystem === 'erofs')
+      this.#parts.writeExisting(`/sys/block/${name}/queue/read_ahead_kb`, String(readAheadKiB));
     this.#disks.set(serial, { name, fileSystem, readOnly });
     return phases.done;
   }
