@@ -7,10 +7,15 @@ import { openNode, whyNoVm, type Node } from './node.ts';
 const minute = () => AbortSignal.timeout(60_000);
 const skip = await whyNoVm();
 
-/** Prints the kernel's properties of the container's first process and of the shell of a command in it. */
+/**
+ * Prints the kernel's properties of the container's first process and of the shell of a command in it. The shell reads
+ * them by itself: while it starts a program, it blocks all signals.
+ */
 const script = `
 of() {
-  grep -E '^(Umask|Uid|Gid|Groups|SigBlk|Cap|NoNewPrivs|Seccomp)' $1/status
+  while read -r line; do
+    case $line in Umask*|Uid*|Gid*|Groups*|SigBlk*|Cap*|NoNewPrivs*|Seccomp*) echo "$line";; esac
+  done <$1/status
   cat $1/limits $1/cgroup $1/uid_map
   tr '\\0' '\\n' <$1/environ
   for each in cgroup ipc mnt net pid user uts; do readlink $1/ns/$each; done
