@@ -23,7 +23,7 @@ instead_of() {
 
 is_command() { grep -qxF -- "== $1" "$help_file"; }
 
-# Tells whether the command has the option, and whether the option takes a value. `run` also knows options that it refuses
+# Tells whether the command has the option, and whether the option takes a value. Some commands also know options that they refuse
 # with a reason of their own, which Node gives.
 is_option() { { help_of "$command"; help_of "$command:refused"; } | grep -qE -- "^  (-., )?$1( |\$)|^  $1, "; }
 takes_value() { help_of "$command" | grep -qE -- "^  ((-., )?$1|$1, --[a-z-]+) <"; }

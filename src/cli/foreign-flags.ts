@@ -26,7 +26,14 @@ export const foreignFlags: ReadonlyMap<string, readonly RefusedFlag[]> = new Map
     ),
     stop: [stopSignal, stopTime, refusedNamespace],
     restart: [stopSignal, stopTime, refusedNamespace],
-    rm: [{ flags: '-v, --volumes', why: 'the volumes of a pod end with it', fix: 'Leave it out.' }, refusedNamespace],
+    rm: [
+      {
+        flags: '-v, --volumes',
+        why: "a pod's own volumes end with it",
+        fix: 'Remove those of claims with `podvm volume rm`.',
+      },
+      refusedNamespace,
+    ],
     wait: [
       { flags: '--for [value]', why: 'it waits for the end of pods', fix: 'Follow the state with `podvm ps -w`.' },
       refusedNamespace,
