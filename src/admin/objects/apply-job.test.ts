@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { readdir, readFile } from 'node:fs/promises';
+import { open, readdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { describe, test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import * as v from 'valibot';
 import { objectSummarySchema } from '#api/objects.ts';
 import { podSummarySchema } from '#api/pods.ts';
@@ -35,7 +36,27 @@ const untilStatus = async (served: Served, status: string) => {
   assert.ok(found, `${await jobStatus(served)}, not ${status}`);
 };
 
+/** Makes a disk slow that is asked to have all of a file. */
+async function slowDown(t: TestContext): Promise<void> {
+  await using file = await open('/dev/null');
+  t.mock.method(Object.getPrototypeOf(file), 'sync', () => delay(300));
+}
+
 describe('a Job after the end of its node', () => {
+  test('has its outcome on record, also when its node ends at once', async (t) => {
+    const first = await openAdmin();
+    await talk(first, 'apply', job().replace('completions: 2', 'completions: 1'));
+    await started(first, 1);
+    await slowDown(t);
+    first.parts.sandboxes.current('main').exit(0);
+    await untilStatus(first, 'complete, 1 succeeded');
+    const jobs = join(dirname(first.kept), 'jobs');
+    await using _second = await first.next({}, async () => {
+      const [file = ''] = await readdir(jobs);
+      assert.match(await readFile(join(jobs, file), 'utf8'), /"outcome":\{"exitCode":0,/);
+    });
+  });
+
   test('goes on with the next node, and does not run again once it is complete', async () => {
     const first = await openAdmin();
     await talk(first, 'apply', job());

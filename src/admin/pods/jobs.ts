@@ -50,7 +50,7 @@ const maxJobs = 1000;
 export class Jobs implements AsyncDisposable {
   readonly #parts: JobsParts;
   readonly #jobs = new Map<string, KnownJob>();
-  /** All that go on, also several of one name. */
+  /** All that go on or are being recorded, also several of one name. */
   readonly #runs = new Map<JobRun, JobRecord | undefined>();
 
   constructor(parts: JobsParts) {
@@ -101,14 +101,13 @@ export class Jobs implements AsyncDisposable {
     this.#runs.set(run, record);
     this.#remember({ job, run, record });
     void run.finished.then(async (outcome) => {
-      this.#runs.delete(run);
       const key = keyOf(job);
       const isNewest = this.#jobs.get(key)?.run === run;
-      if (isNewest && options.isApplied) this.#jobs.set(key, { job, outcome, record });
-      else {
-        if (isNewest) this.#jobs.delete(key);
-        await record?.remove();
-      }
+      const isKept = isNewest && options.isApplied;
+      if (isKept) this.#jobs.set(key, { job, outcome, record });
+      else if (isNewest) this.#jobs.delete(key);
+      await (isKept ? record?.saved : record?.remove());
+      this.#runs.delete(run);
       active[Symbol.dispose]();
     });
     return run;
