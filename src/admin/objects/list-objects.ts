@@ -99,7 +99,7 @@ const nameOf = ({ namespace, name }: { readonly namespace: string; readonly name
 /** What is known of a Job besides its pods. */
 function stateOf(job: KnownJob | undefined, { running }: Readonly<Record<string, number>>): string | undefined {
   if (job?.outcome !== undefined) return job.outcome.exitCode === 0 ? 'complete' : `failed: ${job.outcome.reason}`;
-  return job?.run !== undefined && running === undefined ? 'waiting' : undefined;
+  return job?.run !== undefined && job.run.outcome === undefined && running === undefined ? 'waiting' : undefined;
 }
 
 function serviceSummary({ service, address }: KnownService): ObjectSummary {

@@ -101,12 +101,14 @@ export class Jobs implements AsyncDisposable {
     this.#runs.set(run, record);
     this.#remember({ job, run, record });
     void run.finished.then(async (outcome) => {
+      await record?.saved; // a Job that is listed as over is on record as such
       const key = keyOf(job);
       const isNewest = this.#jobs.get(key)?.run === run;
-      const isKept = isNewest && options.isApplied;
-      if (isKept) this.#jobs.set(key, { job, outcome, record });
-      else if (isNewest) this.#jobs.delete(key);
-      await (isKept ? record?.saved : record?.remove());
+      if (isNewest && options.isApplied) this.#jobs.set(key, { job, outcome, record });
+      else {
+        if (isNewest) this.#jobs.delete(key);
+        await record?.remove();
+      }
       this.#runs.delete(run);
       active[Symbol.dispose]();
     });
