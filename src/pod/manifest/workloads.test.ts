@@ -111,6 +111,17 @@ describe('parseManifest() makes the pods of a workload', () => {
     ]);
   });
 
+  test('and does not read a 0 as absent that Kubernetes does not', () => {
+    const ending = template().replace('spec: {', 'spec: { restartPolicy: Never,');
+    const job = (spec: string) => parseManifest(workload('Job', `${spec}, template: ${ending}`, 'batch/v1'), 'f');
+    for (const field of ['backoffLimitPerIndex', 'maxFailedIndexes']) {
+      const zero = `completions: 2, completionMode: Indexed, ${field}: 0`;
+      assert.throws(() => job(zero), { message: new RegExp(`${field}: is not supported; use backoffLimit`) });
+    }
+    const { jobs, warnings } = job('ttlSecondsAfterFinished: 0');
+    assert.deepEqual([jobs.length, warnings.map(({ field }) => field)], [1, ['spec.ttlSecondsAfterFinished']]);
+  });
+
   test('unless it needs what is missing, and runs the other pods of the file', () => {
     const pod =
       '---\napiVersion: v1\nkind: Pod\nmetadata: { name: good }\nspec: { containers: [{ name: c, image: i }] }\n';

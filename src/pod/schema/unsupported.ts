@@ -170,9 +170,12 @@ function verdictOnResource(pattern: string): Verdict | undefined {
 }
 
 const defaults: Readonly<Record<string, unknown>> = { 'spec.sessionAffinity': 'None' };
+/** Fields whose 0 means something else than their absence. */
+const countedZeros = ['spec.backoffLimitPerIndex', 'spec.maxFailedIndexes', 'spec.ttlSecondsAfterFinished'];
 
 /** Whether the value is what Kubernetes means without the field, such as `false` or an empty list. */
 function isDefault(pattern: string, value: unknown): boolean {
+  if (value === 0 && countedZeros.includes(pattern)) return false;
   if (typeof value === 'object' && value !== null) return Object.keys(value).length === 0;
   const unset: readonly unknown[] = [null, false, 0, '0', '', defaults[pattern]];
   return unset.includes(value);
