@@ -19,8 +19,11 @@ const exited = (containerId: string): ToldEvent => ({
 const said = (containerId: string, data: string): ToldEvent => ({ kind: 'terminationMessage', containerId, data });
 const killed: ToldEvent = { kind: 'oomKilled', containerId: 'c' };
 
-/** A channel to a host that has sent nothing yet. */
-function awaitHost(onCall: (call: CallMessage) => void = () => assert.fail('not used here')) {
+/** A channel to a host that has sent nothing yet. `takes`: bytes of a write that its port takes. */
+function awaitHost(
+  onCall: (call: CallMessage) => void = () => assert.fail('not used here'),
+  takes = (length: number) => length,
+) {
   const heard: AgentEvent[] = [];
   const fromHost: Uint8Array[] = [];
   let look = (_events: number) => {};
@@ -44,8 +47,9 @@ function awaitHost(onCall: (call: CallMessage) => void = () => assert.fail('not 
       return bytes.length;
     },
     write: (_fd, bytes, offset = 0, length = bytes.length) => {
-      parser.push(bytes.slice(offset, offset + length));
-      return length;
+      const taken = takes(length);
+      parser.push(bytes.slice(offset, offset + taken));
+      return taken;
     },
     encodeUtf8: (text) => Buffer.from(text),
     decodeUtf8: (bytes) => Buffer.from(bytes).toString(),
@@ -96,6 +100,17 @@ describe('Channel.tell() while the host is away', () => {
     greet();
     assert.deepEqual(heard, [said('b', 'Mg=='), said('a', 'Mw=='), exited('a')]);
   });
+});
+
+it('Channel.write() does not try again at once what a port takes nothing of', () => {
+  let tries = 0;
+  const { channel } = awaitHost(undefined, () => {
+    tries += 1;
+    if (tries > 9) throw new Error('again and again');
+    return 0;
+  });
+  channel.write(new Uint8Array(100), 100);
+  assert.deepEqual([tries, channel.isIdle], [1, false]);
 });
 
 describe('the size of a data frame', () => {

@@ -131,7 +131,7 @@ export class Channel implements StreamPort {
     try {
       while (done < length) {
         const more = this.#parts.write(this.#fd, bytes, done, length - done);
-        if (more === again) break;
+        if (more === again || more === 0) break; // a port whose queue has failed takes 0 bytes
         done += more;
       }
     } catch {
