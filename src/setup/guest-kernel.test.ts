@@ -62,6 +62,16 @@ test('ensureSetup() changes the kernel of new machines without a network, and ke
   assert.deepEqual((await ensureSetup({ ...optionsOf(root), kernel: 'debian' })).key, current.key);
 });
 
+test('a choice that waits for its build is kept by later set-ups, and ends with another choice', async () => {
+  await using machine = await openMachine();
+  const { root, current } = machine;
+  await publishCurrent(root, { ...current, awaitedKernel: 'small' });
+  await ensureSetup(optionsOf(root));
+  assert.equal((await readCurrent(root))?.awaitedKernel, 'small');
+  await ensureSetup({ ...optionsOf(root), kernel: 'debian' });
+  assert.deepEqual(await readCurrent(root), current);
+});
+
 test('currentWith() finds no small kernel in parts that lack a part of it', async () => {
   await using machine = await openMachine();
   for (const lacking of ['small-kernel', 'small-modules', 'small-initramfs', 'sysroot']) {

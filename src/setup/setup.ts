@@ -62,10 +62,16 @@ export const currentSchema = v.object({
   /** Changes only with `upgradeSetup`, which takes Debian packages again. */
   generation: v.string(),
   guestKernel: v.optional(v.picklist(guestKernels), 'debian'),
+  /** The kernel that was chosen, while machines have Debian's because it is not built for these parts. */
+  awaitedKernel: v.exactOptional(v.picklist(guestKernels)),
   versions: v.record(v.string(), v.string()),
   parts: v.array(v.string()),
 });
 export type Current = v.InferOutput<typeof currentSchema>;
+
+/** The kernel that was chosen last. */
+const choiceOf = (current: Current | undefined): GuestKernel =>
+  current?.awaitedKernel ?? current?.guestKernel ?? 'debian';
 
 /**
  * Returns the assets; makes parts that are missing or whose recipe or sources have changed. A second call takes a few
@@ -81,7 +87,7 @@ export async function ensureSetup(options: SetupOptions): Promise<Assets> {
   const before = await readCurrent(options.root);
   const chosen = await chooseKernel(options, before);
   if (chosen !== undefined) return chosen;
-  const wanted = options.kernel ?? before?.guestKernel ?? 'debian';
+  const wanted = options.kernel ?? choiceOf(before);
   const made = await make(options, before?.generation ?? 'first', { wanted, builds: options.kernel === wanted });
   if (made.guestKernel !== wanted) options.warn(smallKernelMissing);
   return v.parse(assetsSchema, made);
@@ -93,7 +99,8 @@ const smallKernelMissing =
 /** The assets if they are ready and have the kernel that the options want, if they want one. */
 async function readChosen(options: SetupOptions): Promise<Assets | undefined> {
   const [ready, current] = [await readReady(options), await readCurrent(options.root)];
-  return options.kernel === undefined || current?.guestKernel === options.kernel ? ready : undefined;
+  const isChosen = current?.guestKernel === options.kernel && current?.awaitedKernel === undefined;
+  return options.kernel === undefined || isChosen ? ready : undefined;
 }
 
 /** Makes the kernel of the options that of new machines, if its parts are there; needs no network. Holds the lock. */
@@ -121,11 +128,12 @@ export async function upgradeSetup(
   await using _lock = await takeSetupLock(options.root, options.progress, options.signal);
   const current = await readCurrent(options.root);
   const ready = current === undefined ? undefined : await readReady(options);
-  const wanted = options.kernel ?? current?.guestKernel ?? 'debian';
+  const wanted = options.kernel ?? choiceOf(current);
   let made = ready === undefined ? undefined : current;
   if (made !== undefined && (await isUpToDate(options, made))) await collectBeside(options.root, made);
   else made = await make(options, new Date().toISOString(), { wanted, builds: false });
-  if (made.guestKernel !== wanted) made = await make(options, made.generation, { wanted, builds: true });
+  if (made.guestKernel !== wanted || made.awaitedKernel !== undefined)
+    made = await make(options, made.generation, { wanted, builds: true });
   return { assets: v.parse(assetsSchema, made), changes: changesBetween(current?.versions ?? {}, made.versions) };
 }
 
@@ -246,13 +254,14 @@ async function make(options: SetupOptions, generation: string, { wanted, builds 
   ];
   const fileServer = await ensure(fileServerRecipe({ repo, buildRoot, buildProgram, programsKey, signal }));
   const parts = [sysroot, buildRoot, crun, ...ofKernels, fileServer];
-  const current = currentWith(smallKernel === undefined ? 'debian' : wanted, {
+  const made = currentWith(smallKernel === undefined ? 'debian' : wanted, {
     generation,
     agent: programsKey,
     versions: Object.assign({}, ...parts.map((part) => part.versions)),
     parts: parts.map((part) => part.directory),
   });
-  if (current === undefined) throw new PodvmError('internal', 'Cannot set up: a part is missing');
+  if (made === undefined) throw new PodvmError('internal', 'Cannot set up: a part is missing');
+  const current = made.guestKernel === wanted ? made : { ...made, awaitedKernel: wanted };
   await publishCurrent(root, current);
   return current;
 }
