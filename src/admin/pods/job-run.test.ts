@@ -172,6 +172,13 @@ describe('a Job', () => {
     assert.deepEqual(saved.at(-1)?.outcome, { exitCode: 0, reason: 'Completed' });
   });
 
+  test('is no longer ended by a node that has left it, such as for a client whose connection ends then', async () => {
+    const { run, ended, saved } = await runJob('completions: 2');
+    run.leave();
+    run.stop('terminate');
+    assert.deepEqual([ended, saved.at(-1)?.outcome], [[], undefined]);
+  });
+
   test('goes on waiting and towards its deadline after its node, and ends what it was ending', async () => {
     const first = await runJob('activeDeadlineSeconds: 60, backoffLimit: 3');
     first.pods[0]?.end(1);

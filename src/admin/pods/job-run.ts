@@ -219,6 +219,7 @@ export class JobRun {
   }
 
   #end(outcome: PodOutcome, how: 'terminate' | 'kill' = 'terminate'): void {
+    if (this.#hasLeft) return; // it is the next process's, whatever becomes of a client of this one
     this.#outcome ??= outcome;
     this.#cancelWake();
     this.#cancelDeadline();
