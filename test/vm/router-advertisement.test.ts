@@ -4,6 +4,7 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { run } from '#host/process/run.ts';
+import { poll } from '#host/wait.ts';
 import { netnsPath } from '#network/netns.ts';
 import { containerSpec, sandboxSpec } from '#sandbox/testing/examples.ts';
 import type { Container, Sandbox, SandboxSpec } from '#sandbox/sandbox.ts';
@@ -45,7 +46,12 @@ describe('a router advertisement of a neighbour', { skip, timeout: 180_000 }, ()
     const main = await pod.createContainer({ ...containerSpec, image, command: ['sleep', '1000'] }, minute());
     await main.start(minute());
     const look = () => said(main, 'ip -6 addr show dev eth0 scope global; ip -6 route; ip route');
-    const before = await look();
+    // A moment after its start the guest's kernel may not have seen yet that the link is up.
+    const upLook = async () => {
+      const text = await look();
+      return text.includes('NO-CARRIER') || !text.includes('fe80::/64') ? undefined : text;
+    };
+    const before = (await poll(upLook, { everyMs: 100, signal: minute() })) ?? assert.fail('the link is not up');
     const link = await linkOf(pod);
     for (const deadline = minute(); (await advertisementsOf(main)) === 0; deadline.throwIfAborted()) {
       await run(join(directory, 'router-advertisement'), [link]);
