@@ -1,5 +1,6 @@
 import { open, readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
+import { countRecords } from '#sandbox/log/log-format.ts';
 import { CriPod } from '../cri-peer.ts';
 import type { Row, Values } from './row.ts';
 
@@ -12,7 +13,7 @@ const line = 'x'.repeat(lineBytes - 1);
 const writing = `yes ${line} | head -n ${lines}`;
 
 /**
- * From the start of the container to its last line in the log; all lines must be there. Then the same lines are thrown
+ * From the start of the container to its last line in the log; all bytes must be there. Then the same lines are thrown
  * away, which is the rate at which the container can write at all.
  */
 export const logsRow: Row = async ({ field }) => {
@@ -29,8 +30,10 @@ export const logsRow: Row = async ({ field }) => {
     );
     await untilLast(pod.log);
     const seconds = (performance.now() - startedMs) / 1000;
-    const found = (await readFile(pod.log, 'latin1')).split(line).length - 1;
-    if (found !== lines) throw new Error(`${name}: ${found} lines of ${lines} are in the log`);
+    const found = { stdout: 0, stderr: 0 }; // a record may end within a line
+    countRecords(await readFile(pod.log), found);
+    if (found.stdout !== lines * lineBytes + 'last\n'.length)
+      throw new Error(`${name}: ${found.stdout} bytes of ${lines} lines are in the log`);
     const thrownMs = performance.now();
     await pod.exec('sh', '-ec', `${writing} >/dev/null`);
     const thrownSeconds = (performance.now() - thrownMs) / 1000;
