@@ -86,7 +86,7 @@ const fetchOf = ({ name, version }: KernelSource) =>
 /**
  * A kernel with what a pod needs and no more, from Debian's source package of the version of `kernel`, which is Debian's: its
  * configuration, as the fragment changes it, with those of its modules that pods may load. Has the files of such a part.
- * Building it takes about an hour of processor time and 3 GB of disk.
+ * Building it takes about half an hour of processor time and 3 GB of disk.
  */
 export async function smallKernelRecipe(
   { archive, signal }: Omit<Ingredients, 'generation'>,
