@@ -7,7 +7,14 @@ import { readManifests } from '#pod/manifest/read-manifests.ts';
 import type { Claim } from '#pod/schema/objects.ts';
 import type { Job } from '#pod/schema/workloads.ts';
 import type { NodeServices, ServiceRun } from './pods/node-services.ts';
+import type { WorkloadSource } from './record/job-record.ts';
 import type { NamedVolumes, VolumeChange, VolumeWish } from '#storage/named-volumes.ts';
+
+/** What the pods of a call's files are made of besides themselves. */
+export const workloadSource = (
+  { network, logins }: Pick<RunRequest, 'network' | 'logins'>,
+  { configMaps, secrets }: Manifest,
+): WorkloadSource => ({ configMaps, secrets, logins, network });
 
 type ServiceChange = Awaited<ReturnType<NodeServices['apply']>>['changes'][number];
 

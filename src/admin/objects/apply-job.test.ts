@@ -7,17 +7,8 @@ import * as v from 'valibot';
 import { objectSummarySchema } from '#api/objects.ts';
 import { podSummarySchema } from '#api/pods.ts';
 import { poll } from '#host/wait.ts';
-import { openAdmin, type Served, talk } from '../testing/served-admin.ts';
+import { jobText, openAdmin, type Served, talk } from '../testing/served-admin.ts';
 
-const job = (more = '') => `
-apiVersion: batch/v1
-kind: Job
-metadata: { name: pi }
-spec:
-  backoffLimit: 0
-  completions: 2
-  template: { spec: { restartPolicy: Never, containers: [{ name: main, image: i ${more} }] } }
-`;
 const pods = async (served: Served) =>
   v.parse(v.array(podSummarySchema), JSON.parse((await served.call('GET', '/v1/pods?ended=true')).body));
 const started = async (served: Served, count: number) => {
@@ -45,7 +36,7 @@ async function slowDown(t: TestContext): Promise<void> {
 describe('a Job after the end of its node', () => {
   test('has its outcome on record, also when its node ends at once', async (t) => {
     const first = await openAdmin();
-    await talk(first, 'apply', job().replace('completions: 2', 'completions: 1'));
+    await talk(first, 'apply', jobText().replace('completions: 2', 'completions: 1'));
     await started(first, 1);
     await slowDown(t);
     first.parts.sandboxes.current('main').exit(0);
@@ -59,7 +50,7 @@ describe('a Job after the end of its node', () => {
 
   test('goes on with the next node, and does not run again once it is complete', async () => {
     const first = await openAdmin();
-    await talk(first, 'apply', job());
+    await talk(first, 'apply', jobText());
     await started(first, 1);
     const { sandboxes } = first.parts;
     const second = await first.next({}, () => sandboxes.current('main').exit(0));
@@ -69,17 +60,17 @@ describe('a Job after the end of its node', () => {
     await using third = await second.next();
     assert.equal(await jobStatus(third), 'complete, 2 succeeded');
     for (const { name } of await pods(third)) await third.call('DELETE', `/v1/pods/_/${name}`);
-    assert.deepEqual((await talk(third, 'apply', job())).objects, ['Job default/pi unchanged']);
+    assert.deepEqual((await talk(third, 'apply', jobText())).objects, ['Job default/pi unchanged']);
     await third.parts.clock.advance(400_000);
     assert.deepEqual(await pods(third), []);
     assert.equal(await jobStatus(third), 'complete');
-    assert.deepEqual((await talk(third, 'delete', job())).objects, ['Job default/pi deleted']);
+    assert.deepEqual((await talk(third, 'delete', jobText())).objects, ['Job default/pi deleted']);
     assert.equal(await jobStatus(third), '');
   });
 
   test('goes on after a boot of the host, where a pod that was lost has not failed', async () => {
     const first = await openAdmin();
-    const text = job().replace('completions: 2', 'completions: 3').replace('name: main', 'name: long');
+    const text = jobText().replace('completions: 2', 'completions: 3').replace('name: main', 'name: long');
     await talk(first, 'apply', text);
     await started(first, 1);
     const nextBoot = { keeping: { bootId: 'the next boot', startsAfterBoot: true } };
@@ -96,7 +87,7 @@ describe('a Job after the end of its node', () => {
 
   test('with Secrets ends after its node when it needs another pod', async () => {
     const secret = `{ apiVersion: v1, kind: Secret, metadata: { name: key }, stringData: { key: hidden } }\n---`;
-    const text = `${secret}${job(', envFrom: [{ secretRef: { name: key } }]')}`;
+    const text = `${secret}${jobText(', envFrom: [{ secretRef: { name: key } }]')}`;
     const first = await openAdmin();
     await talk(first, 'apply', text);
     await started(first, 1);

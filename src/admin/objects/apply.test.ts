@@ -7,7 +7,7 @@ import { PodvmError } from '#base/errors.ts';
 import { poll } from '#host/wait.ts';
 import type { FakeContainer } from '#pod/testing/fake-container.ts';
 import type { FakeSettings } from '#pod/testing/fake-sandbox.ts';
-import { eventsOf, openAdmin, sendFile, type Served, talk, yaml } from '../testing/served-admin.ts';
+import { eventsOf, jobText, openAdmin, sendFile, type Served, talk, yaml } from '../testing/served-admin.ts';
 
 interface Wish {
   readonly kind?: 'Deployment' | 'StatefulSet';
@@ -239,15 +239,6 @@ test('delete ends and removes the pods, keeps volumes, and warns of missing obje
 });
 
 describe('a Job', () => {
-  const job = (more = '') => `
-apiVersion: batch/v1
-kind: Job
-metadata: { name: pi }
-spec:
-  backoffLimit: 0
-  completions: 2
-  template: { spec: { restartPolicy: Never, containers: [{ name: main, image: i ${more} }] } }
-`;
   const exits = (code: number): FakeSettings => ({
     behaviours: { main: { onStart: (container) => container.exit(code) } },
   });
@@ -258,7 +249,7 @@ spec:
       [3, /Job default\/pi has failed: BackoffLimitExceeded.*"exitCode":3/],
     ] as const) {
       await using served = await openAdmin(exits(code));
-      const { events } = await talk(served, 'run', job());
+      const { events } = await talk(served, 'run', jobText());
       assert.match(JSON.stringify(events), pattern);
       assert.equal(events.filter(({ event }) => event === 'podFinished').length, code === 0 ? 2 : 1);
     }
@@ -266,23 +257,23 @@ spec:
 
   test('is begun once by apply, cannot change, and can be deleted', async () => {
     await using served = await openAdmin(exits(0));
-    assert.deepEqual((await talk(served, 'apply', job())).objects, ['Job default/pi created']);
+    assert.deepEqual((await talk(served, 'apply', jobText())).objects, ['Job default/pi created']);
     const ended = await poll(
       async () =>
         (await pods(served, '?ended=true')).filter((pod) => pod.endedAt !== undefined).length === 2 || undefined,
       { everyMs: 5, signal: AbortSignal.timeout(60_000) },
     );
     assert.ok(ended);
-    assert.deepEqual((await talk(served, 'apply', job())).objects, ['Job default/pi unchanged']);
-    assert.match(JSON.stringify((await talk(served, 'apply', job(', tty: true'))).last), /a Job cannot change/);
-    assert.deepEqual((await talk(served, 'delete', job())).objects, ['Job default/pi deleted']);
+    assert.deepEqual((await talk(served, 'apply', jobText())).objects, ['Job default/pi unchanged']);
+    assert.match(JSON.stringify((await talk(served, 'apply', jobText(', tty: true'))).last), /a Job cannot change/);
+    assert.deepEqual((await talk(served, 'delete', jobText())).objects, ['Job default/pi deleted']);
     assert.deepEqual(await pods(served, '?ended=true'), []);
-    assert.deepEqual((await talk(served, 'apply', job(', tty: true'))).objects, ['Job default/pi created']);
+    assert.deepEqual((await talk(served, 'apply', jobText(', tty: true'))).objects, ['Job default/pi created']);
   });
 
   test('is begun once also while it waits and its failed pods are removed, and is deleted then', async () => {
     await using served = await openAdmin(exits(1));
-    const text = job().replace('backoffLimit: 0', 'backoffLimit: 3');
+    const text = jobText().replace('backoffLimit: 0', 'backoffLimit: 3');
     await talk(served, 'apply', text);
     const failed = async () => (await pods(served, '?ended=true')).filter((pod) => pod.endedAt !== undefined);
     const [pod] =
@@ -300,7 +291,7 @@ spec:
   test('counts with all pods that it runs at a time towards the limit of a call', async () => {
     await using served = await openAdmin();
     const many = (name: string) =>
-      job().replace('name: pi', `name: ${name}`).replace('completions: 2', 'completions: 200\n  parallelism: 200');
+      jobText().replace('name: pi', `name: ${name}`).replace('completions: 2', 'completions: 200\n  parallelism: 200');
     const { last } = await talk(served, 'apply', `${many('one')}---${many('two')}`);
     assert.match(JSON.stringify(last), /at most 256 pods can run at once, got 400/);
     assert.deepEqual(await pods(served), []);
@@ -308,7 +299,7 @@ spec:
 
   test('that runs twice is ended twice by a drain', async () => {
     await using served = await openAdmin(exits(1));
-    const text = job().replace('backoffLimit: 0', 'backoffLimit: 3');
+    const text = jobText().replace('backoffLimit: 0', 'backoffLimit: 3');
     for (let runs = 1; runs <= 2; runs += 1) {
       const socket = served.talk('/v1/run');
       await once(socket, 'open');
@@ -322,7 +313,7 @@ spec:
 
   test('is left with its node, whose client is told so', async () => {
     const first = await openAdmin();
-    const socket = await sendFile(first, 'run', job());
+    const socket = await sendFile(first, 'run', jobText());
     const events: Record<string, unknown>[] = [];
     const told = (async () => {
       for await (const event of eventsOf(socket)) events.push(event);

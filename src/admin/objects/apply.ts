@@ -8,7 +8,6 @@ import type { Job } from '#pod/schema/workloads.ts';
 import { workloadAnnotation, workloadName } from '#pod/manifest/workloads.ts';
 import type { NamedVolumes } from '#storage/named-volumes.ts';
 import type { PodSource } from '../record/ended-record.ts';
-import type { WorkloadSource } from '../record/job-record.ts';
 import { applyData } from './apply-data.ts';
 import { leftTo, type LivePod, onlyOf, untilOver } from '../pods/known-pod.ts';
 import type { CronJobs } from '../pods/cron-jobs.ts';
@@ -18,7 +17,7 @@ import type { NodePods } from '../pods/node-pods.ts';
 import { followStart } from '../session/run-session.ts';
 import { isSameSource, plain } from '../record/same-pod.ts';
 import type { NodeServices } from '../pods/node-services.ts';
-import { ensureVolumes, tellServices } from '../tell-manifest.ts';
+import { ensureVolumes, tellServices, workloadSource } from '../tell-manifest.ts';
 
 /** What a call about the objects of files needs. */
 export interface ObjectsParts {
@@ -56,15 +55,9 @@ const readyMs = 600_000;
 
 export const objectName = ({ kind, namespace, name }: PodObject): string => `${kind} ${namespace}/${name}`;
 
-/** What pods of the files are made of besides themselves. */
-const workloadSource = ({ manifest, request }: Pick<ObjectsParts, 'manifest' | 'request'>): WorkloadSource => {
-  const { configMaps, secrets } = manifest;
-  return { configMaps, secrets, logins: request.logins, network: request.network };
-};
-
-export const sourceOf = (pod: Pod, parts: Parameters<typeof workloadSource>[0]): PodSource => ({
+export const sourceOf = (pod: Pod, { manifest, request }: Pick<ObjectsParts, 'manifest' | 'request'>): PodSource => ({
   pod,
-  ...workloadSource(parts),
+  ...workloadSource(request, manifest),
 });
 
 /** Groups the pods of a manifest by the object that makes them, in the order of the files. */
@@ -120,7 +113,7 @@ export async function applyObjects(parts: ObjectsParts): Promise<number> {
   await applyData(parts);
   for (const job of manifest.jobs) await applyJob(job, parts);
   for (const cronJob of manifest.cronJobs) {
-    const change = await parts.cronJobs.apply(cronJob, workloadSource(parts));
+    const change = await parts.cronJobs.apply(cronJob, workloadSource(parts.request, manifest));
     await say({ event: 'object', object: objectName({ kind: 'CronJob', ...cronJob.metadata }), change });
   }
   const ofGroups = await Promise.all(groupsOf(manifest).map((group) => applyGroup(group, parts)));
@@ -134,7 +127,7 @@ async function applyJob(job: Job, parts: ObjectsParts): Promise<void> {
   const object = objectName({ kind: 'Job', namespace, name });
   const known = jobs.find(job);
   if (known === undefined && !hasPods(job, pods)) {
-    await jobs.run(job, { source: workloadSource(parts), isApplied: true }).begun;
+    await jobs.run(job, { source: workloadSource(parts.request, parts.manifest), isApplied: true }).begun;
     return await say({ event: 'object', object, change: 'created' });
   }
   if (known === undefined || isDeepStrictEqual(plain(known.job.spec), plain(job.spec))) {

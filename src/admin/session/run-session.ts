@@ -18,10 +18,9 @@ import type { OutputChunk } from '#sandbox/sandbox.ts';
 import { messageBytes } from '#host/socket/message-bytes.ts';
 import { eventOf } from '../pods/describe-pod.ts';
 import { errorBodyOf } from '../error-body.ts';
-import { ensureVolumes, tellManifest, tellServices } from '../tell-manifest.ts';
+import { ensureVolumes, tellManifest, tellServices, workloadSource } from '../tell-manifest.ts';
 import type { JobRun } from '../pods/job-run.ts';
 import type { Jobs } from '../pods/jobs.ts';
-import type { WorkloadSource } from '../record/job-record.ts';
 import { parseJson } from '../http.ts';
 import { type NodePods } from '../pods/node-pods.ts';
 import type { NodeServices } from '../pods/node-services.ts';
@@ -85,7 +84,7 @@ export async function serveRun(
     lost.catch(() => {});
     jobs = manifest.jobs.map((job) =>
       runs.run(job, {
-        source: sourceOf(request, manifest),
+        source: workloadSource(request, manifest),
         removeAtEnd: request.removeAtEnd,
         onStart: (live) => {
           const following = followed(live);
@@ -144,17 +143,10 @@ const containersOf = ({ pod: { spec } }: RunningPod) => [...(spec.initContainers
 
 const hasSeveral = (manifest: Manifest) => manifest.pods.length + manifest.jobs.length > 1;
 
-const sourceOf = ({ network, logins }: RunRequest, { configMaps, secrets }: Manifest): WorkloadSource => ({
-  configMaps,
-  secrets,
-  logins,
-  network,
-});
-
 function startAll(request: RunRequest, wanted: readonly Pod[], manifest: Manifest, pods: NodePods): readonly LivePod[] {
   const { removeAtEnd, terminalSize } = request;
   return pods.start(
-    wanted.map((pod) => ({ pod, ...sourceOf(request, manifest) })),
+    wanted.map((pod) => ({ pod, ...workloadSource(request, manifest) })),
     {
       removeAtEnd,
       ...(terminalSize && { terminalSize: { columns: terminalSize.Width, rows: terminalSize.Height } }),

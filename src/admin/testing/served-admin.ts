@@ -28,6 +28,17 @@ metadata: { name: web }
 spec: { restartPolicy: Never, containers: [{ name: main, image: i }] }
 `;
 
+/** A Job of two pods. `more`: fields of its container. */
+export const jobText = (more = '') => `
+apiVersion: batch/v1
+kind: Job
+metadata: { name: pi }
+spec:
+  backoffLimit: 0
+  completions: 2
+  template: { spec: { restartPolicy: Never, containers: [{ name: main, image: i ${more} }] } }
+`;
+
 const noImage = async () => {
   throw new PodvmError('notFound', 'Cannot find the image');
 };
