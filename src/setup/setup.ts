@@ -98,9 +98,12 @@ const smallKernelMissing =
 
 /** The assets if they are ready and have the kernel that the options want, if they want one. */
 async function readChosen(options: SetupOptions): Promise<Assets | undefined> {
-  const [ready, current] = [await readReady(options), await readCurrent(options.root)];
-  const isChosen = current?.guestKernel === options.kernel && current?.awaitedKernel === undefined;
-  return options.kernel === undefined || isChosen ? ready : undefined;
+  const { root, kernel } = options;
+  if (kernel !== undefined) {
+    const current = await readCurrent(root);
+    if (current?.guestKernel !== kernel || current.awaitedKernel !== undefined) return undefined;
+  }
+  return await readReady(options);
 }
 
 /** Makes the kernel of the options that of new machines, if its parts are there; needs no network. Holds the lock. */
@@ -108,11 +111,7 @@ async function chooseKernel(options: SetupOptions, before: Current | undefined):
   const { root, kernel } = options;
   if (kernel === undefined || before === undefined || (await readReady(options)) === undefined) return undefined;
   const current = currentWith(kernel, before);
-  if (
-    current === undefined ||
-    (await Promise.all([current.kernel, current.initramfs, current.modules].map(isThere))).includes(false)
-  )
-    return undefined;
+  if (current === undefined || !(await areThere(current))) return undefined;
   await publishCurrent(root, current);
   return v.parse(assetsSchema, current);
 }
@@ -205,12 +204,15 @@ export async function readCurrent(root: string): Promise<Current | undefined> {
 export async function readReady({ root, repo }: Pick<SetupOptions, 'root' | 'repo'>): Promise<Assets | undefined> {
   const [current, agent] = await Promise.all([readCurrent(root), hashProgramSources(repo)]);
   if (current === undefined || !areOurs({ ...current, agent })) return undefined;
+  return (await areThere(current)) ? v.parse(assetsSchema, current) : undefined;
+}
+
+/** Whether all files of the assets exist. */
+async function areThere({ sysroot, kernel, initramfs, modules, fileServer }: Assets): Promise<boolean> {
   const there = await Promise.all(
-    [join(current.sysroot, 'usr'), current.kernel, current.initramfs, current.modules, current.fileServer].map((path) =>
-      isThere(path),
-    ),
+    [join(sysroot, 'usr'), kernel, initramfs, modules, fileServer].map((path) => isThere(path)),
   );
-  return there.includes(false) ? undefined : v.parse(assetsSchema, current);
+  return !there.includes(false);
 }
 
 /** The kernel that is wanted, and whether it is built if it is the small one and missing; else it is Debian's. */
