@@ -19,7 +19,7 @@ import {
 } from './terminal/listing.ts';
 import type { Choice } from './pods/label-selector.ts';
 import { arePods, getCommand } from './pods/get-command.ts';
-import { forEachPod } from './pods/life-commands.ts';
+import { forEachName } from './pods/life-commands.ts';
 import { hostCommands } from './host-rows.ts';
 import { lifeCommands } from './life-rows.ts';
 import { loginCommands, loginsFor } from './images/login-commands.ts';
@@ -184,7 +184,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
         if (wishes.length !== 1) itself.error('error: specify either pods, --all or --orphaned');
         if (names.length > 0) {
           const client = await reach();
-          exit(await forEachPod(names, terminal, (name) => stopCommand(client, name, options, terminal)));
+          exit(await forEachName(names, terminal, (name) => stopCommand(client, name, options, terminal)));
         } else if (options.all) await drainCommand(await reach(), () => parts.endOrphans(global()), options, terminal);
         else await stopOrphans(await parts.endOrphans(global()), terminal);
       },

@@ -6,7 +6,7 @@ import { copyCommand } from './copy/copy-command.ts';
 import type { EndSignals } from './terminal/end-signals.ts';
 import { eventsCommand, type EventsOptions } from './pods/events-command.ts';
 import {
-  forEachPod,
+  forEachName,
   pauseCommand,
   removeCommand,
   renameCommand,
@@ -45,7 +45,7 @@ export function lifeCommands(setting: LifeSetting): readonly CommandRow[] {
       arguments: [pods],
       action: (names: string[]) =>
         withServer('pods', async (client) =>
-          exit(await forEachPod(names, terminal, (name) => startCommand(client, name, 'start', {}, terminal))),
+          exit(await forEachName(names, terminal, (name) => startCommand(client, name, 'start', {}, terminal))),
         ),
     },
     {
@@ -55,7 +55,7 @@ export function lifeCommands(setting: LifeSetting): readonly CommandRow[] {
       options: [new Option('-t, --grace <seconds>', "grace period; default: the pod's terminationGracePeriodSeconds")],
       action: (names: string[], options: { grace?: string }) =>
         withServer('pods', async (client) =>
-          exit(await forEachPod(names, terminal, (name) => startCommand(client, name, 'restart', options, terminal))),
+          exit(await forEachName(names, terminal, (name) => startCommand(client, name, 'restart', options, terminal))),
         ),
     },
     {
@@ -66,7 +66,7 @@ export function lifeCommands(setting: LifeSetting): readonly CommandRow[] {
       isClient: true,
       action: (names: string[], options: { force: boolean }) =>
         withKnown(async (client) =>
-          exit(await forEachPod(names, terminal, (name) => removeCommand(client, name, options, terminal))),
+          exit(await forEachName(names, terminal, (name) => removeCommand(client, name, options, terminal))),
         ),
     },
     {
@@ -76,7 +76,7 @@ export function lifeCommands(setting: LifeSetting): readonly CommandRow[] {
       isClient: true,
       action: (names: string[]) =>
         withKnown(async (client) =>
-          exit(await forEachPod(names, terminal, (name) => waitCommand(client, name, terminal))),
+          exit(await forEachName(names, terminal, (name) => waitCommand(client, name, terminal))),
         ),
     },
     {
@@ -96,7 +96,7 @@ export function lifeCommands(setting: LifeSetting): readonly CommandRow[] {
       ],
       action: (names: string[], options: KillOptions) =>
         withRunning(async (client) =>
-          exit(await forEachPod(names, terminal, (name) => killCommand(client, name, options, terminal))),
+          exit(await forEachName(names, terminal, (name) => killCommand(client, name, options, terminal))),
         ),
     },
     pauseRow('pause', 'freeze pods: their programs stand still, and their memory stays', setting),
@@ -166,7 +166,7 @@ const pauseRow = (
   arguments: [pods],
   action: (names: string[]) =>
     withRunning(async (client) =>
-      exit(await forEachPod(names, terminal, (pod) => pauseCommand(client, pod, name, terminal))),
+      exit(await forEachName(names, terminal, (pod) => pauseCommand(client, pod, name, terminal))),
     ),
 });
 

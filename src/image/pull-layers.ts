@@ -4,7 +4,7 @@ import { createGate } from '#host/gate.ts';
 import { type FlattenedImage, flattenArriving } from './flatten.ts';
 import type { Reader } from './source/layout.ts';
 import { type RemoteImage, type ResolvedImage, resolveConfig } from './source/resolve-image.ts';
-import type { DeclaredSize, Skopeo } from './source/skopeo.ts';
+import { blobsDirectory, type DeclaredSize, type Skopeo } from './source/skopeo.ts';
 
 export interface PullLayersOptions {
   readonly reader: Reader;
@@ -42,9 +42,7 @@ export async function pullLayers(
   const numbers = new PassThrough();
   const copying = traced({ name: 'layers copied' }, async () => {
     const { pinned, declared, manifest } = resolved;
-    const waiting = new Map<string, number[]>();
-    for (const [at, { digest }] of manifest.layers.entries())
-      waiting.set(blobOf(digest), [...(waiting.get(blobOf(digest)) ?? []), at]);
+    const waiting = Map.groupBy(manifest.layers.keys(), (at) => blobOf(manifest.layers[at]?.digest ?? ''));
     const onBlob = (name: string) => {
       for (const at of waiting.get(name) ?? []) numbers.write(`${at}\n`);
       waiting.delete(name);
@@ -57,7 +55,7 @@ export async function pullLayers(
     const image = await resolveConfig(what, resolved, skopeo, reader, stop);
     using _early = early.inside === 0 ? await early.enter(stop) : undefined;
     if (_early === undefined) await copying;
-    const layers = image.layers.map(({ digest, diffId }) => ({ diffId, blob: `blobs/sha256/${blobOf(digest)}` }));
+    const layers = image.layers.map(({ digest, diffId }) => ({ diffId, blob: `${blobsDirectory}/${blobOf(digest)}` }));
     const arriving = { directory: skopeo.layout, numbers };
     const flattened = await traced({ name: 'layers flattened' }, () =>
       flattenArriving(layers, arriving, { directory, limits: reader.limits, signal: stop }),

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer as createHttpServer, type Server } from 'node:http';
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Server as TcpServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { digestOf } from '#image/oci.ts';
@@ -14,17 +14,7 @@ export async function startSilentServer(): Promise<{ readonly name: string } & A
   const server = createServer((socket) => {
     sockets.add(socket.on('error', () => undefined));
   }).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  // SAFE: a server that listens on TCP has such an address.
-  const { port } = server.address() as AddressInfo;
-  return {
-    name: `localhost:${port}`,
-    [Symbol.asyncDispose]: async () => {
-      server.close();
-      for (const socket of sockets) socket.destroy();
-      await once(server, 'close');
-    },
-  };
+  return await listening(server, sockets);
 }
 
 /**
@@ -144,6 +134,14 @@ export async function startSlowLine(
     client.once('close', () => far.destroy());
     pass(far, client).catch(() => client.destroy());
   }).listen(0, '127.0.0.1');
+  return await listening(server, sockets);
+}
+
+/** Waits until it listens; its connections end with it. */
+async function listening(
+  server: TcpServer,
+  sockets: ReadonlySet<Socket>,
+): Promise<{ readonly name: string } & AsyncDisposable> {
   await once(server, 'listening');
   // SAFE: a server that listens on TCP has such an address.
   const { port } = server.address() as AddressInfo;

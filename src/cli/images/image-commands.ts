@@ -25,7 +25,7 @@ import {
   printList,
   watchList,
 } from '../terminal/listing.ts';
-import { forEachPod } from '../pods/life-commands.ts';
+import { forEachName } from '../pods/life-commands.ts';
 import { loginsFor } from './login-commands.ts';
 import type { EndSignals } from '../terminal/end-signals.ts';
 import type { ProgramParts } from '../program-parts.ts';
@@ -147,7 +147,7 @@ export function imageCommands(
       arguments: [['<references...>', 'name or id']],
       action: (references: string[]) =>
         withClient('storedImages', async (client) =>
-          exit(await forEachPod(references, terminal, (reference) => removeImage(client, reference, terminal))),
+          exit(await forEachName(references, terminal, (reference) => removeImage(client, reference, terminal))),
         ),
     },
     {

@@ -16,7 +16,7 @@ import {
   watchList,
 } from '../terminal/listing.ts';
 import { type Choice, chooser } from '../pods/label-selector.ts';
-import { forEachPod } from '../pods/life-commands.ts';
+import { forEachName } from '../pods/life-commands.ts';
 import { type Terminal, age, write } from '../terminal/terminal.ts';
 
 interface VolumeSetting {
@@ -65,7 +65,7 @@ export function volumeCommands({ terminal, exit, withKnown, untilEnded }: Volume
       action: (names: string[]) =>
         withKnown(async (client) =>
           exit(
-            await forEachPod(names, terminal, async (given) => {
+            await forEachName(names, terminal, async (given) => {
               const { namespace, name } = await client.send('DELETE', pathOf(given), undefined, volumeSummarySchema);
               await write(terminal.stdout, `${namespace}/${name} removed\n`);
             }),

@@ -5,15 +5,15 @@ import { failureCode } from '../exit-codes.ts';
 import { graceOf } from './pod-commands.ts';
 import { type Terminal, errorText, write } from '../terminal/terminal.ts';
 
-/** Calls `act` for each pod in turn. Prints a failure and continues with the next pod. Returns the exit code. */
-export async function forEachPod(
-  pods: readonly string[],
+/** Calls `act` for each name in turn. Prints a failure and continues with the next one. Returns the exit code. */
+export async function forEachName(
+  names: readonly string[],
   { stderr }: Terminal,
-  act: (pod: string) => Promise<void>,
+  act: (name: string) => Promise<void>,
 ): Promise<number> {
   let code = 0;
-  for (const pod of pods) {
-    await act(pod).catch(async (error: unknown) => {
+  for (const name of names) {
+    await act(name).catch(async (error: unknown) => {
       code = failureCode;
       await write(stderr, errorText(error));
     });

@@ -81,7 +81,7 @@ export function skopeoJail(jail: SkopeoJail): readonly string[] {
 }
 
 /** Directory of the blobs in a layout. */
-const blobsDirectory = 'blobs/sha256';
+export const blobsDirectory = 'blobs/sha256';
 
 /**
  * One image's communication with a registry. skopeo reads the registry's data as an unprivileged user, in a jail with
