@@ -44,12 +44,14 @@ export async function forgetTask({ records, tasks }: Pick<TrackParts, 'records' 
   await records.remove(task.id);
 }
 
-/** Begins to forward the ports of a pod, until it or the daemon ends. */
+/** Begins to forward the ports of a pod, once, until it or the daemon ends. */
 export function openPorts(
   { forwardPorts, closing, log }: Pick<ShimParts, 'forwardPorts' | 'closing' | 'log'>,
-  { sandbox }: PodTask,
+  pod: PodTask,
 ): void {
-  if (sandbox.status.state !== 'ready') return;
+  const { sandbox } = pod;
+  if (pod.hasPorts || sandbox.status.state !== 'ready') return;
+  pod.hasPorts = true;
   forwardPorts(sandbox, log).then(
     (forwarding) => {
       const end = () => forwarding[Symbol.dispose]();
@@ -61,6 +63,7 @@ export function openPorts(
       });
     },
     (error: unknown) => {
+      pod.hasPorts = false; // its next container tries again
       if (sandbox.status.state === 'ready')
         log.warn('port-forward does not reach a pod', { sandbox: sandbox.id, why: messageOf(error) });
     },

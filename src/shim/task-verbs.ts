@@ -5,7 +5,7 @@ import { untilAborted } from '#host/until-aborted.ts';
 import { parse } from './bundle/bundle.ts';
 import { processSchema, resourcesSchema } from './bundle/oci-spec.ts';
 import { createTask } from './create-task.ts';
-import { exitOf, forgetTask, keepTrack, recordTask, tellExit } from './keep-track.ts';
+import { exitOf, forgetTask, keepTrack, openPorts, recordTask, tellExit } from './keep-track.ts';
 import type { ShimParts } from './parts.ts';
 import {
   TaskCreateSchema,
@@ -16,6 +16,7 @@ import {
 } from './schema/generated/events/task_pb.ts';
 import type { ExecProcessRequest, Task as TaskService } from './schema/generated/runtime/task/v2/shim_pb.ts';
 import { Status } from './schema/generated/types/task/task_pb.ts';
+import { ContainerTask } from './task/container-task.ts';
 import type { Task } from './task/process.ts';
 import type { ProcessState } from './task/process-life.ts';
 import { metricsOf } from './translate/metrics.ts';
@@ -55,6 +56,8 @@ export function taskVerbs(parts: ShimParts): Verbs<typeof TaskService> {
       if (execId === '') {
         void events.tell(task.bundle, '/tasks/start', TaskStartSchema, { containerId: id, pid });
         await recordTask(parts, task);
+        // After the answer: the process that makes the listener takes as long as the container.
+        if (task instanceof ContainerTask && task.kind === 'container') setImmediate(openPorts, parts, task.pod);
       } else
         void events.tell(task.bundle, '/tasks/exec-started', TaskExecStartedSchema, { containerId: id, execId, pid });
       return { pid };

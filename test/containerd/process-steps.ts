@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import * as v from 'valibot';
 import { poll } from '#host/wait.ts';
 import type { Crictl } from '../conformance/crictl.ts';
@@ -16,6 +17,8 @@ export const processSteps: Steps<Tour> = [
 
 const podsEach = 2;
 const settleMs = 60_000;
+/** Processes of a pod of podvm. */
+const machine = ['bwrap', 'qemu-system-x86'];
 
 interface Process {
   readonly pid: string;
@@ -54,8 +57,10 @@ async function countsProcesses({ crictl, containerd, work }: Tour): Promise<void
   for (let at = 0; at < podsEach; at += 1) await add('podvm', {});
   await settles(runcPods.length, before.others);
   for (const { id } of pods) {
-    const inside = await processesIn(await networkOf(crictl, id));
-    assert.deepEqual(inside.map(({ name }) => name).sort(), ['bwrap', 'qemu-system-x86'], id);
+    const inside = async () => (await processesIn(await networkOf(crictl, id))).map(({ name }) => name).sort();
+    const isMachine = async () => (isDeepStrictEqual(await inside(), machine) ? true : undefined);
+    await poll(isMachine, { everyMs: 300, signal: AbortSignal.timeout(settleMs) }); // what makes its listener ends soon
+    assert.deepEqual(await inside(), machine, id);
   }
   for (let at = 0; at < podsEach; at += 1) await add('runc', { command: ['sleep', '1000'] });
   await settles(runcPods.length + podsEach, before.others);

@@ -97,6 +97,22 @@ await suite('images of snapshots', { skip: await whyNoVm() }, () => {
     await cleanUp();
   });
 
+  test('holdMade() holds a file again by its id, while its layers are there', async () => {
+    const images = await open();
+    const held = await images.hold(layers, soon());
+    await held[Symbol.asyncDispose]();
+    await using again = await images.holdMade(held.id);
+    assert.ok(again);
+    assert.equal(again.rootfsPath, held.rootfsPath);
+    assert.deepEqual(await readErofs(again.rootfsPath), merged);
+    await rename(join(work, '2'), join(work, 'old'));
+    assert.equal(await images.holdMade(held.id), undefined);
+    await rename(join(work, 'old'), join(work, '2'));
+    await rm(held.rootfsPath);
+    assert.equal(await images.holdMade(held.id), undefined);
+    await cleanUp();
+  });
+
   test('hold() refuses invalid snapshots, and leaves nothing', async () => {
     const images = await open();
     await assert.rejects(images.hold([], soon()), { kind: 'invalid' });

@@ -117,7 +117,10 @@ export async function openNode(
       hold: async (...request) => await (await opening.promise).hold(...request),
       get: (reference) => opened?.get(reference),
     },
-    snapshots: { hold: async (...request) => await (await openingSnapshots.promise).hold(...request) },
+    snapshots: {
+      hold: async (...request) => await (await openingSnapshots.promise).hold(...request),
+      holdMade: async (id) => await (await openingSnapshots.promise).holdMade(id),
+    },
     connectLink,
     openFifos: (fifos) => keeper.openFifos(fifos),
     makeScratchDisk,

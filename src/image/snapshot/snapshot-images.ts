@@ -23,6 +23,8 @@ export interface SnapshotImages {
    * `notFound` (a directory is missing), and those of `flattenLayers`.
    */
   hold(directories: readonly string[], signal: AbortSignal): Promise<HeldImage>;
+  /** Holds a file that was made before, by the image's id; undefined if it or one of its directories is gone. */
+  holdMade(id: string): Promise<HeldImage | undefined>;
 }
 
 export interface SnapshotImagesOptions {
@@ -68,6 +70,28 @@ class DiskSnapshotImages implements SnapshotImages {
 
   async hold(directories: readonly string[], signal: AbortSignal): Promise<HeldImage> {
     const key = await keyOf(directories);
+    const held = this.#take(key);
+    try {
+      if (!(await this.#isWhole(key))) {
+        const flatten = (_: unknown, abort: AbortSignal) => this.#flatten(key, directories, abort);
+        await this.#making.run('flatten the snapshot', key, flatten, signal);
+      }
+    } catch (error) {
+      await held[Symbol.asyncDispose]();
+      throw error;
+    }
+    return held;
+  }
+
+  async holdMade(id: string): Promise<HeldImage | undefined> {
+    const key = id.slice(idPrefix.length);
+    const held = this.#take(key);
+    if ((await this.#isCurrent(key)) && (await this.#isWhole(key))) return held;
+    await held[Symbol.asyncDispose]();
+    return undefined;
+  }
+
+  #take(key: string): HeldImage {
     this.#holds.set(key, (this.#holds.get(key) ?? 0) + 1);
     let isHeld = true;
     const release = () => {
@@ -75,15 +99,6 @@ class DiskSnapshotImages implements SnapshotImages {
       isHeld = false;
       return Promise.resolve();
     };
-    try {
-      if (!(await this.#isWhole(key))) {
-        const flatten = (_: unknown, abort: AbortSignal) => this.#flatten(key, directories, abort);
-        await this.#making.run('flatten the snapshot', key, flatten, signal);
-      }
-    } catch (error) {
-      await release();
-      throw error;
-    }
     return {
       id: `${idPrefix}${key}`,
       config: {},
@@ -108,9 +123,7 @@ class DiskSnapshotImages implements SnapshotImages {
     for (const name of await readdir(this.#options.directory)) {
       const key = /^([0-9a-f]{64})\.(?:json|erofs)$/.exec(name)?.[1];
       if (key === undefined || this.#holds.has(key)) continue;
-      const record = await this.#read(key);
-      const now = record && (await keyOf(record.directories).catch(() => undefined));
-      if (now === key || this.#holds.has(key)) continue;
+      if ((await this.#isCurrent(key)) || this.#holds.has(key)) continue;
       await this.#remove(key);
       this.#options.log.info('flattened snapshot removed', { snapshot: key });
     }
@@ -132,6 +145,12 @@ class DiskSnapshotImages implements SnapshotImages {
     } finally {
       await rm(work, { recursive: true, force: true });
     }
+  }
+
+  /** Whether its directories are still those that it was made of. */
+  async #isCurrent(key: string): Promise<boolean> {
+    const record = await this.#read(key);
+    return record !== undefined && (await keyOf(record.directories).catch(() => undefined)) === key;
   }
 
   async #isWhole(key: string): Promise<boolean> {

@@ -63,16 +63,18 @@ async function createFrom(
   signal: AbortSignal,
 ): Promise<void> {
   const { id: imageId, config } = image;
-  const [imageDisk, modulesDisk] = await Promise.all([
-    site.imageDisks.attach(image, phases, signal),
-    needsModules(capabilities) ? site.modulesDisk.attach(phases, signal) : undefined,
-  ]);
-
   await using undo = new AsyncDisposableStack();
   await using unmounting = new AsyncDisposableStack(); // disposed of after the container itself
-  const mounts = unmounting.use(await phases.time('volumes attached', site.mounts.prepare(spec, signal)));
   undo.defer(() => (container.isMade ? undefined : site.records?.remove(container.id)));
-  const io = undo.use(await openContainerIo(container, site));
+  // The first image that a machine is asked for may be plugged already: images that are mounted come after that.
+  const parts = [
+    site.imageDisks.attach(image, phases, signal),
+    needsModules(capabilities) ? site.modulesDisk.attach(phases, signal) : Promise.resolve(undefined),
+    phases.time('volumes attached', site.mounts.prepare(spec, signal)).then((made) => unmounting.use(made)),
+    openContainerIo(container, site).then((made) => undo.use(made)),
+  ] as const;
+  await Promise.allSettled(parts); // after an error, those that are made later are undone, too
+  const [imageDisk, modulesDisk, mounts, io] = await Promise.all(parts);
   const made: ContainerMade = { imageId, stopSignal: stopSignalOf(config), ...io, mounts };
   try {
     const params = paramsOf(container, spec, site, {

@@ -3,9 +3,11 @@ import { readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
+import { untilAborted } from '#host/until-aborted.ts';
 import { containerSpec, sandboxSpec } from '../testing/examples.ts';
 import { readLog } from '../log/read-log.ts';
 import type { Container } from '../sandbox.ts';
+import { openFakeFifos } from '../testing/fake-parts.ts';
 import { is, never, openFakeSandboxes, startedContainer } from '../testing/fake-sandboxes.ts';
 
 test('a container runs, and reports its exit code and termination message', async () => {
@@ -113,6 +115,24 @@ test('createContainer() leaves nothing of a shared volume when one of its steps 
       assert.deepEqual(shared(), [], `${step} ${how}`);
     }
   }
+});
+
+test("createContainer() prepares a container's image, volumes and output at the same time", async () => {
+  await using place = await openFakeSandboxes();
+  const { parts, directory } = place;
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  const deadline = AbortSignal.timeout(60_000);
+  const begun = new Map(['machine.attachDisk', 'serveFiles', 'fifos'].map((step) => [step, Promise.withResolvers()]));
+  const meet = async (step: string) => {
+    begun.get(step)?.resolve(undefined);
+    if (begun.has(step)) await untilAborted(Promise.all([...begun.values()].map(({ promise }) => promise)), deadline);
+  };
+  parts.before = meet;
+  parts.openFifos = async (fifos) => {
+    await meet('fifos');
+    return await openFakeFifos(fifos);
+  };
+  await sandbox.createContainer({ ...sharing(directory), outputFifos: { stdout: '/run/fifo' } }, never);
 });
 
 test('removing the last container of a shared volume removes the mount in the guest, the server and the port', async () => {

@@ -9,7 +9,7 @@ import { untilAborted } from '#host/until-aborted.ts';
 import { containerSpec, sandboxSpec } from '../testing/examples.ts';
 import { createFakeParts, type FakeParts } from '../testing/fake-parts.ts';
 import { defaultLimits } from '../limits.ts';
-import type { Sandbox, SandboxSpec } from '../sandbox.ts';
+import type { ContainerSpec, Sandbox, SandboxSpec } from '../sandbox.ts';
 import { openSandboxes } from '../sandboxes.ts';
 
 const never = new AbortController().signal;
@@ -134,28 +134,34 @@ test('a machine that is still being made for the pool gives its memory back, too
   assert.deepEqual(await node.directories(), [sandbox.id]);
 });
 
-test('a machine waits with the favourite image, and is replaced when that image is removed', async () => {
-  await using node = await openWithPool(1);
-  await node.untilDirectories(1);
-  const done: string[] = [];
-  node.parts.before = async (step) => void done.push(step);
-  const start = async (name: string) => {
-    const sandbox = await node.sandboxes.run(named(name), never);
-    await sandbox.createContainer(containerSpec, never);
-    await node.sandboxes.warmUp('pool', never);
-    return sandbox;
-  };
-  const plugs = () => done.splice(0).filter((step) => step === 'machine.attachDisk').length;
-  const ofSpare = ['scratch disk', 'image of the exercise', 'image of the first pod'].length;
-  await start('first');
-  assert.equal(plugs(), 1 + ofSpare);
-  await start('second');
-  assert.equal(plugs(), 0 + ofSpare);
-  for (const sandbox of [...node.sandboxes.list()]) await sandbox.remove();
-  const [spare] = await node.untilDirectories(1);
-  for (const { id } of node.parts.images.list()) await node.parts.images.remove(id);
-  for (let found = spare; found === spare; [found] = await node.untilDirectories(1));
-});
+const favourites: Record<string, Partial<ContainerSpec>> = {
+  image: {},
+  'snapshot of containerd': { rootfs: ['/snapshots/1/fs'], command: ['run'] },
+};
+for (const [which, spec] of Object.entries(favourites)) {
+  test(`a machine waits with the favourite ${which}, and is replaced when that is removed`, async () => {
+    await using node = await openWithPool(1);
+    await node.untilDirectories(1);
+    const done: string[] = [];
+    node.parts.before = async (step) => void done.push(step);
+    const start = async (name: string) => {
+      const sandbox = await node.sandboxes.run(named(name), never);
+      await sandbox.createContainer({ ...containerSpec, ...spec }, never);
+      await node.sandboxes.warmUp('pool', never);
+      return sandbox;
+    };
+    const plugs = () => done.splice(0).filter((step) => step === 'machine.attachDisk').length;
+    const ofSpare = ['scratch disk', 'image of the exercise', 'image of the first pod'].length;
+    await start('first');
+    assert.equal(plugs(), 1 + ofSpare);
+    await start('second');
+    assert.equal(plugs(), 0 + ofSpare);
+    for (const sandbox of [...node.sandboxes.list()]) await sandbox.remove();
+    const [spare] = await node.untilDirectories(1);
+    for (const { id } of node.parts.images.list()) await node.parts.images.remove(id);
+    for (let found = spare; found === spare; [found] = await node.untilDirectories(1));
+  });
+}
 
 test('a machine in which the image cannot be attached ahead is not kept', async () => {
   await using node = await openWithPool(1);

@@ -7,7 +7,7 @@ import { machineSizeOf } from '../resources.ts';
 import type { MachineContext, MachineMade, MachineOrder } from './machine-steps.ts';
 import { PoolDemand, type PoolSize } from './pool-demand.ts';
 import { runSteps } from './run-steps.ts';
-import { spareSteps } from './spare-steps.ts';
+import { isImageThere, spareSteps } from './spare-steps.ts';
 
 /** A waiting machine. */
 export interface Spare {
@@ -150,7 +150,7 @@ class SparePool implements Pool {
     const scarcity = await this.#scarcity();
     if (scarcity !== undefined) await this.#drain(scarcity);
     else if (!(await this.#isTemplateCurrent())) await this.#drain('their template changed');
-    else if (!this.#areImagesThere) await this.#drain('their image was removed');
+    else if (!(await this.#areImagesThere())) await this.#drain('their image was removed');
     const wanted = this.#demand.wanted(this.#nowMs);
     if (this.#spares.length > wanted) await this.#drain('fewer are needed', wanted);
     const isScarce = scarcity !== undefined;
@@ -225,15 +225,10 @@ class SparePool implements Pool {
   }
 
   /** A machine's link to an image that was removed would keep the file on the disk. */
-  get #areImagesThere(): boolean {
-    const { images } = this.#context.parts;
-    return this.#spares.every(
-      ({
-        made: {
-          imageDisks: { ahead },
-        },
-      }) => ahead === undefined || images.get(ahead) !== undefined,
-    );
+  async #areImagesThere(): Promise<boolean> {
+    const ahead = new Set(this.#spares.map(({ made: { imageDisks } }) => imageDisks.ahead));
+    for (const id of ahead) if (id !== undefined && !(await isImageThere(id, this.#context.parts))) return false;
+    return true;
   }
 
   async #isThereTemplate(): Promise<boolean> {

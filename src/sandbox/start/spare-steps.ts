@@ -1,5 +1,7 @@
 import { messageOf } from '#base/errors.ts';
 import type { HeldImage } from '#image/images.ts';
+import { isSnapshot } from '#image/snapshot/snapshot-images.ts';
+import type { Parts } from '../parts.ts';
 import { exercise } from './exercise.ts';
 import { machineSteps, type MachineMade, type MachineSite } from './machine-steps.ts';
 import { stepOf, type Steps } from './run-steps.ts';
@@ -46,14 +48,23 @@ async function plugFavourite(
 ): Promise<void> {
   const { favourite } = imageDemand;
   if (favourite === undefined) return;
-  let image: HeldImage;
+  let image: HeldImage | undefined;
   try {
-    image = await parts.images.hold(favourite, 'Never', signal);
+    image = isSnapshot(favourite)
+      ? await parts.snapshots.holdMade(favourite)
+      : await parts.images.hold(favourite, 'Never', signal);
   } catch (error) {
     if (signal.aborted) throw error;
     surroundings.log.debug('image not plugged ahead', { image: favourite, why: messageOf(error) });
-    return;
   }
+  if (image === undefined) return;
   await using held = image;
   await imageDisks.attachAhead(held, phases, signal);
+}
+
+/** Whether an image that a machine was given ahead is still on the node. */
+export async function isImageThere(id: string, { images, snapshots }: Pick<Parts, 'images' | 'snapshots'>) {
+  if (!isSnapshot(id)) return images.get(id) !== undefined;
+  await using held = await snapshots.holdMade(id);
+  return held !== undefined;
 }

@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ImageConfig } from '#image/images.ts';
+import type { HeldImage, ImageConfig } from '#image/images.ts';
 import { createFakeImages, type FakeImages } from '#image/testing/fake-images.ts';
 import { connectLink } from '#link/connect-link.ts';
 import type { Link } from '#link/link.ts';
@@ -107,8 +107,11 @@ export function createFakeParts(directory: string, imageConfig: ImageConfig = { 
     snapshots: {
       async hold(directories, signal) {
         await before('snapshot', signal);
-        const { config: _, ...held } = await images.hold(`snapshot.invalid/${directories.length}`, 'Always', signal);
-        return { ...held, config: {} };
+        return snapshotOf(await images.hold(`snapshot.invalid/${directories.length}`, 'Always', signal));
+      },
+      async holdMade(id) {
+        const made = images.get(id.replace(/^snapshot:/, ''));
+        return made && snapshotOf(await images.hold(made.id, 'Never', new AbortController().signal));
       },
     },
     async makeScratchDisk(request, signal) {
@@ -143,6 +146,9 @@ export function createFakeParts(directory: string, imageConfig: ImageConfig = { 
   };
   return parts;
 }
+
+/** Snapshots have ids of their own, and no configuration. */
+const snapshotOf = (held: HeldImage): HeldImage => ({ ...held, id: `snapshot:${held.id}`, config: {} });
 
 type Before = FakeParts['before'];
 

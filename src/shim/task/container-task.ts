@@ -38,6 +38,7 @@ export interface ContainerTaskParts {
 
 /** Wait for containerd to take the event of an exit's reason, which must come before the exit, in `ms`. */
 const tellTimeoutMs = 2_000;
+const sigKill = 9;
 /** SIGINT, SIGQUIT, SIGKILL and SIGTERM, with which containerd ends a container. */
 const ends: ReadonlySet<number> = new Set([2, 3, 9, 15]);
 
@@ -51,6 +52,8 @@ export class ContainerTask implements Task {
   readonly sandboxId: string;
   readonly containerId: string;
   readonly life: ProcessLife;
+  /** The pod; for a single container, one that containerd does not know. */
+  readonly pod: PodTask;
   readonly execs = new Map<string, TaskProcess>();
   readonly #parts: ContainerTaskParts;
 
@@ -64,6 +67,7 @@ export class ContainerTask implements Task {
     this.sandboxId = parts.pod.sandboxId;
     this.containerId = container.status.id;
     this.life = life;
+    this.pod = parts.pod;
     this.#parts = parts;
     if (container.stdin !== undefined) input?.feed(container.stdin);
     if (life.exit === undefined) void container.exited.then((exit) => this.#end(exit));
@@ -138,7 +142,13 @@ export class ContainerTask implements Task {
   async remove(signal: AbortSignal): Promise<void> {
     const { container, input, keeper, pod, ownsPod } = this.#parts;
     if (ownsPod) await pod.remove();
-    else if (pod.sandbox.status.state === 'ready') await container.remove(signal);
+    else if (pod.sandbox.status.state === 'ready') {
+      if (this.life.state === 'created') {
+        await this.kill(sigKill, signal); // runc's shim deletes a task that was never started, too
+        await this.life.exited;
+      }
+      await container.remove(signal);
+    }
     input?.close();
     const { stdin, stdout, stderr } = this.paths;
     for (const path of [stdin, stdout, stderr]) if (path !== '') await keeper.forget(path);

@@ -44,6 +44,8 @@ export class PodTask implements Task {
   readonly life: ProcessLife;
   readonly sandbox: Sandbox;
   readonly execs = new Map<string, TaskProcess>();
+  /** Whether its ports are forwarded, or about to be. */
+  hasPorts = false;
   readonly #log: Log;
   #measured: Promise<SandboxStats> | undefined;
   #measuredMs = 0;

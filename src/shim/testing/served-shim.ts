@@ -15,7 +15,7 @@ import { Events } from '../schema/generated/services/ttrpc/events/v1/events_pb.t
 import { Task } from '../schema/generated/runtime/task/v2/shim_pb.ts';
 import { Keeper, recordsDirectoryOf } from '../keeper/keeper.ts';
 import { serveKeeper } from '../keeper/serve-keeper.ts';
-import { serveShim } from '../serve-shim.ts';
+import { serveShim, type ShimOptions } from '../serve-shim.ts';
 import { TtrpcClient } from '../ttrpc/client.ts';
 import { serveTtrpc } from '../ttrpc/server.ts';
 import { handlersOf } from '../ttrpc/service.ts';
@@ -31,6 +31,8 @@ export interface ServedShim extends AsyncDisposable {
   readonly client: TtrpcClient;
   /** Topics of events that containerd got, in order, with the ids of their containers. */
   readonly told: readonly string[];
+  /** Ids of sandboxes whose ports were forwarded, once for each time. */
+  readonly forwarded: readonly string[];
   bundle(id: string, spec: object): Promise<string>;
   /** Ends the daemon; pods, keeper and client stay. */
   end(): Promise<void>;
@@ -40,6 +42,8 @@ export interface ServedShim extends AsyncDisposable {
   io(name: string): Promise<TaskIo>;
   /** Makes a pod and starts it. */
   pod(spec?: object): Promise<void>;
+  /** Makes a container. Returns its id in the guest. */
+  created(id: string, spec?: object, io?: Partial<TaskIo['paths']>): Promise<string>;
   /** Makes a container and starts it. Returns its id in the guest. */
   container(id: string, spec?: object, io?: Partial<TaskIo['paths']>): Promise<string>;
   exit(guestId: string, exitCode: number, oomKilled?: boolean): void;
@@ -51,8 +55,6 @@ export interface TaskIo {
   /** Reads the output to its end; the runtime must have opened it before. */
   stdout(): Promise<string>;
 }
-
-const forwardPorts = () => Promise.resolve({ [Symbol.dispose]: () => undefined });
 
 /** Without scratch disks, which the next daemon finds again, and images, which only the last one held. */
 const isOfDaemon = (name: string) => name !== 'scratch' && name !== 'image';
@@ -72,6 +74,11 @@ export async function openShim(): Promise<ServedShim> {
   undo.use(await serveKeeper(socketPath, recordsDirectoryOf(shimDirectory)));
   const limits = { ...defaultLimits, drainTimeoutMs: 200 };
   undo.defer(() => assert.deepEqual([...parts.alive].filter(isOfDaemon), [], 'nothing of a sandbox is left'));
+  const forwarded: string[] = [];
+  const forwardPorts: ShimOptions['forwardPorts'] = ({ id }) => {
+    forwarded.push(id);
+    return Promise.resolve({ [Symbol.dispose]: () => undefined });
+  };
   const begin = async () => {
     await using starting = new AsyncDisposableStack();
     const shared = { directory: shimDirectory, clock: systemClock, log: silentLog };
@@ -102,6 +109,11 @@ export async function openShim(): Promise<ServedShim> {
   });
   undo.use(await serveTtrpc(eventsSocket, new Map([[Events.typeName, events]]), silentLog));
 
+  const created: ServedShim['created'] = async (id, spec = containerSpec, io = {}) => {
+    await client.call(Task.method.create, { id, bundle: await bundle(id, spec), rootfs, ...io }, soon);
+    const { params } = parts.guest.calls.findLast(({ method }) => method === 'createContainer') ?? {};
+    return String(params?.['id']);
+  };
   const bundle = (id: string, spec: object) => writeBundle(join(directory, 'state'), id, spec, eventsSocket);
   const handles = undo.use(new AsyncDisposableStack());
   const owned = undo.move();
@@ -110,6 +122,7 @@ export async function openShim(): Promise<ServedShim> {
     parts,
     client,
     told,
+    forwarded,
     bundle,
     end: () => daemon.end(),
     async next() {
@@ -133,12 +146,11 @@ export async function openShim(): Promise<ServedShim> {
       await client.call(Task.method.create, { id: 'pod-1', bundle: await bundle('pod-1', spec) }, soon);
       await client.call(Task.method.start, { id: 'pod-1' }, soon);
     },
-    async container(id, spec = containerSpec, io = {}) {
-      const request = { id, bundle: await bundle(id, spec), rootfs, ...io };
-      await client.call(Task.method.create, request, soon);
+    created,
+    async container(id, spec, io) {
+      const guestId = await created(id, spec, io);
       await client.call(Task.method.start, { id }, soon);
-      const { params } = parts.guest.calls.findLast(({ method }) => method === 'createContainer') ?? {};
-      return String(params?.['id']);
+      return guestId;
     },
     exit: (containerId, exitCode, oomKilled = false) =>
       parts.guest.tell({ kind: 'exited', containerId, exitCode, oomKilled, finishedAtMs: Date.now() }),
