@@ -42,20 +42,26 @@ interface Named {
 
 /** Words of kubectl before a pod's name, as in `pod/web`. */
 const kindWords: readonly string[] = ['pod', 'pods', 'po'];
+/** Its words before the name of an object that has pods. */
+const ownerWords: readonly string[] = [
+  ...['deployment', 'deploy', 'statefulset', 'sts', 'daemonset', 'ds', 'replicaset', 'rs', 'job', 'cronjob', 'cj'],
+  ...['service', 'svc'],
+];
 
-/** Finds one of `pods`. Without `namespace`, or with a word of kubectl in its place, the name must be unique. Errors: `notFound`, `invalid` (ambiguous). */
+/**
+ * Finds one of `pods`. Without `namespace`, or with a word of kubectl in its place, the name must be unique. A namespace that has
+ * the name of such a word is meant as one. Errors: `notFound`, `invalid` (ambiguous).
+ */
 export function findByName<P extends Named>(pods: readonly P[], namespace: string | undefined, name: string): P {
   const key = (pod: Named) => `${pod.namespace}/${pod.name}`;
   const found = pods.filter((pod) => pod.name === name && (namespace === undefined || pod.namespace === namespace));
   const [first, second] = found;
-  if (first === undefined && kindWords.includes(namespace ?? '')) return findByName(pods, undefined, name);
+  const isNamespace = pods.some((pod) => pod.namespace === namespace);
+  if (!isNamespace && kindWords.includes(namespace ?? '')) return findByName(pods, undefined, name);
   if (first === undefined) {
-    const close = nearest(
-      name,
-      pods.map((pod) => pod.name),
-    );
+    const isOwner = !isNamespace && ownerWords.includes(namespace ?? '');
     throw new PodvmError('notFound', `Cannot find pod ${namespace === undefined ? name : `${namespace}/${name}`}`, {
-      fix: `${close === undefined ? 'See' : `Did you mean ${close}? See`} \`podvm ps -a\` for the pods.`,
+      fix: isOwner ? `Name one of its pods: see \`podvm get ${namespace} ${name} -o wide\`.` : seePods(pods, name),
     });
   }
   if (second !== undefined) {
@@ -65,4 +71,12 @@ export function findByName<P extends Named>(pods: readonly P[], namespace: strin
     });
   }
   return first;
+}
+
+function seePods(pods: readonly Named[], name: string): string {
+  const close = nearest(
+    name,
+    pods.map((pod) => pod.name),
+  );
+  return `${close === undefined ? 'See' : `Did you mean ${close}? See`} \`podvm ps -a\` for the pods.`;
 }
