@@ -29,4 +29,18 @@ describe('refusalOf()', () => {
     assert.equal(exitCodeOf(crunSays(`the path \`/etc/passwd\` exists but it is not executable: ${because}`)), 126);
     assert.equal(exitCodeOf(crunSays(`the path \`/etc\` is not a regular file: ${because}`)), 126);
   });
+
+  it('reports the codes of a shell for a file that the kernel refuses', () => {
+    const told = (text: string) => {
+      const status = refusalOf(crunSays(text));
+      assert.ok('error' in status);
+      return [status.exitCode, status.error.message];
+    };
+    const [noInterpreter, message] = told('exec `/bin/tool`: No such file or directory');
+    assert.equal(noInterpreter, 127);
+    assert.match(String(message), /^Cannot run \/bin\/tool: the interpreter/);
+    assert.equal(told('exec `/arm`: Exec format error')[0], 126);
+    assert.deepEqual(told('exec `/x`: Text file busy'), [126, 'Cannot run /x: Text file busy']);
+    assert.deepEqual(told('cannot open `/a/b`: Not a directory'), [126, 'Cannot run /a/b: Not a directory']);
+  });
 });
