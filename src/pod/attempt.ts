@@ -200,6 +200,7 @@ async function create(
       kind: 'createFailed',
       name,
       isTransient,
+      ...(kindOf(error) === 'busy' ? { isTaken: true } : {}),
       reason,
       message: messageOf(error),
       nowMs: site.clock.monotonicMs(),

@@ -35,6 +35,8 @@ export interface PodPlan {
   /** terminationGracePeriodSeconds in `ms`. */
   readonly graceMs: number;
   readonly activeDeadlineMs?: number;
+  /** A client waits for its start, and is told soon that it fails. */
+  readonly isAwaited?: boolean;
 }
 
 export type Run =
@@ -118,6 +120,8 @@ export type StateEvent =
       readonly name: string;
       /** A retry may succeed. */
       readonly isTransient: boolean;
+      /** Another pod has what it needs, for as long as that takes. */
+      readonly isTaken?: boolean;
       readonly reason: string;
       readonly message: string;
       readonly nowMs: number;
@@ -129,6 +133,8 @@ export type StateEvent =
  * reset it.
  */
 export const backOff = { firstMs: 10_000, maxMs: 300_000, resetAfterMs: 600_000 } as const;
+/** Longest delay before a retry while a client waits, in `ms`: three tries within half a minute and what each takes. */
+const awaitedMaxMs = 20_000;
 
 export function initialState(plan: PodPlan, startedAtMs: number, nowMs: number): PodState {
   return {
@@ -184,8 +190,10 @@ function applyEnd(state: PodState, ending: Ending): PodState {
 function applyCreateFailed(state: PodState, event: StateEvent & { kind: 'createFailed' }): PodState {
   const isEnding = state.ending !== undefined;
   const failed = state.containers.find(({ plan }) => plan.name === event.name);
+  const isAwaited = state.plan.isAwaited === true && failed?.attempt === 0 && event.isTaken !== true;
   // Gives up after 10 s + 20 s + ... + 300 s, ten minutes in total.
-  const isHopeless = !event.isTransient || (failed?.createBackOffMs ?? 0) >= backOff.maxMs;
+  const longestMs = isAwaited ? awaitedMaxMs : backOff.maxMs;
+  const isHopeless = !event.isTransient || (failed?.createBackOffMs ?? 0) >= longestMs;
   const containers = state.containers.map((container): ContainerRun => {
     if (container !== failed || container.run.at !== 'starting') return container;
     if (isEnding || isHopeless) return { ...container, run: { at: 'ended' } };
@@ -261,7 +269,7 @@ function nextDelay(delayMs: number): number {
 }
 
 /** What is decided of a pod by its manifest. */
-export function planOf(pod: Pod): PodPlan {
+export function planOf(pod: Pod, awaited?: 'end' | 'start'): PodPlan {
   const { spec } = pod;
   const init = spec.initContainers.map((container): ContainerPlan => {
     const isSidecar = container.restartPolicy === 'Always';
@@ -278,5 +286,7 @@ export function planOf(pod: Pod): PodPlan {
     containers: [...init, ...main],
     graceMs: spec.terminationGracePeriodSeconds * 1000,
     ...(deadline === undefined ? {} : { activeDeadlineMs: deadline * 1000 }),
+    // One that is left to the node, and should always run, is tried as by a kubelet.
+    ...(awaited === 'end' || (awaited === 'start' && spec.restartPolicy !== 'Always') ? { isAwaited: true } : {}),
   };
 }

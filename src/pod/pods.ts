@@ -64,6 +64,8 @@ export interface PodConfig {
   readonly nameserver?: string;
   /** Size of terminals of its containers as they start; default: none, as under a kubelet. */
   readonly terminalSize?: TerminalSize;
+  /** What a client waits for. Absent: for nothing, as of a pod that `podvm apply` starts. */
+  readonly awaited?: 'end' | 'start';
   /** `spec.nodeName` of the downward API. */
   readonly nodeName: string;
   /** `status.hostIP` of the downward API. */

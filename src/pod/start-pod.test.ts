@@ -100,6 +100,43 @@ test('startPod() fails after ten minutes without the image', async () => {
   assert.equal((await running.finished).exitCode, 125);
 });
 
+test('startPod() gives up after three tries within half a minute while a client waits for the start', async () => {
+  for (const [awaited, policy, isSoon] of [
+    ['end', 'Never', true],
+    ['end', 'Always', true],
+    ['start', 'OnFailure', true],
+    ['start', 'Always', false], // it is left to the node, as under a kubelet
+  ] as const) {
+    let tries = 0;
+    const createError = () => {
+      tries += 1;
+      return new PodvmError('unavailable', 'the registry does not answer');
+    };
+    const spec = one().replace('Never', policy);
+    const { running, clock } = startFakePod(spec, { behaviours: { a: { createError } } }, { awaited });
+    await clock.advance(29_999);
+    assert.deepEqual([running.status.phase, tries], ['Pending', 2]);
+    await clock.advance(1);
+    assert.deepEqual([running.status.phase, tries], [isSoon ? 'Failed' : 'Pending', 3]);
+    if (!isSoon) await running.kill();
+    assert.equal((await running.finished).exitCode, isSoon ? 125 : 143);
+  }
+});
+
+test('startPod() waits longer for a volume that another pod has, and for an image of a container that has run', async () => {
+  const taken = { createError: () => new PodvmError('busy', 'another pod has the volume') };
+  const it = startFakePod(one(), { behaviours: { a: taken } }, { awaited: 'end' });
+  await it.clock.advance(60_000);
+  assert.equal(it.running.status.phase, 'Pending');
+  await it.running.kill();
+  const gone = (attempt: number) => (attempt === 0 ? undefined : new PodvmError('unavailable', 'no answer'));
+  const a = { createError: gone, ...exitsWith(1) };
+  const again = startFakePod('{ containers: [{ name: a, image: i }] }', { behaviours: { a } }, { awaited: 'end' });
+  await again.clock.advance(60_000);
+  assert.equal(again.running.status.phase, 'Running');
+  await again.running.kill();
+});
+
 test('startPod() reports a command that cannot be started, also where that shows when its container is made', async () => {
   const startError = new PodvmError('notFound', 'Cannot start: no such file');
   for (const a of [{ startError }, { isUnstartable: true }]) {

@@ -91,7 +91,7 @@ class PodDriver implements RunningPod {
     this.#events = createEvents(parts.clock, before?.memory.events);
     this.#outputs = createOutputs(this.#parts.log);
     const nowMs = parts.clock.monotonicMs();
-    const initial = initialState(planOf(pod), parts.clock.now(), nowMs);
+    const initial = initialState(planOf(pod, config.awaited), parts.clock.now(), nowMs);
     this.#state = before === undefined ? initial : resumedState(initial, before, nowMs);
     const { promise, resolve } = Promise.withResolvers<PodFinish>();
     this.finished = promise;

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { open, readdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
@@ -7,7 +8,7 @@ import * as v from 'valibot';
 import { objectSummarySchema } from '#api/objects.ts';
 import { podSummarySchema } from '#api/pods.ts';
 import { poll } from '#host/wait.ts';
-import { jobText, openAdmin, type Served, talk } from '../testing/served-admin.ts';
+import { eventsOf, jobText, openAdmin, type Served, talk } from '../testing/served-admin.ts';
 
 const pods = async (served: Served) =>
   v.parse(v.array(podSummarySchema), JSON.parse((await served.call('GET', '/v1/pods?ended=true')).body));
@@ -46,6 +47,27 @@ describe('a Job after the end of its node', () => {
       const [file = ''] = await readdir(jobs);
       assert.match(await readFile(join(jobs, file), 'utf8'), /"outcome":\{"exitCode":0,/);
     });
+  });
+
+  test('has counted its pods before what is kept of them is removed, as with --rm', async (t) => {
+    await using served = await openAdmin();
+    const socket = served.talk('/v1/run');
+    await once(socket, 'open');
+    const files = [{ name: 'f', text: jobText() }];
+    socket.send(JSON.stringify({ files, network: 'none', detach: true, removeAtEnd: true }));
+    assert.deepEqual((await Array.fromAsync(eventsOf(socket))).at(-1), { event: 'finished', exitCode: 0 });
+    const [first = ''] = await readdir(served.kept);
+    await slowDown(t);
+    served.parts.sandboxes.current('main').exit(0);
+    const isGone = async () => ((await readdir(served.kept)).includes(first) ? undefined : true);
+    assert.ok(await poll(isGone, { everyMs: 5, signal: AbortSignal.timeout(60_000) }), 'it is removed');
+    const jobs = join(dirname(served.kept), 'jobs');
+    const [file = ''] = (await readdir(jobs)).filter((name) => name.endsWith('.json'));
+    assert.match(await readFile(join(jobs, file), 'utf8'), /"succeeded":1,/);
+    await started(served, 1);
+    served.parts.sandboxes.current('main').exit(0);
+    const isOver = async () => ((await pods(served)).length === 0 ? true : undefined);
+    assert.ok(await poll(isOver, { everyMs: 5, signal: AbortSignal.timeout(60_000) }), 'nothing is kept');
   });
 
   test('goes on with the next node, and does not run again once it is complete', async () => {

@@ -255,6 +255,13 @@ describe('a Job', () => {
     }
   });
 
+  test('ends a run with the first pod that could not be created, as the next could not either', async () => {
+    const createError = () => new PodvmError('notFound', 'Cannot pull i: there is no such image');
+    await using served = await openAdmin({ behaviours: { main: { createError } } });
+    const { events } = await talk(served, 'run', jobText().replace('backoffLimit: 0', 'backoffLimit: 6'));
+    assert.match(JSON.stringify(events), /Job default\/pi has failed: Cannot pull i.*"exitCode":125/);
+  });
+
   test('is begun once by apply, cannot change, and can be deleted', async () => {
     await using served = await openAdmin(exits(0));
     assert.deepEqual((await talk(served, 'apply', jobText())).objects, ['Job default/pi created']);

@@ -13,6 +13,8 @@ export interface JobParts {
   readonly start: (pod: Pod) => LivePod;
   /** Records the progress for the next node. Never rejects. */
   readonly save: (progress: JobProgress) => Promise<void>;
+  /** A client waits for its outcome: it ends with a pod that could not be created. */
+  readonly isAwaited?: boolean;
 }
 
 /** A Job that an earlier process has begun. */
@@ -29,6 +31,8 @@ interface ActivePod extends JobPod {
 /** Delays between a failure and the next pod, as in Kubernetes, in `ms`. */
 const firstDelayMs = 10_000;
 const longestDelayMs = 360_000;
+/** Reasons of the end of a pod that never ran, and another like it would not either. */
+const uncreated: readonly string[] = ['ErrImagePull', 'CreateContainerError', 'CreateContainerConfigError'];
 
 /**
  * Runs a Job: starts its pods, as many at a time as it wants, until enough have succeeded or too many have failed. A pod is on
@@ -36,7 +40,7 @@ const longestDelayMs = 360_000;
  * process served it has not failed: another takes its place.
  */
 export class JobRun {
-  /** Its outcome, when all its pods are over. Never rejects. */
+  /** Its outcome, when all its pods are over and that is on record. Never rejects. */
   readonly finished: Promise<PodOutcome>;
   /** Settles when the first pods have started. */
   readonly begun: Promise<void>;
@@ -200,6 +204,7 @@ export class JobRun {
     if (index !== undefined) this.#again.push(index);
     if (finish === undefined) return void this.#fill();
     this.#failed += 1;
+    if (this.#parts.isAwaited === true && uncreated.includes(finish.reason)) return this.#end(finish);
     if (this.#failed > this.job.spec.backoffLimit) {
       return this.#end({ exitCode: finish.exitCode, reason: 'BackoffLimitExceeded' });
     }
@@ -229,7 +234,7 @@ export class JobRun {
 
   #settleWhenOver(): void {
     if (this.#outcome === undefined) return;
-    void this.#parts.save(this.#progress);
-    if (this.#active.size === 0) this.#settle(this.#outcome);
+    const [saved, outcome] = [this.#parts.save(this.#progress), this.#outcome];
+    if (this.#active.size === 0) void saved.then(() => this.#settle(outcome));
   }
 }

@@ -7,9 +7,17 @@ import { jobLabel } from '#pod/manifest/workloads.ts';
 import type { Pod } from '#pod/schema/objects.ts';
 import type { Job } from '#pod/schema/workloads.ts';
 import type { Activity } from '../activity.ts';
-import { JobRecord, openJobRecords, readJobs, type RecordedJob, type WorkloadSource } from '../record/job-record.ts';
+import {
+  type JobProgress,
+  JobRecord,
+  openJobRecords,
+  readJobs,
+  type RecordedJob,
+  type WorkloadSource,
+} from '../record/job-record.ts';
 import { type BegunJob, JobRun } from './job-run.ts';
 import { secretsEnded } from '../record/ended-pods.ts';
+import type { StartOptions } from '../record/ended-record.ts';
 import { type LivePod, onlyOf } from './known-pod.ts';
 import type { NodePods } from './node-pods.ts';
 
@@ -23,13 +31,15 @@ export interface JobsParts {
 }
 
 /** How a Job is begun. */
-export interface JobBeginning {
+export interface JobBeginning extends Pick<StartOptions, 'awaited'> {
   readonly source: WorkloadSource;
   readonly removeAtEnd?: boolean;
   readonly isApplied?: boolean;
   /** Is told of its pods. */
   readonly onStart?: (live: LivePod) => void;
 }
+
+type Client = Pick<JobBeginning, 'awaited' | 'onStart'>;
 
 /**
  * A Job and its newest run. A run that is over is forgotten, with the Secrets that its pods had, and with it a Job that was
@@ -76,28 +86,32 @@ export class Jobs implements AsyncDisposable {
   }
 
   /** Runs a Job. */
-  run(job: Job, { source, removeAtEnd = false, isApplied = false, onStart }: JobBeginning): JobRun {
+  run(job: Job, { source, removeAtEnd = false, isApplied = false, ...client }: JobBeginning): JobRun {
     const { directory, log } = this.#parts;
     const record = directory === undefined ? undefined : new JobRecord(join(directory, `${randomUUID()}.json`), log);
-    return this.#begin({ job, source, options: { removeAtEnd, isApplied }, hasLostSecrets: false }, record, {
-      onStart,
-    });
+    return this.#begin({ job, source, options: { removeAtEnd, isApplied }, hasLostSecrets: false }, record, client);
   }
 
   #begin(
     recorded: RecordedJob,
     record: JobRecord | undefined,
-    { before, onStart }: { readonly before?: BegunJob; readonly onStart?: JobBeginning['onStart'] },
+    { before, ...client }: Client & { readonly before?: BegunJob },
   ): JobRun {
     const { activity, clock } = this.#parts;
     const { job, options } = recorded;
     const active = activity.begin();
-    const start = (pod: Pod) => this.#start(pod, recorded, onStart);
-    const run = new JobRun(
-      job,
-      { clock, start, save: async (progress) => await record?.save(recorded, progress) },
-      before,
-    );
+    /** Its pods of this process, and those that it took over. */
+    const own = new Set(before?.progress.active.map(({ name }) => name));
+    const start = (pod: Pod) => {
+      own.add(pod.metadata.name);
+      return this.#start(pod, recorded, client);
+    };
+    const save = async (progress: JobProgress) => {
+      await record?.save(recorded, progress);
+      // Not before: the next process counts a pod that has ended by its record.
+      if (options.removeAtEnd) await this.#forget(job, own, progress);
+    };
+    const run = new JobRun(job, { clock, start, save, isAwaited: client.awaited === 'end' }, before);
     this.#runs.set(run, record);
     this.#remember({ job, run, record });
     void run.finished.then(async (outcome) => {
@@ -115,12 +129,20 @@ export class Jobs implements AsyncDisposable {
     return run;
   }
 
-  #start(pod: Pod, { source, options, hasLostSecrets }: RecordedJob, onStart: JobBeginning['onStart']): LivePod {
+  #start(pod: Pod, { source, hasLostSecrets }: RecordedJob, { onStart, awaited }: Client): LivePod {
     if (hasLostSecrets) throw secretsEnded('start', pod.metadata.name);
-    const { removeAtEnd } = options;
-    const live = onlyOf(this.#parts.pods.start([{ ...source, pod }], { removeAtEnd }));
+    const options = { removeAtEnd: false, ...(awaited && { awaited }) };
+    const live = onlyOf(this.#parts.pods.start([{ ...source, pod }], options));
     onStart?.(live);
     return live;
+  }
+
+  /** Removes what is kept of those of its pods that have ended and are counted. Never rejects. */
+  async #forget({ metadata: { namespace } }: Job, own: ReadonlySet<string>, { active }: JobProgress): Promise<void> {
+    const isActive = (name: string) => active.some((pod) => pod.name === name);
+    await this.#parts.pods
+      .forget((pod) => pod.namespace === namespace && own.has(pod.name) && !isActive(pod.name))
+      .catch((error: unknown) => this.#parts.log.error('pods of a Job not removed', error));
   }
 
   #remember(known: KnownJob): void {

@@ -338,7 +338,7 @@ export class NodePods implements AsyncDisposable {
   #beginOne(source: PodSource, options: StartOptions, { id, before }: Beginning): LivePod {
     const { ended, keeping, node } = this.#parts;
     const { configMaps, secrets, logins = [], hasLostLogins = false, network } = source;
-    const { terminalSize } = options;
+    const { terminalSize, awaited } = options;
     const nameserver = this.#parts.nameserver();
     const begun = Promise.withResolvers<void>();
     if (before !== undefined) begun.resolve();
@@ -348,6 +348,7 @@ export class NodePods implements AsyncDisposable {
       ...{ configMaps, secrets, logins, hasLostLogins, network },
       ...(nameserver !== undefined && { nameserver }),
       ...(terminalSize && { terminalSize }),
+      ...(awaited && { awaited }),
       ...(writer && { kept: { save: (memory) => writer.save(memory) } }),
       ...(before && { hasLostSecrets: before.hasLostSecrets }),
     };

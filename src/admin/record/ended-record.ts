@@ -10,7 +10,7 @@ export interface PodSource extends Pick<PodConfig, 'configMaps' | 'secrets' | 'l
 }
 
 /** Options for the start of a pod. */
-export interface StartOptions {
+export interface StartOptions extends Pick<PodConfig, 'awaited'> {
   /** Keeps nothing of the pod after its end. */
   readonly removeAtEnd: boolean;
   /** `podvm apply` started it: it is started again when its machine fails. */

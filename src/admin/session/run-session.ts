@@ -86,6 +86,7 @@ export async function serveRun(
       runs.run(job, {
         source: workloadSource(request, manifest),
         removeAtEnd: request.removeAtEnd,
+        awaited: awaitedBy(request),
         onStart: (live) => {
           const following = followed(live);
           following.catch(lose);
@@ -141,6 +142,8 @@ export const eventText = (event: RunEvent) => JSON.stringify(event);
 const nameOf = ({ namespace, name }: LivePod) => `${namespace}/${name}`;
 const containersOf = ({ pod: { spec } }: RunningPod) => [...(spec.initContainers ?? []), ...spec.containers];
 
+const awaitedBy = ({ detach }: RunRequest): 'end' | 'start' => (detach ? 'start' : 'end');
+
 const hasSeveral = (manifest: Manifest) => manifest.pods.length + manifest.jobs.length > 1;
 
 function startAll(request: RunRequest, wanted: readonly Pod[], manifest: Manifest, pods: NodePods): readonly LivePod[] {
@@ -149,6 +152,7 @@ function startAll(request: RunRequest, wanted: readonly Pod[], manifest: Manifes
     wanted.map((pod) => ({ pod, ...workloadSource(request, manifest) })),
     {
       removeAtEnd,
+      awaited: awaitedBy(request),
       ...(terminalSize && { terminalSize: { columns: terminalSize.Width, rows: terminalSize.Height } }),
     },
   );
