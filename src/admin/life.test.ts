@@ -175,7 +175,9 @@ describe('events of a node', () => {
     await using served = await openAdmin(quick);
     await runToEnd(served);
     assert.deepEqual(reasonsOf((await served.call('GET', '/v1/events')).body), ['web Created', 'web Started']);
-    assert.equal((await served.call('GET', '/v1/events?name=other')).body, '');
+    const missing = await refusalOf(served, 'GET', '/v1/events?name=wev');
+    assert.deepEqual([missing.kind, missing.fix?.slice(0, 16)], ['notFound', 'Did you mean web']);
+    assert.deepEqual(reasonsOf((await served.call('GET', '/v1/events?namespace=pod&name=web')).body)[0], 'web Created');
   });
 
   test('continue with new ones, including those of later pods', async () => {

@@ -17,7 +17,7 @@ wrong() {
 
 # Prints what to type instead of a command of docker, podman or kubectl; nothing for any other word.
 instead_of() {
-  case $1 in *[!a-z]*) return 0 ;; esac
+  case $1 in *[!a-z\ ]*) return 0 ;; esac
   help_of :foreign | sed -n "s/^  $1: //p"
 }
 
@@ -34,7 +34,7 @@ check_words() {
   while [ $# -gt 0 ]; do
     case $1 in
       -h | --help) help_of "$command"; exit 0 ;;
-      -V | --version) sed -n 's/^  "version": "\(.*\)",$/\1/p' "$repo/package.json"; exit 0 ;;
+      -V | -v | --version) sed -n 's/^  "version": "\(.*\)",$/\1/p' "$repo/package.json"; exit 0 ;;
       --) shift; break ;;
       --*=*) is_option "${1%%=*}" || wrong "unknown option '$1'" ;;
       -*)
@@ -64,7 +64,7 @@ check_words() {
       '') help_of "$command" >&2; exit 2 ;;
       help) help_of "$command${2:+ $2}"; exit 0 ;;
     esac
-    is_command "$command $1" || wrong "unknown command '$1'"
+    is_command "$command $1" || wrong "unknown command '$1'" "$(instead_of "$command $1")"
     command="$command $1"
     shift
   fi

@@ -175,7 +175,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       arguments: [['[pods...]', 'NAME or NAMESPACE/NAME']],
       options: [
         new Option('-t, --grace <seconds>', "grace period; default: the pod's terminationGracePeriodSeconds"),
-        flag('--all', 'stop all pods, also those of a kubelet'),
+        flag('-a, --all', 'stop all pods, also those of a kubelet'),
         flag('--orphaned', 'stop all machines that no podvm serves, and clean up'),
       ],
       isClient: true,

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Command } from 'commander';
 import { foreignFlags, ownAdvice } from './foreign-flags.ts';
 import { helpProgram } from './help-pages.ts';
 
@@ -8,6 +9,10 @@ test('a flag of another program is refused with what to use instead, and is no p
     [['stop', '-s', 'INT', 'web'], /^Cannot use --signal: the image's own/, /podvm kill -s/],
     [['describe', '-n', 'shop', 'web'], /^Cannot use --namespace: /, /NAMESPACE\/NAME/],
     [['ps', '--format', 'json'], /^Cannot use --format: /, /-o json/],
+    [['login', '-p', 'secret', 'r.example'], /^Cannot use --password: other users/, /--password-stdin/],
+    [['start', '-a', 'web'], /^Cannot use --attach: /, /podvm attach/],
+    [['get', 'deploy', '--no-headers'], /^Cannot use --no-headers: /, /-o name/],
+    [['image', 'rm', '-f', 'nginx'], /^Cannot use --force: /, /podvm rm -f POD/],
     [['apply', '--dry-run=client', '-f', '-'], /^Cannot use --dry-run: /, /podvm diff/],
   ] as const) {
     const program = helpProgram();
@@ -18,6 +23,8 @@ test('a flag of another program is refused with what to use instead, and is no p
 });
 
 test('the tables of foreign flags and of advice name commands that podvm has', () => {
-  const names = helpProgram().commands.map((command) => command.name());
+  const namesOf = (command: Command, before: string): string[] =>
+    command.commands.flatMap((below) => [`${before}${below.name()}`, ...namesOf(below, `${before}${below.name()} `)]);
+  const names = namesOf(helpProgram(), '');
   for (const name of [...foreignFlags.keys(), ...ownAdvice.keys()]) assert.ok(names.includes(name), name);
 });

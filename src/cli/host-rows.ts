@@ -7,7 +7,7 @@ import { infoCommand } from './node/info-command.ts';
 import { supportFiles } from './node/support-files.ts';
 import { systemCommands } from './images/system-commands.ts';
 import type { EndSignals } from './terminal/end-signals.ts';
-import type { DetailOutput } from './terminal/listing.ts';
+import { type DetailOutput, detailText } from './terminal/listing.ts';
 import type { Purpose, Setting, SupportWishes } from './program-parts.ts';
 import { write } from './terminal/terminal.ts';
 import { versionCommand } from './version-command.ts';
@@ -23,7 +23,7 @@ interface HostSetting extends Setting {
 type SupportOptions = Omit<SupportWishes, 'ofNode' | 'output'> & Partial<Pick<SupportWishes, 'output'>>;
 
 interface DoctorOptions {
-  readonly output: 'text' | 'json';
+  readonly output: 'text' | DetailOutput;
   readonly json: boolean;
   readonly accelerator?: 'kvm';
   readonly config?: string;
@@ -45,21 +45,21 @@ export function hostCommands({
       description: 'check this host, or a pod of any owner from outside and inside, with a fix for each problem',
       arguments: [['[pod]', 'NAME or NAMESPACE/NAME; default: the host']],
       options: [
-        new Option('-o, --output <format>', 'form of the output').choices(['text', 'json']).default('text'),
+        new Option('-o, --output <format>', 'form of the output').choices(['text', 'json', 'yaml']).default('text'),
         flag('--json', 'print JSON'),
         new Option('--accelerator <name>', 'check only hardware virtualisation, step by step').choices(['kvm']),
         new Option('--config <file>', 'settings file of the daemon, which is checked with them'),
       ],
       action: (name: string | undefined, { output, ...options }: DoctorOptions, itself: Command) =>
         untilEnded(async (ends) => {
-          const json = options.json || output === 'json';
+          const form = options.json ? 'json' : output;
           if (name !== undefined) {
             if (options.accelerator !== undefined || options.config !== undefined)
               itself.error('error: specify either a pod, or --accelerator and --config');
-            return exit(await doctorCommand(await reach(ends.any), name, json, terminal, ends.any));
+            return exit(await doctorCommand(await reach(ends.any), name, form, terminal, ends.any));
           }
-          const { text, isHealthy } = await parts.doctor({ ...global(), ...options, json }, ends);
-          terminal.stdout.write(text);
+          const { text, isHealthy } = await parts.doctor({ ...global(), ...options, json: form !== 'text' }, ends);
+          await write(terminal.stdout, form === 'yaml' ? await detailText(JSON.parse(text), form) : text);
           exit(isHealthy ? 0 : 1);
         }),
     },
@@ -113,9 +113,11 @@ export function hostCommands({
     {
       name: 'version',
       description: 'print the versions of the program, its formats, and what set-up made',
-      options: [new Option('-o, --output <format>', 'form of the output').choices(['text', 'json']).default('text')],
+      options: [
+        new Option('-o, --output <format>', 'form of the output').choices(['text', 'json', 'yaml']).default('text'),
+      ],
       isClient: true,
-      action: async ({ output }: { output: 'text' | 'json' }) =>
+      action: async ({ output }: { output: 'text' | DetailOutput }) =>
         versionCommand(await parts.versions(global()), output, terminal),
     },
   ];

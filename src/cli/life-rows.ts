@@ -13,6 +13,7 @@ import {
   startCommand,
   waitCommand,
 } from './pods/life-commands.ts';
+import { arePods } from './pods/get-command.ts';
 import { namespaceOptions, selectorOption } from './terminal/listing.ts';
 import { parseForwardedPort, portForwardCommand } from './pods/port-forward-command.ts';
 import { killCommand, type KillOptions } from './pods/kill-command.ts';
@@ -110,8 +111,11 @@ export function lifeCommands(setting: LifeSetting): readonly CommandRow[] {
         flag('-w, --watch', 'the same'),
         selectorOption(),
         ...namespaceOptions,
-        new Option('-o, --output <format>', 'form of the output; JSON has one line for each, YAML is one list')
-          .choices(['text', 'json', 'yaml'])
+        new Option(
+          '-o, --output <format>',
+          'form of the output; wide and JSON have one line for each, YAML is one list, name has the pods',
+        )
+          .choices(['text', 'wide', 'name', 'json', 'yaml'])
           .default('text'),
         flag('--json', 'the same as -o json'),
       ],
@@ -181,9 +185,11 @@ const usageRow = (name: string, withRunning: LifeSetting['withRunning'], termina
     selectorOption(),
     ...namespaceOptions,
     new Option('-o, --output <format>', 'form of the output; all but the table are printed once')
-      .choices(['table', 'json', 'yaml'])
+      .choices(['table', 'wide', 'name', 'json', 'yaml'])
       .default('table'),
   ],
-  action: (pod: string | undefined, options: TopOptions) =>
-    withRunning((client, ends) => topCommand(client, pod, options, terminal, ends)),
+  action: (pod: string | undefined, options: TopOptions) => {
+    const one = arePods(pod) || /^nodes?$/i.test(pod ?? '') ? undefined : pod; // as in `kubectl top pods`
+    return withRunning((client, ends) => topCommand(client, one, options, terminal, ends));
+  },
 });

@@ -59,6 +59,7 @@ test('volume ls has its forms of output, and chooses a namespace', async () => {
   assert.equal(await ls({ output: 'name', namespace: 'shop' }), 'shop/cache\n');
   assert.deepEqual(JSON.parse(await ls({ output: 'json' })), volumes);
   assert.deepEqual(parse(await ls({ output: 'yaml' })), volumes);
+  await assert.rejects(ls({ selector: 'app=db' }), /volumes have no labels/);
 });
 
 test('volume rm removes the volumes of these names, and none for a path', async () => {

@@ -77,7 +77,10 @@ describe('podvm version', () => {
     said.stdout = '';
     assert.equal(await type('version', '-o', 'json'), 0);
     assert.deepEqual(JSON.parse(said.stdout), { podvm: '1.2.3', wire: 2, qemu: null });
-    assert.equal(await type('version', '-o', 'yaml'), 2);
+    said.stdout = '';
+    assert.equal(await type('version', '-o', 'yaml'), 0);
+    assert.equal(said.stdout, 'podvm: 1.2.3\nwire: 2\nqemu: null\n');
+    assert.equal(await type('version', '-o', 'xml'), 2);
   });
 });
 
@@ -113,6 +116,12 @@ describe('podvm system df', () => {
     said.stdout = '';
     assert.equal(await type('system', 'df', '--json'), 0);
     assert.deepEqual(v.parse(diskUsageSchema, JSON.parse(said.stdout)), usage);
+    said.stdout = '';
+    assert.equal(await type('system', 'df', '-o', 'name'), 0);
+    assert.equal(said.stdout, 'sysroot-1\nsysroot-0\nother\n');
+    said.stdout = '';
+    assert.equal(await type('system', 'df', '-o', 'wide'), 0);
+    assert.match(said.stdout, /^KIND +BYTES +NAME\npart +100000000 +sysroot-1\n/);
   });
 });
 
@@ -134,7 +143,7 @@ describe('podvm login', () => {
       { ...common, registry: 'r.example/team', insecure: false },
       { ...common, registry: 'docker.io', insecure: true, authfile: '/a.json' },
     ]);
-    assert.equal(await type('login', '-u', 'shop', '-p', 'secret', 'r.example'), 2);
+    assert.equal(await type('login', '-u', 'shop', '-p', 'secret', 'r.example'), 125);
     assert.equal(await type('login', '--password-stdin', 'r.example'), 2);
     assert.equal(wishes.length, 2);
   });
@@ -219,10 +228,14 @@ describe('a word of another program', () => {
       [['docker', 'ps', '-a'], /without it: `podvm ps`/],
       [['rmi', 'nginx'], /podvm image rm/],
       [['down', 'web'], /podvm rm -f POD/],
+      [['compose', 'up', '-d'], /podvm apply -f FILE/],
+      [['secret', 'create', 'x'], /podvm apply -f FILE/],
+      [['image', 'build', '.'], /podvm image load FILE/],
     ] as const) {
       const { type, said } = openProgram();
       assert.equal(await type(...words), 2);
-      assert.match(said.stderr, new RegExp(`^podvm: unknown command '${words[0]}'\\n {2}fix: `));
+      const word = words[0] === 'image' ? words[1] : words[0];
+      assert.match(said.stderr, new RegExp(`^podvm: unknown command '${word}'\\n {2}fix: `));
       assert.match(said.stderr, fix);
       assert.doesNotMatch(said.stderr, /Did you mean/);
     }
@@ -232,6 +245,12 @@ describe('a word of another program', () => {
     const { type, said } = openProgram();
     await type('--help');
     for (const word of foreignWords.keys()) assert.doesNotMatch(said.stdout, new RegExp(`^  ${word} `, 'm'));
+  });
+
+  it('prints its version for -v, as docker and podman do', async () => {
+    const { type, said } = openProgram();
+    assert.equal(await type('-v'), 0);
+    assert.equal(said.stdout, '1.2.3\n');
   });
 
   it('suggests a similar command for a misspelt one', async () => {

@@ -68,12 +68,12 @@ export function buildProgram(parts: ProgramParts, exit: (code: number) => void):
     }
   };
 
-  program.on('command:*', ([word = '']: readonly string[]) => {
-    const instead = foreignWords.get(word);
-    if (instead !== undefined) program.showSuggestionAfterError(false).showHelpAfterError(fixLine(instead));
-    // SAFE: commander's own answer to an unknown command, used where no listener exists; its types leave it out
-    (program as unknown as { unknownCommand(): never }).unknownCommand();
+  program.addOption(new Option('-v').hideHelp()); // docker's and podman's
+  program.on('option:v', () => {
+    terminal.stdout.write(`${parts.version}\n`);
+    throw new CommanderError(0, 'commander.version', parts.version);
   });
+  answerForeignWords(program, []);
   const rows = new Map(commandTable({ parts, global, exit, untilEnded }).map((row) => [row.name, row]));
   for (const [heading, names] of Object.entries(commandGroups)) {
     program.commandsGroup(heading);
@@ -83,9 +83,8 @@ export function buildProgram(parts: ProgramParts, exit: (code: number) => void):
       nameHelp(command, row.name);
       const advice = ownAdvice.get(row.name);
       if (advice !== undefined) command.showHelpAfterError(fixLine(advice));
-      const { options, refuse } = refusalsOf(foreignFlags.get(row.name) ?? []);
-      for (const option of options) command.addOption(option);
-      if (options.length > 0) command.hook('preAction', () => refuse(command.opts()));
+      refuseForeignFlags(command, row.name);
+      if (command.commands.length > 0) answerForeignWords(command, [row.name]);
       if (row.isClient === true) clients.add(command);
     }
   }
@@ -100,6 +99,23 @@ const describeOption = (option: Option): string => {
   if (option.argChoices !== undefined) shown.choices(option.argChoices);
   return new Help().optionDescription(shown);
 };
+
+/** Answers unknown commands below this one with what to type instead, where that is known. `names`: those of the command. */
+function answerForeignWords(command: Command, names: readonly string[]): void {
+  command.on('command:*', ([word = '']: readonly string[]) => {
+    const instead = foreignWords.get([...names, word].join(' '));
+    if (instead !== undefined) command.showSuggestionAfterError(false).showHelpAfterError(fixLine(instead));
+    // SAFE: commander's own answer to an unknown command, used where no listener exists; its types leave it out
+    (command as unknown as { unknownCommand(): never }).unknownCommand();
+  });
+}
+
+function refuseForeignFlags(command: Command, words: string): void {
+  const { options, refuse } = refusalsOf(foreignFlags.get(words) ?? []);
+  for (const option of options) command.addOption(option);
+  if (options.length > 0) command.hook('preAction', () => refuse(command.opts()));
+  for (const below of command.commands) refuseForeignFlags(below, `${words} ${below.name()}`);
+}
 
 /** Lets an error of usage name the help of its own command. */
 function nameHelp(command: Command, words: string): void {

@@ -1,13 +1,18 @@
+import { type DetailOutput, detailText } from './terminal/listing.ts';
 import { type Terminal, write } from './terminal/terminal.ts';
 
 /** Versions by name; undefined for parts that set-up has not made. */
 export type Versions = Readonly<Record<string, string | number | undefined>>;
 
-export async function versionCommand(versions: Versions, output: 'text' | 'json', terminal: Terminal): Promise<void> {
+export async function versionCommand(
+  versions: Versions,
+  output: 'text' | DetailOutput,
+  terminal: Terminal,
+): Promise<void> {
   const rows = Object.entries(versions);
-  if (output === 'json') {
+  if (output !== 'text') {
     const whole = Object.fromEntries(rows.map(([name, version]) => [name, version ?? null]));
-    return await write(terminal.stdout, `${JSON.stringify(whole, null, 2)}\n`);
+    return await write(terminal.stdout, await detailText(whole, output));
   }
   const width = Math.max(...rows.map(([name]) => name.length));
   const lines = rows.map(([name, version]) => `${name.padEnd(width)}   ${version ?? 'not set up'}\n`);

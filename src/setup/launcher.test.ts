@@ -52,6 +52,7 @@ test('./podvm reports an invalid command line before it installs anything', asyn
     [2, /^podvm: unknown command 'lss'\n/, 'image', 'lss'],
     [2, /^podvm: unknown command 'docker'\n {2}fix: Type the command without it: `podvm ps`/, 'docker', 'ps'],
     [2, /^podvm: unknown command 'pods'\n {2}fix: List pods with `podvm ps`\.\n$/, 'pods', 'ls'],
+    [2, /^podvm: unknown command 'build'\n {2}fix: Build with docker/, 'image', 'build', '.'],
     [2, /^podvm: unknown command '\.\*'\n {2}fix: See `podvm --help`/, '.*'],
     [2, /^podvm: unknown option '--nope'\n/, '--nope', 'ps'],
     [2, /^podvm: unknown option '--nope'\n/, 'run', '--nope', '/etc/hostname'],
@@ -92,7 +93,7 @@ test('./podvm answers commands without requirements without installing anything'
   ])
     assert.match((await checkout.type(...words)).stdout + words.join(' '), /^Usage: podvm run |nofile/);
   assert.match((await checkout.type('image', 'pull', '--help')).stdout, /^Usage: podvm image pull /);
-  assert.match((await checkout.type('--version')).stdout, /^\d+\.\d+\.\d+\n$/);
+  for (const word of ['--version', '-V', '-v']) assert.match((await checkout.type(word)).stdout, /^\d+\.\d+\.\d+\n$/);
   assert.equal(await checkout.installed(), '');
 });
 

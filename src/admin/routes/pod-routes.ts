@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream';
-import { PodvmError } from '#base/errors.ts';
+import { kindOf, PodvmError } from '#base/errors.ts';
 import { printable } from '#base/guest-text.ts';
 import { isThere } from '#host/file/files.ts';
 import type { NodeDetails } from '#api/node.ts';
@@ -55,10 +55,9 @@ export function podRoutes(pods: NodePods, { pods: running, sandboxes, ended, sta
       sendJson(call.response, 200, source.pod);
     },
     'GET /v1/events': async ({ query, response, signal }) => {
-      const [namespace, name] = [query.get('namespace'), query.get('name')];
-      const isWanted: EventQuery['isWanted'] = (pod) =>
-        (namespace === null || pod.namespace === namespace) && (name === null || pod.name === name);
-      const events = podEvents(pods, { follow: query.get('follow') === 'true', isWanted }, signal);
+      const follow = query.get('follow') === 'true';
+      const named = { namespace: query.get('namespace') ?? undefined, name: query.get('name') ?? undefined };
+      const events = podEvents(pods, { follow, isWanted: wantedBy(pods, named, follow) }, signal);
       await sendStream(response, 'application/x-ndjson', events, signal);
     },
     'POST /v1/drain': async ({ request, response }) => {
@@ -70,6 +69,26 @@ export function podRoutes(pods: NodePods, { pods: running, sandboxes, ended, sta
     'GET /v1/pods/:namespace/:name/console': (call) =>
       sendConsole(findReached(pods, call, 'show the console of'), call),
   };
+}
+
+/**
+ * Whose events are asked for. With `follow` a pod of that name may still begin. Errors: those of `NodePods.find`;
+ * `failedPrecondition` for a pod of another program, which keeps its events.
+ */
+function wantedBy(
+  pods: NodePods,
+  { namespace, name }: { readonly namespace: string | undefined; readonly name: string | undefined },
+  follow: boolean,
+): EventQuery['isWanted'] {
+  if (name === undefined) return (pod) => namespace === undefined || pod.namespace === namespace;
+  try {
+    const found = pods.find(namespace, name);
+    if (found.kind === 'foreign') throw notOurs(found, 'show the events of');
+    return (pod) => pod.namespace === found.namespace && pod.name === found.name;
+  } catch (error) {
+    if (!follow || kindOf(error) !== 'notFound') throw error;
+    return (pod) => pod.name === name && (namespace === undefined || pod.namespace === namespace);
+  }
 }
 
 async function detailsOfKnown(pod: KnownPod, signal: AbortSignal): Promise<PodDetails> {

@@ -176,8 +176,8 @@ export interface Served extends AsyncDisposable {
 
 export async function refusalOf(served: Served, method: string, path: string, body?: string) {
   const answer = await served.call(method, path, body);
-  const { kind, message } = v.parse(errorBodySchema, JSON.parse(answer.body));
-  return { status: answer.status, kind, message };
+  const { kind, message, fix } = v.parse(errorBodySchema, JSON.parse(answer.body));
+  return { status: answer.status, kind, message, fix };
 }
 
 /** Yields the events of a `run`. */

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { Option } from 'commander';
+import { type Command, Option } from 'commander';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import {
@@ -40,6 +40,12 @@ type WithClient = (
   purpose: 'images' | 'storedImages',
   use: (client: Client, ends: EndSignals) => Promise<void>,
 ) => Promise<void>;
+
+interface LoadFlags {
+  readonly name?: string;
+  readonly quiet: boolean;
+  readonly input?: string;
+}
 
 interface PullFlags {
   readonly insecure: boolean;
@@ -82,8 +88,8 @@ export function imageCommands(
   exit: (code: number) => void,
 ): readonly CommandRow[] {
   const { terminal } = parts;
-  const follow = (path: string, request: unknown) =>
-    withClient('images', (client, ends) => followWork(client, path, request, { terminal, signal: ends.any }));
+  const follow = (path: string, request: unknown, quiet: boolean) =>
+    withClient('images', (client, ends) => followWork(client, path, request, { terminal, signal: ends.any, quiet }));
   return [
     {
       name: 'pull',
@@ -107,17 +113,23 @@ export function imageCommands(
     {
       name: 'load',
       description: 'load images from a Docker or OCI archive, or from a directory with an OCI layout',
-      arguments: [['<path>', 'archive or directory']],
-      options: [new Option('--name <reference>', 'name for an image without a name in the archive')],
-      action(path: string, { name }: { name?: string }) {
+      arguments: [['[path]', 'archive or directory']],
+      options: [
+        new Option('--name <reference>', 'name for an image without a name in the archive'),
+        flag('-q, --quiet', 'print only the names of the images'),
+        new Option('-i, --input <path>', 'the same as the argument, as docker has it'),
+      ],
+      action(argument: string | undefined, { name, quiet, input }: LoadFlags, itself: Command) {
+        const path = argument ?? input ?? itself.error("error: missing required argument 'path'");
         const reference = name === undefined ? {} : { reference: name };
-        return follow('/v1/images/load', { path: resolve(path), ...reference } satisfies LoadRequestInput);
+        return follow('/v1/images/load', { path: resolve(path), ...reference } satisfies LoadRequestInput, quiet);
       },
     },
     {
       name: 'build-base',
       description: "build the examples' image from Debian's busybox, without a registry",
-      action: () => follow('/v1/images/build-base', {}),
+      options: [flag('-q, --quiet', 'print only the name of the image')],
+      action: ({ quiet }: { quiet: boolean }) => follow('/v1/images/build-base', {}, quiet),
     },
     imageListRow('ls', withClient, terminal),
     {

@@ -3,7 +3,7 @@ import type { DiskUsage } from '#api/disk-usage.ts';
 import type { Client } from '../client.ts';
 import { type CommandRow, flag } from '../command-row.ts';
 import { pruneOptions, type PruneOptions, pruneSystem } from './prune-commands.ts';
-import { type DetailOutput, detailText } from '../terminal/listing.ts';
+import { detailText, listOutputs, type ListForm } from '../terminal/listing.ts';
 import { type Terminal, table, write } from '../terminal/terminal.ts';
 
 /** Measures, and calls `use` with the result. */
@@ -20,14 +20,13 @@ export function systemCommands(
       name: 'df',
       description: 'list what takes disk space in the state directory',
       options: [
-        new Option('-o, --output <format>', 'form of the output').choices(['table', 'json', 'yaml']).default('table'),
+        new Option('-o, --output <format>', 'form of the output')
+          .choices(['table', 'wide', ...listOutputs])
+          .default('table'),
         flag('--json', 'the same as -o json'),
       ],
-      action: ({ output, json }: { output: 'table' | DetailOutput; json: boolean }) =>
-        withDiskUsage(async (usage) => {
-          const form = json ? 'json' : output;
-          await write(terminal.stdout, form === 'table' ? listOf(usage) : await detailText(usage, form));
-        }),
+      action: ({ output, json }: { output: ListForm['output']; json: boolean }) =>
+        withDiskUsage(async (usage) => await write(terminal.stdout, await textOf(usage, json ? 'json' : output))),
     },
     {
       name: 'prune',
@@ -38,13 +37,20 @@ export function systemCommands(
   ];
 }
 
+async function textOf(usage: DiskUsage, form: ListForm['output']): Promise<string> {
+  if (form === 'name') return usage.uses.map(({ kind, name }) => `${name ?? kind}\n`).join('');
+  return form === 'table' || form === 'wide' ? listOf(usage, form === 'wide') : await detailText(usage, form);
+}
+
 const megabytes = (bytes: number) => `${(bytes / 1_000_000).toFixed(1)} MB`;
 
-function listOf({ root, totalBytes, uses }: DiskUsage): string {
+function listOf({ root, totalBytes, uses }: DiskUsage, isWide: boolean): string {
+  const size = isWide ? (bytes: number) => String(bytes) : megabytes;
   const rows = uses.map(({ kind, name = '', bytes, isOld }) => [
     kind,
-    megabytes(bytes).padStart(10),
+    size(bytes).padStart(10),
     isOld ? `${name} (of an earlier set-up)` : name,
   ]);
-  return table(['KIND', 'SIZE'.padStart(10), 'NAME'], [...rows, ['total', megabytes(totalBytes).padStart(10), root]]);
+  const sum = ['total', size(totalBytes).padStart(10), root];
+  return table(['KIND', (isWide ? 'BYTES' : 'SIZE').padStart(10), 'NAME'], [...rows, sum]);
 }

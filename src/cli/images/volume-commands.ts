@@ -1,3 +1,4 @@
+import { Option } from 'commander';
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 import { type VolumeSummary, volumeSummarySchema } from '#api/volumes.ts';
@@ -34,16 +35,18 @@ export function volumeCommands({ terminal, exit, withKnown, untilEnded }: Volume
     {
       name: 'ls',
       description: 'list the volumes of PersistentVolumeClaims',
-      options: [...listOptions(), ...namespaceOptions],
+      options: [...listOptions(), ...namespaceOptions, new Option('-l, --selector <labels>').hideHelp()],
       isClient: true,
-      action: (options: ListForm & Pick<Choice, 'namespace'>) =>
-        untilEnded((ends) =>
+      action: ({ selector, ...options }: ListForm & Choice) => {
+        if (selector !== undefined) throw withoutLabels();
+        return untilEnded((ends) =>
           withKnown(async (client) => {
             const find = async () => await client.get('/v1/volumes', v.array(volumeSummarySchema));
             const listing = { find: async () => (await find()).filter(chooser(options)), ...volumeColumns };
             await watchList(listing, options, await printList(listing, options, terminal), terminal, ends.any);
           }),
-        ),
+        );
+      },
     },
     {
       name: 'inspect',
@@ -74,6 +77,11 @@ export function volumeCommands({ terminal, exit, withKnown, untilEnded }: Volume
     },
   ];
 }
+
+const withoutLabels = () =>
+  new PodvmError('invalid', 'Cannot list volumes with -l: volumes have no labels', {
+    fix: 'Choose a namespace with -n, or the claims of files: `podvm get pvc -l LABELS`.',
+  });
 
 /** Path of a volume; a name alone is one of the namespace `default`. Errors: `invalid`. */
 function pathOf(given: string): string {

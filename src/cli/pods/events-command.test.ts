@@ -54,3 +54,11 @@ test('with -o yaml all events are one list', async () => {
   const { stdout } = await printed(events, [], { output: 'yaml' });
   assert.deepEqual(parse(stdout), events);
 });
+
+test('with -o wide each event is one line with its namespace and fix, with -o name each pod is named once', async () => {
+  const failed = { ...event('web'), type: 'Warning', reason: 'Failed', message: 'no image', fix: 'Check it.' } as const;
+  const { stdout } = await printed([failed], [], { output: 'wide' });
+  assert.equal(stdout, '2026-01-01T00:00:00Z  Warning  Failed  default/web  no image; fix: Check it.\n');
+  const events = [event('web'), event('db'), event('web')];
+  assert.equal((await printed(events, [], { output: 'name' })).stdout, 'default/web\ndefault/db\n');
+});

@@ -11,7 +11,7 @@ import { type Terminal, fixLine, write } from '../terminal/terminal.ts';
 export interface EventsOptions {
   readonly follow: boolean;
   readonly watch: boolean;
-  readonly output: 'text' | 'json' | 'yaml';
+  readonly output: 'text' | 'wide' | 'name' | 'json' | 'yaml';
   readonly json: boolean;
   readonly namespace?: string;
   readonly selector?: string;
@@ -31,11 +31,12 @@ export async function eventsCommand(
     ...(pod === undefined ? {} : namesOf(pod)),
   });
   const answer = await client.stream('GET', `/v1/events?${query.toString()}`);
+  const form = json ? 'json' : output;
+  const textOf = printer(form);
   await readOn(async () => {
     for await (const line of lines(answer)) {
       const event = () => v.parse(nodeEventSchema, JSON.parse(line));
       if (isChosen !== undefined && !(await isChosen(event()))) continue;
-      const form = json ? 'json' : output;
       if (form === 'json') await write(stdout, `${line}\n`);
       else await write(stdout, form === 'yaml' ? await detailText([event()], form) : textOf(event()));
     }
@@ -68,9 +69,21 @@ function namesOf(pod: string): Record<string, string> {
   return second === undefined ? { name: first } : { namespace: first, name: second };
 }
 
-function textOf({ at, type, reason, namespace, name, container, message, fix }: NodeEvent): string {
-  const pod = namespace === 'default' ? name : `${namespace}/${name}`;
-  const object = container === undefined ? pod : `${pod}/${container}`;
-  const line = [at, type.padEnd(7), reason, object, printable(message)].join('  ');
-  return fix === undefined ? `${line}\n` : `${line}\n${fixLine(printable(fix))}\n`;
+/** Returns what prints an event: as one or two lines, with `wide` always as one, with `name` each pod once. */
+function printer(form: EventsOptions['output']): (event: NodeEvent) => string {
+  const named = new Set<string>();
+  return ({ at, type, reason, namespace, name, container, message, fix }) => {
+    const whole = `${namespace}/${name}`;
+    if (form === 'name') {
+      if (named.has(whole)) return '';
+      named.add(whole);
+      return `${whole}\n`;
+    }
+    const isWide = form === 'wide';
+    const pod = namespace === 'default' && !isWide ? name : whole;
+    const object = container === undefined ? pod : `${pod}/${container}`;
+    const line = [at, type.padEnd(7), reason, object, printable(message)].join('  ');
+    if (fix === undefined) return `${line}\n`;
+    return isWide ? `${line}; ${fixLine(printable(fix)).trim()}\n` : `${line}\n${fixLine(printable(fix))}\n`;
+  };
 }

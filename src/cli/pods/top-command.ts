@@ -4,7 +4,7 @@ import { type PodDetails, podDetailsSchema, type PodSummary, podSummarySchema } 
 import { type NodeDetails, nodeDetailsSchema } from '#api/node.ts';
 import type { Client } from '../client.ts';
 import type { EndSignals } from '../terminal/end-signals.ts';
-import { type DetailOutput, detailText } from '../terminal/listing.ts';
+import { detailText, type ListForm } from '../terminal/listing.ts';
 import { type Choice, chooser } from './label-selector.ts';
 import { podPath } from './pod-name.ts';
 import { type Terminal, table, write } from '../terminal/terminal.ts';
@@ -13,7 +13,7 @@ export interface TopOptions extends Choice {
   /** False with `--no-stream`. */
   readonly stream: boolean;
   readonly sort: 'cpu' | 'memory' | 'name';
-  readonly output: 'table' | DetailOutput;
+  readonly output: ListForm['output'];
 }
 
 /** Usage of a pod at one time. */
@@ -57,10 +57,7 @@ export async function topCommand(
     if (ends.any.aborted) return;
     const now = await sample(client, pod, isWanted);
     const used = usedBetween(before, now, sort);
-    const listed =
-      output === 'table'
-        ? [await room(), tableOf(used)].filter((part) => part !== undefined).join('\n')
-        : await detailText(used.map(figuresOf), output);
+    const listed = await textOf(used, output, room);
     await write(
       stdout,
       isLive
@@ -73,6 +70,16 @@ export async function topCommand(
     if (!isLive) return;
     before = now;
   }
+}
+
+async function textOf(
+  used: readonly Used[],
+  output: TopOptions['output'],
+  room: () => Promise<string | undefined>,
+): Promise<string> {
+  if (output === 'name') return used.map(({ name }) => `${name}\n`).join('');
+  if (output !== 'table' && output !== 'wide') return await detailText(used.map(figuresOf), output);
+  return [await room(), tableOf(used, output === 'wide')].filter((part) => part !== undefined).join('\n');
 }
 
 type IsWanted = (pod: PodSummary) => boolean;
@@ -153,9 +160,12 @@ export function roomTable({ memory, cpu }: NodeDetails): string | undefined {
 const overheadOf = ({ privateBytes, memoryBytes }: Used): number | undefined =>
   privateBytes === undefined ? undefined : privateBytes - memoryBytes;
 
-export const tableOf = (used: readonly Used[]): string =>
+export const tableOf = (used: readonly Used[], isWide = false): string =>
   table(
-    ['POD', 'CPU %', 'MEMORY', 'REQUEST', 'LIMIT', 'MACHINE', 'OVERHEAD', 'THREADS'],
+    [
+      ...['POD', 'CPU %', 'MEMORY', 'REQUEST', 'LIMIT', 'MACHINE', 'OVERHEAD', 'THREADS'],
+      ...(isWide ? ['WITH SHARED'] : []),
+    ],
     used.map((pod) => [
       pod.name,
       pod.cpu.toFixed(1),
@@ -163,6 +173,7 @@ export const tableOf = (used: readonly Used[]): string =>
         (bytes) => (bytes === undefined ? '-' : mebibytes(bytes)),
       ),
       String(pod.threads),
+      ...(isWide ? [mebibytes(pod.vmmBytes)] : []),
     ]),
   );
 

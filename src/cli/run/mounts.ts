@@ -46,13 +46,16 @@ export function mountedByVolume(flag: string, value: string, name: string): Moun
     throw refuse(`the option ${option} has no meaning for a Pod`);
   });
   const mount = Object.assign({ name, mountPath: target }, ...added) as Mounted['mount']; // SAFE: the options add to it
-  return { volume: source === undefined ? { name, emptyDir: {} } : bind(name, source, refuse), mount };
+  return { volume: source === undefined ? { name, emptyDir: {} } : bind(flag, value, name, source), mount };
 }
 
 /** Makes a volume of a path of the host. Volumes by name, as in Docker, are refused. */
-function bind(name: string, source: string, refuse: (why: string) => Error): Mounted['volume'] {
+function bind(flag: string, value: string, name: string, source: string): Mounted['volume'] {
   if (!/^\.{0,2}\/|^\.{1,2}$/.test(source)) {
-    throw refuse(`${source || 'an empty word'} is not a path, and -v takes no volumes by name`);
+    const fix = /^\w[\w.-]*$/.test(source)
+      ? `Use a directory of the host, such as ./${source}, or a PersistentVolumeClaim in a file.`
+      : volumeShape;
+    throw wrongFlag(flag, value, `${source || 'an empty word'} is not a path, and -v takes no volumes by name`, fix);
   }
   return { name, hostPath: { path: resolve(source) } };
 }

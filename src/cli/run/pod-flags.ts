@@ -169,6 +169,10 @@ const restartPolicies: Readonly<Record<string, string>> = {
   'on-failure': 'OnFailure',
   always: 'Always',
   'unless-stopped': 'Always', // a pod that was stopped is gone
+  // kubectl's words
+  Never: 'Never',
+  OnFailure: 'OnFailure',
+  Always: 'Always',
 };
 
 function restartPolicyOf(policy: string, flag: string): string {

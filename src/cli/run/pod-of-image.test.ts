@@ -155,6 +155,7 @@ describe('podOfImage()', () => {
       ['/a:/b:ro:x', /more than three parts/],
     ] as const)
       assert.match(refusal('-v', volume, 'i').message, why, volume);
+    assert.match(refusal('-v', 'data:/data', 'i').fix ?? '', /such as \.\/data, or a PersistentVolumeClaim/);
   });
 
   it('--mount does the same by names, and requires the path of the host to exist', () => {
@@ -220,6 +221,7 @@ describe('podOfImage()', () => {
     const policies = ['no', 'on-failure', 'always', 'unless-stopped'].map(policyOf);
     assert.deepEqual(policies, ['Never', 'OnFailure', 'Always', 'Always']);
     assert.match(refusal('--restart', 'on-failure:3', 'i').message, /does not count its restarts/);
+    assert.deepEqual(['Never', 'OnFailure', 'Always'].map(policyOf), ['Never', 'OnFailure', 'Always']);
     assert.match(refusal('--restart', 'sometimes', 'i').message, /no such policy/);
   });
 

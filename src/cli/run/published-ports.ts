@@ -23,7 +23,10 @@ export function portsOf(flag: string, values: readonly string[]): PublishedPort[
     const refuse = (why: string) => wrongFlag(flag, value, why, shape);
     const [, ip, hosts, containers, protocol = 'tcp'] = form.exec(value) ?? [];
     if (containers === undefined) throw refuse('it is not a published port');
-    if (hosts === undefined) throw refuse('a Pod names its port of the host; podvm chooses none');
+    if (hosts === undefined) {
+      const fix = `Use ${flag} ${containers}:${containers}, or \`podvm port-forward POD :${containers}\`, which takes any free port.`;
+      throw wrongFlag(flag, value, 'a Pod names its port of the host; podvm chooses none', fix);
+    }
     const hostIP = ip?.replaceAll(/[[\]]/g, '');
     if (hostIP !== undefined && isIP(hostIP) === 0) throw refuse(`${hostIP} is not an IP address`);
     const from = portsIn(hosts, refuse);

@@ -49,11 +49,21 @@ test('on a terminal, the pull of an image of its own is one line, which disappea
   const { progress, look } = run;
   assert.equal(await look(), '');
   assert.equal(await look(), '');
-  assert.equal(await look(), '\r\u001b[Kpodvm: pulling docker.io/library/nginx:');
-  assert.equal(await look(), '\r\u001b[Kpodvm: pulling docker.io/library/nginx:');
-  assert.equal(await look(), '\r\u001b[K');
+  const cut = '\r\u001b[Kpodvm: pulling docker.io/library/nginx:';
+  assert.equal(await look(), cut);
+  assert.equal(await look(), `\r\u001b[Kpodvm: pulling docker.io/library/ (2 s)${cut}`);
+  assert.ok((await look()).endsWith('\r\u001b[K'));
   await progress[Symbol.asyncDispose]();
   assert.equal(await look(), '');
+});
+
+test('a line that stays the same says how old it is', async (t) => {
+  using run = open(t, [[own()], [own()], [own()]], true);
+  const { progress, look } = run;
+  await look();
+  assert.match(await look(), /\(2 s\)$/);
+  assert.match(await look(), /\(3 s\)$/);
+  await progress[Symbol.asyncDispose]();
 });
 
 test('in a pipe it is a plain line, and other lines only after a while', async (t) => {

@@ -110,6 +110,15 @@ const refusedFlags: readonly RefusedFlag[] = [
   { flags: '--tz [value]', why: 'a Pod expresses it differently', fix: 'Use -e TZ=AREA/CITY.' },
   { flags: '--timeout [value]', why: 'a Pod expresses it differently', fix: inFile('spec.activeDeadlineSeconds') },
   { flags: '--secret [value]', why: 'a Pod expresses it differently', fix: inFile('a Secret and a volume of it') },
+  { flags: '--image [value]', why: 'the image is the first word', fix: 'Use --name NAME IMAGE.' },
+  { flags: '--port [value]', why: 'every port of a pod can be reached', fix: 'Use -p to publish one on the host.' },
+  { flags: '--image-pull-policy [value]', why: 'there is one way to write it', fix: 'Use --pull.' },
+  { flags: '--labels [value]', why: 'there is one way to write it', fix: 'Use -l for each.' },
+  {
+    flags: '-n, --namespace [value]',
+    why: 'a Pod of the command line is in default',
+    fix: inFile('metadata.namespace'),
+  },
   { flags: '--authfile [value]', why: 'a run uses the logins of its user', fix: 'Use `podvm login`.' },
 ];
 

@@ -4,11 +4,19 @@ const clearLine = '\r\u001b[K';
 /** Time between two lines where there is no terminal, in `ms`. */
 const plainMs = 30_000;
 
-/** What a command waits for: on a terminal one line that changes and disappears, otherwise a plain line from time to time. */
+/** Age from which on a line that does not change says how old it is, in seconds. */
+const oldSeconds = 2;
+
+/**
+ * What a command waits for: on a terminal one line that changes and disappears, with its age if it stays the same, otherwise a
+ * plain line from time to time.
+ */
 export class ProgressLine {
   readonly #stderr: Terminal['stderr'];
   #isShown = false;
   #saidAtMs = -Infinity;
+  #text = '';
+  #timer: NodeJS.Timeout | undefined;
 
   constructor({ stderr }: Pick<Terminal, 'stderr'>) {
     this.#stderr = stderr;
@@ -16,8 +24,11 @@ export class ProgressLine {
 
   async show(text: string): Promise<void> {
     if (this.#stderr.isTTY) {
+      if (this.#isShown && text === this.#text) return; // its age is shown
       this.#isShown = true;
-      return await write(this.#stderr, `${clearLine}${`podvm: ${text}`.slice(0, (this.#stderr.columns || 80) - 1)}`);
+      this.#text = text;
+      this.#growOld(oldSeconds, oldSeconds);
+      return await this.#draw('');
     }
     if (performance.now() - this.#saidAtMs < plainMs) return;
     this.#saidAtMs = performance.now();
@@ -26,8 +37,24 @@ export class ProgressLine {
 
   /** Removes the line from the terminal, before other output. */
   async clear(): Promise<void> {
+    clearTimeout(this.#timer);
     if (!this.#isShown) return;
     this.#isShown = false;
     await write(this.#stderr, clearLine);
+  }
+
+  /** Shows that the line is `age` old, after as many seconds. */
+  #growOld(age: number, seconds: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      this.#growOld(age + 1, 1);
+      void this.#draw(` (${age} s)`);
+    }, seconds * 1000);
+    this.#timer.unref();
+  }
+
+  async #draw(age: string): Promise<void> {
+    const columns = (this.#stderr.columns || 80) - 1;
+    await write(this.#stderr, `${clearLine}${`podvm: ${this.#text}`.slice(0, columns - age.length)}${age}`);
   }
 }

@@ -150,6 +150,7 @@ class DiskImageStore implements ImageStore {
     signal: AbortSignal,
   ): Promise<readonly LoadedImage[]> {
     return await this.#inWorkDirectory(async (work) => {
+      options.onProgress?.(`reading ${path}`);
       const archived = await readArchive(path, { work, signal, ...this.#reader });
       const images: LoadedImage[] = [];
       for (const { source, references } of loadNames(path, archived, name)) {
