@@ -17,7 +17,7 @@ wrong() {
 
 # Prints what to type instead of a command of docker, podman or kubectl; nothing for any other word.
 instead_of() {
-  case $1 in *[!a-z\ ]*) return 0 ;; esac
+  case $1 in *[!a-z\ -]*) return 0 ;; esac
   help_of :foreign | sed -n "s/^  $1: //p"
 }
 

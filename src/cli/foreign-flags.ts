@@ -24,7 +24,7 @@ const usage: readonly RefusedFlag[] = [
   { flags: '--sort-by [value]', why: 'there is one way to write it', fix: 'Use --sort cpu, memory or name.' },
 ];
 const attached = { why: 'a start prints no output', fix: 'Follow it afterwards: `podvm attach POD`.' };
-const all = { flags: '-a, --all', fix: 'Name them: `$(podvm ps -aq)` are all.' };
+const all = { flags: '-a, --all' };
 const stopSignal: RefusedFlag = {
   flags: '-s, --signal [value]',
   why: "the image's own signal is used",
@@ -49,7 +49,7 @@ export const foreignFlags: ReadonlyMap<string, readonly RefusedFlag[]> = new Map
     stop: [stopSignal, stopTime, refusedNamespace],
     restart: [stopSignal, stopTime, refusedNamespace],
     rm: [
-      { ...all, why: 'pods are removed by name' },
+      { ...all, why: 'pods are removed by name', fix: 'Name them: `podvm rm $(podvm ps -aq)`.' },
       {
         flags: '-l, --selector [value]',
         why: 'pods are removed by name',
@@ -131,6 +131,8 @@ export const ownAdvice: ReadonlyMap<string, string> = new Map(
     apply: 'Name files with -f. For a kustomization: `kubectl kustomize DIR | podvm apply -f -`.',
     delete: 'End what a file describes with `podvm delete -f FILE`, and one pod with `podvm rm -f POD`.',
     describe: 'Name one pod: `podvm describe POD`, or NAMESPACE/POD.',
+    rm: 'Name pods. All that have ended: `podvm rm $(podvm ps -aq)`; with -f also those that run.',
+    diff: 'Name files with -f: it shows what `podvm apply -f FILE` would change.',
     top: 'Name one pod, or none for all: `podvm top POD`.',
     stats: 'Name one pod, or none for all: `podvm stats POD`.',
     inspect: 'Name one pod: `podvm inspect POD`. For an image: `podvm image inspect IMAGE`.',

@@ -82,6 +82,7 @@ export const foreignWords: ReadonlyMap<string, string> = new Map(
     namespace: 'A namespace needs no object: `podvm ps -n NAMESPACE` lists its pods, and files name theirs.',
     namespaces: 'A namespace needs no object: `podvm ps -n NAMESPACE` lists its pods, and files name theirs.',
     volumes: 'List volumes with `podvm volume ls`.',
+    'cluster-info': node,
     cordon: node,
     uncordon: node,
     taint: node,

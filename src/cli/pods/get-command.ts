@@ -33,6 +33,7 @@ const elsewhere = new Map(
     image: 'List images with `podvm images`.',
     node: 'Describe this node with `podvm info`.',
     configmap: 'It is kept with the pods that use it: `podvm inspect POD`.',
+    namespace: 'A namespace needs no object: `podvm ps -n NAMESPACE` lists its pods.',
     secret: 'It is kept with the pods that use it, in memory.',
   }),
 );
@@ -41,6 +42,7 @@ const elsewhereByShortName = new Map([
   ['ev', 'event'],
   ['no', 'node'],
   ['cm', 'configmap'],
+  ['ns', 'namespace'],
 ]);
 
 /** Whether the word of kubectl for pods is meant, which `podvm ps` lists. */

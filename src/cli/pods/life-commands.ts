@@ -3,6 +3,7 @@ import type { Client } from '../client.ts';
 import { podPath } from './pod-name.ts';
 import { failureCode } from '../exit-codes.ts';
 import { graceOf } from './pod-commands.ts';
+import { tellIfLate } from '../terminal/progress-line.ts';
 import { type Terminal, errorText, write } from '../terminal/terminal.ts';
 
 /** Calls `act` for each name in turn. Prints a failure and continues with the next one. Returns the exit code. */
@@ -25,10 +26,11 @@ export async function removeCommand(
   client: Client,
   pod: string,
   { force }: { readonly force: boolean },
-  { stdout }: Terminal,
+  terminal: Terminal,
 ): Promise<void> {
-  const removed = await client.send('DELETE', `${podPath(pod)}?force=${force}`, undefined, podSummarySchema);
-  await write(stdout, `${removed.namespace}/${removed.name} removed\n`);
+  const removal = client.send('DELETE', `${podPath(pod)}?force=${force}`, undefined, podSummarySchema);
+  const removed = await tellIfLate(removal, `removing ${pod}`, terminal);
+  await write(terminal.stdout, `${removed.namespace}/${removed.name} removed\n`);
 }
 
 /** Starts a pod that has ended, or restarts any. */
@@ -37,11 +39,12 @@ export async function startCommand(
   pod: string,
   verb: 'start' | 'restart',
   options: { readonly grace?: string },
-  { stdout }: Terminal,
+  terminal: Terminal,
 ): Promise<void> {
   const body = verb === 'restart' ? graceOf(options) : {};
-  const started = await client.send('POST', `${podPath(pod)}/${verb}`, body, podSummarySchema);
-  await write(stdout, `${started.namespace}/${started.name} ${verb}ed\n`);
+  const start = client.send('POST', `${podPath(pod)}/${verb}`, body, podSummarySchema);
+  const started = await tellIfLate(start, `${verb}ing ${pod}`, terminal);
+  await write(terminal.stdout, `${started.namespace}/${started.name} ${verb}ed\n`);
 }
 
 /** Freezes the machine of a pod, or lets it run again. */

@@ -5,6 +5,7 @@ import type { Client } from '../client.ts';
 import type { Orphan } from './orphans.ts';
 import { podPath } from './pod-name.ts';
 import { type DetailOutput, detailText } from '../terminal/listing.ts';
+import { tellIfLate } from '../terminal/progress-line.ts';
 import { type Terminal, write } from '../terminal/terminal.ts';
 
 export async function consoleCommand(
@@ -40,10 +41,11 @@ export async function stopCommand(
   client: Client,
   pod: string,
   options: { readonly grace?: string },
-  { stdout }: Terminal,
+  terminal: Terminal,
 ): Promise<void> {
-  const stopped = await client.send('POST', `${podPath(pod)}/stop`, graceOf(options), podSummarySchema);
-  await write(stdout, `${stopped.namespace}/${stopped.name} stopped\n`);
+  const stop = client.send('POST', `${podPath(pod)}/stop`, graceOf(options), podSummarySchema);
+  const stopped = await tellIfLate(stop, `stopping ${pod}`, terminal);
+  await write(terminal.stdout, `${stopped.namespace}/${stopped.name} stopped\n`);
 }
 
 /** Ends all pods; if no podvm serves them, ends the machines that are still running. */
@@ -51,14 +53,14 @@ export async function drainCommand(
   client: Client,
   endOrphans: () => Promise<readonly Orphan[]>,
   options: { readonly grace?: string },
-  { stdout }: Terminal,
+  terminal: Terminal,
 ): Promise<void> {
-  const ended = await client
-    .send('POST', '/v1/drain', graceOf(options), v.array(drainedPodSchema))
-    .catch(async (error: unknown) => {
-      if (!(error instanceof PodvmError && error.kind === 'unavailable')) throw error;
-      return (await endOrphans()).map((orphan) => ({ ...orphan, name: orphan.name || `machine ${orphan.pid}` }));
-    });
+  const { stdout } = terminal;
+  const drain = client.send('POST', '/v1/drain', graceOf(options), v.array(drainedPodSchema));
+  const ended = await tellIfLate(drain, 'stopping all pods', terminal).catch(async (error: unknown) => {
+    if (!(error instanceof PodvmError && error.kind === 'unavailable')) throw error;
+    return (await endOrphans()).map((orphan) => ({ ...orphan, name: orphan.name || `machine ${orphan.pid}` }));
+  });
   if (ended.length === 0) return await write(stdout, 'no pod runs\n');
   await write(stdout, ended.map(({ namespace, name }) => `${namespace || '-'}/${name} stopped\n`).join(''));
 }

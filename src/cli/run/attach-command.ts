@@ -52,7 +52,8 @@ export async function attachCommand(
   const session = new RunSession(printer, { verbose: false, isOfImage: true }, terminal, input);
   const ended = await Promise.race([session.follow(socket), detached]);
   if (ended !== 'detached') return ended;
-  await write(terminal.stderr, input.lines(`podvm: detached from ${name}, which keeps running\n`));
+  const start = wish.hasTerminal ? '\n' : ''; // the program may have left the cursor in a line
+  await write(terminal.stderr, input.lines(`${start}podvm: detached from ${name}, which keeps running\n`));
   return 0;
 }
 

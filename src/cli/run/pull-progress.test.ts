@@ -11,7 +11,7 @@ const own = (doing?: string): PullInProgress => ({ reference: 'docker.io/library
 const other: PullInProgress = { reference: 'r.example/other:1', doing: 'pulling r.example/other:1: 1 of 2 MB' };
 
 /** A run of an image, with what its node pulls at each look. */
-function open(t: TestContext, looks: readonly (readonly PullInProgress[])[], isTTY: boolean) {
+function open(t: TestContext, looks: readonly (readonly PullInProgress[])[], isTTY: boolean, isStarting = false) {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   let said = '';
   let asked = 0;
@@ -26,9 +26,9 @@ function open(t: TestContext, looks: readonly (readonly PullInProgress[])[], isT
   const stderr = Object.assign(new PassThrough(), { isTTY, columns: 40 });
   stderr.on('data', (text: Buffer) => (said += text.toString()));
   // SAFE: all that it uses
-  const progress = new PullProgress(client as unknown as Client, async () => ['nginx'], {
-    stderr,
-  } as unknown as Terminal);
+  const terminal = { stderr } as unknown as Terminal;
+  // SAFE: all that it uses
+  const progress = new PullProgress(client as unknown as Client, async () => ['nginx'], terminal, isStarting);
   return {
     [Symbol.dispose]: () => t.mock.timers.reset(),
     progress,
@@ -63,6 +63,17 @@ test('a line that stays the same says how old it is', async (t) => {
   await look();
   assert.match(await look(), /\(2 s\)$/);
   assert.match(await look(), /\(3 s\)$/);
+  await progress[Symbol.asyncDispose]();
+});
+
+test('on a terminal, a start says so until a container runs or an image is pulled', async (t) => {
+  using run = open(t, [[], [own('pulling it')], [other], []], true, true);
+  const { progress, look } = run;
+  assert.equal(await look(), '\r\u001b[Kpodvm: starting');
+  assert.match(await look(), /starting \(2 s\).*pulling it$/s);
+  assert.match(await look(), /starting$/);
+  progress.started();
+  assert.match(await look(), /\r\u001b\[K$/);
   await progress[Symbol.asyncDispose]();
 });
 

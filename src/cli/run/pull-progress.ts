@@ -8,7 +8,10 @@ import type { Terminal } from '../terminal/terminal.ts';
 /** Time before the first look, and between two, in `ms`: what is quicker is not worth a word. */
 const lookMs = 2000;
 
-/** While pods start, shows which of their images are pulled, and how far. */
+/**
+ * While pods start, shows which of their images are pulled, and how far. Until a container runs, it also says on a terminal that
+ * the pods are starting.
+ */
 export class PullProgress implements AsyncDisposable {
   readonly #client: Client;
   /** Names of the images, asked for once something is pulled. */
@@ -18,12 +21,25 @@ export class PullProgress implements AsyncDisposable {
   #timer: NodeJS.Timeout | undefined;
   #looking: Promise<void> = Promise.resolve();
   #isOver = false;
+  #isStarting: boolean;
 
-  constructor(client: Client, images: () => Promise<readonly string[]>, terminal: Pick<Terminal, 'stderr'>) {
+  /** `isStarting`: whether what starts is followed to its start. */
+  constructor(
+    client: Client,
+    images: () => Promise<readonly string[]>,
+    terminal: Pick<Terminal, 'stderr'>,
+    isStarting = false,
+  ) {
     this.#client = client;
+    this.#isStarting = isStarting && terminal.stderr.isTTY;
     this.#images = images;
     this.#line = new ProgressLine(terminal);
     this.#plan();
+  }
+
+  /** A container runs. */
+  started(): void {
+    this.#isStarting = false;
   }
 
   /** Makes way for other output. */
@@ -52,13 +68,18 @@ export class PullProgress implements AsyncDisposable {
 
   async #look(): Promise<void> {
     const pulls = await this.#client.get('/v1/images/pulling', v.array(pullInProgressSchema));
-    if (pulls.length === 0) return await this.#line.clear();
+    if (pulls.length === 0) return await this.#showStart();
     this.#names ??= this.#images().then((images) => new Set(images.map(fullName)));
     const names = await this.#names;
     const own = pulls.find(({ reference }) => names.has(reference));
     if (this.#isOver) return;
-    if (own === undefined) await this.#line.clear();
+    if (own === undefined) await this.#showStart();
     else await this.#line.show(own.doing ?? `pulling ${own.reference}`);
+  }
+
+  async #showStart(): Promise<void> {
+    if (this.#isStarting && !this.#isOver) await this.#line.show('starting');
+    else await this.#line.clear();
   }
 }
 

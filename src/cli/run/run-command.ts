@@ -60,7 +60,7 @@ export async function runCommand(
   const printer = new OutputPrinter(terminal, terminal.hasColour);
   const leave = ends.listen(ender(socket, (text) => terminal.stderr.write(runInput.lines(text))));
   try {
-    await using progress = options.quiet ? undefined : new PullProgress(client, options.imageNames, terminal);
+    await using progress = options.quiet ? undefined : new PullProgress(client, options.imageNames, terminal, true);
     const session = new RunSession(printer, { ...options, progress }, terminal, runInput);
     socket.once('open', () => socket.send(JSON.stringify(request)));
     const code = await session.follow(socket);
@@ -210,6 +210,7 @@ export class RunSession {
   }
 
   async #podEvent({ pod, detail }: RunEvent & { event: 'pod' }): Promise<void> {
+    if (detail.reason === 'Started') this.#progress?.started();
     if (detail.reason === 'Started' && this.#isOfImage) await this.#progress?.[Symbol.asyncDispose](); // the terminal is the container's
     if (detail.reason === 'Started' && detail.container !== undefined) this.#input.begin(pod, detail.container);
     if (detail.type === 'Normal' && !this.#verbose) return;

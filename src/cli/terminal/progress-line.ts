@@ -58,3 +58,19 @@ export class ProgressLine {
     await write(this.#stderr, `${clearLine}${`podvm: ${this.#text}`.slice(0, columns - age.length)}${age}`);
   }
 }
+
+/** Time after which a person wants to know what a command waits for, in `ms`. */
+const patienceMs = 2000;
+
+/** Waits for work; if that takes long, a terminal says meanwhile what is done. */
+export async function tellIfLate<T>(work: Promise<T>, doing: string, terminal: Pick<Terminal, 'stderr'>): Promise<T> {
+  if (!terminal.stderr.isTTY) return await work;
+  const line = new ProgressLine(terminal);
+  const timer = setTimeout(() => void line.show(doing), patienceMs);
+  try {
+    return await work;
+  } finally {
+    clearTimeout(timer);
+    await line.clear();
+  }
+}

@@ -12,7 +12,8 @@ import type { Configuration } from '../configuration/configuration.ts';
 import type { DaemonProcess } from '../daemon-process.ts';
 import { type Node, openNode } from '../node/node.ts';
 import { requireRoot } from './serve-here.ts';
-import { ensureAssets } from '../setup-command.ts';
+import { createProgress } from '#setup/progress.ts';
+import { ensureAssets, templateTask } from '../setup-command.ts';
 
 /** Output of a node in the background. */
 export const backgroundLogPath = ({ root }: Configuration): string => join(root, 'node.log');
@@ -49,7 +50,7 @@ export async function backgroundCommand(config: Configuration, itself: DaemonPro
   // A predecessor that is ending refuses clients before it releases the state directory.
   const isBusy = (error: unknown) => kindOf(error) === 'busy';
   await using node = await retry(opened, isBusy, { everyMs: lookEveryMs, forMs: patienceMs, signal: stop.signal });
-  await warmUp(node, log, stop.signal);
+  await createProgress(write).during(templateTask, () => warmUp(node, log, stop.signal));
   await using _ready = await announceReady(config);
   await node.idleFor(config.idleMs, stop.signal);
   log.info('ending');

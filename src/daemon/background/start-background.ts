@@ -1,4 +1,4 @@
-import { open, stat, truncate } from 'node:fs/promises';
+import { type FileHandle, open, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { guestText } from '#base/guest-text.ts';
@@ -14,7 +14,7 @@ import { backgroundLogPath, findBackgroundNode } from './background-node.ts';
 import type { Configuration } from '../configuration/configuration.ts';
 import { makeStateDirectory } from '../rootless/run-inside.ts';
 import { settings } from '../configuration/settings.ts';
-import { ensureAssets } from '../setup-command.ts';
+import { ensureAssets, templateTask } from '../setup-command.ts';
 
 const lookEveryMs = 20;
 const tailLines = 10;
@@ -42,7 +42,7 @@ export async function startBackground(
     signal.throwIfAborted();
     if (await isServed(config.socketPath)) return;
     if (await startService(config)) return;
-    await startProcess(config, signal);
+    await startProcess(config, write, signal);
   });
 }
 
@@ -60,7 +60,7 @@ async function startService({ root }: Configuration): Promise<boolean> {
   return true;
 }
 
-async function startProcess(config: Configuration, signal: AbortSignal): Promise<void> {
+async function startProcess(config: Configuration, write: (line: string) => void, signal: AbortSignal): Promise<void> {
   const path = backgroundLogPath(config);
   const begin = await endOf(path);
   await using log = await open(path, 'a', 0o600);
@@ -73,9 +73,12 @@ async function startProcess(config: Configuration, signal: AbortSignal): Promise
     stdio: ['ignore', log.fd, log.fd],
   });
   child.unref();
+  await using reader = await open(path, 'r');
+  const tell = progressTeller(reader, begin, write);
   const isReady = async () => {
     if (child.exitCode !== null || child.signalCode !== null) return 'ended';
     const found = await findBackgroundNode(config);
+    await tell();
     // An ordinary user's node is in namespaces, which our child has entered for it.
     return found !== undefined && [found.pid, found.parent].includes(child.pid) ? 'ready' : undefined;
   };
@@ -89,6 +92,18 @@ async function startProcess(config: Configuration, signal: AbortSignal): Promise
     tail: said.slice(-tailLines).map(guestText),
   });
 }
+
+/** Returns what writes the lines of progress that the node has added to its log, from `at` on. */
+function progressTeller(log: FileHandle, at: number, write: (line: string) => void): () => Promise<void> {
+  const bytes = Buffer.alloc(64 * 1024);
+  return async () => {
+    const { bytesRead } = await log.read(bytes, 0, bytes.length, at);
+    const whole = bytes.subarray(0, bytes.subarray(0, bytesRead).lastIndexOf('\n') + 1);
+    at += whole.length;
+    for (const line of whole.toString('utf8').split(/(?<=\n)/)) if (progressLine.test(line)) write(line);
+  };
+}
+const progressLine = new RegExp(`^podvm: (?:still )?${templateTask}`);
 
 const maxOldLogBytes = 1024 * 1024;
 
