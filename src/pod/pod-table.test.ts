@@ -21,6 +21,6 @@ test('findByName() finds a pod by its name, by its namespace, and as kubectl wri
 
 test('findByName() says where the pods of an object are, as kubectl names it', () => {
   const pods = [{ namespace: 'default', name: 'web-0' }];
-  assert.throws(() => findByName(pods, 'deploy', 'web'), { kind: 'notFound', fix: /`podvm get deploy web -o wide`/ });
+  assert.throws(() => findByName(pods, 'deploy', 'web'), { kind: 'notFound', fix: /`podvm ps -o wide`/ });
   assert.throws(() => findByName(pods, 'shop', 'web'), { kind: 'notFound', fix: /podvm ps -a/ });
 });

@@ -61,7 +61,7 @@ export function findByName<P extends Named>(pods: readonly P[], namespace: strin
   if (first === undefined) {
     const isOwner = !isNamespace && ownerWords.includes(namespace ?? '');
     throw new PodvmError('notFound', `Cannot find pod ${namespace === undefined ? name : `${namespace}/${name}`}`, {
-      fix: isOwner ? `Name one of its pods: see \`podvm get ${namespace} ${name} -o wide\`.` : seePods(pods, name),
+      fix: isOwner ? 'Name one of its pods: `podvm ps -o wide` lists them with their labels.' : seePods(pods, name),
     });
   }
   if (second !== undefined) {

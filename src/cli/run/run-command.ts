@@ -58,14 +58,19 @@ export async function runCommand(
   using runInput = createRunInput(client, detach ? undefined : input, terminal);
   const socket = client.open('/v1/run');
   const printer = new OutputPrinter(terminal, terminal.hasColour);
-  const leave = ends.listen(ender(socket, (text) => terminal.stderr.write(runInput.lines(text))));
+  await using progress = options.quiet ? undefined : new PullProgress(client, options.imageNames, terminal, true);
+  const say = (text: string) => {
+    void progress?.clear();
+    terminal.stderr.write(runInput.lines(text));
+  };
+  const leave = ends.listen(ender(socket, say));
   try {
-    await using progress = options.quiet ? undefined : new PullProgress(client, options.imageNames, terminal, true);
     const session = new RunSession(printer, { ...options, progress }, terminal, runInput);
     socket.once('open', () => socket.send(JSON.stringify(request)));
     const code = await session.follow(socket);
     return ends.exitCode !== undefined && code === 0 ? ends.exitCode : code;
   } finally {
+    await progress?.[Symbol.asyncDispose](); // before the rest of the output
     await printer.flush();
     leave();
   }
