@@ -87,6 +87,12 @@ describe('podvm, as it is typed', { skip }, () => {
     assert.match(missing.stderr, /^podvm: Cannot run nosuch: no such program\n {2}fix: /);
     assert.equal((await cli.type(['exec', 'talk', '--', '/nosuch'])).code, 127);
     assert.equal((await cli.type(['exec', 'talk', '--', '/etc/passwd'])).code, 126);
+    const make = 'cd /tmp && echo "#!/none" >script && echo none >program && chmod +x script program';
+    assert.equal((await cli.type(['exec', 'talk', '--', 'sh', '-c', make])).code, 0);
+    const script = await cli.type(['exec', 'talk', '--', '/tmp/script']);
+    assert.equal(script.code, 127);
+    assert.match(script.stderr, /^podvm: Cannot run \/tmp\/script: the interpreter .* is missing\n {2}fix: /);
+    assert.equal((await cli.type(['exec', 'talk', '--', '/tmp/program'])).code, 126);
   });
 
   it('exec accepts a command with options without --, and its own options before it', async () => {

@@ -279,6 +279,22 @@ describe('a directory of the host in a real machine', { skip, timeout: 600_000 }
     assert.equal(await readFile(join(host, 'not/yet/new'), 'utf8'), 'made\n');
   });
 
+  test('refuses a sub-path that cannot be made, and says why', async () => {
+    const host = await place('unmade');
+    await writeFile(join(host, 'file'), '');
+    await symlink('/etc/nowhere', join(host, 'out'));
+    await symlink('round', join(host, 'round'));
+    const refused = {
+      out: /out\/in: a link in it leads to a path/,
+      file: /not a directory/,
+      round: /lead in a circle/,
+    };
+    for (const [name, message] of Object.entries(refused)) {
+      const mounts = [ofHost(host, { mountPath: '/a', subPath: `${name}/in` })];
+      await assert.rejects(runScript(sandbox, 'true', { mounts }), { kind: 'invalid', message });
+    }
+  });
+
   test('shows mounts below it, read-only like the share unless they should stay writable', async () => {
     const host = await place('submounts');
     const below = join(host, 'below');

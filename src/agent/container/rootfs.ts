@@ -154,11 +154,7 @@ export class Rootfs {
       throw new PodvmError('invalid', `ImageVolumeMountFailed: Cannot mount a sub-path: the image has no ${what}`);
     }
     if (fd === undefined) {
-      // Works as root, which a mapped view may not know, with the mode of the volume, as kubelet does on its host.
-      const made = this.#within(volumes.path(volume), (root) =>
-        this.#parts.makeDirectoriesBeneath(root, subPath, this.#parts.statusOf(root).mode & 0o7777),
-      );
-      this.#parts.close(made);
+      this.#makeSubPath(volumes.path(volume), subPath);
       fd = this.#beneath(volumes.mapped(volume), subPath);
     }
     if (fd === undefined) throw new PodvmError('notFound', 'Cannot mount a sub-path: it was removed meanwhile');
@@ -166,6 +162,18 @@ export class Rootfs {
       return this.#pin(fd);
     } finally {
       this.#parts.close(fd);
+    }
+  }
+
+  /** Works as root, which a mapped view may not know, with the mode of the volume, as kubelet does on its host. */
+  #makeSubPath(volume: string, subPath: string): void {
+    try {
+      const made = this.#within(volume, (root) =>
+        this.#parts.makeDirectoriesBeneath(root, subPath, this.#parts.statusOf(root).mode & 0o7777),
+      );
+      this.#parts.close(made);
+    } catch (cause) {
+      throw unusable(subPath, cause);
     }
   }
 
@@ -189,7 +197,7 @@ export class Rootfs {
       return this.#within(volume, (root) => this.#parts.openBeneath(root, subPath, open.path));
     } catch (error) {
       if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return undefined;
-      throw error;
+      throw unusable(subPath, error);
     }
   }
 
@@ -201,6 +209,19 @@ export class Rootfs {
       this.#parts.close(root);
     }
   }
+}
+
+/** Reasons why a sub-path cannot be opened or made, by the error. Links in it are followed inside the volume only. */
+const unusableWords: Readonly<Record<string, string>> = {
+  ENOENT: 'a link in it leads to a path that the volume does not have; links are followed inside the volume only',
+  ENOTDIR: 'a part of it is not a directory',
+  ELOOP: 'its links lead in a circle',
+};
+
+function unusable(subPath: string, cause: unknown): unknown {
+  const why = unusableWords[codeOf(cause) ?? ''];
+  if (why === undefined) return cause;
+  return new PodvmError('invalid', `Cannot mount the sub-path ${printable(subPath)}: ${why}`, { cause });
 }
 
 /** Writes /etc/hosts, /etc/hostname and /etc/resolv.conf of every container. Returns their paths in the guest. */
