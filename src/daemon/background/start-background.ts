@@ -13,6 +13,7 @@ import { createProgress } from '#setup/progress.ts';
 import { backgroundLogPath, findBackgroundNode } from './background-node.ts';
 import type { Configuration } from '../configuration/configuration.ts';
 import { makeStateDirectory } from '../rootless/run-inside.ts';
+import { placeOfNode } from '../rootless/user-scope.ts';
 import { settings } from '../configuration/settings.ts';
 import { ensureAssets, templateTask } from '../setup-command.ts';
 
@@ -66,8 +67,11 @@ async function startProcess(config: Configuration, write: (line: string) => void
   await using log = await open(path, 'a', 0o600);
   const args = [join(programDirectory, entryPoint('src/main')), '--root', config.root, 'daemon', '--background'];
   // In its own session: it outlives the terminal, and Ctrl-C in it.
-  const child = await startChild(process.execPath, [...process.execArgv, ...args], {
+  const place = await placeOfNode();
+  const [program = '', ...words] = [...place.words, process.execPath, ...process.execArgv, ...args];
+  const child = await startChild(program, words, {
     failing: 'Cannot start the node in the background',
+    env: place.env,
     cwd: '/',
     detached: true,
     stdio: ['ignore', log.fd, log.fd],

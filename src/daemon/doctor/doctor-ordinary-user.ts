@@ -5,6 +5,7 @@ import { messageOf } from '#base/errors.ts';
 import { run } from '#host/process/run.ts';
 import type { Configuration } from '../configuration/configuration.ts';
 import { settings } from '../configuration/settings.ts';
+import { hostLimits } from './doctor-host-limits.ts';
 import { hostNeeds, userName } from '../rootless/host-needs.ts';
 import { machineAssets } from '../rootless/machine-assets.ts';
 import { runInside } from '../rootless/run-inside.ts';
@@ -26,26 +27,21 @@ export async function ordinaryUserFindings(
   }
   const detail = `${userName()}, not root: pods run in namespaces of this user`;
   const user: Finding = { name: 'user', status: 'ok', detail };
-  const found = only === undefined ? [user, ...(await hostFindings(config.repo))] : [user, ...(await hostNeeds())];
+  const found = only === undefined ? [user, ...(await hostFindings(config))] : [user, ...(await hostNeeds())];
   if (found.some(({ status }) => status === 'fail')) return found;
   const names = new Set(found.map(({ name }) => name));
   const inside = await findingsInside(config, only === undefined ? [] : ['--accelerator', only]);
   return [...found, ...inside.filter(({ name }) => !names.has(name))];
 }
 
-async function hostFindings(repo: string): Promise<readonly Finding[]> {
+async function hostFindings({ repo, root, diskBytesPerSecond }: Configuration): Promise<readonly Finding[]> {
   return [
     ...(await hostNeeds()),
     await ownNamespaces(),
     await openDevice('/dev/net/tun', 'fail', 'taps of pods need it'),
     await openDevice('/dev/kvm', 'warn', 'without it, pods are emulated'),
     await parts(repo),
-    {
-      name: 'host limits',
-      status: 'warn',
-      detail: 'the host does not limit the memory and processor time of machines, as it has no cgroup for them',
-      fix: 'Run podvm as root where guests must not be able to exceed the limits of their pods on the host.',
-    },
+    await hostLimits(root, diskBytesPerSecond !== undefined),
   ];
 }
 

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
+import { cgroupRoot } from '#host/cgroup/cgroup-tree.ts';
 import { lockFile } from '#host/file/file-lock.ts';
 import { isThere, readFileIfThere, replaceFile } from '#host/file/files.ts';
 import {
@@ -19,19 +20,27 @@ import { startChild } from '#host/process/start-child.ts';
 import { poll } from '#host/wait.ts';
 import { findOrphans } from '#sandbox/recovery/orphans.ts';
 import { isLocked } from '#sandbox/recovery/lock.ts';
+import { enterLeaf, findDelegation, giveBack, makeRoom } from './delegated-cgroup.ts';
 import { makingScript } from './making-script.ts';
 
 /**
  * The namespaces of an ordinary user, in which podvm is root: of users (the user is root, subordinate ids follow), mounts and
- * network. A process that sleeps, the *holder*, keeps them for the next node; pasta connects their network to the host's. They
+ * network, and of cgroups if one is delegated. A process that sleeps, the *holder*, keeps them for the next node; pasta connects their network to the host's. They
  * end with the last process that uses them, unless machines have outlived their node.
  */
 export interface Namespaces extends AsyncDisposable {
   /** Process whose namespaces they are. */
   readonly holder: number;
+  /** Whether a delegated cgroup is the root of cgroups in them. */
+  readonly hasCgroup: boolean;
 }
 
-const recordSchema = v.object({ holder: processIdentitySchema, pasta: v.exactOptional(processIdentitySchema) });
+const recordSchema = v.object({
+  holder: processIdentitySchema,
+  pasta: v.exactOptional(processIdentitySchema),
+  /** Path of the delegated cgroup. */
+  cgroup: v.exactOptional(v.pipe(v.string(), v.startsWith(`${cgroupRoot}/`))),
+});
 type Made = v.InferOutput<typeof recordSchema>;
 
 const recordPath = (root: string) => join(root, 'namespaces.json');
@@ -57,7 +66,14 @@ export async function openNamespaces(
   if (!isLeft) await endLeftOvers(root, last);
   const made = isLeft ? last : await make(root, write);
   undo.move();
-  return { holder: made.holder.pid, [Symbol.asyncDispose]: () => leave(root, made, users) };
+  const { cgroup } = made;
+  // Where the user may not move this process there, the node says that its machines have no limits.
+  if (cgroup !== undefined) await enterLeaf(cgroup).catch(() => undefined);
+  return {
+    holder: made.holder.pid,
+    hasCgroup: cgroup !== undefined,
+    [Symbol.asyncDispose]: () => leave(root, made, users),
+  };
 }
 
 /** Only its holder makes or ends the namespaces. */
@@ -76,6 +92,12 @@ async function readMade(root: string): Promise<Made | undefined> {
   return parsed.success ? parsed.output : undefined;
 }
 
+/** The delegated cgroup of the present namespaces, if they have one; undefined if there are none. */
+export async function cgroupOfNamespaces(root: string): Promise<Pick<Made, 'cgroup'> | undefined> {
+  const made = await readMade(root);
+  return made !== undefined && (await isRunning(made.holder)) ? made : undefined;
+}
+
 /** Ends what is in namespaces whose holder was killed: no later node can enter them. */
 async function endLeftOvers(root: string, last: Made | undefined): Promise<void> {
   for (const { pid } of await findOrphans(root)) {
@@ -83,27 +105,35 @@ async function endLeftOvers(root: string, last: Made | undefined): Promise<void>
     if (machine !== undefined) await killProcess(machine);
   }
   if (last?.pasta !== undefined) await killProcess(last.pasta);
+  if (last?.cgroup !== undefined) await giveBack(last.cgroup);
 }
 
 async function make(root: string, write: (line: string) => void): Promise<Made> {
-  const holder = await startHolder(root);
+  const delegation = await findDelegation();
+  const cgroup = delegation.kind === 'delegated' ? delegation.path : undefined;
+  const holder = await startHolder(root, cgroup !== undefined);
   try {
+    if (cgroup !== undefined) await makeRoom(cgroup);
     const pasta = await connectToHost(root, holder.pid).catch((error: unknown) => {
       write(`podvm: WARNING: pods have no network to the outside: ${messageOf(error)}\n`);
       return undefined;
     });
-    const made = { holder, ...(pasta === undefined ? {} : { pasta }) };
+    const made = { holder, ...(pasta === undefined ? {} : { pasta }), ...(cgroup === undefined ? {} : { cgroup }) };
     await replaceFile(recordPath(root), JSON.stringify(made));
     return made;
   } catch (error) {
     await killProcess(holder);
+    if (cgroup !== undefined) await giveBack(cgroup);
     throw error;
   }
 }
 
-async function startHolder(root: string): Promise<ProcessIdentity> {
+/** `hasCgroup`: the cgroup of this process becomes the root of cgroups in the namespaces. */
+async function startHolder(root: string, hasCgroup: boolean): Promise<ProcessIdentity> {
   const namespaces = ['--user', '--map-root-user', '--map-auto', '--mount', '--propagation', 'slave', '--net'];
-  const child = await startChild('unshare', [...namespaces, '--', 'sh', '-ec', makingScript, 'podvm', root], {
+  if (hasCgroup) namespaces.push('--cgroup');
+  const words = ['--', 'sh', '-ec', makingScript, 'podvm', root, hasCgroup ? 'cgroup' : ''];
+  const child = await startChild('unshare', [...namespaces, ...words], {
     failing: 'Cannot make the namespaces of this user',
     cwd: '/',
     detached: true,
@@ -153,6 +183,7 @@ async function leave(root: string, made: Made, users: FileHandle): Promise<void>
   if ((await isThere(sandboxes)) && ((await isLocked(sandboxes)) || (await findOrphans(root)).length > 0)) return;
   for (const identity of await processesIn(made.holder)) await killProcess(identity);
   if (made.pasta !== undefined) await killProcess(made.pasta);
+  if (made.cgroup !== undefined) await giveBack(made.cgroup);
   await rm(recordPath(root), { force: true });
   await rm(join(root, 'pasta.pid'), { force: true });
   if (await isThere(join(root, 'parts'))) return;

@@ -33,6 +33,7 @@ export async function runInside(
     new AbortController().signal,
   );
   const target = ['--target', String(namespaces.holder), '--user', '--mount', '--net', '--preserve-credentials'];
+  if (namespaces.hasCgroup) target.push('--cgroup');
   // `--` as in `podvm`, the script.
   const program = [process.execPath, ...process.execArgv, '--', join(programDirectory, entryPoint('src/main'))];
   const child = await startChild('nsenter', [...target, '--', ...program, ...args], {

@@ -1,7 +1,8 @@
-import { mkdir, rmdir } from 'node:fs/promises';
+import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { isThere } from '../file/files.ts';
+import { isInside } from '../inside-namespaces.ts';
 import { retry } from '../wait.ts';
 
 /** Mount point of cgroups: version 2, or one hierarchy of version 1 for each controller below. */
@@ -11,6 +12,8 @@ export const podvmCgroup = 'podvm';
 
 const removeForMs = 2000;
 const removeIntervalMs = 25;
+/** Rounds in which all processes are moved: one may have made another during the last. */
+const maxMoves = 10;
 
 export async function hasCgroups2(): Promise<boolean> {
   return await isThere(`${cgroupRoot}/cgroup.controllers`);
@@ -27,6 +30,43 @@ export async function makeCgroup(directory: string): Promise<void> {
     await mkdir(path).catch((error: unknown) => {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error; // SAFE: mkdir throws system errors only
     });
+  }
+}
+
+/** Controllers of version 2 that a cgroup may have limits of. */
+export async function controllersOf(directory: string): Promise<readonly string[]> {
+  const text = await readFile(join(directory, 'cgroup.controllers'), 'latin1');
+  return text.trim().split(' ').filter(Boolean);
+}
+
+/**
+ * Whether the cgroups of this process are delegated to an ordinary user without that controller of version 2. Root has all, or an
+ * error when it hands them down.
+ */
+export async function isWithheld(controller: string): Promise<boolean> {
+  return isInside && !(await controllersOf(cgroupRoot)).includes(controller);
+}
+
+/**
+ * Enables controllers for the children of a cgroup, which version 2 requires; an ordinary user those that are delegated.
+ * Errors: the kernel's.
+ */
+export async function handDown(directory: string, controllers: readonly string[]): Promise<void> {
+  const withheld = await Promise.all(controllers.map(isWithheld));
+  const given = controllers.filter((_name, at) => withheld[at] !== true);
+  await writeFile(join(directory, 'cgroup.subtree_control'), given.map((name) => `+${name}`).join(' '));
+}
+
+/** Moves all processes of a cgroup to another one. Errors: the kernel's. */
+export async function moveAll(from: string, to: string): Promise<void> {
+  for (let round = 0; round < maxMoves; round += 1) {
+    const pids = (await readFile(join(from, 'cgroup.procs'), 'latin1')).split('\n').filter(Boolean);
+    if (pids.length === 0) return;
+    for (const pid of pids) {
+      await writeFile(join(to, 'cgroup.procs'), pid).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ESRCH') throw error; // ended
+      });
+    }
   }
 }
 

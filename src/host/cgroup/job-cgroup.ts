@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { isThere } from '../file/files.ts';
 import {
   cgroupRoot as unified,
+  handDown,
   hasCgroups2,
   makeCgroup,
   podvmCgroup as parent,
@@ -30,8 +31,8 @@ interface Version {
   readonly roots: readonly string[];
   readonly files: (limits: JobLimits) => readonly (readonly [root: string, file: string, value: string])[];
   readonly events: readonly [root: string, file: string];
-  /** Files that not every kernel has. */
-  readonly optional: readonly (readonly [root: string, file: string, value: string])[];
+  /** Files that not every kernel has, or not every delegated cgroup. */
+  readonly optional: Version['files'];
 }
 
 const [memory, pids, cpu] = ['memory', 'pids', 'cpu'].map((name) => join(unified, name)) as [string, string, string]; // SAFE: three names
@@ -39,13 +40,13 @@ const [memory, pids, cpu] = ['memory', 'pids', 'cpu'].map((name) => join(unified
 const versions: Readonly<Record<1 | 2, Version>> = {
   2: {
     roots: [unified],
-    files: ({ memoryBytes, cpuShares, processes }) => [
+    files: ({ memoryBytes, processes }) => [
       [unified, 'memory.max', String(memoryBytes)],
-      [unified, 'cpu.weight', String(weightOf(cpuShares))],
       [unified, 'pids.max', String(processes)],
     ],
     events: [unified, 'memory.events'],
-    optional: [
+    optional: ({ cpuShares }) => [
+      [unified, 'cpu.weight', String(weightOf(cpuShares))],
       [unified, 'memory.swap.max', '0'],
       [unified, 'memory.oom.group', '1'],
     ],
@@ -58,7 +59,7 @@ const versions: Readonly<Record<1 | 2, Version>> = {
       [pids, 'pids.max', String(processes)],
     ],
     events: [memory, 'memory.oom_control'],
-    optional: [[memory, 'memory.swappiness', '0']],
+    optional: () => [[memory, 'memory.swappiness', '0']],
   },
 };
 
@@ -71,7 +72,7 @@ export async function makeJobCgroup(kind: string, limits: JobLimits): Promise<Jo
   const name = `${kind}-${process.pid}-${made}`;
   const at = (root: string, file: string) => join(root, parent, name, file);
   const directories = version.roots.map((root) => join(root, parent, name));
-  await handDown(version);
+  await prepare(version);
   await sweep(version, kind);
   const remove = async () => {
     for (const directory of directories) await removeWhenEmpty(directory);
@@ -79,7 +80,7 @@ export async function makeJobCgroup(kind: string, limits: JobLimits): Promise<Jo
   try {
     for (const directory of directories) await makeCgroup(directory);
     for (const [root, file, value] of version.files(limits)) await writeFile(at(root, file), value);
-    for (const [root, file, value] of version.optional) await writeIfThere(at(root, file), value);
+    for (const [root, file, value] of version.optional(limits)) await writeIfThere(at(root, file), value);
   } catch (error) {
     await remove();
     throw error;
@@ -96,13 +97,10 @@ export async function makeJobCgroup(kind: string, limits: JobLimits): Promise<Jo
   };
 }
 
-/** Enables the controllers for child cgroups, which version 2 requires. */
-async function handDown({ roots }: Version): Promise<void> {
+async function prepare({ roots }: Version): Promise<void> {
   for (const root of roots) await makeCgroup(join(root, parent));
   if (!roots.includes(unified)) return;
-  for (const directory of [unified, join(unified, parent)]) {
-    await writeFile(join(directory, 'cgroup.subtree_control'), '+memory +pids +cpu');
-  }
+  for (const directory of [unified, join(unified, parent)]) await handDown(directory, ['memory', 'pids', 'cpu']);
 }
 
 /** Removes cgroups that killed podvm processes have left. The programs in them have died as well. */

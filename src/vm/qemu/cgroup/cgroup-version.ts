@@ -1,7 +1,7 @@
 import { realpath, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { cgroupRoot, hasCgroups2, podvmCgroup, weightOf } from '#host/cgroup/cgroup-tree.ts';
+import { cgroupRoot, hasCgroups2, isWithheld, podvmCgroup, weightOf } from '#host/cgroup/cgroup-tree.ts';
 import type { CpuLimits } from './processor-weights.ts';
 
 /** File names of one version of cgroups. Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. */
@@ -77,7 +77,12 @@ const versions = {
 
 /** The version that limits processes on this host. */
 export async function hostVersion(): Promise<Version> {
-  if (await hasCgroups2()) return versions[2];
+  if (await hasCgroups2()) {
+    const two = versions[2];
+    const [noCpu, noDisks] = await Promise.all(['cpu', 'io'].map(isWithheld));
+    const nothing = { root: cgroupRoot, limits: () => ({}) };
+    return { ...two, ...(noCpu === true ? { cpu: nothing } : {}), ...(noDisks === true ? { disks: nothing } : {}) };
+  }
   const one = versions[1];
   // Many hosts have both in one hierarchy, `cpu,cpuacct`, which is moved once; one without cgroups has neither.
   const resolve = (path: string) => realpath(path).catch(() => path);

@@ -1,7 +1,7 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { isThere } from '#host/file/files.ts';
-import { cgroupRoot, makeCgroup, podvmCgroup, removeWhenEmpty } from '#host/cgroup/cgroup-tree.ts';
+import { cgroupRoot, handDown, makeCgroup, podvmCgroup, removeWhenEmpty } from '#host/cgroup/cgroup-tree.ts';
 import type { HostLimits } from '../../driver.ts';
 import { hostVersion, limitCpu, type Version, weighPodvmCgroup } from './cgroup-version.ts';
 import { assertParent, makeRoom } from './parent-cgroup.ts';
@@ -165,7 +165,7 @@ async function makeIn(version: Version, parent: string, id: string, node: NodeLi
   const directories = directoriesOf(version, parent, id, withDisks);
   if (parent === podvmCgroup) await makePodvmCgroup(version, withDisks);
   else await assertParent(parent, directories.map(dirname));
-  if (version.memory.root === version.pids.root) await handDown(join(cgroupRoot, parent), withDisks);
+  if (version.memory.root === version.pids.root) await handDown(join(cgroupRoot, parent), controllersFor(withDisks));
   for (const directory of directories) await makeCgroup(directory);
   const at = join(parent, id);
   if (node?.maySwap !== true) await keepFromSwap(version, at);
@@ -221,11 +221,8 @@ function directoriesOf(version: Version, parent: string, id: string, withDisks: 
 async function makePodvmCgroup(version: Version, withDisks: boolean): Promise<void> {
   const { memory, pids, cpu } = version;
   for (const root of [memory.root, cpu.root]) await makeCgroup(join(root, podvmCgroup));
-  if (memory.root === pids.root) await handDown(cgroupRoot, withDisks);
+  if (memory.root === pids.root) await handDown(cgroupRoot, controllersFor(withDisks));
   await weighPodvmCgroup(version);
 }
 
-/** Enables the controllers for the children of a cgroup, which version 2 requires. */
-async function handDown(directory: string, withDisks: boolean): Promise<void> {
-  await writeFile(join(directory, 'cgroup.subtree_control'), `+memory +pids +cpu${withDisks ? ' +io' : ''}`);
-}
+const controllersFor = (withDisks: boolean) => ['memory', 'pids', 'cpu', ...(withDisks ? ['io'] : [])];

@@ -1,14 +1,12 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { makeCgroup, podvmCgroup, removeWhenEmpty } from '#host/cgroup/cgroup-tree.ts';
+import { makeCgroup, moveAll, podvmCgroup, removeWhenEmpty } from '#host/cgroup/cgroup-tree.ts';
 import { isThere } from '#host/file/files.ts';
 import { limitCpu, type Version, weighPodvmCgroup } from './cgroup-version.ts';
 import { restedFactor } from './processor-savings.ts';
 
 /** That of a machine of a core that has rested: spares that are being made hardly delay it. */
 const startShares = 1024 * restedFactor;
-/** Rounds in which all processes are moved: one may have made another during the last. */
-const maxRounds = 10;
 
 /**
  * The weight that a machine below a pod's cgroup has while it starts something: its processes are in podvm's own cgroup
@@ -63,17 +61,5 @@ export class StartWeight {
 
   #below(parent: string): string {
     return join(this.#version.cpu.root, parent, this.#id);
-  }
-}
-
-async function moveAll(from: string, to: string): Promise<void> {
-  for (let round = 0; round < maxRounds; round += 1) {
-    const pids = (await readFile(join(from, 'cgroup.procs'), 'latin1')).split('\n').filter(Boolean);
-    if (pids.length === 0) return;
-    for (const pid of pids) {
-      await writeFile(join(to, 'cgroup.procs'), pid).catch((error: NodeJS.ErrnoException) => {
-        if (error.code !== 'ESRCH') throw error; // ended
-      });
-    }
   }
 }
