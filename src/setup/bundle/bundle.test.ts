@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtempDisposable, readdir, readFile, truncate, writeFile } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { mkdir, mkdtempDisposable, readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -75,6 +76,18 @@ test('the same parts give the same bundle, which tar and sha256sum can check', a
     'one.bundle.second',
     'target',
   ]);
+});
+
+test('content that several parts have is in the bundle once', async () => {
+  await using machines = await openMachines();
+  const bytes = randomBytes(6 * 1024 * 1024); // further apart than zstd looks back by default
+  const same = (root: string, name: string) => join(root, 'parts', `${name}-0123456789abcdef`, 'same');
+  for (const name of ['kernel', 'modules']) await writeFile(same(machines.root, name), bytes);
+  await makeBundle(optionsOf(machines.root), machines.file);
+  const { size } = await stat(machines.file);
+  assert.ok(size < bytes.length * 1.2, `the bundle has ${size} bytes`);
+  await setUpFrom(optionsOf(machines.target), machines.file);
+  assert.ok((await readFile(same(machines.target, 'modules'))).equals(bytes));
 });
 
 test('a bundle damaged at any place is refused, and leaves nothing', async () => {
