@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { test } from 'node:test';
 import { makeBundle, setUpFrom } from './bundle/bundle.ts';
+import type { GuestKernel } from './guest-kernel.ts';
 import { hashProgramSources } from './parts/program-sources.ts';
 import { silentProgress } from './progress.ts';
 import { areOurs, currentWith, ensureSetup, publishCurrent, readCurrent } from './setup.ts';
@@ -42,7 +43,21 @@ async function openMachine() {
   const current = currentWith('debian', { generation: 'first', agent, versions, parts });
   assert.ok(current);
   await publishCurrent(root, current);
-  return { root, parts, current, [Symbol.asyncDispose]: () => work[Symbol.asyncDispose]() };
+  const file = join(work.path, 'bundle');
+  return {
+    ...{ root, parts, current, file },
+    /** Chooses a kernel here, and sets up the machine of this name from a bundle that is made then. */
+    async setUpNext(kernel: GuestKernel, name: string) {
+      const target = join(work.path, name);
+      await mkdir(target, { recursive: true });
+      await ensureSetup({ ...optionsOf(root), kernel });
+      await makeBundle(optionsOf(root), file);
+      await setUpFrom(optionsOf(target), file);
+      const { guestKernel } = (await readCurrent(target)) ?? assert.fail('no set-up');
+      return { root: target, kernel: guestKernel };
+    },
+    [Symbol.asyncDispose]: () => work[Symbol.asyncDispose](),
+  };
 }
 
 test('ensureSetup() changes the kernel of new machines without a network, and keeps the choice and the other one', async () => {
@@ -62,14 +77,23 @@ test('ensureSetup() changes the kernel of new machines without a network, and ke
   assert.deepEqual((await ensureSetup({ ...optionsOf(root), kernel: 'debian' })).key, current.key);
 });
 
+test('ensureSetup() records a choice of the kernel that machines have anyway', async () => {
+  await using machine = await openMachine();
+  const { root, current } = machine;
+  await ensureSetup(optionsOf(root));
+  assert.deepEqual(await readCurrent(root), current);
+  await ensureSetup({ ...optionsOf(root), kernel: 'debian' });
+  assert.deepEqual(await readCurrent(root), { ...current, chosenKernel: 'debian' });
+});
+
 test('a choice that waits for its build is kept by later set-ups, and ends with another choice', async () => {
   await using machine = await openMachine();
   const { root, current } = machine;
-  await publishCurrent(root, { ...current, awaitedKernel: 'small' });
+  await publishCurrent(root, { ...current, chosenKernel: 'small' });
   await ensureSetup(optionsOf(root));
-  assert.equal((await readCurrent(root))?.awaitedKernel, 'small');
+  assert.equal((await readCurrent(root))?.chosenKernel, 'small');
   await ensureSetup({ ...optionsOf(root), kernel: 'debian' });
-  assert.deepEqual(await readCurrent(root), current);
+  assert.deepEqual(await readCurrent(root), { ...current, chosenKernel: 'debian' });
 });
 
 test('currentWith() finds no small kernel in parts that lack a part of it', async () => {
@@ -91,16 +115,36 @@ test('a current.json of before there was a choice has the kernel of Debian', asy
 
 test('a bundle carries both kernels, and sets up with the one that its maker has chosen', async () => {
   await using machine = await openMachine();
-  const { root } = machine;
-  const target = `${root}-target`;
-  const file = `${root}.bundle`;
-  await mkdir(target);
+  for (const kernel of ['small', 'debian'] as const) {
+    const target = await machine.setUpNext(kernel, `of ${kernel}`);
+    assert.equal(target.kernel, kernel);
+    const other = kernel === 'small' ? 'debian' : 'small';
+    await ensureSetup({ ...optionsOf(target.root), kernel: other });
+    assert.equal((await readCurrent(target.root))?.guestKernel, other);
+  }
+});
+
+test('a machine keeps the kernel that was chosen there when it is set up from another bundle', async () => {
+  await using machine = await openMachine();
+  const { root } = await machine.setUpNext('small', 'target');
+  assert.equal((await machine.setUpNext('debian', 'target')).kernel, 'debian'); // nothing was chosen there
   for (const kernel of ['small', 'debian'] as const) {
     await ensureSetup({ ...optionsOf(root), kernel });
-    await makeBundle(optionsOf(root), file);
-    const assets = await setUpFrom(optionsOf(target), file);
-    assert.equal(basename(join(assets.kernel, '..')), `${kernel === 'small' ? 'small-' : ''}kernel-0123456789abcdef`);
+    for (const made of ['small', 'debian'] as const)
+      assert.equal((await machine.setUpNext(made, 'target')).kernel, kernel);
   }
-  const small = await ensureSetup({ ...optionsOf(target), kernel: 'small' });
-  assert.equal(await readFile(small.kernel, 'utf8'), 'vmlinux');
+});
+
+test('a bundle without the kernel that was chosen sets up with its own, says so, and the choice stays', async () => {
+  await using machine = await openMachine();
+  const { root } = await machine.setUpNext('small', 'target');
+  await ensureSetup({ ...optionsOf(root), kernel: 'small' });
+  const parts = machine.parts.filter((part) => !basename(part).startsWith('small-'));
+  await publishCurrent(machine.root, { ...machine.current, parts });
+  const warnings: string[] = [];
+  await makeBundle(optionsOf(machine.root), machine.file);
+  await setUpFrom({ ...optionsOf(root), warn: (text) => warnings.push(text) }, machine.file);
+  const { guestKernel, chosenKernel } = (await readCurrent(root)) ?? assert.fail('no set-up');
+  assert.deepEqual([guestKernel, chosenKernel], ['debian', 'small']);
+  assert.match(warnings.join(), /Debian's kernel.*\n.*podvm setup --kernel small/);
 });

@@ -1,7 +1,10 @@
 /** Reports the tasks of set-up. */
 export interface Progress {
-  /** Runs a named task; the name completes "podvm is ...", e.g. "unpacking the compiler". */
-  during<T>(task: string, work: () => Promise<T>): Promise<T>;
+  /**
+   * Runs a named task; the name completes "podvm is ...", e.g. "unpacking the compiler". `howFar` returns how far it is, if that is
+   * known, and does not throw.
+   */
+  during<T>(task: string, work: () => Promise<T>, howFar?: () => Promise<string | undefined>): Promise<T>;
 }
 
 /** Reports nothing. */
@@ -14,21 +17,26 @@ const quietMs = 2000;
  */
 export function createProgress(write: (line: string) => void): Progress {
   return {
-    async during(task, work) {
+    async during(task, work, howFar = () => Promise.resolve(undefined)) {
       const start = performance.now();
       const seconds = () => `${((performance.now() - start) / 1000).toFixed(0)} s`;
-      let said = false;
-      const say = () => {
-        write(said ? `podvm: still ${task} (${seconds()})\n` : `podvm: ${task} ...\n`);
+      let [said, ended] = [false, false];
+      const say = async () => {
+        const far = said ? await howFar() : undefined;
+        if (ended) return;
+        write(
+          said ? `podvm: still ${task} (${[seconds(), far].filter(Boolean).join(', ')})\n` : `podvm: ${task} ...\n`,
+        );
         said = true;
-        timer = setTimeout(say, 30_000);
+        timer = setTimeout(() => void say(), 30_000);
       };
-      let timer = setTimeout(say, quietMs);
+      let timer = setTimeout(() => void say(), quietMs);
       try {
         const result = await work();
         if (said) write(`podvm: ${task}: done in ${seconds()}\n`);
         return result;
       } finally {
+        ended = true;
         clearTimeout(timer);
       }
     },

@@ -3,10 +3,12 @@ import { basename, dirname, join } from 'node:path';
 import * as v from 'valibot';
 import { assetsSchema, type Assets } from '#host/assets.ts';
 import { isThere, readFileIfThere, writeFileAtomic } from '#host/file/files.ts';
-import { PodvmError } from '#base/errors.ts';
+import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
+import { fixOf } from '#host/advice.ts';
 import { programBuilderOf } from './parts/built-programs.ts';
 import { hashProgramSources } from './parts/program-sources.ts';
 import { type DebianArchive, findDebianArchive, securityMissing } from './parts/debian-archive.ts';
+import type { NewestPackages } from './parts/newest-packages.ts';
 import type { Versions } from './parts/package-record.ts';
 import { type GuestKernel, guestKernels, partsOfKernel, pathsWith } from './guest-kernel.ts';
 import { missingHostTools, readHostTools } from './host-tools.ts';
@@ -41,7 +43,7 @@ export interface SetupOptions {
   readonly repo: string;
   /** URL of a Debian mirror; default: the one of the host's apt. */
   readonly mirror?: string;
-  /** Kernel of new machines, which is built if it is the small one and missing; default: the present choice, or Debian's. */
+  /** Kernel of new machines, which is built if it is the small one and missing; default: the present one, or Debian's. */
   readonly kernel?: GuestKernel;
   /** Called with warnings for the operator. */
   readonly warn: (text: string) => void;
@@ -62,16 +64,20 @@ export const currentSchema = v.object({
   /** Changes only with `upgradeSetup`, which takes Debian packages again. */
   generation: v.string(),
   guestKernel: v.optional(v.picklist(guestKernels), 'debian'),
-  /** The kernel that was chosen, while machines have Debian's because it is not built for these parts. */
-  awaitedKernel: v.exactOptional(v.picklist(guestKernels)),
+  /** The kernel that was chosen. Later set-ups and bundles keep the choice; until it is built, machines have Debian's. */
+  chosenKernel: v.exactOptional(v.picklist(guestKernels)),
   versions: v.record(v.string(), v.string()),
   parts: v.array(v.string()),
 });
 export type Current = v.InferOutput<typeof currentSchema>;
 
-/** The kernel that was chosen last. */
-const choiceOf = (current: Current | undefined): GuestKernel =>
-  current?.awaitedKernel ?? current?.guestKernel ?? 'debian';
+/** The kernel that these options choose, or that was chosen before; a small one that a bundle brought is kept too. */
+const choiceOf = ({ kernel }: SetupOptions, before: Current | undefined): GuestKernel | undefined =>
+  kernel ?? before?.chosenKernel ?? (before?.guestKernel === 'small' ? 'small' : undefined);
+
+/** Whether these parts have the kernel that was chosen; if one is given, whether it was that one. */
+export const hasKernel = ({ guestKernel, chosenKernel }: Current, kernel = chosenKernel): boolean =>
+  kernel === undefined || (guestKernel === kernel && chosenKernel === kernel);
 
 /**
  * Returns the assets; makes parts that are missing or whose recipe or sources have changed. A second call takes a few
@@ -87,13 +93,14 @@ export async function ensureSetup(options: SetupOptions): Promise<Assets> {
   const before = await readCurrent(options.root);
   const chosen = await chooseKernel(options, before);
   if (chosen !== undefined) return chosen;
-  const wanted = options.kernel ?? choiceOf(before);
-  const made = await make(options, before?.generation ?? 'first', { wanted, builds: options.kernel === wanted });
-  if (made.guestKernel !== wanted) options.warn(smallKernelMissing);
+  const generation = before?.generation ?? 'first';
+  const made = await make(options, before, { generation, builds: options.kernel !== undefined, maker: fromDebian });
+  if (!hasKernel(made)) options.warn(smallKernelMissing);
   return v.parse(assetsSchema, made);
 }
 
-const smallKernelMissing =
+/** Warning for an operator who has chosen it. */
+export const smallKernelMissing =
   "WARNING: new pods get Debian's kernel: the small one is not built for these parts\n  fix: Run `podvm setup --kernel small`.";
 
 /** The assets if they are ready and have the kernel that the options want, if they want one. */
@@ -101,7 +108,7 @@ async function readChosen(options: SetupOptions): Promise<Assets | undefined> {
   const { root, kernel } = options;
   if (kernel !== undefined) {
     const current = await readCurrent(root);
-    if (current?.guestKernel !== kernel || current.awaitedKernel !== undefined) return undefined;
+    if (current === undefined || !hasKernel(current, kernel)) return undefined;
   }
   return await readReady(options);
 }
@@ -110,47 +117,47 @@ async function readChosen(options: SetupOptions): Promise<Assets | undefined> {
 async function chooseKernel(options: SetupOptions, before: Current | undefined): Promise<Assets | undefined> {
   const { root, kernel } = options;
   if (kernel === undefined || before === undefined || (await readReady(options)) === undefined) return undefined;
-  const current = currentWith(kernel, before);
-  if (current === undefined || !(await areThere(current))) return undefined;
-  await publishCurrent(root, current);
-  return v.parse(assetsSchema, current);
+  const made = currentWith(kernel, before);
+  if (made === undefined || !(await areThere(made))) return undefined;
+  await publishCurrent(root, { ...made, chosenKernel: kernel });
+  return v.parse(assetsSchema, made);
 }
 
 /**
- * Makes the parts from the newest Debian packages (takes about as long as the first time) and returns what changed; does
- * nothing when they are the newest already. If that needs another build of the small kernel, new pods have Debian's until it is
- * done. Old parts stay while a process uses them.
+ * Makes the parts from the newest Debian packages (takes about as long as the first time, and the build of the small kernel if
+ * that was chosen and there is a newer one) and returns what changed; does nothing when they are the newest already. New pods get
+ * the new parts when all are made: if one fails, nothing has changed. Old parts stay while a process uses them.
  */
 export async function upgradeSetup(
   options: SetupOptions,
+  maker: Maker = fromDebian,
 ): Promise<{ readonly assets: Assets; readonly changes: readonly PackageChange[] }> {
   await using _lock = await takeSetupLock(options.root, options.progress, options.signal);
-  const current = await readCurrent(options.root);
-  const ready = current === undefined ? undefined : await readReady(options);
-  const wanted = options.kernel ?? choiceOf(current);
-  let made = ready === undefined ? undefined : current;
-  if (made !== undefined && (await isUpToDate(options, made))) await collectBeside(options.root, made);
-  else made = await make(options, new Date().toISOString(), { wanted, builds: false });
-  if (made.guestKernel !== wanted || made.awaitedKernel !== undefined)
-    made = await make(options, made.generation, { wanted, builds: true });
-  return { assets: v.parse(assetsSchema, made), changes: changesBetween(current?.versions ?? {}, made.versions) };
+  const before = await readCurrent(options.root);
+  const isReady = before !== undefined && (await readReady(options)) !== undefined;
+  const isNewest = isReady && (await isUpToDate(options, before, maker));
+  if (isNewest && hasKernel(before, options.kernel)) {
+    await collectBeside(options.root, before);
+    return { assets: v.parse(assetsSchema, before), changes: [] };
+  }
+  const generation = isNewest ? before.generation : new Date().toISOString();
+  const made = await make(options, before, { generation, builds: true, maker });
+  return { assets: v.parse(assetsSchema, made), changes: changesBetween(before?.versions ?? {}, made.versions) };
 }
 
 /** Whether the archives have exactly the packages of the parts. Errors: those of the query to the archives. */
 async function isUpToDate(
   { root, mirror, progress, signal, warn }: SetupOptions,
   { parts, sysroot }: Current,
+  maker: Maker,
 ): Promise<boolean> {
   await refuseMissingTools();
   const hasQemu = await stat(join(sysroot, 'usr/bin/qemu-system-x86_64')).catch(() => undefined);
   if (hasQemu === undefined) return false;
-  const [{ askArchives }, { isNewest, readInstalled }] = await Promise.all([
-    import('./parts/newest-packages.ts'), // not needed by a start
-    import('./debian-updates.ts'),
-  ]);
-  const archive = await findDebianArchive(mirror, signal);
+  const { isNewest, readInstalled } = await import('./debian-updates.ts'); // not needed by a start
+  const archive = await maker.findArchive(mirror, signal);
   const newest = await progress.during('asking the archives for newer versions', () =>
-    askArchives(root, archive, signal),
+    maker.newest(root, archive, signal),
   );
   const isSame = isNewest(await readInstalled(parts), newest);
   if (isSame) warnOfSecurity(archive, warn); // otherwise making them warns
@@ -215,24 +222,47 @@ async function areThere({ sysroot, kernel, initramfs, modules, fileServer }: Ass
   return !there.includes(false);
 }
 
-/** The kernel that is wanted, and whether it is built if it is the small one and missing; else it is Debian's. */
-interface KernelWish {
-  readonly wanted: GuestKernel;
-  readonly builds: boolean;
+/** Where parts come from; tests replace it. */
+export interface Maker {
+  findArchive: typeof findDebianArchive;
+  /** The packages that the archives have now. */
+  newest(root: string, archive: DebianArchive, signal: AbortSignal): Promise<NewestPackages>;
+  /** Makes the content of a part in an empty directory. */
+  make(recipe: PartRecipe, directory: string): Promise<Versions>;
 }
 
-async function make(options: SetupOptions, generation: string, { wanted, builds }: KernelWish): Promise<Current> {
+const fromDebian: Maker = {
+  findArchive: findDebianArchive,
+  async newest(...query) {
+    const { askArchives } = await import('./parts/newest-packages.ts'); // not needed by a start
+    return await askArchives(...query);
+  },
+  make: (recipe, directory) => recipe.make(directory),
+};
+
+interface Making {
+  readonly generation: string;
+  /** Whether a small kernel that was chosen is built if it is missing; else machines have Debian's until it is. */
+  readonly builds: boolean;
+  readonly maker: Maker;
+}
+
+/** Makes the parts that are missing, and then all of them current. `before`: the present ones. */
+async function make(options: SetupOptions, before: Current | undefined, making: Making): Promise<Current> {
   const { root, repo, progress, signal } = options;
+  const { generation, builds, maker } = making;
+  const chosen = choiceOf(options, before);
   await refuseMissingTools();
   const partsDirectory = join(root, 'parts');
   await mkdir(partsDirectory, { recursive: true });
   await mkdir(dirname(currentFile(root)), { recursive: true });
   await sweepUnfinished(partsDirectory);
 
-  const archive = await findDebianArchive(options.mirror, signal);
+  const archive = await maker.findArchive(options.mirror, signal);
   warnOfSecurity(archive, options.warn);
   const ingredients = { archive, generation, signal };
-  const ensure = (recipe: PartRecipe) => ensurePart(partsDirectory, recipe, progress);
+  const ensure = (recipe: PartRecipe) =>
+    ensurePart(partsDirectory, { ...recipe, make: (directory) => maker.make(recipe, directory) }, progress);
   const buildRoot = await ensure(buildRootRecipe(ingredients));
   // Building crun keeps the processor busy while the other parts wait for the network.
   const [sysroot, kernel, crun] = await allOrError([
@@ -241,8 +271,14 @@ async function make(options: SetupOptions, generation: string, { wanted, builds 
     ensure(crunRecipe(buildRoot, signal)),
   ]);
   const small = await smallKernelRecipe(ingredients, kernel);
-  const isBuilt = wanted === 'small' && builds;
-  const smallKernel = isBuilt ? await ensure(small) : await findPart(partsDirectory, small);
+  const smallKernel =
+    chosen === 'small' && builds
+      ? await ensure(small).catch(async (cause: unknown) => {
+          const kept = (await readReady(options))?.kernelVersion;
+          if (kindOf(cause) === 'cancelled') options.warn(`the small kernel is not built${keeping(kept)}`);
+          throw notBuilt(cause, kept);
+        })
+      : await findPart(partsDirectory, small);
   const programsKey = await hashProgramSources(repo);
   const buildProgram = await programBuilderOf(repo);
   const withKernel = async (of: GuestKernel, its: Part): Promise<readonly Part[]> => {
@@ -256,16 +292,27 @@ async function make(options: SetupOptions, generation: string, { wanted, builds 
   ];
   const fileServer = await ensure(fileServerRecipe({ repo, buildRoot, buildProgram, programsKey, signal }));
   const parts = [sysroot, buildRoot, crun, ...ofKernels, fileServer];
-  const made = currentWith(smallKernel === undefined ? 'debian' : wanted, {
+  const made = currentWith(smallKernel === undefined ? 'debian' : (chosen ?? 'debian'), {
     generation,
     agent: programsKey,
     versions: Object.assign({}, ...parts.map((part) => part.versions)),
     parts: parts.map((part) => part.directory),
   });
   if (made === undefined) throw new PodvmError('internal', 'Cannot set up: a part is missing');
-  const current = made.guestKernel === wanted ? made : { ...made, awaitedKernel: wanted };
+  const current = chosen === undefined ? made : { ...made, chosenKernel: chosen };
   await publishCurrent(root, current);
   return current;
+}
+
+const keeping = (version: string | undefined) => (version === undefined ? '' : `; new pods still get ${version}`);
+
+/** The error of a build of the small kernel, which has changed nothing. `kept`: the kernel of new pods. */
+function notBuilt(cause: unknown, kept: string | undefined): PodvmError {
+  const why = messageOf(cause).replace(/^Cannot build the small kernel: /, '');
+  const fix =
+    fixOf(cause) ?? "Run the same command again, or with `--kernel debian` for Debian's kernel, which needs no build.";
+  const tail = cause instanceof PodvmError ? cause.tail : [];
+  return new PodvmError(kindOf(cause), `Cannot build the small kernel: ${why}${keeping(kept)}`, { cause, fix, tail });
 }
 
 /** The current parts with another kernel of theirs; undefined if they lack a part of it. */

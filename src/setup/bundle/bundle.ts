@@ -6,6 +6,7 @@ import type { Assets } from '#host/assets.ts';
 import { isThere } from '#host/file/files.ts';
 import { run } from '#host/process/run.ts';
 import { type Bundle, readBundle, unpackParts, writeBundle } from './bundle-file.ts';
+import type { GuestKernel } from '../guest-kernel.ts';
 import { holdAssets } from '../hold-assets.ts';
 import { makingPrefix, sweepUnfinished } from '../parts/parts.ts';
 import { hashProgramSources } from '../parts/program-sources.ts';
@@ -13,11 +14,13 @@ import { recipesVersion } from '../parts/recipes.ts';
 import {
   type Current,
   currentWith,
+  hasKernel,
   publishCurrent,
   readCurrent,
   readReady,
   refuseMissingTools,
   type SetupOptions,
+  smallKernelMissing,
 } from '../setup.ts';
 import { takeSetupLock } from '../setup-lock.ts';
 
@@ -60,11 +63,12 @@ export async function makeBundle(options: BundleOptions, file: string): Promise<
 }
 
 /**
- * Sets up from a bundle, without a network or a compiler. Errors: `corrupt` for a damaged bundle, `failedPrecondition`
- * for one of another version; either leaves the state directory unchanged.
+ * Sets up from a bundle, without a network or a compiler. New machines get the kernel that was chosen here before, if the bundle
+ * has it, else the one of the machine where it was made. Errors: `corrupt` for a damaged bundle, `failedPrecondition` for one of
+ * another version; either leaves the state directory unchanged.
  */
 export async function setUpFrom(
-  { root, repo, version, progress, signal }: Omit<BundleOptions, 'epoch'>,
+  { root, repo, version, warn, progress, signal }: Omit<BundleOptions, 'epoch'>,
   file: string,
 ): Promise<Assets> {
   await refuseMissingTools('makers');
@@ -76,8 +80,9 @@ export async function setUpFrom(
       fix: 'Make a bundle with this version of podvm: `podvm setup --bundle FILE`.',
     });
   }
-  const current = currentOf(root, file, bundle);
+  currentOf(root, file, bundle, undefined); // refuses one that lacks a part before anything changes
   await using _lock = await takeSetupLock(root, progress, signal);
+  const current = currentOf(root, file, bundle, (await readCurrent(root))?.chosenKernel);
   const parts = join(root, 'parts');
   await mkdir(parts, { recursive: true });
   await sweepUnfinished(parts);
@@ -93,15 +98,17 @@ export async function setUpFrom(
     }
   });
   await publishCurrent(root, current);
+  if (!hasKernel(current)) warn(smallKernelMissing);
   const ready = await readReady({ root, repo });
   if (ready === undefined) throw new PodvmError('corrupt', `Cannot set up from ${file}: it lacks files of its parts`);
   return ready;
 }
 
 /** Errors: `corrupt` for a bundle that lacks a part. */
-function currentOf(root: string, file: string, bundle: Bundle): Current {
-  const parts = bundle.parts.map((name) => join(root, 'parts', name));
-  const current = currentWith(bundle.guestKernel, { ...bundle, parts });
+function currentOf(root: string, file: string, bundle: Bundle, chosen: GuestKernel | undefined): Current {
+  const made = { ...bundle, parts: bundle.parts.map((name) => join(root, 'parts', name)) };
+  const withChosen = chosen === undefined ? undefined : currentWith(chosen, made);
+  const current = withChosen ?? currentWith(bundle.guestKernel, made);
   if (current === undefined) throw new PodvmError('corrupt', `Cannot set up from ${file}: it lacks a part`);
-  return current;
+  return chosen === undefined ? current : { ...current, chosenKernel: chosen };
 }

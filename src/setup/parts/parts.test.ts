@@ -127,6 +127,34 @@ test('takeSetupLock() waits until the lock is released, and can be cancelled', a
   await (await waiting)[Symbol.asyncDispose]();
 });
 
+test('createProgress() says how far a long task is, and nothing once it has ended', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const lines: string[] = [];
+  const work = Promise.withResolvers<void>();
+  const late = Promise.withResolvers<string>();
+  const answers = [Promise.resolve('12 files compiled'), Promise.resolve(undefined), late.promise];
+  const howFar = () => answers.shift() ?? assert.fail('asked once more');
+  const ended = createProgress((line) => lines.push(line)).during('compiling', () => work.promise, howFar);
+  for (const ms of [2000, 30_000, 30_000]) {
+    t.mock.timers.tick(ms);
+    await new Promise(setImmediate);
+  }
+  t.mock.timers.tick(30_000);
+  work.resolve();
+  await ended;
+  late.resolve('13 files compiled');
+  await new Promise(setImmediate);
+  assert.deepEqual(
+    lines.map((line) => line.replaceAll(/\d+ s/g, 'N s')),
+    [
+      'podvm: compiling ...\n',
+      'podvm: still compiling (N s, 12 files compiled)\n',
+      'podvm: still compiling (N s)\n',
+      'podvm: compiling: done in N s\n',
+    ],
+  );
+});
+
 test('createProgress() prints nothing for a short task', async () => {
   const lines: string[] = [];
   const progress = createProgress((line) => lines.push(line));

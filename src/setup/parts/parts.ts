@@ -27,6 +27,8 @@ export interface PartRecipe {
   readonly inputs: unknown;
   /** Makes the content in an empty directory. */
   make(directory: string): Promise<Versions>;
+  /** Returns how far the making in this directory is, if that is known. */
+  howFar?(directory: string): Promise<string | undefined>;
 }
 
 const partFile = 'part.json';
@@ -52,8 +54,9 @@ export async function ensurePart(partsDirectory: string, recipe: PartRecipe, pro
   const known = await findPart(partsDirectory, recipe);
   if (known !== undefined) return known;
   const directory = directoryOf(partsDirectory, recipe);
-  return await progress.during(recipe.task, async () => {
-    const making = join(partsDirectory, `${makingPrefix}${recipe.name}-${randomBytes(4).toString('hex')}`);
+  const making = join(partsDirectory, `${makingPrefix}${recipe.name}-${randomBytes(4).toString('hex')}`);
+  const howFar = recipe.howFar === undefined ? undefined : () => recipe.howFar?.(making) ?? Promise.resolve(undefined);
+  const work = async () => {
     await mkdir(making, { recursive: true });
     try {
       const versions = await recipe.make(making);
@@ -70,7 +73,8 @@ export async function ensurePart(partsDirectory: string, recipe: PartRecipe, pro
       await rm(making, { recursive: true, force: true, maxRetries: 5 });
       throw error;
     }
-  });
+  };
+  return await progress.during(recipe.task, work, howFar);
 }
 
 /** Removes parts of an interrupted set-up. Only for the holder of the set-up lock. */

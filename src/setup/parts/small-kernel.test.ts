@@ -53,6 +53,15 @@ test('a kernel of unknown version has a recipe, which any set-up names, and whic
   await assert.rejects(recipe.make('/nonexistent'), { kind: 'unsupported' });
 });
 
+test("howFar() counts what the kernel's make has compiled, from the log in the directory of the build", async () => {
+  await using work = await mkdtempDisposable(join(tmpdir(), 'podvm-small-kernel-'));
+  const recipe = await recipeFor(await makeDebian(join(work.path, 'kernel'), '6.12.118-1'));
+  assert.equal(await recipe.howFar?.(work.path), undefined);
+  await mkdir(join(work.path, 'work'));
+  await writeFile(join(work.path, 'work/log'), '  HOSTCC  a\n  CC      b.o\n  AR      c.a\n  CC [M]  d.o\n');
+  assert.equal(await recipe.howFar?.(work.path), '2 files compiled');
+});
+
 test("sourceOf() names the source package of Debian's kernel, of the same version", () => {
   const of = (version: string) => sourceOf({ directory: '/', versions: versionsOf(version) });
   assert.deepEqual(of('6.12.118-1'), { name: 'linux-source-6.12', version: '6.12.118-1', localVersion: '-1-podvm' });

@@ -154,6 +154,11 @@ export async function smallKernelRecipe(
       for (const path of [work, buildRoot]) await rm(path, { recursive: true, force: true, maxRetries: 5 });
       return { ...versionsOf(records.filter(({ name }) => name === source.name)), 'small-kernel': release };
     },
+    async howFar(directory) {
+      const log = await readFile(join(directory, 'work/log'), 'utf8').catch(() => ''); // there while the kernel's own make runs
+      const compiled = log.match(/^ {2}CC /gm)?.length;
+      return compiled === undefined ? undefined : `${compiled} files compiled`;
+    },
   };
 }
 
