@@ -30,7 +30,7 @@ async function checkWithLintian({ version, signal }: Release, dist: string, work
 
 async function checkDebIn(
   distribution: TriedDistribution,
-  { repo, version, signal }: Release,
+  { repo, version, kernelVersion, signal }: Release,
   dist: string,
   work: string,
 ): Promise<void> {
@@ -40,7 +40,7 @@ async function checkDebIn(
     rootTraces,
     'traces >/tmp/before',
     `dpkg --install /dist/podvm_${version}_amd64.deb`,
-    ...use('podvm', '/examples/hello.yaml', `/dist/podvm-${version}.bundle`),
+    ...use('podvm', '/examples/hello.yaml', kernelVersion, `/dist/podvm-${version}.bundle`),
     'dpkg --purge podvm',
     'traces >/tmp/after',
     'diff /tmp/before /tmp/after >&2',

@@ -21,7 +21,7 @@ const capabilities = [
  * that of processes, and the root directory of the host. It installs, a pod runs on the host, and it uninstalls.
  */
 export async function checkImage({ release, dist, work }: Checking): Promise<void> {
-  const { repo, version, signal } = release;
+  const { repo, version, kernelVersion, signal } = release;
   const container = join(work, 'container');
   const archive = join(dist, `podvm-node-${version}.oci.tar`);
   const command = await unpack(archive, container, signal);
@@ -40,7 +40,7 @@ export async function checkImage({ release, dist, work }: Checking): Promise<voi
     'in_container() { unshare --mount sh -c "umount -l /sys/fs/cgroup/unified 2>/dev/null; exec crun --cgroup-manager=disabled run --bundle /container/$1 podvm-$1"; }',
     'in_container install',
     'in_container install 2>&1 | grep "installed already"',
-    ...use('/opt/podvm/podvm', '/examples/hello.yaml'),
+    ...use('/opt/podvm/podvm', '/examples/hello.yaml', kernelVersion),
     'grep ExecStart=/opt/podvm/podvm /etc/systemd/system/podvm.service',
     'in_container uninstall',
     'in_container uninstall 2>&1 | grep "nothing to remove"',

@@ -65,7 +65,7 @@ async function checkBytes({ release, dist, work }: Checking): Promise<void> {
   }
 }
 
-async function checkNpm({ release: { repo, version }, dist, work }: Checking): Promise<void> {
+async function checkNpm({ release: { repo, version, kernelVersion }, dist, work }: Checking): Promise<void> {
   const prefix = join(work, 'npm');
   const root = join(work, 'npm-state');
   const env = environmentOf({
@@ -79,7 +79,7 @@ async function checkNpm({ release: { repo, version }, dist, work }: Checking): P
   const podvm = join(prefix, 'bin/podvm');
   const lines = [
     `before=$(${networkTraces.join('; ')})`,
-    ...use(podvm, join(repo, 'examples/hello.yaml'), join(dist, `podvm-${version}.bundle`)),
+    ...use(podvm, join(repo, 'examples/hello.yaml'), kernelVersion, join(dist, `podvm-${version}.bundle`)),
     `${podvm} uninstall --state`,
     `after=$(${networkTraces.join('; ')})`,
     'test "$before" = "$after" || { echo "$after" >&2; exit 1; }',

