@@ -30,12 +30,28 @@ describe('docs/performance.md and its picture', () => {
   });
 });
 
+describe('performancePage()', () => {
+  const { loadBefore: _load, busyBefore: _busy, ...facts } = written.machine;
+  const pageOf = (before: Partial<Result['machine']>) =>
+    performancePage({ ...resultOf({}), machine: { ...facts, ...before } });
+
+  it('says whether the processors were busy before, of older results whether the load was high', async () => {
+    assert.match(await pageOf({ busyBefore: 0.02 }), /The machine was idle otherwise/);
+    assert.match(
+      await pageOf({ busyBefore: 0.6 }),
+      /had other work\*\*: its processors were busy 60 % of the time before/,
+    );
+    assert.match(await pageOf({ loadBefore: 0.2 }), /The machine was idle otherwise/);
+    assert.match(await pageOf({ loadBefore: 0.8 }), /had other work\*\*: its load average was 0\.8 before/);
+  });
+});
+
 describe('keptRows()', () => {
   const row = { seconds: 1, values: { execSyncMs: { podvm: [20] } } };
   const before = resultOf({ exec: row, pod: { ...row, failure: 'no such pod' } });
 
-  it('keeps rows that did not fail, whatever the load was', () => {
-    const now = { ...before, machine: { ...before.machine, loadBefore: 9 } };
+  it('keeps rows that did not fail, whatever else the machine did', () => {
+    const now = { ...before, machine: { ...before.machine, busyBefore: 0.9, loadBefore: 9 } };
     assert.deepEqual(keptRows(before, now), { exec: row });
   });
 

@@ -23,9 +23,7 @@ export async function performancePage(result: Result): Promise<string> {
     `**Measured** on ${measuredAt.slice(0, 10)}, in ${rounds} ${rounds === 1 ? 'round' : 'rounds'} (some rows in fewer), on ${machine.cores} × ${machine.processor} with ` +
       `${Math.round(machine.memoryMiB / 1024)} GiB of memory and Linux ${machine.kernel}; PodVM's machines ran with ` +
       `${machine.accelerator === 'kvm' ? 'KVM' : 'software emulation (TCG)'}. ` +
-      (machine.loadBefore < idleLoad
-        ? 'The machine was idle otherwise.'
-        : `**The machine had other work**: its load average was ${machine.loadBefore.toFixed(1)} before. These figures show that the rows run, and no more.`),
+      otherWorkOf(machine),
     `Versions: ${Object.entries(versions)
       .map(([name, version]) => `${name} ${version}`)
       .join(', ')}.`,
@@ -43,8 +41,18 @@ export async function performancePage(result: Result): Promise<string> {
   );
 }
 
-/** Load average below which the page calls the machine idle. */
-const idleLoad = 0.5;
+/** Below these the page calls the machine idle: share of the processors' time, load average. */
+const idle = { busy: 0.1, load: 0.5 } as const;
+
+function otherWorkOf({ busyBefore, loadBefore = 0 }: Result['machine']): string {
+  if (busyBefore === undefined ? loadBefore < idle.load : busyBefore < idle.busy)
+    return 'The machine was idle otherwise.';
+  const what =
+    busyBefore === undefined
+      ? `its load average was ${loadBefore.toFixed(1)} before`
+      : `its processors were busy ${Math.round(100 * busyBefore)} % of the time before`;
+  return `**The machine had other work**: ${what}. These figures show that the rows run, and no more.`;
+}
 
 function targetsOf(verdicts: readonly Verdict[]): string {
   const lines = verdicts.map(({ what, who, measured, target, isMet }) => [

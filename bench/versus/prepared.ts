@@ -1,5 +1,5 @@
 import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
-import { cpus, loadavg, release, totalmem } from 'node:os';
+import { cpus, release, totalmem } from 'node:os';
 import { basename, join } from 'node:path';
 import * as v from 'valibot';
 import { assetsSchema } from '#host/assets.ts';
@@ -14,6 +14,7 @@ import { iperfRecipe } from '../../test/images/recipes.ts';
 import { makeProgramTree } from '../../tools/release/program-tree.ts';
 import { readRelease } from '../../tools/release/release.ts';
 import { buildGvisor } from './build-gvisor.ts';
+import { measureBusy } from './busy.ts';
 import type { Result } from './result.ts';
 
 /** Programs of the peers, and images, made while the network can be reached. Handed on as JSON. */
@@ -38,11 +39,13 @@ export interface Prepared {
 /** Cache of the tools of peers, which tests use too. */
 const cache = '/var/cache/podvm-conformance';
 const setUpTimeoutMs = 30 * 60_000;
+/** Time in which the machine's other work is measured. */
+const watchedMs = 5_000;
 const repo = join(import.meta.dirname, '../..');
 
 /** Errors: `Error` on a machine without Go, with which peers are built. */
 export async function prepare(work: string, say: (line: string) => void, signal: AbortSignal): Promise<Prepared> {
-  const [loadBefore = 0] = loadavg();
+  const busyBefore = await measureBusy(watchedMs, signal);
   const go = await goVersion(signal);
   if (go === undefined) throw new Error('this machine has no Go toolchain (`go`), with which peers are built');
   say(`building containerd, crictl and gVisor with ${go}, unless they are there`);
@@ -83,7 +86,7 @@ export async function prepare(work: string, say: (line: string) => void, signal:
       memoryMiB: Math.round(totalmem() / 1024 ** 2),
       kernel: release(),
       accelerator,
-      loadBefore,
+      busyBefore,
     },
     versions: {
       PodVM: `${(await run('git', ['describe', '--always', '--dirty', '--tags'], { cwd: repo })).stdout.trim()} (bundled)`,

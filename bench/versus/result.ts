@@ -15,8 +15,10 @@ export const resultSchema = v.object({
     memoryMiB: v.number(),
     kernel: v.string(),
     accelerator: v.string(),
-    /** Load average of a minute, before anything was measured. */
-    loadBefore: v.number(),
+    /** Share of the processors' time, 0 to 1, that was taken in the seconds before. */
+    busyBefore: v.exactOptional(v.number()),
+    /** In older results instead: load average of a minute, before anything was measured. */
+    loadBefore: v.exactOptional(v.number()),
   }),
   versions: v.record(v.string(), v.string()),
   /** Pods of the row `density`. */
@@ -42,7 +44,7 @@ export type Conditions = Pick<Result, 'rounds' | 'density' | 'versions' | 'machi
 export function keptRows(before: Result, now: Conditions): Result['rows'] {
   const conditionsOf = ({ rounds, density, versions, machine }: Conditions) => ({
     ...{ rounds, density, versions },
-    machine: { ...machine, loadBefore: 0 },
+    machine: { ...machine, busyBefore: 0, loadBefore: 0 },
   });
   if (!isDeepStrictEqual(conditionsOf(before), conditionsOf(now))) return {};
   return Object.fromEntries(Object.entries(before.rows).filter(([, { failure }]) => failure === undefined));
