@@ -192,11 +192,12 @@ export async function processesOf(sandboxId: string): Promise<readonly number[]>
   return pids.filter((_, index) => found[index]);
 }
 
-/** Sums over processes, in `KiB` (proc(5), smaps_rollup). */
+/** Sums over processes, in `KiB` (proc(5), smaps_rollup), without those that have ended: helpers of a machine do. */
 export async function memoryOf(pids: readonly number[]): Promise<{ anonymousKiB: number; pssKiB: number }> {
   let [anonymousKiB, pssKiB] = [0, 0];
   for (const pid of pids) {
-    const text = await readFile(`/proc/${pid}/smaps_rollup`, 'utf8');
+    const text = await readFile(`/proc/${pid}/smaps_rollup`, 'utf8').catch(() => undefined);
+    if (text === undefined) continue;
     anonymousKiB += Number(/^Anonymous:\s+(\d+)/m.exec(text)?.[1]);
     pssKiB += Number(/^Pss:\s+(\d+)/m.exec(text)?.[1]);
   }

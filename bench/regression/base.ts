@@ -4,7 +4,8 @@ import { messageOf } from '#base/errors.ts';
 import { run } from '#host/process/run.ts';
 import { checkOutBuild, type CheckedOutBuild } from '../../test/upgrade/checked-out-build.ts';
 
-const repo = join(import.meta.dirname, '../..');
+/** The checkout. */
+export const repo = join(import.meta.dirname, '../..');
 
 export interface Base {
   readonly commit: string;
@@ -15,14 +16,20 @@ export interface Base {
 /** Branches that a change is made for, as a clone of CI has them. */
 const targets = ['origin/HEAD', 'origin/main', 'origin/master', 'main'];
 
+/** What decides how fast a pod starts: the program and its packages, without tests. */
+const measured = ['podvm', 'package.json', 'package-lock.json', 'src', ':(exclude,glob)src/**/*.test.ts'];
+
+/** Returns what git prints in a clone. */
+export async function git(repo: string, ...args: readonly string[]): Promise<string> {
+  return (await run('git', ['-C', repo, ...args], { timeoutMs: 60_000 })).stdout.trim();
+}
+
 /**
- * Finds the commit to compare with: the given one; where the branch has left that which it is made for; or the commit
- * before. A reason where a clone has none of them. Errors: a given commit that is not there.
+ * Finds the commit to compare a clone with: the given one; where the branch has left that which it is made for; or the
+ * commit before. A reason where the clone has none of them. Errors: a given commit that is not there.
  */
-export async function findBase(given: string | undefined): Promise<Base | { readonly none: string }> {
-  const git = async (...args: readonly string[]) =>
-    (await run('git', ['-C', repo, ...args], { timeoutMs: 60_000 })).stdout.trim();
-  const commitOf = (name: string) => git('rev-parse', '--verify', '--quiet', `${name}^{commit}`);
+export async function findBase(repo: string, given: string | undefined): Promise<Base | { readonly none: string }> {
+  const commitOf = (name: string) => git(repo, 'rev-parse', '--verify', '--quiet', `${name}^{commit}`);
   if (given !== undefined) return { commit: await commitOf(given), what: given };
   let head: string;
   try {
@@ -31,12 +38,17 @@ export async function findBase(given: string | undefined): Promise<Base | { read
     return { none: `this is no clone of the repository, or git cannot read it (${messageOf(error)})` };
   }
   for (const target of targets) {
-    const merged = await git('merge-base', 'HEAD', target).catch(() => head);
+    const merged = await git(repo, 'merge-base', 'HEAD', target).catch(() => head);
     if (merged !== head) return { commit: merged, what: `where this branch has left ${target}` };
   }
   const before = await commitOf('HEAD^').catch(() => undefined);
   if (before !== undefined) return { commit: before, what: 'the commit before' };
   return { none: 'the clone has neither a main branch nor the commit before (a shallow clone?)' };
+}
+
+/** Whether the files of a clone that are measured are those of the commit. */
+export async function isAsMeasuredAt(repo: string, commit: string): Promise<boolean> {
+  return (await git(repo, 'diff', '--shortstat', commit, '--', ...measured)) === '';
 }
 
 /** The tree of a commit beside this one, with this one's packages if it wants the same. */

@@ -25,8 +25,11 @@ export interface MeasuredPod extends AsyncDisposable {
   readonly startMs: number;
   /** Processor time of the host for one command, in `ms`. */
   readonly execMs: number;
-  /** Memory of its machine on the host with its share of shared pages, in `KiB`. */
-  pssKiB(): Promise<number>;
+  /**
+   * Memory of its machine on the host that no other process shares, in `KiB`. What it shares are pages of files, which
+   * count more the fewer machines run, and go when the host needs memory.
+   */
+  privateKiB(): Promise<number>;
 }
 
 /** A node of one build with a state directory of its own. */
@@ -41,7 +44,14 @@ export async function openContestant(program: string, signal: AbortSignal): Prom
   undo.defer(() => rm(root, { recursive: true, force: true }));
   await chmod(root, 0o711); // jailed machines reach their files in it
   undo.defer(() => removeDefaultNetwork(join(root, 'network'), AbortSignal.timeout(30_000)));
-  const env = { ...neutralEnv(), PODVM_ROOT: root, PODVM_POOL: '0', PODVM_BACKGROUND: 'off' };
+  const env = {
+    ...neutralEnv(),
+    PODVM_ROOT: root,
+    PODVM_POOL: '0',
+    PODVM_BACKGROUND: 'off',
+    NODE_COMPILE_CACHE: join(root, 'compile-cache'), // the checkout's would be full, and the base's empty
+    PODVM_MIRROR: 'file:///dev/null', // of which nothing can be downloaded: its set-up makes parts of the ones it is lent
+  };
   await lendParts(root);
   await run(program, ['setup'], { env, timeoutMs: readyTimeoutMs, signal });
   const daemon = await startChild(program, ['daemon'], { stdio: ['ignore', 'ignore', 'pipe'], env });
@@ -90,7 +100,11 @@ export async function openContestant(program: string, signal: AbortSignal): Prom
       return {
         startMs: started - before,
         execMs: (executed - started) / execs,
-        pssKiB: async () => (await memoryOf(await processesOf(podSandboxId))).pssKiB,
+        async privateKiB() {
+          const { anonymousKiB } = await memoryOf(await processesOf(podSandboxId));
+          if (anonymousKiB === 0) throw new Error(`the machine of ${name} is gone`);
+          return anonymousKiB;
+        },
         [Symbol.asyncDispose]: () => pod.disposeAsync(),
       };
     },
