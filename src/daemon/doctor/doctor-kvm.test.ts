@@ -6,6 +6,7 @@ import { run } from '#host/process/run.ts';
 import type { BootOutcome } from '#vm/qemu/accelerator-probe.ts';
 import type { KvmHost } from '#vm/qemu/processor/kvm-host.ts';
 import { kvmFindings, openAsUser } from './doctor-kvm.ts';
+import type { RestoreOutcome } from './restore-trial.ts';
 
 const intel: KvmHost = {
   processor: new Map([
@@ -23,14 +24,24 @@ const intel: KvmHost = {
   absent: undefined,
 };
 const works: BootOutcome = { outcome: 'works', bootMs: 400 };
+const restored: RestoreOutcome = {
+  restoreMs: 80,
+  frozen: { guestMs: 500, beforeMs: 0, afterMs: 1 },
+  restored: [
+    { guestMs: 560, beforeMs: 3_000, afterMs: 3_001 },
+    { guestMs: 1_560, beforeMs: 4_000, afterMs: 4_001 },
+  ],
+};
 
 /** Runs the checks on a made-up host. Returns `status: detail`, and the fix if there is one, by name of the check. */
 async function check(
   host: Partial<KvmHost>,
   boot: BootOutcome | undefined = works,
   openAsVmm: () => Promise<string> = () => Promise.resolve('any user may open it'),
+  restore: () => Promise<RestoreOutcome> = () => Promise.resolve(restored),
 ) {
-  const findings = await kvmFindings({ ...intel, ...host }, { openAsVmm, boot: () => Promise.resolve(boot) });
+  const trials = { openAsVmm, boot: () => Promise.resolve(boot), restore };
+  const findings = await kvmFindings({ ...intel, ...host }, trials);
   for (const { name, status, fix } of findings) {
     assert.equal(fix !== undefined, status === 'warn' || status === 'fail', `${name} has a fix if it needs one`);
   }
@@ -45,7 +56,7 @@ test('doctor finds no fault on a physical host with KVM, and lists checks in ord
   const { of, statuses, names } = await check({});
   assert.deepEqual(
     names.map((name) => name.replace('kvm ', '')),
-    ['processor', 'modules', '/dev/kvm', 'user', 'boot', 'nesting', 'clock', 'templates'],
+    ['processor', 'modules', '/dev/kvm', 'user', 'boot', 'restore', 'nesting', 'clock', 'templates'],
   );
   assert.deepEqual(new Set(statuses), new Set(['ok']));
   assert.equal(of('kvm clock').said, "ok: the host's clock is tsc; TSC 2700 MHz, with scaling");
@@ -60,8 +71,8 @@ test('doctor says how to enable virtualisation on each kind of host, and which m
   assert.match(physical.of('kvm modules').fix, /modprobe kvm_intel/);
   assert.match(physical.of('/dev/kvm').said, /^fail: ENOENT/);
   assert.deepEqual(
-    [physical.of('kvm user').said, physical.of('kvm boot').said].map((said) => said.slice(0, 4)),
-    ['skip', 'skip'],
+    ['kvm user', 'kvm boot', 'kvm restore'].map((name) => physical.of(name).said.slice(0, 4)),
+    ['skip', 'skip', 'skip'],
   );
   const virtual = await check({ flags: new Set(['hypervisor']), modules: new Map([['kvm', []]]), absent });
   assert.match(virtual.of('kvm processor').fix, /nested virtualisation/);
@@ -102,9 +113,39 @@ test('doctor treats a slow boot as a failure, and does not boot before set-up', 
   assert.match((await check({}, { outcome: 'works', bootMs: 9_000 })).of('kvm boot').said, /^warn: .*9000 ms/);
   const slow = await check({}, { outcome: 'slow', deadlineMs: 45_000 });
   assert.match(slow.of('kvm boot').said, /^fail: KVM answers, but no guest program ran/);
-  const trials = { openAsVmm: () => Promise.resolve(''), boot: () => Promise.resolve(undefined) };
+  const trials = {
+    openAsVmm: () => Promise.resolve(''),
+    boot: () => Promise.resolve(undefined),
+    restore: () => assert.fail('nothing has booted'),
+  };
   const boot = (await kvmFindings(intel, trials)).find(({ name }) => name === 'kvm boot');
   assert.deepEqual([boot?.status, boot?.fix], ['fail', 'Run `podvm setup`.']);
+});
+
+test('doctor restores a guest, and says why that fails', async () => {
+  const after = (outcome: () => Promise<RestoreOutcome>) => check({}, works, undefined, outcome);
+  assert.match((await check({})).of('kvm restore').said, /^ok: a restored guest answers after 80 ms/);
+  const refused = await after(() => Promise.reject(new Error('QEMU: failed to set MSR 0x49')));
+  assert.equal(refused.of('kvm restore').said, 'fail: QEMU: failed to set MSR 0x49');
+  assert.match(refused.of('kvm restore').fix, /`template` to `off`/);
+});
+
+test('doctor finds a restored clock that jumps, or runs at another speed than the host', async () => {
+  const [first, second] = restored.restored;
+  const said = async (changes: Partial<RestoreOutcome>) => {
+    const { of } = await check({}, works, undefined, () => Promise.resolve({ ...restored, ...changes }));
+    return of('kvm restore').said;
+  };
+  const later = (guestMs: number) => [first, { ...second, guestMs }] as const;
+  assert.match(await said({ restored: later(1_561) }), /^ok/);
+  assert.match(await said({ restored: later(1_900) }), /^fail: .*it ran 1340 ms while 999 to 1001 ms passed/);
+  assert.match(await said({ restored: later(first.guestMs) }), /^fail: .*it ran 0 ms/);
+  assert.match(await said({ frozen: { ...restored.frozen, guestMs: 700 } }), /^fail: .*it went back by 140 ms/);
+  const hoursLater = [first, second].map((read) => ({ ...read, guestMs: read.guestMs + 7_200_000 }));
+  const [one = first, other = second] = hoursLater;
+  assert.match(await said({ restored: [one, other] }), /^fail: .*it went forward by 7200060 ms/);
+  const slowly = [first, { ...second, beforeMs: 30_000, afterMs: 30_500, guestMs: first.guestMs + 27_100 }] as const;
+  assert.match(await said({ restored: slowly }), /^ok/, 'an answer of a busy host comes late');
 });
 
 test('doctor warns of a host whose clock guests cannot read directly', async () => {

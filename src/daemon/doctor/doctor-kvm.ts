@@ -12,15 +12,16 @@ import { type KvmHost, kvmIdentity, readKvmHost } from '#vm/qemu/processor/kvm-h
 import type { Configuration } from '../configuration/configuration.ts';
 import type { Finding } from '#api/finding.ts';
 import { probeUid } from '../node/node.ts';
+import { clockFault, type RestoreOutcome, tryRestore } from './restore-trial.ts';
 
-/** Checks KVM on this host. Boots one guest by it; changes no stored verdict. */
+/** Checks KVM on this host. Boots two guests by it and restores one; changes no stored verdict and no template. */
 export async function checkKvm(
   config: Configuration,
   write: (line: string) => void,
   ending: AbortSignal,
 ): Promise<readonly Finding[]> {
   const directory = join(config.root, 'probe');
-  using deadline = openDeadline(120_000, ending);
+  using deadline = openDeadline(240_000, ending);
   const { signal } = deadline;
   const openAsVmm = async () => {
     await mkdir(directory, { recursive: true, mode: 0o711 });
@@ -38,7 +39,14 @@ export async function checkKvm(
     const request = { assets, directory, uid: probeUid };
     return await createProgress(write).during('booting a guest by KVM', () => tryKvm(request, signal));
   };
-  return await kvmFindings(await readKvmHost(), { openAsVmm, boot });
+  const restore = async () => {
+    const assets = await readReady(config);
+    if (assets === undefined)
+      throw new PodvmError('failedPrecondition', 'set-up has not run', { fix: 'Run `podvm setup`.' });
+    const trial = { assets, accelerator: 'kvm', directory, uid: probeUid } as const;
+    return await createProgress(write).during('freezing and restoring a guest by KVM', () => tryRestore(trial, signal));
+  };
+  return await kvmFindings(await readKvmHost(), { openAsVmm, boot, restore });
 }
 
 /** Checks that need more than the files of the host. */
@@ -47,23 +55,28 @@ interface KvmTrials {
   readonly openAsVmm: () => Promise<string>;
   /** Boots a guest by KVM; undefined before set-up. */
   readonly boot: () => Promise<BootOutcome | undefined>;
+  /** Freezes and restores a guest by KVM. Errors: those of `tryRestore`. */
+  readonly restore: () => Promise<RestoreOutcome>;
 }
 
 /**
  * Checks KVM step by step, in the order in which the steps depend on each other. Only the device, its user and the boot
- * decide whether pods can run with it; the other results explain a failure, or say what will be slow.
+ * decide whether pods can run with it, and the restore whether they start fast; the other results explain a failure, or say what will be slow.
  */
 export async function kvmFindings(host: KvmHost, trials: KvmTrials): Promise<readonly Finding[]> {
   const device = deviceFinding(host);
   const isOpen = device.status === 'ok';
   const user = isOpen ? await userFinding(trials) : skipped('kvm user');
   const boot = user.status === 'ok' ? await bootFinding(trials) : skipped('kvm boot');
+  const hasBooted = boot.status === 'ok' || boot.status === 'warn';
+  const restore = hasBooted ? await restoreFinding(trials) : skipped('kvm restore');
   return [
     processorFinding(host),
     modulesFinding(host),
     device,
     user,
     boot,
+    restore,
     nestedFinding(host),
     clockFinding(host),
     templatesFinding(host),
@@ -166,6 +179,23 @@ async function bootFinding({ boot }: KvmTrials): Promise<Finding> {
     case 'absent':
     case 'untried':
       return failed('the device could not be opened', emulate);
+  }
+}
+
+/** Starts of pods restore a template; a boot shows neither that KVM takes its registers back, nor what the clock does. */
+async function restoreFinding({ restore }: KvmTrials): Promise<Finding> {
+  const name = 'kvm restore';
+  const fix = 'Set `template` to `off`: machines then boot, which takes longer. Please report this result.';
+  try {
+    const outcome = await restore();
+    const fault = clockFault(outcome);
+    const detail = `a restored guest answers after ${outcome.restoreMs} ms`;
+    if (fault === undefined) return { name, status: 'ok', detail: `${detail}, and its clock continues` };
+    return { name, status: 'fail', detail: `${detail}, but its clock is wrong: ${fault}`, fix };
+  } catch (error) {
+    if (error instanceof PodvmError && error.kind === 'cancelled') throw error;
+    const known = error instanceof PodvmError ? error.fix : undefined;
+    return { name, status: 'fail', detail: printable(messageOf(error), 500), fix: known ?? fix };
   }
 }
 
