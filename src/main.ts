@@ -110,14 +110,15 @@ const parts: ProgramParts = {
     await enterNamespaces(configure(options));
     return await endOrphans(configure(options), (line) => process.stderr.write(line));
   },
-  setup: async ({ upgrade, kernel, sbom, bundle, from, ...options }, { any: signal }) => {
+  setup: async ({ upgrade, kernel, sbom, bundle, from, config: file, ...options }, { any: signal }) => {
     if (sbom) {
       const { makeSbom } = await import('#setup/bundle/sbom.ts');
       return await makeSbom({ root: configure(options).root, repo, version: parts.version });
     }
     const { requireRoot } = await import('#daemon/background/serve-here.ts');
     const { bundleCommand, setupCommand, setupFromCommand } = await import('#daemon/setup-command.ts');
-    const setting = { config: configure(options), write: (line: string) => process.stderr.write(line), signal };
+    const config = await configureSetup(file, options);
+    const setting = { config, write: (line: string) => process.stderr.write(line), signal };
     if (bundle !== undefined) return await bundleCommand(setting, resolve(bundle), { version: parts.version, epoch });
     if (upgrade || kernel !== undefined || from !== undefined) requireRoot('change the parts of machines');
     if (from !== undefined) return await setupFromCommand(setting, resolve(from), parts.version);
@@ -201,6 +202,14 @@ async function configureDaemon(file: string | undefined, options: Parameters<typ
   const { readConfigFile } = await import('#daemon/configuration/config-file.ts');
   const inFile = { ...daemonDefaults, ...(file === undefined ? {} : await readConfigFile(file)) };
   return readConfiguration(options, process.env, repo, inFile);
+}
+
+/** The configuration of set-up with the settings of a daemon's file, which the daemon must be able to use. */
+async function configureSetup(file: string | undefined, options: Parameters<typeof configure>[0]) {
+  if (file === undefined) return configure(options);
+  await configureDaemon(file, options);
+  const { readConfigFile } = await import('#daemon/configuration/config-file.ts');
+  return readConfiguration(options, process.env, repo, await readConfigFile(file));
 }
 
 /** Another process: nothing is to be undone here. */

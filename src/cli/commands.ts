@@ -283,6 +283,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
           'from',
         ),
         new Option('--from <file>', 'install from a file of --bundle, without a network or a compiler'),
+        new Option('--config <file>', 'settings file of the daemon, for which the host is set up').conflicts('sbom'),
       ],
       action: (options: SetupWishes) =>
         untilEnded(async (ends) => {

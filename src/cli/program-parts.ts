@@ -90,6 +90,8 @@ export interface SetupWishes {
   readonly bundle?: string;
   /** Bundle to install from. */
   readonly from?: string;
+  /** Settings file of the daemon. */
+  readonly config?: string;
 }
 
 /**

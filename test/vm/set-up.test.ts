@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
-import { stat } from 'node:fs/promises';
+import { rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { readDiskUsage } from '#daemon/node/disk-usage.ts';
+import { isThere } from '#host/file/files.ts';
 import { run } from '#host/process/run.ts';
+import { openCliNode } from './cli-node.ts';
 import { readAssets, whyNoVm } from './node.ts';
 
 const podvm = join(import.meta.dirname, '../../podvm');
@@ -26,6 +28,27 @@ describe('a set-up that is done', { skip: await whyNoVm() }, () => {
     assert.match(stdout, /^ready: QEMU \S+, guest kernel \S+, crun \S+\n$/);
     assert.equal(stderr, '');
     assert.deepEqual(await Promise.all(places.map(timesOf)), before);
+  });
+
+  test('with --config follows the settings of the daemon, and refuses what that would refuse', async () => {
+    await using node = await openCliNode({ isSetUp: true });
+    const [file, templates] = [join(node.root, 'podvm.yaml'), join(node.root, 'templates')];
+    await rm(templates, { recursive: true });
+    await writeFile(file, 'template: off\n');
+    const { code, stdout, stderr } = await node.type(['setup', '--config', file]);
+    assert.deepEqual([code, stdout.slice(0, 6), stderr], [0, 'ready:', '']);
+    assert.ok(!(await isThere(templates)));
+    for (const [text, why] of [
+      ['swap: maybe\n', /swap.*maybe/],
+      ['metricsAddress: 0.0.0.0:9100\n', /metricsAddress/],
+      ['pol: 3\n', /`pol` is not a setting; did you mean pool\?/],
+    ] as const) {
+      await writeFile(file, text);
+      const refused = await node.type(['setup', '--config', file]);
+      assert.equal(refused.code, 125);
+      assert.match(refused.stderr, why);
+    }
+    assert.ok(!(await isThere(templates)));
   });
 
   test('has made an agent of at most 2.3 MB, and an initramfs of at most 8', async () => {
