@@ -34,6 +34,7 @@ const filesBefore = '/run/files-before';
 /** Lists the files by which the node differs from the host, apart from those of steps. */
 const listFiles = `find /run/.node/*/upper ! -type d ! -path '*/podvm-cluster-*' | sort`;
 
+const annotations = ['spec', 'template', 'metadata', 'annotations'];
 const installer = ['spec', 'template', 'spec', 'initContainers', 0];
 const directories = ['--program', '/opt/podvm', '--root', '/var/lib/podvm'];
 
@@ -42,8 +43,8 @@ async function deployment(action: 'install' | 'uninstall', settings?: object): P
   const text = await readFile(plainManifests, 'utf8');
   const documents = parseAllDocuments(text.replaceAll(/"localhost\/podvm\/node:[^"]+"/g, images.node));
   for (const document of documents) {
-    if (document.get('kind') === 'ConfigMap') document.setIn(['data', 'podvm.yaml'], JSON.stringify(settings ?? {}));
     if (document.get('kind') !== 'DaemonSet') continue;
+    document.setIn([...annotations, 'podvm.dev/settings'], JSON.stringify(settings ?? {}));
     const words = settings === undefined ? [] : ['--settings', '/settings/podvm.yaml'];
     for (const word of words) document.addIn([...installer, 'args'], word);
     if (action === 'install') continue;

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { copyFile, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { isThere } from '#host/file/files.ts';
@@ -9,10 +9,14 @@ import { repo } from './cli-node.ts';
 import { whyNoVm } from './node.ts';
 
 const settingsFile = '/etc/podvm/podvm.yaml';
+const mark = '/opt/podvm/.installed-by-podvm-node';
 const unitFile = '/etc/systemd/system/podvm.service';
 const withSettings = ['install', '--settings', '/settings.yaml'];
 
-/** Root directories of the node image and of a host without systemd, whose program and `nsenter` do nothing. */
+/**
+ * Root directories of the node image and of a host without systemd, whose programs only note their calls: what is tried is
+ * the entry point. Podvm fails with the file `refuses` beside it, and its service with `fails`.
+ */
 async function openInstaller() {
   const image = await mkdtemp('/var/tmp/podvm-node-image-');
   const host = join(image, 'host');
@@ -28,7 +32,10 @@ async function openInstaller() {
     'podvm/podvm.bundle': '',
     'podvm/podvm.service': await readFile(join(repo, 'examples/podvm.service'), 'utf8'),
     'podvm/podvm-node': await readFile(join(repo, 'tools/release/node-image/podvm-node'), 'utf8'),
-    'podvm/program/podvm': '#!/bin/sh\n',
+    'podvm/program/podvm': '#!/bin/sh\necho "podvm $*" >>/calls\n[ ! -e "${0%/*}/refuses" ]\n',
+    'host/usr/bin/systemctl':
+      '#!/bin/sh\necho "systemctl $*" >>/calls\n[ "$1" != restart ] || [ ! -e /opt/podvm/fails ]\n',
+    'host/usr/bin/journalctl': '#!/bin/sh\necho "this is why"\n',
     'host/usr/bin/nsenter': '#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n',
   };
   for (const [path, text] of Object.entries(files)) await writeFile(join(image, path), text, { mode: 0o755 });
@@ -49,6 +56,12 @@ exec chroot ${image} /podvm/podvm-node "$@"`;
   return {
     node,
     at,
+    /** Makes the image that of another version, with these files. */
+    release: async (version: number, files: Readonly<Record<string, string>> = {}) => {
+      for (const name of ['refuses', 'fails']) await rm(join(image, 'podvm/program', name), { force: true });
+      const all = { 'podvm/release': `podvm ${version}\n`, ...files };
+      for (const [path, text] of Object.entries(all)) await writeFile(join(image, path), text);
+    },
     read: async (path: string) => await readFile(at(path), 'utf8'),
     write: async (path: string, text: string) => {
       await mkdir(dirname(at(path)), { recursive: true });
@@ -97,6 +110,57 @@ describe('the entry point of the node image', { skip: await whyNoVm() }, () => {
     }
     assert.ok(!(await host.has(unitFile)));
     assert.ok(!(await host.has('/opt/podvm')));
+  });
+
+  test('a version for which the host cannot be set up replaces nothing', async () => {
+    await using host = await openInstaller();
+    assert.equal((await host.node(...withSettings)).code, 0);
+    const installed = async () => await Promise.all([mark, unitFile, settingsFile].map(host.read));
+    const before = await installed();
+    await host.release(2, { 'settings.yaml': 'pool: many\n', 'podvm/program/refuses': '' });
+    await rm(host.at('calls'));
+    for (let turn = 0; turn < 2; turn += 1) assert.equal((await host.node(...withSettings)).code, 1);
+    assert.deepEqual(await installed(), before);
+    assert.ok(!(await host.has('/opt/podvm/refuses')));
+    const setUp = 'podvm setup --from /opt/podvm.new/podvm.bundle --config /opt/podvm.new/podvm.yaml\n';
+    assert.equal(await host.read('calls'), setUp.repeat(2), 'the service ran on');
+    assert.equal((await host.node('uninstall')).code, 0);
+    assert.deepEqual(await readdir(host.at('opt')), []);
+  });
+
+  test('after a version that does not serve, the one before serves with its unit, settings and parts', async () => {
+    for (const [first, next] of [
+      [withSettings, withSettings],
+      [withSettings, ['install']],
+      [['install'], withSettings],
+    ] as const) {
+      await using host = await openInstaller();
+      await mkdir(host.at('run/systemd/system'), { recursive: true });
+      assert.equal((await host.node(...first)).code, 0);
+      const files = [mark, unitFile, ...(first === withSettings ? [settingsFile] : [])];
+      const installed = async () => await Promise.all(files.map(host.read));
+      const before = await installed();
+      await host.release(2, { 'settings.yaml': 'pool: 3\n', 'podvm/program/fails': '' });
+      for (let turn = 0; turn < 2; turn += 1) {
+        const { code, stderr } = await host.node(...next);
+        assert.equal(code, 1);
+        assert.match(stderr, /this is why\n.*going back.*\n.*this version does not serve, and is not installed\n/);
+        assert.deepEqual(await installed(), before);
+        assert.equal(await host.has('/etc/podvm'), first === withSettings);
+        const last = (await host.read('calls')).split('\n').slice(-6, -1);
+        assert.deepEqual(last, [
+          'podvm setup --from /opt/podvm/podvm.bundle',
+          'systemctl reset-failed podvm.service',
+          'systemctl daemon-reload',
+          'systemctl enable --quiet podvm.service',
+          'systemctl restart podvm.service',
+        ]);
+      }
+      await host.release(3);
+      assert.match((await host.node(...next)).stderr, /podvm-node: installed\n$/);
+      assert.match(await host.read(mark), /^podvm 3$/m);
+      assert.deepEqual(await readdir(host.at('opt')), ['podvm']);
+    }
   });
 
   test('a program or a service of another origin stays as it is', async () => {

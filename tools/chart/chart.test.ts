@@ -12,9 +12,10 @@ interface Rendered {
   readonly spec?: {
     readonly selector: { readonly matchLabels: Readonly<Record<string, string>> };
     readonly template: {
-      readonly metadata: { readonly labels: Readonly<Record<string, string>> };
+      readonly metadata: { readonly labels: Readonly<Record<string, string>>; readonly annotations: object };
       readonly spec: {
         readonly nodeSelector: unknown;
+        readonly volumes: readonly { readonly name: string; readonly downwardAPI?: unknown }[];
         readonly initContainers: readonly { readonly image: string; readonly args: readonly string[] }[];
       };
     };
@@ -52,7 +53,14 @@ test('the installer is a pod whose only obstacle in a machine is that it asks fo
 test('pods of the runtime class go to the nodes of the installer', () => {
   const runtimeClass = ofKind('RuntimeClass');
   assert.deepEqual(runtimeClass?.scheduling?.nodeSelector, daemonSet?.template.spec.nodeSelector);
-  assert.deepEqual(ofKind('ConfigMap')?.metadata.name, 'podvm-settings');
+});
+
+test('settings are part of the template of the pods, with which they change and are taken back', () => {
+  const { metadata, spec } = daemonSet?.template ?? assert.fail('there is no DaemonSet');
+  assert.deepEqual(metadata.annotations, { 'podvm.dev/settings': '{}' });
+  assert.deepEqual(spec.volumes.find(({ name }) => name === 'settings')?.downwardAPI, {
+    items: [{ path: 'podvm.yaml', fieldRef: { fieldPath: "metadata.annotations['podvm.dev/settings']" } }],
+  });
 });
 
 test('the entry point of the node image knows the words of the chart', async () => {

@@ -21,8 +21,12 @@ process.stdout.write(lint.stdout);
 const options = ['--namespace', 'podvm', '--set', 'image.pullPolicy=IfNotPresent'];
 const { stdout } = await run(helm, ['template', 'podvm', chartDirectory, ...options], { signal });
 await writeFile(plainManifests, `${await headOf(chartDirectory)}${stdout}`);
-const removal = await run(helm, ['template', 'podvm', chartDirectory, ...options, '--set', 'action=uninstall'], {
-  signal,
-});
-if (removal.stdout.includes('kind: RuntimeClass')) throw new Error('An uninstallation keeps RuntimeClasses');
+const withValue = async (value: string) =>
+  (await run(helm, ['template', 'podvm', chartDirectory, ...options, '--set', value], { signal })).stdout;
+if ((await withValue('action=uninstall')).includes('kind: RuntimeClass'))
+  throw new Error('An uninstallation keeps RuntimeClasses');
+if (!(await withValue('paths.root=/srv/podvm')).includes(' /srv/podvm/podvm.sock$'))
+  throw new Error('With another state directory, no pod becomes ready');
+if (!(await withValue('settings.pool=3')).includes('podvm.dev/settings: "pool: 3"'))
+  throw new Error('Settings are not part of the template of the pods');
 process.stdout.write(`wrote ${plainManifests}\n`);
