@@ -20,6 +20,8 @@ const configure = (options: GlobalOptions): Configuration => readConfiguration(o
 enterDirectory();
 closeInheritedDescriptors(process.env['NODE_EXTRA_CA_CERTS']); // programs that we start would have it, too
 
+/** Machines that outlive this process are its children or its connections, and would keep its event loop alive. */
+const keeps = { machines: false };
 const outputGone = new AbortController();
 const terminal: Terminal = {
   stdin: process.stdin,
@@ -144,13 +146,13 @@ const parts: ProgramParts = {
     if (background) {
       await enterNamespaces(configure(options));
       const { backgroundCommand } = await import('#daemon/background/background-node.ts');
-      await backgroundCommand(configure(options), process);
-      process.exit(0);
+      keeps.machines = true;
+      return await backgroundCommand(configure(options), process);
     }
     const { daemonCommand } = await import('#daemon/daemon-command.ts');
     const config = await configureDaemon(file, options);
+    keeps.machines = true;
     await daemonCommand(config, parts.version, process, parts);
-    process.exit(0); // machines that outlive this process are its children, and would keep its event loop alive
   },
   doctor: async ({ json, accelerator, config: file, ...options }, { any: signal }) => {
     const { doctorCommand } = await import('#daemon/doctor/doctor.ts');
@@ -216,3 +218,4 @@ async function configureSetup(file: string | undefined, options: Parameters<type
 const servedBy = (socketPath: string): Served => ({ socketPath, [Symbol.asyncDispose]: () => Promise.resolve() });
 
 process.exitCode = await runProgram(process.argv.slice(2), parts);
+if (keeps.machines) process.exit();
