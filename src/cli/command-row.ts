@@ -11,6 +11,8 @@ export interface CommandRow {
   readonly usage?: string;
   /** The command makes nothing on this machine that it would have to undo. */
   readonly isClient?: true;
+  /** It reads what the other commands are, which are built for it, too. */
+  readonly readsOthers?: true;
   /** Its own options may stand before a command line of another program. */
   readonly passesThrough?: true;
   readonly commands?: readonly CommandRow[];

@@ -89,6 +89,7 @@ export function hostCommands({
     {
       name: 'completion',
       description: 'print the completion of command lines for a shell',
+      readsOthers: true,
       arguments: [['<shell>', shells.join(', ')]],
       isClient: true,
       action: async (shell: string, _: object, itself: Command) => {

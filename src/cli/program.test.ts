@@ -69,6 +69,15 @@ function openProgram(change: Partial<ProgramParts> = {}) {
   return { type: (...words: readonly string[]) => runProgram(words, parts), said, signals, outputGone, stdin };
 }
 
+describe('podvm completion', () => {
+  it('knows every command, of which others build only themselves', async () => {
+    const { type, said } = openProgram();
+    assert.equal(await type('completion', 'bash'), 0);
+    for (const name of ['run', 'describe', 'image', 'uninstall'])
+      assert.match(said.stdout, new RegExp(`\\b${name}\\b`));
+  });
+});
+
 describe('podvm version', () => {
   it('lists the parts of this program, as text and as JSON', async () => {
     const { type, said } = openProgram();

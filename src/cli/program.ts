@@ -14,9 +14,10 @@ import { errorText, fixLine } from './terminal/terminal.ts';
 /** Runs one command line (without `node` and script) and returns the exit code. */
 export async function runProgram(argv: readonly string[], parts: ProgramParts): Promise<number> {
   let exitCode = 0;
-  const program = buildProgram(parts, (code) => {
+  const exit = (code: number) => {
     exitCode = code;
-  });
+  };
+  const program = buildProgram(parts, exit, argv[0]);
   try {
     await program.parseAsync(argv, { from: 'user' });
     return exitCode;
@@ -27,8 +28,11 @@ export async function runProgram(argv: readonly string[], parts: ProgramParts): 
   }
 }
 
-/** Builds the commands. `exit` is called with a command's exit code unless it is 0. */
-export function buildProgram(parts: ProgramParts, exit: (code: number) => void): Command {
+/**
+ * Builds the commands, or only the one that is `wanted`: to build all takes as long as most commands do until they call the
+ * node. `exit` is called with a command's exit code unless it is 0.
+ */
+export function buildProgram(parts: ProgramParts, exit: (code: number) => void, wanted?: string): Command {
   const { terminal } = parts;
   const program = new Command('podvm')
     .description('Runs Kubernetes pods, each in its own microVM.')
@@ -75,9 +79,11 @@ export function buildProgram(parts: ProgramParts, exit: (code: number) => void):
   });
   answerForeignWords(program, []);
   const rows = new Map(commandTable({ parts, global, exit, untilEnded }).map((row) => [row.name, row]));
+  const only = rows.get(wanted ?? '');
+  const isBuilt = (row: CommandRow) => only === undefined || only.readsOthers === true || row === only;
   for (const [heading, names] of Object.entries(commandGroups)) {
     program.commandsGroup(heading);
-    for (const row of names.flatMap((name) => rows.get(name) ?? [])) {
+    for (const row of names.flatMap((name) => rows.get(name) ?? []).filter(isBuilt)) {
       const command = addCommand(program, row);
       command.copyInheritedSettings(program);
       nameHelp(command, row.name);

@@ -60,18 +60,22 @@ describe('planRun()', () => {
 
   it('prints long words on one line, without YAML’s folding', async () => {
     const word = 'word '.repeat(100);
-    const [text = ''] = await textsOf('busybox', 'echo', word, '- : # "', '');
+    const [text = ''] = await textsOf('--dry-run', 'busybox', 'echo', word, '- : # "', '');
     const pod = parse(text) as { spec: { containers: { args: string[] }[] } };
     assert.deepEqual(pod.spec.containers[0]?.args, ['echo', word, '- : # "', '']);
     assert.ok(text.includes(word));
-    assert.equal(
-      (JSON.parse((await textsOf('--dry-run', '-o', 'json', 'busybox')).join('')) as { kind: string }).kind,
-      'Pod',
-    );
+    assert.throws(() => JSON.parse(text) as unknown);
+  });
+
+  it('sends JSON, of which errors name the lines that --dry-run -o json prints', async () => {
+    const words = ['busybox', 'echo', '\u007f\u2028\ud800 \n: # "'];
+    const [sent = ''] = await textsOf(...words);
+    assert.equal((JSON.parse(sent) as { kind: string }).kind, 'Pod');
+    assert.deepEqual(await textsOf('--dry-run', '-o', 'json', ...words), [sent]);
   });
 
   it('reads env files, and checks that paths of --mount exist', async () => {
-    const [text = ''] = await textsOf('--env-file', join(directory, 'vars'), 'busybox');
+    const [text = ''] = await textsOf('--dry-run', '--env-file', join(directory, 'vars'), 'busybox');
     assert.match(text, /name: ONE\n +value: "1"\n/);
     await assert.rejects(plan('--env-file', join(directory, 'none'), 'busybox'), {
       message: /none: no such file$/,

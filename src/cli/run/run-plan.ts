@@ -7,7 +7,7 @@ import type { RunOptions } from './run-command.ts';
 import { requireTerminal } from '../terminal/terminal-input.ts';
 import { type Terminal, write } from '../terminal/terminal.ts';
 import type { Environment } from './container-environment.ts';
-import { podOfImage } from './pod-of-image.ts';
+import { podOfImage, type PodObject } from './pod-of-image.ts';
 import { refuseFlags } from './refused-flags.ts';
 import { parseFileWords, refuseImageFlags, type RunFlags } from './run-options.ts';
 import { whatIsNamed } from './run-words.ts';
@@ -66,12 +66,16 @@ async function imagePlan(
     envFiles: await readEnvFiles(flags['envFile'] as readonly string[] | undefined), // SAFE: as it is declared
   });
   for (const path of mustExist) requirePath(path);
-  const { stringify } = await import('../yaml.ts'); // most commands do not need it
-  const text = flags.output === 'json' ? `${JSON.stringify(pod, null, 2)}\n` : stringify(pod, { lineWidth: 0 });
+  const text = flags.dryRun && flags.output !== 'json' ? await yamlOf(pod) : `${JSON.stringify(pod, null, 2)}\n`;
   const input = { takesInput: flags['interactive'] === true, hasTerminal: flags['tty'] === true };
   const isLent = input.takesInput && input.hasTerminal && !flags.dryRun && !flags.detach;
   if (isLent) requireTerminal(terminal, 'the container');
   return { files: [{ name: madeFile, text }], ...optionsOf(flags), isOfImage: true, input, flags, images };
+}
+
+async function yamlOf(pod: PodObject): Promise<string> {
+  const { stringify } = await import('../yaml.ts'); // takes longer than all else that makes the text
+  return stringify(pod, { lineWidth: 0 });
 }
 
 /** Prints the Pod of `--dry-run` if its manifest is valid. Errors: those of the manifest. */
