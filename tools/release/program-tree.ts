@@ -37,10 +37,19 @@ const banner = [
   'const require = createRequire(import.meta.url), __filename = import.meta.filename, __dirname = import.meta.dirname;',
 ].join(' ');
 
+/**
+ * Empties the banner's line in a file that names none of its variables: a command loads thirty files, and making `require`
+ * for each takes 4 % of its processor time. The line itself stays, for the source map.
+ */
+export function withoutUnusedBanner(file: string): string {
+  const body = file.slice(file.indexOf('\n'));
+  return /\b(?:require|__filename|__dirname)\b/.test(body) ? file : body;
+}
+
 /** Makes the program, without Node, in `directory`: bundles with source maps, built agent and file server, licences. */
 export async function makeProgramTree(release: Release, directory: string): Promise<void> {
   const { repo, programs } = release;
-  const { metafile } = await build({
+  const { metafile, outputFiles } = await build({
     absWorkingDir: repo,
     entryPoints,
     outbase: '.',
@@ -58,8 +67,13 @@ export async function makeProgramTree(release: Release, directory: string): Prom
     charset: 'ascii', // a single other character would double a file's size in the memory of a daemon
     sourcemap: true,
     metafile: true,
+    write: false,
     logLevel: 'warning',
   });
+  for (const { path, text } of outputFiles) {
+    await mkdir(dirname(path), { recursive: true });
+    await writeFile(path, path.endsWith('.js') ? withoutUnusedBanner(text) : text);
+  }
   for (const file of copied) await copy(join(repo, file), join(directory, file));
   for await (const file of glob(['docs/**/*.md', 'examples/*'], { cwd: repo }))
     await copy(join(repo, file), join(directory, file));
