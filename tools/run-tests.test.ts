@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { it } from 'node:test';
 import { run } from '#host/process/run.ts';
-import { repo } from './unit-tests.ts';
+import { inOneProcess, repo } from './unit-tests.ts';
 
 const bodies = {
   passes: '',
@@ -13,6 +13,7 @@ const bodies = {
     if (!existsSync(before)) { writeFileSync(before, ''); throw new Error('lost a race'); }`,
   fails: "throw new Error('wrong')",
   'ends its process': 'process.exit(1)',
+  'changes its process': "process.env.CHANGED = 'yes'",
   'fails in common': '',
   'fails once in common': '',
 };
@@ -51,7 +52,7 @@ async function outcomeOf(
     const script = `
       import { runAgain, runTests } from ${JSON.stringify(join(repo, 'tools/run-tests.ts'))};
       const first = await runTests({ ...${limits}, args: [...${JSON.stringify(nodeArgs)}, ...process.argv.slice(1)], reporter: 'dot' });
-      process.exitCode = first.passed || (await runAgain(first.failed, ${limits})) ? 0 : 1;`;
+      process.exitCode = first.passed || (await runAgain(first.failed, ${limits}, () => ${JSON.stringify(nodeArgs)})) ? 0 : 1;`;
     const files = names.map((_, at) => join(directory, `${at}.test.mjs`));
     const { NODE_TEST_CONTEXT: _, ...outside } = process.env; // a runner inside of a test would run nothing
     const env = outside as Record<string, string>; // SAFE: Node's own environment has texts only
@@ -83,4 +84,8 @@ it('fails where a test that files have in common fails again, and names the file
     assert.equal((await outcomeOf(args, ['passes', 'fails in common']))[0], 1, args.join());
   const [code, last] = await outcomeOf(['--test-isolation=process'], ['passes', 'fails once in common']);
   assert.deepEqual([code, last], [0, 'flaky: DIR/1.test.mjs failed beside others and passed alone']);
+});
+
+it('fails where a test changes the process that it shares, which only the arguments of the first run tell', async () => {
+  assert.equal((await outcomeOf(inOneProcess, ['passes', 'changes its process']))[0], 1);
 });

@@ -63,15 +63,21 @@ export async function runTests(run: TestRun): Promise<{ passed: boolean; failed:
 
 /**
  * Runs files that failed beside others a second time, one after another. A file that passes then has a flaky test, which
- * is a bug to find: it is named, and does not stop a release. Returns whether all passed.
+ * is a bug to find: it is named, and does not stop a release. `argsOf` gives further arguments for a file, those of its first
+ * run: a test that fails by them always fails. Returns whether all passed.
  */
-export async function runAgain(failed: readonly string[], alone: Omit<TestRun, 'args' | 'reporter'>): Promise<boolean> {
+export async function runAgain(
+  failed: readonly string[],
+  alone: Omit<TestRun, 'args' | 'reporter'>,
+  argsOf: (file: string) => readonly string[] = () => [],
+): Promise<boolean> {
   if (failed.length === 0 || failed.length > mostSecondRuns) return false;
   if (!failed.every((file) => testFile.test(file))) return false; // would run no test, and pass
   const flaky: string[] = [];
   for (const file of failed) {
     process.stdout.write(`\nrunning ${file} again, alone\n`);
-    if ((await runTests({ ...alone, args: [join(repo, file)], reporter: 'spec' })).passed) flaky.push(file);
+    if ((await runTests({ ...alone, args: [...argsOf(file), join(repo, file)], reporter: 'spec' })).passed)
+      flaky.push(file);
   }
   for (const file of flaky) process.stdout.write(`${flakyMark}${file} failed beside others and passed alone\n`);
   return flaky.length === failed.length;

@@ -105,11 +105,12 @@ async function runAll(): Promise<boolean> {
       failed.push(...outcome.failed);
     }
   };
+  const argsOf = (file: string) => (alone.includes(file) ? ['--test-isolation=none'] : inOneProcess); // no second process for one file
   const groups = shared.map((files) => [...inOneProcess, ...files]);
-  const files = alone.map((file) => ['--test-isolation=none', file]); // no second process for one file
+  const files = alone.map((file) => [...argsOf(file), file]);
   await Promise.all([work(files), ...Array.from({ length: most }, () => work(groups))]);
   if (isLost) return false;
-  return failed.length === 0 || (await runAgain(failed, { ...brief, isQuiet: false }));
+  return failed.length === 0 || (await runAgain(failed, { ...brief, isQuiet: false }, argsOf));
 }
 
 if (import.meta.main) {

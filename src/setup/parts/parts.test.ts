@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, mkdir, open, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { test, type TestContext } from 'node:test';
+import { mock, test, type TestContext } from 'node:test';
 import type { Assets } from '#host/assets.ts';
 import { collectParts, ensurePart, sweepUnfinished, type PartRecipe } from './parts.ts';
 import { holdAssets } from '../hold-assets.ts';
@@ -127,8 +127,9 @@ test('takeSetupLock() waits until the lock is released, and can be cancelled', a
   await (await waiting)[Symbol.asyncDispose]();
 });
 
-test('createProgress() says how far a long task is, and nothing once it has ended', async (t) => {
-  t.mock.timers.enable({ apis: ['setTimeout'] });
+test('createProgress() says how far a long task is, and nothing once it has ended', async () => {
+  mock.timers.enable({ apis: ['setTimeout'] });
+  using _ = { [Symbol.dispose]: () => mock.timers.reset() };
   const lines: string[] = [];
   const work = Promise.withResolvers<void>();
   const late = Promise.withResolvers<string>();
@@ -136,10 +137,10 @@ test('createProgress() says how far a long task is, and nothing once it has ende
   const howFar = () => answers.shift() ?? assert.fail('asked once more');
   const ended = createProgress((line) => lines.push(line)).during('compiling', () => work.promise, howFar);
   for (const ms of [2000, 30_000, 30_000]) {
-    t.mock.timers.tick(ms);
+    mock.timers.tick(ms);
     await new Promise(setImmediate);
   }
-  t.mock.timers.tick(30_000);
+  mock.timers.tick(30_000);
   work.resolve();
   await ended;
   late.resolve('13 files compiled');
