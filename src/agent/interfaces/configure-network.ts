@@ -51,7 +51,7 @@ export class Nic {
       throw new PodvmError('failedPrecondition', 'Cannot configure the network: there is no NIC');
     }
     const given = wanted === undefined || nic === undefined ? [] : configured(index(nic), nic, wanted, network.routes);
-    await requestNetlinkAside(this.#parts, this.#children, given);
+    if (given.length > 0) await requestNetlinkAside(this.#parts, this.#children, given);
     this.#name = wanted?.name ?? this.#name;
   }
 
