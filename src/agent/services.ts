@@ -37,6 +37,8 @@ import { Volumes } from './volume/volumes.ts';
 
 const agentVersion = '0.2.0';
 const maxErrorChars = 4000;
+/** Of the error in `list`, which shares its message with much else. */
+const maxFailureChars = 1000;
 /** Delay between the answer to `shutdown` and the end, in `ms`, in which the answer leaves the guest. */
 const farewellMs = 50;
 const killSignal = 9;
@@ -68,6 +70,8 @@ class Services {
   #hostname = '';
   #pausePid: number | undefined;
   #users: PodUsers | undefined;
+  /** The last `connect`: settles with how it ended. */
+  #connection: Promise<Answer<'list'>['connection']> = Promise.resolve(undefined);
 
   constructor(engine: Engine, channelFd: number, guest: Guest) {
     this.#engine = engine;
@@ -192,11 +196,11 @@ class Services {
     ask: (params) => ask(this.#engine, params),
     examine: () => examine(this.#engine, this.#volumes),
     examineMounts: ({ containerId }) => ({ mounts: findMounts(this.#engine, this.#containers.mountsOf(containerId)) }),
-    list: async () => ({
-      containers: await this.#containers.list(),
-      volumes: this.#volumes.names,
-      disks: this.#disks.serials,
-    }),
+    list: async () => {
+      const [containers, connection] = await Promise.all([this.#containers.list(), this.#connection]);
+      const { names: volumes } = this.#volumes;
+      return { containers, volumes, disks: this.#disks.serials, ...(connection === undefined ? {} : { connection }) };
+    },
     ping: () => ({ uptimeMs: this.#engine.monotonicMs() }),
     shutdown: ({ graceMs }) => this.#shutdown(graceMs),
   };
@@ -209,6 +213,7 @@ class Services {
       throw new PodvmError('failedPrecondition', "Cannot configure the guest: it has a pod's user namespace already");
     }
     this.#isConfigured = true;
+    this.#connection = Promise.resolve(undefined);
     this.#hostname = params.hostname;
     const phases = new Phases(() => this.#engine.monotonicMs());
     const bootedAtMs = params.realtimeMs - this.#engine.monotonicMs();
@@ -231,10 +236,26 @@ class Services {
     return { phases: phases.done };
   }
 
-  async #connect({ etcHosts, resolvConf, network, sysctls, resources }: Params<'connect'>): Promise<Answer<'connect'>> {
+  async #connect(params: Params<'connect'>): Promise<Answer<'connect'>> {
     if (!this.#isConfigured || !this.#containers.isEmpty) {
       throw new PodvmError('failedPrecondition', 'Cannot connect the guest: it is not configured, or has containers');
     }
+    const connecting = this.#connectNow(params);
+    this.#connection = connecting.then(
+      () => ({}),
+      (error: unknown) => ({ failure: messageOf(error).slice(0, maxFailureChars) }),
+    );
+    return await connecting;
+  }
+
+  /** Has written what containers have of the host when it waits for the first time: they can be made from then on. */
+  async #connectNow({
+    etcHosts,
+    resolvConf,
+    network,
+    sysctls,
+    resources,
+  }: Params<'connect'>): Promise<Answer<'connect'>> {
     const phases = new Phases(() => this.#engine.monotonicMs());
     const connecting = network === null ? undefined : phases.wait('network', () => this.#nic.configure(network));
     const settled = Promise.allSettled([connecting]); // waits for the NIC whatever fails here

@@ -10,6 +10,7 @@ import { assertNothingLeft, is, never, openFakeSandboxes } from './testing/fake-
 
 const withVolumes: SandboxSpec = {
   ...sandboxSpec,
+  sysctls: { 'net.core.somaxconn': '1' }, // its start waits for the guest's connection
   volumes: [
     { name: 'data', kind: 'scratch' },
     { name: 'small', kind: 'scratch', sizeLimitBytes: 1024 * 1024 },

@@ -21,6 +21,7 @@ import type { PoolSize } from './start/pool-demand.ts';
 import { machineSizeOf } from './resources.ts';
 import type { Sandbox, Sandboxes, SandboxSpec } from './sandbox.ts';
 import { phaseNames } from './start/phase-names.ts';
+import type { StartPhase } from './state/phases.ts';
 import { startSandbox, type StartContext } from './start/start-sandbox.ts';
 import { EndedSandbox } from './adoption/ended-sandbox.ts';
 import type { LeftSandbox } from './adoption/left-sandbox.ts';
@@ -176,7 +177,7 @@ class SandboxTable implements OpenSandboxes {
     this.#starting.add(start);
     try {
       const sandbox = await start;
-      this.counts.started(sandbox.status.phases);
+      this.#count(sandbox);
       this.#add(sandbox, leave);
       return sandbox;
     } catch (error) {
@@ -187,6 +188,15 @@ class SandboxTable implements OpenSandboxes {
     } finally {
       this.#starting.delete(start);
     }
+  }
+
+  /** Counts the steps of a start: the one that connects the guest when it ends. */
+  #count(sandbox: LiveSandbox): void {
+    const { phases } = sandbox.status;
+    this.counts.started(phases);
+    const isLate = ({ name }: StartPhase) => phases.every((phase) => phase.name !== name);
+    const countLate = () => this.counts.started(sandbox.status.phases.filter(isLate));
+    sandbox.connected.then(countLate, () => undefined); // the sandbox says so
   }
 
   /** `leave`: ends its use of a generation of parts. */

@@ -42,7 +42,10 @@ export const paramSchemas = {
    * configured again for its pod: while it has no container the last call counts, otherwise `failedPrecondition`.
    */
   configure,
-  /** Gives a configured guest its network and limits. Can be repeated, as `configure`. */
+  /**
+   * Gives a configured guest its network and limits. Can be repeated, as `configure`. A container can be made while the guest
+   * connects, after this was called; it is started after the answer.
+   */
   connect,
   /** Waits (up to 10 s) for the SCSI disk with that serial, and mounts it unless the file system is `none`. */
   attachDisk: v.object({
@@ -122,7 +125,10 @@ export const paramSchemas = {
   examine: empty,
   /** What became of the mounts of a running container. `notFound`. */
   examineMounts: v.object({ containerId: name }),
-  /** Everything in the guest, for a host that continues where another ended. Waits for containers being made. */
+  /**
+   * Everything in the guest, for a host that continues where another ended. Waits for containers being made, and for a
+   * `connect` under way.
+   */
   list: empty,
   ping: empty,
   /** Signals all processes, kills them after `graceMs`, syncs, unmounts, powers off. Answers before it powers off. */
@@ -201,6 +207,8 @@ export const resultSchemas = {
     volumes: list(name, limits.maxVolumes),
     /** Serials. */
     disks: list(serial, limits.maxDisks),
+    /** How the last `connect` ended. Absent: none since `configure`, and of earlier agents. */
+    connection: v.optional(v.object({ failure: v.optional(said(1024)) })),
   }),
   ping: v.object({ uptimeMs: v.number() }),
   shutdown: empty,

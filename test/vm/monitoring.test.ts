@@ -228,6 +228,7 @@ describe('monitoring', { skip }, () => {
     for (const name of ['RunPodSandbox', 'CreateContainer', 'StartContainer']) {
       assert.deepEqual([spanOf(name)?.parentSpanId, spanOf(name)?.kind], [parent, 2], name);
     }
+    const slackNs = 5e6; // the clocks of steps and calls are two
     const isWithin = (name: string, around: string) => {
       const [span, outer] = [spanOf(name), spanOf(around)];
       assert.ok(
@@ -238,13 +239,19 @@ describe('monitoring', { skip }, () => {
       );
       assert.equal(span.parentSpanId, outer.spanId, name);
       assert.ok(span.endTimeUnixNano > span.startTimeUnixNano, name);
-      const slackNs = 5e6; // the clocks of steps and calls are two
       assert.ok(span.startTimeUnixNano >= outer.startTimeUnixNano - slackNs, name);
       assert.ok(span.endTimeUnixNano <= outer.endTimeUnixNano + slackNs, name);
     };
     isWithin('start sandbox', 'RunPodSandbox');
-    const steps = ['machine started', 'agent answered', 'network connected', 'guest configured', 'guest connected'];
+    const steps = ['machine started', 'agent answered', 'network connected', 'guest configured'];
     for (const step of steps) isWithin(step, 'start sandbox');
+    const [connected, sandboxStart, started] = [
+      await until(async () => spanOf('guest connected')), // ends while the container is made, or before
+      spanOf('start sandbox'),
+      spanOf('StartContainer'),
+    ];
+    assert.equal(connected.parentSpanId, sandboxStart?.spanId);
+    assert.ok(connected.endTimeUnixNano <= (started?.endTimeUnixNano ?? 0) + slackNs);
     isWithin('create container', 'CreateContainer');
     for (const step of ['image held', 'container made']) isWithin(step, 'create container');
     assert.ok(ofTrace().every(({ status }) => (status.code ?? 0) !== 2));

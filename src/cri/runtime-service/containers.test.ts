@@ -10,6 +10,7 @@ import {
   ContainerState,
   MountPropagation,
   NamespaceMode,
+  PodSandboxState,
   SecurityProfile_ProfileType as ProfileType,
   SupplementalGroupsPolicy,
 } from '../schema/api_pb.ts';
@@ -385,4 +386,24 @@ test('limits above the node’s resources are reduced, not refused', async () =>
     assert.ok(memoryLimitBytes > 0 && memoryLimitBytes <= totalmem(), `${method}: ${memoryLimitBytes}`);
     assert.equal(cpuQuotaUs, availableParallelism() * 100_000, method);
   }
+});
+
+test('startContainer() fails with the words of a guest that cannot be connected, whose pod is then not ready', async () => {
+  await using node = await openFakeNode();
+  const { runtime, parts } = node;
+  const { promise, reject } = Promise.withResolvers<void>();
+  promise.catch(() => undefined);
+  parts.before = async (step) => {
+    if (step === 'call configure') parts.guest.delays.set('connect', promise);
+  };
+  const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig });
+  const { containerId } = await runtime.createContainer({ podSandboxId, config: containerConfig });
+  const started = runtime.startContainer({ containerId });
+  reject(new PodvmError('failedPrecondition', 'Cannot add route ::/0: the kernel answered errno 22'));
+  const words = /Cannot add route ::\/0: the kernel answered errno 22/; // the sandbox may have failed before the call came
+  await assert.rejects(started, is(status.FAILED_PRECONDITION, words));
+  const isReady = async () =>
+    (await runtime.podSandboxStatus({ podSandboxId })).status?.state === PodSandboxState.SANDBOX_READY;
+  while (await isReady());
+  assert.equal(await stateOf(node, containerId), ContainerState.CONTAINER_EXITED);
 });

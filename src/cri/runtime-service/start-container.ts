@@ -19,8 +19,7 @@ export async function startContainer(
   const { container, pod } = pods.container(containerId);
   const { state, name, exit } = container.status;
   if (state === 'exited') {
-    const why = exit?.reason === 'StartError' ? `: ${exit.why ?? ''}` : ': it has ended';
-    throw new PodvmError('failedPrecondition', `Cannot start container ${name}${why}`);
+    throw new PodvmError('failedPrecondition', `Cannot start container ${name}: ${exit?.why ?? 'it has ended'}`);
   }
   await untilAborted(container.start(never), signal);
   events.tell(ContainerEventType.CONTAINER_STARTED_EVENT, container.status.id, pod);

@@ -175,15 +175,35 @@ function describeThem(harness: () => ContainersHarness, exits: ReturnType<typeof
     await call('removeContainer', { id: 'goes-on' }, soon());
   });
 
+  test('are made while the guest connects, whose list tells how that ended', async () => {
+    const listed = async () => (await call('list', {}, soon())).connection;
+    await call('configure', configuration, soon());
+    assert.equal(await listed(), undefined);
+    const connecting = call('connect', connection, soon());
+    const making = create('meanwhile');
+    assert.deepEqual(await listed(), {});
+    await Promise.all([connecting, making]);
+    await call('removeContainer', { id: 'meanwhile' }, soon());
+    const refused = call('connect', { ...connection, sysctls: { 'a b': '1' } }, soon());
+    await assert.rejects(refused, kind('invalid'));
+    assert.match(String((await listed())?.failure), /^Cannot set a sysctl: its name is invalid/);
+    await call('connect', connection, soon());
+    assert.deepEqual(await listed(), {});
+  });
+
   test('prevent the guest from being configured again', async () => {
     await create('first');
-    const again = { hostname: 'x', realtimeMs: Date.now(), entropy: '', machineId: '0'.repeat(32) };
-    await assert.rejects(call('configure', { ...again, sharePidNamespace: false }, soon()), kind('failedPrecondition'));
-    const connection = { etcHosts: '', resolvConf: '', sysctls: {}, network: null, resources: {} };
+    await assert.rejects(call('configure', configuration, soon()), kind('failedPrecondition'));
     await assert.rejects(call('connect', connection, soon()), kind('failedPrecondition'));
     await call('removeContainer', { id: 'first' }, soon());
   });
 }
+
+const configuration: Params<'configure'> = {
+  ...{ hostname: 'x', realtimeMs: Date.now(), entropy: 'AAAA', machineId: '0'.repeat(32) },
+  sharePidNamespace: false,
+};
+const connection: Params<'connect'> = { etcHosts: '', resolvConf: '', sysctls: {}, network: null, resources: {} };
 
 function outputOf(link: Link): LinkStream {
   const stream = link.openStream();

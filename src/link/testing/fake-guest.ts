@@ -29,6 +29,8 @@ export class FakeGuest {
   version: number = exampleWelcome.version;
   /** Answers by method. */
   readonly answers = new Map<Method, FakeAnswer>();
+  /** What the answer of a method waits for, while its effect is there already: a promise that fails is the answer. */
+  readonly delays = new Map<Method, Promise<void>>();
   readonly #options: FakeGuestOptions;
   readonly #containers = new FakeGuestContainers((event) => this.#send(event));
   readonly #volumes: FakeGuestVolumes;
@@ -40,6 +42,10 @@ export class FakeGuest {
   #isConfigured = false;
   #hasUsers = false;
   #isHung = false;
+  /** How the last `connect` ended. */
+  #connection: Answer<'list'>['connection'];
+  /** Settles when that is known. */
+  #connecting: Promise<unknown> = Promise.resolve();
 
   constructor(options: FakeGuestOptions = {}) {
     this.#options = options;
@@ -55,7 +61,10 @@ export class FakeGuest {
       if (frame.header.epoch === agent.epoch) this.#streams.get(frame.header.stream)?.accept(frame);
     };
     agent.onCall = (call) => {
-      if (!this.#isHung) setImmediate(() => this.#answer(agent, call)); // only after call() has returned
+      if (this.#isHung) return;
+      const answer = () => setImmediate(() => this.#answer(agent, call)); // only after call() has returned
+      if (call.method === 'list') this.#connecting.then(answer, answer);
+      else answer();
     };
     this.#agent = agent;
   }
@@ -104,12 +113,21 @@ export class FakeGuest {
   }
 
   #answer(agent: FakeAgent, { id, method, params }: CallMessage): void {
+    const fail = (error: unknown) => agent.send({ t: 'error', id, kind: kindOf(error), message: messageOf(error) });
     try {
-      agent.send({ t: 'result', id, value: this.#call(method, params) });
+      const value = this.#call(method, params);
+      const delay = [...this.delays].find(([delayed]) => delayed === method)?.[1];
+      if (delay === undefined) agent.send({ t: 'result', id, value });
+      else delay.then(() => agent.send({ t: 'result', id, value }), fail);
+      if (delay !== undefined && method === 'connect') this.#connectAfter(delay);
     } catch (error) {
-      agent.send({ t: 'error', id, kind: kindOf(error), message: messageOf(error) });
+      fail(error);
     }
     if (method === 'shutdown') setImmediate(() => this.#options.onPowerOff?.()); // only after the answer has left
+  }
+
+  #connectAfter(delay: Promise<void>): void {
+    this.#connecting = delay.catch((error: unknown) => (this.#connection = { failure: messageOf(error) }));
   }
 
   #call(name: string, given: unknown): unknown {
@@ -147,14 +165,18 @@ export class FakeGuest {
       if (!this.#containers.isEmpty || this.#hasUsers)
         throw refusal('failedPrecondition', 'Cannot configure the guest: it has containers or users');
       this.#isConfigured = true;
+      this.#connection = undefined;
       if (this.#agent !== undefined)
         this.#agent.welcome = { ...exampleWelcome, version: this.version, configured: true };
       this.#hasUsers = userNamespace !== undefined;
       return { phases: [] };
     },
-    connect: () => {
+    connect: ({ sysctls }) => {
       if (!this.#isConfigured || !this.#containers.isEmpty)
         throw refusal('failedPrecondition', 'Cannot connect the guest: it is not configured, or has containers');
+      const wrong = Object.keys(sysctls).find((key) => !/^[A-Za-z0-9_.-]+$/.test(key));
+      this.#connection = wrong === undefined ? {} : { failure: 'Cannot set a sysctl: its name is invalid' };
+      if (wrong !== undefined) throw refusal('invalid', 'Cannot set a sysctl: its name is invalid');
       return { phases: [] };
     },
     attachDisk: (params) => this.#volumes.attachDisk(params),
@@ -211,6 +233,7 @@ export class FakeGuest {
       containers: this.#containers.list(),
       volumes: this.#volumes.names,
       disks: this.#volumes.serials,
+      ...(this.#connection === undefined ? {} : { connection: this.#connection }),
     }),
     ping: () => ({ uptimeMs: performance.now() - this.#startedMs }),
     shutdown: () => {

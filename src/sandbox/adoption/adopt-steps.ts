@@ -1,11 +1,13 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
+import { printable } from '#base/guest-text.ts';
 import type { Result } from '#wire/messages.ts';
 import type { HeldImage } from '#image/images.ts';
 import type { ScratchDisk } from '#storage/volumes.ts';
 import { ContainerRecords } from '../container/container-record.ts';
 import { limitOnHost } from '../live/resize.ts';
+import { beginConnection, type GuestConnection, madeBefore } from '../start/configure-guest.ts';
 import { linkTo, scratchDisk, type Identity } from '../start/machine-steps.ts';
 import { attachableOf, startSteps, type PodSite, type StartMade } from '../start/pod-steps.ts';
 import { stepOf, type Steps } from '../start/run-steps.ts';
@@ -191,7 +193,11 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
     needs: ['attachment'],
     run: ({ attachment }, _site, signal) => attachment.connect(signal),
   }),
-  connected: { ...startSteps.connected, ...there },
+  connection: step({
+    ...startSteps.connection,
+    needs: ['guest', 'listed', 'network'],
+    run: connectGuest,
+  }),
   attachable: step({
     ...startSteps.attachable,
     needs: ['identity', 'directory', 'machine', 'devices', 'guest', 'imageDisks', 'claims', 'listed'],
@@ -233,6 +239,20 @@ export const adoptSteps: Steps<AdoptMade, AdoptSite> = {
     },
   }),
 };
+
+/** The earlier process may have ended while the guest was connected: the call may not even have reached it. */
+async function connectGuest(
+  { guest, listed: { connection }, network }: Pick<AdoptMade, 'guest' | 'listed' | 'network'>,
+  { spec, order, phases, record }: AdoptSite,
+  signal: AbortSignal,
+): Promise<GuestConnection> {
+  const { failure } = connection ?? {};
+  if (failure !== undefined) throw gone(`its guest has no network: ${printable(failure)}`);
+  if (record.pod.isConnected || connection !== undefined) return madeBefore;
+  const again = beginConnection(spec, guest, { network, resources: order.size.resources, phases }, signal);
+  await again.made;
+  return again;
+}
 
 /**
  * Holds the images in the background, because the image store opens after the sandboxes. An image that cannot be held

@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
 import { createLog } from '#host/log/log.ts';
 import { defaultLimits } from '../limits.ts';
 import { readLog } from '../log/read-log.ts';
@@ -92,6 +93,45 @@ test('a kept sandbox continues in the next process, with its containers, name an
   node.parts.guest.tell(exitOf(main.status.id, 3));
   assert.equal((await found[0]?.exited)?.exitCode, 3);
 });
+
+const connections = [
+  ['that is connected meanwhile', () => Promise.resolve(), undefined],
+  [
+    'that cannot be connected',
+    () => Promise.reject(new PodvmError('failedPrecondition', 'Cannot add route ::/0')),
+    /Cannot take over the sandbox: its guest has no network: Cannot add route ::\/0$/,
+  ],
+  ['that the call to connect has not reached', undefined, undefined],
+] as const;
+for (const [what, connect, failure] of connections) {
+  test(`a kept sandbox with a guest ${what} is ${failure === undefined ? 'taken over' : 'ended'}`, async () => {
+    await using node = await place();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const connecting = promise.then(() => connect?.());
+    connecting.catch(() => undefined);
+    node.parts.before = async (step) => {
+      if (step === 'call configure') node.parts.guest.delays.set('connect', connecting);
+    };
+    const before = await node.sandboxes.run(kept, never);
+    await before.createContainer(containerSpec, never);
+    await node.end();
+    const { guest } = node.parts;
+    if (connect === undefined) {
+      guest.answers.set('list', () => ({ containers: [], volumes: [], disks: ['scratch'] }));
+      guest.answers.set('connect', () => ({ phases: [] })); // its container is one that the call has not reached, either
+    }
+    const next = node.next();
+    resolve();
+    const after = (await next) ?? assert.fail(node.said.join(''));
+    assert.equal(after.status.state, failure === undefined ? 'ready' : 'failed');
+    const connects = guest.calls.filter(({ method }) => method === 'connect');
+    assert.equal(connects.length, connect === undefined ? 2 : 1);
+    assert.deepEqual(connects.at(-1), connects[0]);
+    if (failure !== undefined) assert.match(after.status.failure ?? '', failure);
+    else if (connect === undefined) assert.deepEqual(after.containers, []);
+    else await after.containers[0]?.start(never);
+  });
+}
 
 test('output continues at the byte where the log ends, and execs of disconnected clients are ended', async () => {
   await using node = await place();

@@ -149,7 +149,8 @@ async function adopt(
     const signal = AbortSignal.any([stopping, AbortSignal.timeout(context.limits.adoptTimeoutMs)]);
     const made = await runSteps(adoptSteps, { site, phases: site.phases, holdings }, signal);
     await holdings.end('started');
-    const { addresses, phases, resources, warnings, endedRequests } = pod;
+    const { addresses, resources, warnings, endedRequests } = pod;
+    const phases = () => pod.phases;
     const createdAt = new Date(pod.createdAt);
     const containersBefore: Parameters<typeof publish>[2]['containersBefore'] = (containerSite) =>
       made.containers.map((found) => restoreContainer(found, containerSite));

@@ -17,6 +17,8 @@ export interface ContainerHome {
   readonly now: () => Date;
   /** Converts a time of the guest to the host's date, which may have been set since the guest started. */
   readonly hostMsOf: (guestMs: number) => number;
+  /** Settles when the guest has its network, before which no container starts. Errors: those of the agent. */
+  readonly connected: Promise<void>;
   /** Runs a start with the weight of one (`weighed-starts.ts`). */
   readonly starts: { during<T>(start: () => Promise<T>): Promise<T> };
   /** Records of the sandbox's containers; absent: the container ends with this process. */

@@ -35,7 +35,8 @@ function place(
   // SAFE: a container uses nothing else of its link
   const guest = { call } as unknown as Link;
   const starts = { during: async <T>(start: () => Promise<T>) => await start() };
-  const home = { inbox, guest, limits: defaultLimits, log: silentLog, now: () => new Date(now()), hostMsOf, starts };
+  const parts = { inbox, guest, limits: defaultLimits, log: silentLog, starts, connected: Promise.resolve() };
+  const home = { ...parts, now: () => new Date(now()), hostMsOf };
   const container = new GuestContainer('c', containerSpec, '/log', home);
   const stdout = new PassThrough();
   stdout.end();

@@ -2,6 +2,7 @@ import { constants } from 'node:os';
 import type { Writable } from 'node:stream';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { openDeadline } from '#host/deadline.ts';
+import { untilAborted } from '#host/until-aborted.ts';
 import { within } from '#host/wait.ts';
 import type { Log } from '#host/log/log.ts';
 import { stateOf, type ContainerBefore, type ContainerHome, type ContainerMade } from './container-home.ts';
@@ -197,9 +198,12 @@ export class GuestContainer implements Container {
   }
 
   async #start(signal: AbortSignal): Promise<void> {
-    const { guest, inbox, starts } = this.#home;
+    const { connected, guest, inbox, starts } = this.#home;
     try {
-      const { startedAtMs } = await starts.during(() => guest.call('startContainer', { id: this.id }, signal));
+      const { startedAtMs } = await starts.during(async () => {
+        await untilAborted(connected, signal);
+        return await guest.call('startContainer', { id: this.id }, signal);
+      });
       await inbox.ask(() => {
         const startedAt = this.#plausible(startedAtMs);
         // A container that ended at once may have reported it before its start was answered.
@@ -386,8 +390,10 @@ export class GuestContainer implements Container {
 
   #assertIs(states: readonly ContainerState[], verb: string): void {
     if (states.includes(this.#moves.state)) return;
-    const isStartError = this.#exit?.reason === 'StartError';
-    const why = isStartError ? `: ${this.#exit?.why ?? ''}` : `: it is ${this.#moves.state}`;
+    const { reason, why: said = '' } = this.#exit ?? {};
+    const isStartError = reason === 'StartError';
+    const lost = reason === 'SandboxFailed' ? ` (${said})` : '';
+    const why = isStartError ? `: ${said}` : `: it is ${this.#moves.state}${lost}`;
     const fix = isStartError ? startErrorFix(this.#exit?.exitCode) : undefined;
     throw new PodvmError('failedPrecondition', `Cannot ${verb} container ${this.spec.name}${why}`, {
       ...(fix === undefined ? {} : { fix }),

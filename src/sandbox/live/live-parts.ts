@@ -12,6 +12,7 @@ import type { KeptRecord, PodRecord } from '../recovery/record.ts';
 import type { Resources, SandboxSpec, SandboxStatus } from '../sandbox.ts';
 import type { ContainerMounts } from '../volume/container-mounts.ts';
 import type { ImageDisks } from '../volume/image-disks.ts';
+import type { GuestConnection } from '../start/configure-guest.ts';
 
 /** Results of a start that are handed over to the sandbox. */
 export interface LiveParts {
@@ -23,8 +24,10 @@ export interface LiveParts {
   readonly imageDisks: ImageDisks;
   readonly modulesDisk: ModulesDisk;
   readonly mounts: ContainerMounts;
+  readonly connection: GuestConnection;
   readonly addresses: readonly string[];
-  readonly phases: SandboxStatus['phases'];
+  /** The start's steps so far: that which connects the guest may end later. */
+  readonly phases: () => SandboxStatus['phases'];
   readonly createdAt: Date;
   /** The pod's effective limits, and warnings where they are below its spec. */
   readonly resources: Resources;

@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
-import { messageOf, PodvmError } from '#base/errors.ts';
+import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
+import { untilAborted } from '#host/until-aborted.ts';
 import { within } from '#host/wait.ts';
 import { type GuestText, printable } from '#base/guest-text.ts';
 import type { Log } from '#host/log/log.ts';
@@ -118,12 +119,14 @@ export class LiveSandbox implements Sandbox {
       imageDisks: live.imageDisks,
       modulesDisk: live.modulesDisk,
       mounts: live.mounts,
+      connected: live.connection.made,
       surroundings: live.surroundings,
       starts: this.#starts,
       ...(live.kept === undefined ? {} : { records: live.kept.containers }),
     };
     this.#containers = new SandboxContainers(this.#site, live.containersBefore?.(this.#site) ?? []);
     this.#moves.moveTo('ready', 'configured');
+    if (!live.connection.isMade) this.#awaitConnection(live);
     live.machine.onDiskError((error) => {
       const trouble = diskTroubleOf(error);
       this.#log.warn('disk trouble', { trouble });
@@ -136,7 +139,7 @@ export class LiveSandbox implements Sandbox {
   }
 
   get status(): SandboxStatus {
-    const { machine, addresses, phases, createdAt, versions } = this.#live;
+    const { machine, addresses, createdAt, versions } = this.#live;
     const hasEnded = this.#moves.state === 'stopped' || this.#moves.state === 'failed';
     return {
       id: this.id,
@@ -148,10 +151,25 @@ export class LiveSandbox implements Sandbox {
       ...(hasEnded ? {} : { vmmPid: machine.record.pid }),
       ...(this.#failure === undefined ? {} : { failure: this.#failure }),
       ...(this.#pausing.isPaused ? { isPaused: true as const } : {}),
-      phases,
+      phases: this.#live.phases(),
       containers: this.#containers.all.map((container) => container.status),
       volumes: this.spec.volumes.map(({ name, kind }) => ({ name, mode: kind })),
     };
+  }
+
+  /** Settles when its guest has its network: containers start then. Errors: those of the agent; the sandbox then fails. */
+  get connected(): Promise<void> {
+    return this.#live.connection.made;
+  }
+
+  #awaitConnection({ connection, kept, phases }: LiveParts): void {
+    connection.made.then(
+      () => kept?.record.change({ isConnected: true, phases: [...phases()] }),
+      (error: unknown) => {
+        if (kindOf(error) === 'unavailable') return; // the end of the link, which has a reason of its own
+        this.#inbox.tell(() => this.#fail(messageOf(error)));
+      },
+    );
   }
 
   get warnings(): readonly string[] {
@@ -229,6 +247,7 @@ export class LiveSandbox implements Sandbox {
 
   async dial(port: number, address: string | undefined, signal: AbortSignal): Promise<Duplex> {
     await this.#inbox.ask(() => this.#assertReady(`connect to port ${port}`));
+    await untilAborted(this.connected, signal);
     return await dial(this.#live.guest, port, address, signal);
   }
 

@@ -29,6 +29,8 @@ const podSchema = v.object({
   createdAt: v.string(),
   addresses: v.array(v.string()),
   phases: v.array(v.object({ name: v.string(), ms: v.number(), startMs: v.optional(v.number()) })),
+  /** Whether the guest is known to have its network; absent in records of an older podvm, which waited for that. */
+  isConnected: v.exactOptional(v.boolean(), true),
   accelerator: v.picklist(['kvm', 'tcg']),
   /** Current limits. */
   resources: resourcesSchema,

@@ -1,3 +1,4 @@
+import { PodvmError } from '#base/errors.ts';
 import type { Link } from '#link/link.ts';
 import type { GuestNetwork } from '#network/network.ts';
 import { etcHostsOf, resolvConfOf } from '../container/etc-files.ts';
@@ -38,18 +39,66 @@ function guestUsersOf({ uids, gids }: UserNamespace): NonNullable<Params<'config
   return { uids: [...uids], gids: [...gids] };
 }
 
+/** The connection of a guest to the network that the host has made for it. */
 export interface GuestConnection {
+  /** Whether it is made. While it is not, the guest is still at it, or has failed. */
+  readonly isMade: boolean;
+  /** Settles when it is made: the pod's containers start then. Errors: those of the agent. */
+  readonly made: Promise<void>;
+  /** Stops waiting for it, and settles when nothing of the wait is left. */
+  end(): Promise<void>;
+}
+
+/** The connection of a guest that an earlier process has seen connected. */
+export const madeBefore: GuestConnection = { isMade: true, made: Promise.resolve(), end: () => Promise.resolve() };
+
+interface Connecting {
   readonly network: GuestNetwork;
   /** The pod's limits. */
   readonly resources: Resources;
   readonly phases: PhaseClock;
 }
 
-/** Gives the guest addresses, the pod's hosts and DNS files, sysctls and limits. Errors: those of the agent. */
-export async function connectGuest(
+/**
+ * Begins to give the guest its connection, which takes as long as making a container. The call has left when this returns,
+ * so that the agent gets it before a later one that makes a container.
+ */
+export function beginConnection(
   spec: SandboxSpec,
   guest: Pick<Link, 'call'>,
-  { network, resources, phases }: GuestConnection,
+  connecting: Connecting,
+  signal?: AbortSignal,
+): GuestConnection {
+  const ending = new AbortController();
+  const both = signal === undefined ? ending.signal : AbortSignal.any([signal, ending.signal]);
+  let isMade = false;
+  const made = connect(spec, guest, connecting, both).then(() => {
+    isMade = true;
+  });
+  made.catch(() => undefined); // for those that wait for it
+  return {
+    get isMade() {
+      return isMade;
+    },
+    made,
+    async end() {
+      ending.abort(new PodvmError('cancelled', 'The sandbox is being stopped'));
+      await Promise.allSettled([made]);
+    },
+  };
+}
+
+/**
+ * Whether the start of a pod waits for its guest's connection: the guest's kernel may refuse what the pod's author has
+ * named, which is an error of the call that names it.
+ */
+export const waitsForConnection = ({ sysctls }: SandboxSpec): boolean => Object.keys(sysctls).length > 0;
+
+/** Gives the guest addresses, the pod's hosts and DNS files, sysctls and limits. Errors: those of the agent. */
+async function connect(
+  spec: SandboxSpec,
+  guest: Pick<Link, 'call'>,
+  { network, resources, phases }: Connecting,
   signal: AbortSignal,
 ): Promise<void> {
   const addresses = network.interfaces.flatMap((each) => each.addresses);

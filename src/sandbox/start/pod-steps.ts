@@ -16,7 +16,7 @@ import { createImageMode } from '../volume/image-mode.ts';
 import { makeVolumes } from '../volume/make-volumes.ts';
 import { createShareMode } from '../volume/share-mode.ts';
 import { createVolumeDisks, type VolumeDisks } from '../volume/volume-disks.ts';
-import { configureGuest, connectGuest } from './configure-guest.ts';
+import { beginConnection, configureGuest, type GuestConnection, waitsForConnection } from './configure-guest.ts';
 import { createKubeletMode } from './kubelet-mode.ts';
 import { machineSteps, type MachineContext, type MachineMade, type MachineSite } from './machine-steps.ts';
 import { stepOf, type Steps } from './run-steps.ts';
@@ -58,7 +58,7 @@ interface PodMade extends OwnerMade {
   readonly configured: void;
   readonly volumeDisks: VolumeDisks;
   readonly network: GuestNetwork;
-  readonly connected: void;
+  readonly connection: GuestConnection;
   readonly attachable: Attachable;
 }
 
@@ -74,6 +74,7 @@ export type StartMade = AdmissionMade & MachineMade & PodMade;
 
 const admissionStep = stepOf<AdmissionMade, PodSite>();
 const step = stepOf<StartMade, PodSite>();
+const guestConnected = 'guest connected';
 const dispose = (owned: AsyncDisposable) => owned[Symbol.asyncDispose]();
 
 export const admissionSteps: Steps<AdmissionMade, PodSite> = {
@@ -148,12 +149,13 @@ const podSteps: Steps<StartMade, PodSite, keyof PodMade> = {
     needs: ['attachment', 'assigned'],
     run: ({ attachment }, _site, signal) => attachment.connect(signal),
   }),
-  connected: step({
-    name: 'guest connected',
-    what: "addresses, routes, hosts, sysctls and limits are the pod's (`connect` in `src/agent/services.ts`)",
+  connection: step({
+    name: guestConnected,
+    what: "addresses, routes, sysctls and limits are the pod's; containers are made meanwhile (`configure-guest.ts`)",
     needs: ['guest', 'configured', 'network'],
-    run: ({ guest, network }, { spec, order, phases }, signal) =>
-      connectGuest(spec, guest, { network, resources: order.size.resources, phases }, signal),
+    run: connectGuest,
+    undo: (connection) => connection.end(),
+    lost: ({ made }) => made.then(() => undefined, asError),
   }),
   attachable: step({
     name: 'mounts ready',
@@ -168,6 +170,23 @@ const podSteps: Steps<StartMade, PodSite, keyof PodMade> = {
 export function recordedOwner({ namespace, name, uid, cgroupParent }: SandboxSpec) {
   return { namespace, name, podUid: uid, ...(cgroupParent === undefined ? {} : { cgroupParent }) };
 }
+
+function connectGuest(
+  { guest, network }: Pick<StartMade, 'guest' | 'network'>,
+  { spec, order, phases }: PodSite,
+  signal: AbortSignal,
+): GuestConnection | Promise<GuestConnection> {
+  const connecting = { network, resources: order.size.resources, phases };
+  if (waitsForConnection(spec)) {
+    const connection = beginConnection(spec, guest, connecting, signal);
+    return connection.made.then(() => connection);
+  }
+  const connection = beginConnection(spec, guest, connecting);
+  phases.time(guestConnected, connection.made).catch(() => undefined); // those that wait for it learn its error
+  return connection;
+}
+
+const asError = (thrown: unknown): Error => (thrown instanceof Error ? thrown : new Error(messageOf(thrown)));
 
 const { scratchReady, ...firstMachineSteps } = machineSteps;
 const { configured, ...otherPodSteps } = podSteps;

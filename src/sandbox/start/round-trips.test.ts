@@ -71,6 +71,8 @@ for (const [what, poolSize, start] of [
       assert.ok(bytes <= budget.maxBytes, `bytes of ${step}: ${bytes} of at most ${budget.maxBytes} (${sizes})`);
     };
     const sandbox = await sandboxes.run(sandboxSpec, never);
+    const isConnecting = () => parts.guest.calls.slice(callsBefore).some(({ method }) => method === 'connect');
+    while (!isConnecting()) await new Promise(setImmediate); // the start does not wait for it
     isWithin('the start of a sandbox', start);
     const started = await startedContainer(sandbox, parts);
     isWithin('a container', container);

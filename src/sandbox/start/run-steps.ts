@@ -15,8 +15,11 @@ export interface Step<All, Site, Result> {
   readonly undo?: (result: Result) => PromiseLike<void> | void;
   /** Time at which it is undone; default: when the sandbox has ended. */
   readonly until?: Until;
-  /** Settles with the reason when the result has ended by itself, which makes all other steps fail. */
-  readonly lost?: (result: Result) => Promise<Error>;
+  /**
+   * Settles with the reason when the result has ended by itself, which makes all other steps fail; or with undefined when it
+   * no longer can.
+   */
+  readonly lost?: (result: Result) => Promise<Error | undefined>;
   /** Explains the failure of a later step; `isLost`: because this result was lost. */
   readonly explain?: (error: unknown, result: Result, isLost: boolean) => Promise<unknown>;
 }

@@ -56,9 +56,10 @@ export async function startSandbox(
   const made = await runSteps(startSteps, { ...run, done }, signal);
   await holdings.end('started');
   const { order, phases } = site;
+  phases.end();
   const facts = {
     addresses: plainAddresses(made.network.interfaces.flatMap((each) => each.addresses)),
-    phases: phases.timeline(),
+    phases: () => phases.timeline(),
     createdAt: new Date(context.surroundings.nowMs()),
     resources: order.size.resources,
     warnings: order.size.warnings,
@@ -108,7 +109,7 @@ export function publish(
   facts: Facts,
   holdings: Holdings,
 ): LiveSandbox {
-  const { identity, directory, machine, guest, imageDisks, attachable } = made;
+  const { identity, directory, machine, guest, imageDisks, attachable, connection } = made;
   const { id } = identity.record;
   const log = context.surroundings.log.with({ sandbox: id, pod: `${spec.namespace}/${spec.name}` });
   log.info(facts.containersBefore === undefined ? 'sandbox started' : 'sandbox taken over', phases.fields());
@@ -122,6 +123,7 @@ export function publish(
     imageDisks,
     modulesDisk: attachable.modulesDisk,
     mounts: attachable.mounts,
+    connection,
     ...facts,
     parts: context.parts,
     versions: made.record.parts ?? context.parts.versions,
@@ -134,7 +136,8 @@ export function publish(
 }
 
 /** Begins the records from which the next process takes the sandbox over. */
-function keep({ record, directory, machine, imageDisks }: StartMade, spec: SandboxSpec, facts: Facts, log: Log): Kept {
+function keep(made: StartMade, spec: SandboxSpec, facts: Facts, log: Log): Kept {
+  const { record, directory, machine, imageDisks, connection } = made;
   const { addresses, phases, createdAt, resources, warnings, endedRequests } = facts;
   const pod: PodRecord = {
     spec: recordedSpecOf(spec),
@@ -142,7 +145,8 @@ function keep({ record, directory, machine, imageDisks }: StartMade, spec: Sandb
     createdAt: createdAt.toISOString(),
     accelerator: machine.accelerator,
     addresses: [...addresses],
-    phases: [...phases],
+    phases: [...phases()],
+    isConnected: connection.isMade,
     resources,
     warnings: [...warnings],
     images: [...imageDisks.plugged],

@@ -15,6 +15,8 @@ export interface PhaseClock {
   add(prefix: string, steps: readonly { readonly name: GuestText | string; readonly ms: number }[]): void;
   /** In the order in which the steps ended, with the total last. */
   timeline(): readonly StartPhase[];
+  /** Ends the total. Steps that go on are still added. */
+  end(): void;
   /** The same as fields of a log line. */
   fields(): Readonly<Record<string, number>>;
 }
@@ -24,12 +26,13 @@ export function createPhases(monotonicNs: () => bigint): PhaseClock {
   const start = nowMs();
   const rounded = (ms: number) => Math.round(ms * 100) / 100;
   const done: StartPhase[] = [];
+  let endMs: number | undefined;
   const record = stepRecorder();
   const add = (name: string, fromMs: number, ms: number) => {
     done.push({ name, ms: rounded(ms), startMs: rounded(Math.max(0, fromMs - start)) });
     record?.(name, ms, nowMs() - fromMs - ms);
   };
-  const timeline = () => [...done, { name: 'total', ms: rounded(nowMs() - start), startMs: 0 }];
+  const timeline = () => [...done, { name: 'total', ms: rounded((endMs ?? nowMs()) - start), startMs: 0 }];
   return {
     async time(name, step) {
       const fromMs = nowMs();
@@ -45,6 +48,7 @@ export function createPhases(monotonicNs: () => bigint): PhaseClock {
       }
     },
     timeline,
+    end: () => void (endMs ??= nowMs()),
     fields: () => Object.fromEntries(timeline().map(({ name, ms }) => [name.replaceAll(' ', '_'), ms])),
   };
 }
