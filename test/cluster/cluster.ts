@@ -10,9 +10,8 @@ import { buildCoreDns, programs as kubernetesPrograms } from './build-kubernetes
 import { packages, serveImages } from './cluster-images.ts';
 import { startControlPlane } from './control-plane.ts';
 import { Kubectl } from './kubectl.ts';
-import { ClusterNode, type Service } from './node-namespaces.ts';
+import { ClusterNode, type NodeOptions, type Service } from './node-namespaces.ts';
 import { makeNodeImage, setUpRoot } from './node-image.ts';
-import { NodeCgroups } from './node-cgroups.ts';
 import {
   containerdSocket,
   installedPodvm,
@@ -69,8 +68,6 @@ export interface Worker extends AsyncDisposable {
   readonly podvm: Service;
   readonly containerd: Service;
   readonly kubelet: Service;
-  /** Cgroup below which those of its pods are. */
-  readonly cgroups: NodeCgroups;
 }
 
 /** A control plane without workers, whose nodes have namespaces, programs and images. */
@@ -89,14 +86,14 @@ export async function manifest(name: string, words: Readonly<Record<string, stri
   return text.replaceAll(/\$([A-Z]+)\b/g, (found, word: string) => words[word] ?? found);
 }
 
-/** Nodes, images and control plane; gone after disposal. */
-export async function startCluster(built: Built): Promise<Cluster> {
+/** Nodes, images and control plane; gone after disposal. `hasSystemd`: of all nodes. */
+export async function startCluster(built: Built, { hasSystemd }: Pick<NodeOptions, 'hasSystemd'>): Promise<Cluster> {
   await using undo = new AsyncDisposableStack();
   const work = await mkdtemp('/var/tmp/podvm-cluster-');
   undo.defer(() => rm(work, { recursive: true, force: true }));
   await chmod(work, 0o711); // VMMs run as users of their own
   const start = async (name: string, address: string) =>
-    undo.use(await ClusterNode.start({ name, address, work: join(work, name) }));
+    undo.use(await ClusterNode.start({ name, address, work: join(work, name), hasSystemd }));
   const nodes = [await start('node1', '10.99.0.1'), await start('node2', '10.99.0.2')] as const;
   await connect(nodes);
   for (const node of nodes) {
@@ -158,20 +155,18 @@ async function joinCluster(
   socket: string,
   { containerd, podvm: daemon }: Pick<Worker, 'containerd' | 'podvm'>,
 ): Promise<Worker> {
-  const cgroups = await NodeCgroups.make(`${basename(join(node.work, '..'))}-${node.name}`);
-  const kubelet = await startKubelet(node, { socket, cgroup: `/${cgroups.path}` });
+  const kubelet = await startKubelet(node, socket);
   let ending: Promise<void> | undefined;
   const end = async () => {
     await kubelet.end('SIGTERM');
     const argv = ['--config', '/dev/null', '-t', '60s', '-r', `unix://${socket}`, 'rmp', '--force', '--all'];
     await node.run('crictl', argv, { okCodes: 'any', timeoutMs: 300_000 });
-    if (daemon.isRunning()) {
+    if (await daemon.isRunning()) {
       await node.run(podvm, ['drain', '--grace', '0'], { okCodes: 'any', timeoutMs: 120_000 });
       await daemon.end('SIGTERM');
     }
     await node.run(podvm, ['uninstall'], { timeoutMs: 120_000 });
     await containerd.end('SIGTERM');
-    await cgroups.remove();
   };
-  return { node, containerd, podvm: daemon, kubelet, cgroups, [Symbol.asyncDispose]: () => (ending ??= end()) };
+  return { node, containerd, podvm: daemon, kubelet, [Symbol.asyncDispose]: () => (ending ??= end()) };
 }

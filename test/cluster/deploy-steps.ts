@@ -57,14 +57,14 @@ async function deployment(action: 'install' | 'uninstall', settings?: object): P
 
 async function installs(tour: Tour): Promise<void> {
   const { kubectl } = tour;
-  await labelNode(tour);
+  await labelNode(tour, tour.second);
   await kubectl.run('create', 'namespace', 'podvm');
   await kubectl.apply(await deployment('install'));
   await beginInstalled(tour);
 }
 
-/** Notes the files of the containerd node, and chooses it for the installation. */
-export async function labelNode({ kubectl, second: { node } }: Tour): Promise<void> {
+/** Notes the files of a node, and chooses it for the installation. */
+export async function labelNode({ kubectl }: Tour, { node }: Worker): Promise<void> {
   await node.run('sh', ['-c', `${listFiles} >${filesBefore}`]);
   const label = ['label', 'node', node.name, 'podvm.dev/node=true', '--overwrite'];
   await until('the node has registered', () => kubectl.run(...label));

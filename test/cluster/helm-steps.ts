@@ -19,29 +19,29 @@ import { until } from './kubectl.ts';
 import { makeNodeImage } from './node-image.ts';
 import { images } from './places.ts';
 import { startWebPods } from './serving-pods.ts';
-import type { AddOnTour } from './tour.ts';
+import type { HelmTour } from './tour.ts';
 
 /** Installation of podvm on the containerd node by Helm, with the chart of this checkout. */
-export const helmInstallSteps: Steps<AddOnTour> = [
+export const helmInstallSteps: Steps<HelmTour> = [
   ['helm install installs podvm on the labelled node', installs],
   ...classSteps,
 ];
 
 /** Other settings, and back, and another version, while pods run in machines. */
-export const helmUpgradeSteps: Steps<AddOnTour> = [
+export const helmUpgradeSteps: Steps<HelmTour> = [
   ['helm upgrade changes settings without the end of a pod', upgrades],
   ['helm rollback has the settings of the installation again', rollsBack],
   ['helm upgrade installs another version without the end of a pod', installsNext],
   ['pods of the other version are in machines', hasClass],
 ];
 
-const repository = images.node.slice(0, images.node.lastIndexOf(':'));
+export const repository = images.node.slice(0, images.node.lastIndexOf(':'));
 const inNamespace = ['--namespace', 'podvm'];
 
 /** Types `helm` on the first node, where it keeps nothing. */
-async function helm({ first: { node }, addOns }: AddOnTour, ...args: readonly string[]): Promise<string> {
+export async function helm({ first: { node }, helm: program }: HelmTour, ...args: readonly string[]): Promise<string> {
   const homes = ['CACHE', 'CONFIG', 'DATA'].map((name) => `HELM_${name}_HOME=/run/helm`);
-  const { stdout } = await node.run('env', [...homes, addOns.helm, ...args, ...inNamespace], {
+  const { stdout } = await node.run('env', [...homes, program, ...args, ...inNamespace], {
     timeoutMs: 300_000,
   });
   return stdout;
@@ -49,20 +49,20 @@ async function helm({ first: { node }, addOns }: AddOnTour, ...args: readonly st
 
 const releases = v.array(v.object({ name: v.string(), revision: v.string(), status: v.string() }));
 
-async function isDeployed(tour: AddOnTour, revision: number): Promise<void> {
+async function isDeployed(tour: HelmTour, revision: number): Promise<void> {
   const listed = v.parse(releases, JSON.parse(await helm(tour, 'list', '-o', 'json')));
   assert.deepEqual(listed, [{ name: 'podvm', revision: String(revision), status: 'deployed' }]);
 }
 
-async function installs(tour: AddOnTour): Promise<void> {
-  await labelNode(tour);
+async function installs(tour: HelmTour): Promise<void> {
+  await labelNode(tour, tour.second);
   const flags = ['--create-namespace', '--set', `image.repository=${repository}`];
   await helm(tour, 'install', 'podvm', chartDirectory, ...flags);
   await beginInstalled(tour);
   await isDeployed(tour, 1);
 }
 
-async function upgrades(tour: AddOnTour): Promise<void> {
+async function upgrades(tour: HelmTour): Promise<void> {
   await startWebPods(tour.kubectl);
   const flags = ['--reuse-values', '--set', 'settings.logFormat=json'];
   const change = () => helm(tour, 'upgrade', 'podvm', chartDirectory, ...flags);
@@ -71,7 +71,7 @@ async function upgrades(tour: AddOnTour): Promise<void> {
   await isDeployed(tour, 2);
 }
 
-async function rollsBack(tour: AddOnTour): Promise<void> {
+async function rollsBack(tour: HelmTour): Promise<void> {
   const change = () => helm(tour, 'rollback', 'podvm', '1');
   await keepsPods(tour, change, ({ node }) => node.run('sh', ['-c', `test -e ${mark} && ! grep logFormat ${mark}`]));
   await tour.second.node.run('test', ['!', '-e', '/etc/podvm/podvm.yaml']);
@@ -81,7 +81,7 @@ async function rollsBack(tour: AddOnTour): Promise<void> {
 /** Of the same sources: what is tried is the way from one version to another. */
 const nextVersion = '0.2.0-next';
 
-async function installsNext(tour: AddOnTour): Promise<void> {
+async function installsNext(tour: HelmTour): Promise<void> {
   const { work, nodes, second } = tour;
   await push(nodes[0], await makeNodeImage(join(work, 'next'), nextVersion), `${repository}:${nextVersion}`);
   const program = '/opt/podvm/podvm';
@@ -95,7 +95,7 @@ async function installsNext(tour: AddOnTour): Promise<void> {
 }
 
 /** Removes podvm from the containerd node as the chart says, and the release. */
-export async function uninstallRelease(tour: AddOnTour): Promise<void> {
+export async function uninstallRelease(tour: HelmTour): Promise<void> {
   const flags = ['--reuse-values', '--set', 'action=uninstall', '--set', 'removeState=true'];
   await leavesNode(tour, () => helm(tour, 'upgrade', 'podvm', chartDirectory, ...flags));
   await helm(tour, 'uninstall', 'podvm', '--wait');

@@ -30,7 +30,7 @@ async function removesPods({ kubectl, first, second }: Tour): Promise<void> {
   for (const worker of [first, second]) {
     await until(`the kubelet of ${worker.node.name} has nothing left`, async () => {
       assert.equal((await worker.node.run('ls', ['/var/lib/kubelet/pods'])).stdout, '');
-      assert.deepEqual(await worker.cgroups.ofPods(), []);
+      assert.deepEqual(await worker.node.cgroups.ofPods(), []);
     });
   }
 }

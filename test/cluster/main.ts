@@ -1,20 +1,29 @@
 import { once } from 'node:events';
 import { parseArgs } from 'node:util';
 import { messageOf } from '#base/errors.ts';
+import { buildHelm } from '../../tools/chart/build-helm.ts';
 import { goVersion } from '../conformance/go-module.ts';
 import { walkSteps } from '../containerd/walk-steps.ts';
 import { version } from '../kubelet/build-kubelet.ts';
 import { buildAddOns } from './build-add-ons.ts';
 import { buildKubernetes } from './build-kubernetes.ts';
 import { buildNodeConformance } from './build-node-conformance.ts';
-import { type Built, buildAll, startCluster, startContainerdWorker, startPodvmWorker } from './cluster.ts';
+import { type Built, buildAll, startCluster, startContainerdWorker } from './cluster.ts';
 import { adminConfig } from './places.ts';
-import { addOnSuite, nodeConformanceSuite, type Part, type Suite, tourSuite, type Walk } from './suites.ts';
+import {
+  addOnSuite,
+  nodeConformanceSuite,
+  type Part,
+  type Suite,
+  tourSuite,
+  upgradeSuite,
+  type Walk,
+} from './suites.ts';
 import type { Tour } from './tour.ts';
 
 /*
- * `npm run cluster [-- [--suite tour|add-ons|node-conformance] [--only PART,...] [--focus RE] [--stay]]`: a real control plane with two nodes, one whose
- * kubelet uses podvm and one whose containerd has it beside runc, on this machine. Needs root, the result of `podvm
+ * `npm run cluster [-- [--suite tour|upgrade|add-ons|node-conformance] [--only PART,...] [--focus RE] [--stay]]`: a real control plane with two nodes, on
+ * this machine: one whose kubelet uses podvm (in the suite `upgrade`, its containerd), and one whose containerd has it beside runc. Needs root, the result of `podvm
  * setup`, and a Go toolchain: a machine without one gets a message, and nothing fails. With `--only`, some parts of the
  * suite are left out; with `--focus`, the specs of the suite `node-conformance` whose names do not match; with `--stay` the
  * cluster stays until Ctrl-C.
@@ -46,7 +55,7 @@ async function main(): Promise<void> {
 
   await using undo = new AsyncDisposableStack();
   const cluster = undo.use(
-    await timed('etcd, API server, controller manager and scheduler run', () => startCluster(built)),
+    await timed('etcd, API server, controller manager and scheduler run', () => startCluster(built, suite)),
   );
   const [node1, node2] = cluster.nodes;
   const failures: unknown[] = [];
@@ -54,9 +63,7 @@ async function main(): Promise<void> {
     signal.throwIfAborted();
     await walkSteps(steps, tour, say).catch((error: unknown) => failures.push(error));
   };
-  const first = undo.use(
-    await timed('a node whose kubelet uses podvm runs', () => startPodvmWorker(node1, suite.settings)),
-  );
+  const first = undo.use(await timed(suite.first.what, () => suite.first.start(node1)));
   const second = undo.use(
     await timed('a node whose kubelet uses containerd with runc runs', () => startContainerdWorker(node2)),
   );
@@ -83,6 +90,8 @@ async function buildSuite(
   switch (name) {
     case 'tour':
       return { suite: tourSuite, addOns: undefined, tests: undefined };
+    case 'upgrade':
+      return { suite: upgradeSuite(await buildHelm(cache, signal)), addOns: undefined, tests: undefined };
     case 'add-ons': {
       const addOns = await buildAddOns(cache, kubernetes, signal);
       return { suite: addOnSuite(addOns), addOns, tests: undefined };
@@ -92,7 +101,7 @@ async function buildSuite(
       return { suite: nodeConformanceSuite(tests, focus), addOns: undefined, tests };
     }
     default:
-      throw new Error(`Cannot walk the suite "${name}": expected tour, add-ons or node-conformance`);
+      throw new Error(`Cannot walk the suite "${name}": expected tour, upgrade, add-ons or node-conformance`);
   }
 }
 

@@ -1,5 +1,5 @@
 import { mkdir, readdir, rmdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { isThere } from '#host/file/files.ts';
 import { hasCgroups2 } from '#host/cgroup/cgroup-tree.ts';
 
@@ -11,11 +11,11 @@ const weights = { 'cpu.shares': '8192', 'cpu.weight': '800' } as const;
 export class NodeCgroups {
   /** From the root of a hierarchy. */
   readonly path: string;
-  readonly #directories: readonly string[];
+  readonly directories: readonly string[];
 
   private constructor(path: string, directories: readonly string[]) {
     this.path = path;
-    this.#directories = directories;
+    this.directories = directories;
   }
 
   static async make(path: string): Promise<NodeCgroups> {
@@ -33,15 +33,21 @@ export class NodeCgroups {
     return new NodeCgroups(path, directories);
   }
 
+  /** Those of version 1 whose hierarchies have one, as options of a mount. */
+  get controllers(): readonly string[] {
+    const names = this.directories.map((directory) => basename(dirname(directory)));
+    return names.filter((name) => name !== 'systemd' && name !== 'unified');
+  }
+
   /** Those of pods that are there. */
   async ofPods(): Promise<readonly string[]> {
     const found: string[] = [];
-    for (const directory of this.#directories) found.push(...(await below(directory)));
+    for (const directory of this.directories) found.push(...(await below(directory)));
     return found.filter((path) => /\/pod[0-9a-f-]{36}/.test(path));
   }
 
   async remove(): Promise<void> {
-    for (const directory of this.#directories) {
+    for (const directory of this.directories) {
       for (const path of [...(await below(directory)), directory]) await rmdir(path);
     }
   }

@@ -1,11 +1,14 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, open, readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { defaultEnv, run, type RunOptions, type RunResult } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import { Conversation } from '../conformance/crictl.ts';
+import { beSystemd, giveProcessors, isRunning, leaveUnitsOut, ownHierarchies } from '../systemd/systemd-host.ts';
+import { NodeCgroups } from './node-cgroups.ts';
+import { serviceOfUnit, writeUnit } from './node-units.ts';
 import { adminConfig } from './places.ts';
 
 export interface NodeOptions {
@@ -13,14 +16,14 @@ export interface NodeOptions {
   readonly address: string;
   /** Directory for what is below /var on the node. */
   readonly work: string;
+  /** Whether its first process is systemd, in its cgroups; needs those of version 1. */
+  readonly hasSystemd: boolean;
 }
 
 /** A program that runs on a node until it is ended. */
 export interface Service extends AsyncDisposable {
   readonly logFile: string;
-  /** Pid of the program itself, in the host's pid namespace. */
-  pid(): Promise<number>;
-  isRunning(): boolean;
+  isRunning(): Promise<boolean>;
   /** Sends a signal and waits for the end. */
   end(signal: 'SIGKILL' | 'SIGTERM'): Promise<void>;
   /** Starts it again, after its end. */
@@ -40,9 +43,10 @@ const endTimeoutMs = 60_000;
 
 /**
  * The first process of a node. /etc, /opt, /usr/local and /var/lib are the host's with changes of the node's own, /run is
- * new. It collects processes whose parents have ended, and ends, with the whole node, when its input does.
+ * new. It collects processes whose parents have ended, and ends, with the whole node, when its input does. Systemd ends
+ * with its starter instead. `$@`: see `ownHierarchies`.
  */
-const firstProcess = ({ name, work }: NodeOptions) => `set -eu
+const firstProcess = ({ name, work, hasSystemd }: NodeOptions) => `set -eu
 mount -t proc proc /proc
 hostname ${name}
 mount -t tmpfs -o mode=755 run /run
@@ -60,10 +64,19 @@ mount --bind /usr/lib/cni /opt/cni/bin
 ip link set lo up
 echo 1 >/proc/sys/net/ipv4/ip_forward
 echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables
+${hasSystemd ? underSystemd(name, work) : ''}
 mount --make-rshared /
 echo ready
-while read -r line; do :; done
+${hasSystemd ? beSystemd : 'while read -r line; do :; done'}
 `;
+
+const underSystemd = (name: string, work: string) => `echo ${name} >/etc/hostname
+mkdir -p /run/lock /run/netns
+mount --bind ${work}/units /etc/systemd/system
+${ownHierarchies}`;
+
+/** Enters as many cgroups as `$1` says, which the next words name, and becomes the words after them. */
+const enterCgroups = 'n=$1; shift; for i in $(seq "$n"); do echo $$ >"$1/cgroup.procs"; shift; done; exec "$@"';
 
 /**
  * A node of the cluster: processes in namespaces of their own for mounts, processes, network, IPC and host name, so that
@@ -76,20 +89,35 @@ export class ClusterNode implements AsyncDisposable {
   readonly #holder: ChildProcess;
   /** Pid of the node's first process. */
   readonly pid: number;
+  readonly cgroups: NodeCgroups;
+  readonly hasSystemd: boolean;
 
-  private constructor({ name, address, work }: NodeOptions, holder: ChildProcess, pid: number) {
-    this.name = name;
-    this.address = address;
-    this.work = work;
+  private constructor(options: NodeOptions, cgroups: NodeCgroups, holder: ChildProcess, pid: number) {
+    this.name = options.name;
+    this.address = options.address;
+    this.work = options.work;
+    this.hasSystemd = options.hasSystemd;
+    this.cgroups = cgroups;
     this.#holder = holder;
     this.pid = pid;
   }
 
   static async start(options: NodeOptions): Promise<ClusterNode> {
     await mkdir(options.work, { mode: 0o711 });
+    await using undo = new AsyncDisposableStack();
+    const cgroups = await NodeCgroups.make(`${basename(dirname(options.work))}-${options.name}`);
+    undo.defer(() => cgroups.remove());
     const namespaces = ['--mount', '--net', '--uts', '--ipc', '--pid', '--fork', '--kill-child'];
-    const argv = [...namespaces, '--propagation', 'slave', '--', 'bash', '-c', firstProcess(options)];
-    const holder = spawn('unshare', argv, { stdio: 'pipe', env: defaultEnv(), detached: true });
+    const entered = options.hasSystemd ? cgroups : { directories: [], controllers: [] };
+    if (options.hasSystemd) {
+      await prepareSystemd(options.work, cgroups);
+      namespaces.push('--cgroup');
+    }
+    const script = [firstProcess(options), options.name, ...entered.controllers];
+    const words = ['unshare', ...namespaces, '--propagation', 'slave', '--', 'bash', '-c', ...script];
+    const enter = ['-ec', enterCgroups, 'sh', String(entered.directories.length), ...entered.directories];
+    const argv = [...enter, 'setpriv', '--pdeathsig', 'KILL', ...words];
+    const holder = spawn('sh', argv, { stdio: 'pipe', env: defaultEnv(), detached: true });
     let said = '';
     holder.stderr.setEncoding('utf8').on('data', (text: string) => (said += text));
     const ready = once(holder.stdout, 'data', { signal: AbortSignal.timeout(startTimeoutMs) });
@@ -97,7 +125,19 @@ export class ClusterNode implements AsyncDisposable {
       throw new PodvmError('failedPrecondition', `Cannot start ${options.name}: ${said.trim()}`);
     });
     await Promise.race([ready, ended]);
-    return new ClusterNode(options, holder, await childOf(holder));
+    const node = new ClusterNode(options, cgroups, holder, await childOf(holder));
+    undo.defer(() => node.#end());
+    if (options.hasSystemd) await node.#isUp();
+    undo.move();
+    return node;
+  }
+
+  /** Waits until its systemd has started. */
+  async #isUp(): Promise<void> {
+    const state = async () =>
+      isRunning((await this.run('systemctl', ['is-system-running'], { okCodes: 'any' })).stdout);
+    const found = await poll(state, { everyMs: 200, signal: AbortSignal.timeout(3 * startTimeoutMs) });
+    if (found === undefined) throw new PodvmError('timeout', `systemd of ${this.name} does not run`);
   }
 
   /** Runs a program of the node to its end, as `run` does. */
@@ -122,6 +162,9 @@ export class ClusterNode implements AsyncDisposable {
   /** Starts a program whose output goes to a file of its name. It ends with the node at the latest. */
   async serve(name: string, program: string, args: readonly string[]): Promise<Service> {
     const service = this.service(name, program, args);
+    if (this.hasSystemd) {
+      await writeUnit(this, name, [program, ...args], { environment: this.#env(), logFile: service.logFile });
+    }
     await service.begin();
     return service;
   }
@@ -129,22 +172,19 @@ export class ClusterNode implements AsyncDisposable {
   /** A program as `serve` starts it, which does not run yet. */
   service(name: string, program: string, args: readonly string[]): Service {
     const logFile = join(this.work, `${name}.log`);
+    if (this.hasSystemd) return serviceOfUnit(this, name, logFile);
     let child: ChildProcess | undefined;
-    const isRunning = () => child?.exitCode === null && child.signalCode === null;
+    const runs = () => child?.exitCode === null && child.signalCode === null;
     const service: Service = {
       logFile,
-      pid: async () => {
-        if (child === undefined || !isRunning()) throw new PodvmError('failedPrecondition', `${name} does not run`);
-        return await childOf(child);
-      },
-      isRunning,
+      isRunning: async () => runs(),
       begin: async () => {
         await using output = await open(logFile, 'a');
         const stdio = ['ignore', output.fd, output.fd] as const;
         child = spawn('nsenter', this.#enter(program, args), { stdio: [...stdio], env: this.#env() });
       },
       end: async (signal) => {
-        if (child === undefined || !isRunning()) return;
+        if (child === undefined || !runs()) return;
         const ended = once(child, 'exit');
         const pid = await childOf(child);
         process.kill(pid, signal);
@@ -166,6 +206,11 @@ export class ClusterNode implements AsyncDisposable {
 
   /** Ends all that runs on it. */
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#end();
+    await this.cgroups.remove();
+  }
+
+  async #end(): Promise<void> {
     if (this.#holder.exitCode !== null || this.#holder.signalCode !== null) return;
     const ended = once(this.#holder, 'exit');
     process.kill(this.pid, 'SIGKILL');
@@ -179,6 +224,13 @@ export class ClusterNode implements AsyncDisposable {
   #env(): Record<string, string> {
     return { ...defaultEnv(), KUBECONFIG: adminConfig };
   }
+}
+
+/** Lets a systemd that starts nothing by itself run in these cgroups. */
+async function prepareSystemd(work: string, { directories }: NodeCgroups): Promise<void> {
+  await mkdir(join(work, 'units'));
+  await leaveUnitsOut(join(work, 'units'));
+  for (const directory of directories) await giveProcessors(directory);
 }
 
 /** The only child of `unshare` or `nsenter`, which is in the namespaces of processes that they enter. */

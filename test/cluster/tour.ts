@@ -1,4 +1,3 @@
-import type { AddOns } from './build-add-ons.ts';
 import type { Cluster, Worker } from './cluster.ts';
 
 /** Cluster with its workers, through which all steps go. */
@@ -17,7 +16,8 @@ export interface WorkerTour extends Tour {
   readonly at: Worker;
 }
 
-/** Tour of steps that use programs which clusters have beside Kubernetes itself. */
-export interface AddOnTour extends Tour {
-  readonly addOns: AddOns;
+/** Tour of steps that type `helm`. */
+export interface HelmTour extends Tour {
+  /** Path of the program. */
+  readonly helm: string;
 }

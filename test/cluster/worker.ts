@@ -79,13 +79,8 @@ for name in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oo
 done
 exec kubelet "$@"`;
 
-export interface KubeletOptions {
-  readonly socket: string;
-  /** The cgroup below which those of its pods are. */
-  readonly cgroup: string;
-}
-
-export async function startKubelet(node: ClusterNode, { socket, cgroup }: KubeletOptions): Promise<Service> {
+/** A kubelet for the runtime at `socket`, with the cgroups of its pods below that of the node. */
+export async function startKubelet(node: ClusterNode, socket: string): Promise<Service> {
   const pathOf = (name: string) => join(kubernetesDirectory, 'pki', name);
   const config = {
     apiVersion: 'kubelet.config.k8s.io/v1beta1',
@@ -102,7 +97,7 @@ export async function startKubelet(node: ClusterNode, { socket, cgroup }: Kubele
     clusterDomain: 'cluster.local',
     containerRuntimeEndpoint: `unix://${socket}`,
     cgroupDriver: 'cgroupfs',
-    cgroupRoot: cgroup,
+    cgroupRoot: node.hasSystemd ? '/' : `/${node.cgroups.path}`,
     failCgroupV1: false,
     failSwapOn: false,
     resolvConf: '/etc/resolv.conf',

@@ -11,13 +11,15 @@ const units = '/lib/systemd/system';
 /** Targets that a start pulls in; what they want would change the host, whose kernel and files are shared. */
 const targets = ['sysinit', 'basic', 'multi-user', 'local-fs', 'timers', 'sockets', 'getty'];
 
+/** The shell's last line, with which it becomes systemd. */
+export const beSystemd =
+  'exec env -i container=podvm-test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --log-target=null';
+
 /**
- * Run by `sh`, in namespaces of its own: `/sys/fs/cgroup` gets the hierarchies as seen from the present cgroups, `/run`,
- * `/opt` and the directory of units are new, and systemd becomes the first process. `$1`: directory with `units` and
- * `run`; then the controllers of each hierarchy of version 1.
+ * Lines of a shell in namespaces of its own: `/sys/fs/cgroup` gets the hierarchies as seen from the present cgroups. Its
+ * words are the controllers of each hierarchy of version 1.
  */
-const inside = `
-work=$1; shift
+export const ownHierarchies = `
 umount -l /sys/fs/cgroup
 mount -t tmpfs tmpfs /sys/fs/cgroup
 for controllers; do
@@ -27,11 +29,20 @@ done
 mkdir /sys/fs/cgroup/systemd /sys/fs/cgroup/unified
 mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
 mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
+`;
+
+/**
+ * Run by `sh`, in namespaces of its own: hierarchies as above, `/run`, `/opt` and the directory of units are new, and systemd
+ * becomes the first process. `$1`: directory with `units` and `run`; then the controllers.
+ */
+const inside = `
+work=$1; shift
+${ownHierarchies}
 mount --bind "$work/units" /etc/systemd/system
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755 tmpfs /opt
 mkdir /run/netns /run/lock
-exec env -i container=podvm-test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --log-target=null
+${beSystemd}
 `;
 
 /**
@@ -59,8 +70,7 @@ export class SystemdHost implements AsyncDisposable {
     await mkdir(join(own, 'podvm.service.d'), { recursive: true });
     await writeFile(join(own, 'podvm.service'), unit);
     await writeFile(join(own, 'podvm.service.d/test.conf'), settings);
-    await symlink(join(units, 'multi-user.target'), join(own, 'default.target'));
-    for (const name of await wantedUnits()) await symlink('/dev/null', join(own, name));
+    await leaveUnitsOut(own);
     const hierarchies = await hierarchiesOf('self');
     const cgroups = await Promise.all(
       hierarchies.map(async ({ path }) => {
@@ -85,10 +95,7 @@ export class SystemdHost implements AsyncDisposable {
     const host = new SystemdHost(work, starter, cgroups, pid);
     process.once('exit', host.#killNow);
     const state = await poll(
-      async () => {
-        const { stdout } = await host.type(['sh', '-c', 'systemctl is-system-running || true']);
-        return /^(running|degraded)/.test(stdout) || undefined;
-      },
+      async () => isRunning((await host.type(['sh', '-c', 'systemctl is-system-running || true'])).stdout),
       { everyMs: 200, signal },
     );
     if (state !== undefined) return host;
@@ -129,6 +136,15 @@ export class SystemdHost implements AsyncDisposable {
   }
 }
 
+/** Whether `systemctl is-system-running` says so; else undefined. */
+export const isRunning = (said: string): true | undefined => /^(running|degraded)/.test(said) || undefined;
+
+/** Makes a directory of units one for which systemd starts nothing but its journal. */
+export async function leaveUnitsOut(directory: string): Promise<void> {
+  await symlink(join(units, 'multi-user.target'), join(directory, 'default.target'));
+  for (const name of await wantedUnits()) await symlink('/dev/null', join(directory, name));
+}
+
 /** Units that the targets want, without the journal. */
 async function wantedUnits(): Promise<ReadonlySet<string>> {
   const names = new Set(['console-getty.service']);
@@ -158,7 +174,7 @@ async function hierarchiesOf(pid: string) {
 }
 
 /** A new cgroup of the controller `cpuset` takes no process before it has processors and memory. */
-async function giveProcessors(cgroup: string): Promise<void> {
+export async function giveProcessors(cgroup: string): Promise<void> {
   for (const file of ['cpuset.cpus', 'cpuset.mems']) {
     const value = await readFile(join(cgroup, '..', file), 'utf8').catch(() => '');
     if (value !== '') await writeFile(join(cgroup, file), value);

@@ -24,10 +24,13 @@ export const otherProtocol: readonly Change[] = [
   ['src/wire/messages.ts', 'protocolVersions = [2, 1]', 'protocolVersions = [3]'],
 ];
 
-/** Makes the same program with these changes. */
-export async function makeAnotherBuild(changes = otherParts): Promise<AnotherBuild> {
+/** Files of the checkout without which a program does not run. */
+const ofProgram = ['src', 'podvm', 'package.json', 'package-lock.json'];
+
+/** Makes the same program with these changes, in a directory with `more` of the checkout's files. */
+export async function makeAnotherBuild(changes = otherParts, more: readonly string[] = []): Promise<AnotherBuild> {
   const directory = await mkdtemp('/var/tmp/podvm-build-');
-  const sources = ['src', 'podvm', 'package.json', 'package-lock.json'];
+  const sources = [...ofProgram, ...more];
   await run('cp', ['-a', ...sources.map((name) => join(repo, name)), directory], { timeoutMs: 120_000 });
   const packages = join(directory, 'node_modules');
   await mkdir(packages);
