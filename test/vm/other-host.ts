@@ -24,7 +24,7 @@ mkdir /home/anna && chown 1000:1000 /home/anna
 exec /usr/bin/sh -ec "$1" 2>&1 # busybox's prefers its own programs
 `;
 
-export interface MoreFiles {
+interface MoreFiles {
   readonly programs?: readonly string[];
   readonly trees?: readonly string[];
 }
