@@ -7,6 +7,7 @@ import * as v from 'valibot';
 import { podDescriptionSchema } from '#api/description.ts';
 import { nodeEventSchema, podDetailsSchema, podOutcomeSchema, podSummarySchema } from '#api/pods.ts';
 import { PodvmError } from '#base/errors.ts';
+import { poll } from '#host/wait.ts';
 import type { ContainerSpec } from '#sandbox/sandbox.ts';
 import { eventsOf, on, openAdmin, refusalOf, run, type Served, yaml } from './testing/served-admin.ts';
 
@@ -51,6 +52,23 @@ describe('a pod that has ended', () => {
     await using served = await openAdmin(quick);
     await runToEnd(served, { removeAtEnd: true });
     assert.deepEqual(await listed(served), []);
+  });
+
+  test('ends again after three tries of a registry that does not answer, when it is started', async () => {
+    let isThere = true;
+    const createError = () => (isThere ? undefined : new PodvmError('unavailable', 'the registry does not answer'));
+    await using served = await openAdmin({ behaviours: { main: { ...quick.behaviours.main, createError } } });
+    await runToEnd(served);
+    isThere = false;
+    const start = served.call('POST', '/v1/pods/_/web/start', '{}');
+    const isTried = async () => (served.parts.clock.pending > 0 ? true : undefined);
+    for (const seconds of [10, 20]) {
+      assert.ok(await poll(isTried, { everyMs: 5, signal: AbortSignal.timeout(60_000) }), 'a try waits for the next');
+      await served.parts.clock.advance(seconds * 1000);
+    }
+    await start;
+    const { body } = await served.call('GET', '/v1/pods/_/web/wait');
+    assert.equal(v.parse(podOutcomeSchema, JSON.parse(body)).exitCode, 125);
   });
 
   test('refuses calls that need a running pod, with the reason', async () => {

@@ -196,7 +196,7 @@ export class NodePods implements AsyncDisposable {
 
   /** Runs an ended pod again. Errors: `corrupt`, `alreadyExists`; `failedPrecondition` for Secrets that are gone. */
   async startAgain(pod: EndedPod, { isApplied = false } = {}): Promise<LivePod> {
-    const options = { removeAtEnd: false, ...(isApplied ? { isApplied } : {}) };
+    const options = { removeAtEnd: false, ...(isApplied ? { isApplied } : { awaited: 'start' as const }) };
     return this.#startAlone(await this.#parts.ended.sourceOf(pod), options);
   }
 
