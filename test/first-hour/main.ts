@@ -1,11 +1,15 @@
-import { mkdir, symlink } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { mkdir, readFile, rm, symlink } from 'node:fs/promises';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
+import { startSlowLine } from '../images/bad-registries.ts';
+import { writeLayout } from '../images/layout-writer.ts';
+import { startRegistry } from '../images/registry.ts';
 import { tracesOf } from '../leaks.ts';
 import { openCliNode, repo } from '../vm/cli-node.ts';
 import { Typist } from './typist.ts';
-import { type User, users } from './users.ts';
+import { type Hour, type User, users } from './users.ts';
 
 /*
  * `npm run first-hour`: types what five kinds of users type in their first hour into a real terminal of 80 columns, and checks
@@ -42,10 +46,34 @@ async function printTimes(at: Typist): Promise<void> {
   await at.type('podvm rm -f other');
 }
 
+/** An image of one layer that does not compress. */
+async function writeImage(directory: string, bytes: number, name?: string): Promise<void> {
+  const layers = [[{ name: 'file', content: randomBytes(bytes) }]];
+  await writeLayout(directory, [{ ...(name !== undefined && { name }), compression: 'none', layers }]);
+}
+
+/** What a user's hour has of its host. The user's home is the directory of what is made. */
+async function hourIn(home: string, root: string, owned: AsyncDisposableStack): Promise<Hour> {
+  const probe = JSON.parse(await readFile(join(root, 'probe/accelerator.json'), 'utf8')) as { accelerator?: string };
+  return {
+    port: await freePort(),
+    repo,
+    isEmulated: probe.accelerator === 'tcg',
+    makeLayout: async (name, bytes) => await writeImage(join(home, name), bytes, `${name}:1`),
+    openSlowRegistry: async (name, bytes, bytesPerSecond) => {
+      const registry = owned.use(await startRegistry());
+      await writeImage(join(home, name), bytes);
+      await registry.push(join(home, name), `${name}:1`);
+      return owned.use(await startSlowLine(registry.name, bytesPerSecond)).name;
+    },
+  };
+}
+
 /** Types one user's lines on a node of their own. Returns whether all screens were right. */
-async function passes(name: string, types: (at: Typist, port: number) => Promise<void>): Promise<boolean> {
+async function passes({ name, isFresh = false, types }: Omit<User, 'comesFrom'>): Promise<boolean> {
   const beganMs = performance.now();
   const cli = await openCliNode({ isSetUp: true, startsNode: true, pool: '1' });
+  if (isFresh) await rm(join(cli.root, 'templates'), { recursive: true }); // links to those of set-up
   let isRight = false;
   const home = join(cli.root, 'home');
   await mkdir(join(home, 'bin'), { recursive: true });
@@ -53,8 +81,9 @@ async function passes(name: string, types: (at: Typist, port: number) => Promise
   const path = [join(home, 'bin'), dirname(process.execPath), process.env['PATH'] ?? ''].join(':');
   const environment = { HOME: home, PODVM_ROOT: cli.root, PODVM_POOL: '1', PODVM_BACKGROUND: 'on', PATH: path };
   try {
+    await using owned = new AsyncDisposableStack();
     await using at = await Typist.open(home, environment);
-    await types(at, await freePort());
+    await types(at, await hourIn(home, cli.root, owned));
     isRight = true;
   } catch (error) {
     say(`FAILED  ${name.padEnd(10)} ${error instanceof Error ? error.message : String(error)}`);
@@ -75,8 +104,8 @@ async function main(names: readonly string[]): Promise<number> {
   }
   const chosen: readonly User[] = names.length === 0 ? users : users.filter(({ name }) => names.includes(name));
   const passed: boolean[] = [];
-  for (const { name, types } of chosen) passed.push(await passes(name, (at, port) => types(at, { port, repo })));
-  if (names.length === 0) passed.push(await passes('timings', printTimes));
+  for (const user of chosen) passed.push(await passes(user));
+  if (names.length === 0) passed.push(await passes({ name: 'timings', types: printTimes }));
   return passed.every(Boolean) ? 0 : 1;
 }
 

@@ -5,6 +5,8 @@ export interface User {
   readonly name: string;
   /** What this user knows already. */
   readonly comesFrom: string;
+  /** No template of machines is there yet. */
+  readonly isFresh?: boolean;
   readonly types: (at: Typist, hour: Hour) => Promise<void>;
 }
 
@@ -13,6 +15,12 @@ export interface Hour {
   readonly port: number;
   /** Path of the repository. */
   readonly repo: string;
+  /** Whether guests run without hardware virtualisation. */
+  readonly isEmulated: boolean;
+  /** Makes an OCI layout in the user's home, in a directory of its name, with the tag 1. */
+  readonly makeLayout: (name: string, bytes: number) => Promise<void>;
+  /** Serves an image with the tag 1 over a slow line. Returns the registry's name. */
+  readonly openSlowRegistry: (name: string, bytes: number, bytesPerSecond: number) => Promise<string>;
 }
 
 /** An image that needs no registry. */
@@ -78,6 +86,10 @@ export const users: readonly User[] = [
         shows: [/Deployment +pages +1\/1 ready/, /Service +pages +10\.196/, /PersistentVolumeClaim +pages +64 MiB/],
       });
       await at.type('podvm get nodes', { code: 125, shows: [/fix: .*podvm info/] });
+      await at.type('podvm top pods --no-stream', { shows: [/default\/pages-0 +\d/] });
+      await at.type('podvm exec deploy/pages -- ls', { code: 125, shows: [/podvm ps -o wide/] });
+      await at.type('podvm logs pagse-0', { code: 125, shows: [/Did you mean pages-0/] });
+      await at.type('podvm describe pod web', { code: 2, shows: [/podvm describe POD/] });
       await at.type('podvm ps -l app=pages -o name', { shows: [/^default\/pages-0$/m] });
       await at.type('podvm ps -o yaml | head -n 3', { shows: [/namespace: default/] });
       await at.type("sed -i 's/replicas: 1/replicas: 2/; /type: Recreate/d; /strategy:/d' pages.yaml");
@@ -110,12 +122,16 @@ export const users: readonly User[] = [
     comesFrom: 'running nodes of a cluster',
     async types(at) {
       await at.type('podvm version', { shows: [/podvm/] });
+      await at.type('podvm version -o yaml', { shows: [/^podvm: /m] });
       await at.type('podvm doctor | tail -n 20', { isWide: true, shows: [/./] });
       await at.type(`podvm run -d --name app -l team=a ${image} sleep 1000`, { shows: [/^app$/m] });
       await at.type('podvm doctor app', { isWide: true, shows: [/machine +ready/, /agent +answers/] });
       await at.type('podvm inspect -o yaml app | grep -m 1 vmmPid', { shows: [/vmmPid: \d+/] });
       await at.type('podvm top --no-stream -l team=a', { shows: [/default\/app/] });
       await at.type('podvm top -o json | head -n 4', { shows: [/"pod": "default\/app"/] });
+      await at.type('podvm doctor app -o yaml | head -n 3', { isWide: true, shows: [/isHealthy: /] });
+      await at.type('podvm events -o wide app', { isWide: true, shows: [/Normal {3}Started {2}default\/app\/base/] });
+      await at.type('podvm system df -o name', { shows: [/^images$/m] });
       await at.type('podvm events -o json app | head -n 1', { shows: [/"reason":"/], isWide: true });
       await at.type('podvm console app | tail -n 2', { isWide: true });
       await at.type('podvm system df', { shows: [/KIND +SIZE +NAME/, /total/], isWide: true });
@@ -134,7 +150,12 @@ export const users: readonly User[] = [
       await at.type(`podvm run --rm ${image} sh -c 'echo out; echo err >&2; exit 7' >out 2>err`, { code: 7 });
       await at.type('cat out err', { shows: [/^out$/m, /^err$/m] });
       await at.type(`podvm run --rm ${image} echo plain 2>&1 | cat -v`, { shows: [/^plain$/m] });
-      await at.type('podvm run -f job.yaml', { shows: [/built/, /built/] });
+      await at.type('podvm run --rm -f job.yaml', { shows: [/built/, /built/] });
+      await at.type('podvm ps -a -o name | grep build-', { code: 1 });
+      await at.type('podvm run --rm 127.0.0.1:1/none true', {
+        code: 125,
+        shows: [/the registry does not answer/, /fix: /, /ended with code 125/],
+      });
       await at.type(`echo data | podvm run --rm -i ${image} sh -c 'cat; pwd' | cat -v`, { shows: [/^data$/m] });
       await at.type(`podvm run --no-daemon --rm ${image} false`, { code: 1 });
       await at.type(`timeout -s INT 20 podvm run --rm ${image} sleep 1000; podvm ps -a -o name`, { shows: [] });
@@ -144,7 +165,7 @@ export const users: readonly User[] = [
   {
     name: 'edge',
     comesFrom: 'boxes in the field, and sandboxes for agents',
-    async types(at) {
+    async types(at, { openSlowRegistry }) {
       const closed = '--network none --read-only -m 64m --cpus 1 --cap-drop ALL -u 1000';
       await at.type(`podvm run --dry-run -o yaml ${closed} ${image} id`, { shows: [/kind: Pod/, /memory: 64Mi/] });
       await at.type(`podvm run --rm ${closed} ${image} id -u`, { shows: [/^1000$/m] });
@@ -164,6 +185,14 @@ export const users: readonly User[] = [
       });
       await at.type('podvm events daemon | grep -c Started', { shows: [/^\d+$/m] });
       await at.type('podvm rm -f daemon', { shows: [/default\/daemon removed/] });
+      const far = await openSlowRegistry('app', 4_000_000, 400_000);
+      await at.begin(`podvm image pull --insecure ${far}/app:1`, /^podvm: pulling .*: [1-4] of 5 MB/m);
+      await at.ends('podvm image pull', { shows: [/^localhost:\d+\/app:1$/m] });
+      await at.type(`podvm run -d --name agent ${image} sleep 1000`, { shows: [/^agent$/m] });
+      await at.type(`podvm exec agent sh -c 'echo "#!/none" >/tmp/a; echo x >/tmp/b; chmod +x /tmp/a /tmp/b'`);
+      await at.type('podvm exec agent /tmp/a', { code: 127, shows: [/Cannot run \/tmp\/a: the interpreter/] });
+      await at.type('podvm exec agent /tmp/b', { code: 126, shows: [/Cannot run \/tmp\/b/] });
+      await at.type('podvm rm -f agent', { shows: [/default\/agent removed/] });
     },
   },
 ];
