@@ -6,6 +6,7 @@ import type { Sandboxes } from '#sandbox/sandbox.ts';
 import { Credentials } from './credentials.ts';
 import { Delegate, type DelegateSettings } from './delegate/delegate.ts';
 import { routeVerbs } from './delegate/route-verbs.ts';
+import { encodedLists } from './encoded-lists.ts';
 import { Events } from './events.ts';
 import { imageVerbs } from './image-verbs.ts';
 import { KnownPods } from './known-pods.ts';
@@ -56,10 +57,11 @@ export async function serveCri(options: CriOptions): Promise<AsyncDisposable> {
   };
   await recoverPods(parts, await records.load());
   const own = { runtime: runtimeVerbs(parts), images: imageVerbs(parts) };
+  const alone = { ...own, runtime: { ...own.runtime, ...encodedLists(parts) } };
   await using undo = new AsyncDisposableStack();
   const delegate = options.delegate === undefined ? undefined : undo.use(new Delegate(options.delegate, log));
   const directory = join(options.directory, 'delegate');
-  const verbs = delegate === undefined ? own : await routeVerbs(own, delegate, { pods, directory, streaming, log });
+  const verbs = delegate === undefined ? alone : await routeVerbs(own, delegate, { pods, directory, streaming, log });
   const server = await serveGrpc(options.socketPath, (to) => {
     addService(to, RuntimeService, verbs.runtime, log);
     addService(to, ImageService, verbs.images, log);

@@ -18,16 +18,18 @@ export async function listPodSandbox(
 }
 
 /** Returns matching pods, newest first, as containerd does. */
-export function matchingPods(
-  { pods }: CriParts,
-  filter: PodSandboxFilter | undefined,
-): Answer<typeof PodSandboxSchema>[] {
-  const { id = '', state, labelSelector = {} } = filter ?? {};
-  const only = id === '' ? undefined : pods.findPod(id);
-  const from: Iterable<KnownPod> = id === '' ? pods.pods : only === undefined ? [] : [only];
-  return [...from]
-    .filter(({ config }) => hasLabels(config.labels, labelSelector))
+export function matchingPods(parts: CriParts, filter: PodSandboxFilter | undefined): Answer<typeof PodSandboxSchema>[] {
+  const { state } = filter ?? {};
+  return selectPods(parts, filter)
     .map(podOf)
     .filter((pod) => state === undefined || pod.state === state.state)
     .toReversed();
+}
+
+/** Returns pods of any state that the filter selects, oldest first. */
+export function selectPods({ pods }: CriParts, filter: PodSandboxFilter | undefined): readonly KnownPod[] {
+  const { id = '', labelSelector = {} } = filter ?? {};
+  const only = id === '' ? undefined : pods.findPod(id);
+  const from: Iterable<KnownPod> = id === '' ? pods.pods : only === undefined ? [] : [only];
+  return [...from].filter(({ config }) => hasLabels(config.labels, labelSelector));
 }

@@ -13,8 +13,8 @@ const states = {
 
 /** Converts the state. Lists are frequent and a status is computed at each access, so it is read once. */
 export function containerStateOf(
-  { isEndKnown }: KnownContainer,
-  { state, startedAt }: ContainerStatus,
+  { container, isEndKnown }: KnownContainer,
+  { state, startedAt }: ContainerStatus = container.status,
 ): ContainerState {
   if (state !== 'exited' || isEndKnown) return states[state];
   return startedAt === undefined ? ContainerState.CONTAINER_CREATED : ContainerState.CONTAINER_RUNNING;

@@ -17,6 +17,8 @@ const states = {
   failed: PodSandboxState.SANDBOX_NOTREADY,
 } as const satisfies Record<SandboxState, PodSandboxState>;
 
+export const podStateOf = ({ sandbox }: KnownPod): PodSandboxState => states[sandbox.state];
+
 /** Converts a pod. Lists are frequent, so only their fields are copied. */
 export function podOf({ sandbox, config, runtimeHandler }: KnownPod) {
   const { state, createdAt } = sandbox.status;

@@ -140,6 +140,10 @@ class FakeSandbox implements Sandbox {
     };
   }
 
+  get state(): SandboxStatus['state'] {
+    return this.#state;
+  }
+
   async createContainer(spec: ContainerSpec): Promise<Container> {
     this.#assertReady('create a container');
     const { settings, clock, journal } = this.#surroundings;

@@ -2,7 +2,15 @@ import { PodvmError } from '#base/errors.ts';
 import { Holdings } from '../state/holdings.ts';
 import { logPathOf } from '../log/log-writer.ts';
 import type { ContainerRecord } from '../container/container-record.ts';
-import type { Container, ContainerStatus, Resources, Sandbox, SandboxSpec, SandboxStatus } from '../sandbox.ts';
+import type {
+  Container,
+  ContainerStatus,
+  Resources,
+  Sandbox,
+  SandboxSpec,
+  SandboxState,
+  SandboxStatus,
+} from '../sandbox.ts';
 
 /** A sandbox of an earlier process whose guest cannot be called. It refuses whatever needs the guest. */
 export abstract class UnreachableSandbox implements Sandbox {
@@ -35,6 +43,10 @@ export abstract class UnreachableSandbox implements Sandbox {
   /** Returns no lines: they are in the failure of one that has ended. */
   consoleTail(): Promise<readonly never[]> {
     return Promise.resolve([]);
+  }
+
+  get state(): SandboxState {
+    return this.status.state;
   }
 
   container(name: string): Container | undefined {

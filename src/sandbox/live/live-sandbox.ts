@@ -172,6 +172,10 @@ export class LiveSandbox implements Sandbox {
     );
   }
 
+  get state(): SandboxState {
+    return this.#moves.state;
+  }
+
   get warnings(): readonly string[] {
     return this.#live.warnings;
   }
