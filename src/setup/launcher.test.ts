@@ -111,7 +111,10 @@ test('podvm of an npm package installs what making parts needs, except for a set
     'MALLOC_MMAP_THRESHOLD_=131072',
     'MALLOC_TRIM_THRESHOLD_=131072',
   ]);
-  assert.match(from.stdout, /^node --max-semi-space-size=2 -- \S+\/src\/main\.js setup --from one\.bundle\n$/);
+  assert.match(
+    from.stdout,
+    /^node --max-semi-space-size=2 --heap-growing-percent=80 -- \S+\/src\/main\.js setup --from one\.bundle\n$/,
+  );
   assert.equal(await checkout.installed(), '');
   await rm(join(checkout.path, '.podvm-host-tools'));
   assert.equal((await checkout.type('setup')).code, 1);
