@@ -18,8 +18,8 @@ export async function performancePage(result: Result): Promise<string> {
       'round every one of them once, and another one first. It builds the peers by itself. `--rows pod,exec` chooses ' +
       'rows, `--rounds 2` is a quick look, and `--resume` keeps the rows that the file has already, of the same versions ' +
       'and machine. CI has no quiet machine: there, `src/sandbox/start/round-trips.test.ts` compares the calls and bytes ' +
-      'that a pod waits for with budgets, and `npm run bench -- regression` compares processor time and memory with an ' +
-      'earlier commit, round by round in one run; CI does not run it.',
+      'that a pod waits for with budgets, and `npm run bench -- regression` compares processor time and memory with the ' +
+      'commit that a change begins at, round by round in one run.',
     `**Measured** on ${measuredAt.slice(0, 10)}, in ${rounds} ${rounds === 1 ? 'round' : 'rounds'} (some rows in fewer), on ${machine.cores} × ${machine.processor} with ` +
       `${Math.round(machine.memoryMiB / 1024)} GiB of memory and Linux ${machine.kernel}; PodVM's machines ran with ` +
       `${machine.accelerator === 'kvm' ? 'KVM' : 'software emulation (TCG)'}. ` +
