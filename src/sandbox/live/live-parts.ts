@@ -4,6 +4,7 @@ import type { ContainerRecords } from '../container/container-record.ts';
 import type { ContainerSite } from '../container/create-container.ts';
 import type { GuestContainer } from '../container/guest-container.ts';
 import type { ModulesDisk } from '../container/modules-disk.ts';
+import type { GuestConnection } from './guest-connection.ts';
 import type { Holdings } from '../state/holdings.ts';
 import type { SandboxLimits } from '../limits.ts';
 import type { NodeCounts } from '../figures/node-counts.ts';
@@ -12,7 +13,6 @@ import type { KeptRecord, PodRecord } from '../recovery/record.ts';
 import type { Resources, SandboxSpec, SandboxStatus } from '../sandbox.ts';
 import type { ContainerMounts } from '../volume/container-mounts.ts';
 import type { ImageDisks } from '../volume/image-disks.ts';
-import type { GuestConnection } from '../start/configure-guest.ts';
 
 /** Results of a start that are handed over to the sandbox. */
 export interface LiveParts {

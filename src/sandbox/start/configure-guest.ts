@@ -3,6 +3,7 @@ import type { Link } from '#link/link.ts';
 import type { GuestNetwork } from '#network/network.ts';
 import { etcHostsOf, resolvConfOf } from '../container/etc-files.ts';
 import { kernelModulesOf } from '../container/kernel-modules.ts';
+import type { GuestConnection } from '../live/guest-connection.ts';
 import type { Params } from '#wire/messages.ts';
 import type { Surroundings } from '../parts.ts';
 import type { PhaseClock } from '../state/phases.ts';
@@ -38,19 +39,6 @@ export async function configureGuest(
 function guestUsersOf({ uids, gids }: UserNamespace): NonNullable<Params<'configure'>['userNamespace']> {
   return { uids: [...uids], gids: [...gids] };
 }
-
-/** The connection of a guest to the network that the host has made for it. */
-export interface GuestConnection {
-  /** Whether it is made. While it is not, the guest is still at it, or has failed. */
-  readonly isMade: boolean;
-  /** Settles when it is made: the pod's containers start then. Errors: those of the agent. */
-  readonly made: Promise<void>;
-  /** Stops waiting for it, and settles when nothing of the wait is left. */
-  end(): Promise<void>;
-}
-
-/** The connection of a guest that an earlier process has seen connected. */
-export const madeBefore: GuestConnection = { isMade: true, made: Promise.resolve(), end: () => Promise.resolve() };
 
 interface Connecting {
   readonly network: GuestNetwork;
