@@ -116,3 +116,10 @@ test('expectationsOf() leaves out lines about specs that an older version does n
   assert.deepEqual(names('2.4'), ['old', 'mid']);
   assert.deepEqual(names('2.10'), ['old', 'new', 'mid']);
 });
+
+test('expectationsOf() leaves out lines that no longer hold for a newer version', () => {
+  const line = { spec: 'past', reason: 'r', until: '1.7' };
+  const kept = (version: string) =>
+    expectationsOf(version, { leftOut: [], maySkip: [line], refused: [] }).maySkip.length;
+  assert.deepEqual(['1.6', '1.7', '1.10', '2.2'].map(kept), [1, 1, 0, 0]);
+});

@@ -48,6 +48,8 @@ export const expectation = v.object({
   reason: v.pipe(v.string(), v.minLength(1)),
   /** First version of the suite that has the spec, as `2.4`. Absent: each has it. */
   since: v.optional(v.pipe(v.string(), v.regex(/^\d+\.\d+$/))),
+  /** Last version for which the line holds, as `1.7`. Absent: there is none. */
+  until: v.optional(v.pipe(v.string(), v.regex(/^\d+\.\d+$/))),
 });
 /** A spec that must fail with a message that contains `says`. */
 export const refusal = v.object({ ...expectation.entries, says: v.pipe(v.string(), v.minLength(1)) });
@@ -69,8 +71,9 @@ export function parseExpectations(json: string): Expectations {
 
 /** The lines of the list for the specs that one version of the suite has, such as `2.2`. */
 export function expectationsOf(version: string, { leftOut, maySkip, refused }: Expectations): Expectations {
-  const has = ({ since }: Expectation) =>
-    since === undefined || version.localeCompare(since, 'en', { numeric: true }) >= 0;
+  const isBefore = (one: string, other: string) => one.localeCompare(other, 'en', { numeric: true }) < 0;
+  const has = ({ since, until }: Expectation) =>
+    (since === undefined || !isBefore(version, since)) && (until === undefined || !isBefore(until, version));
   return { leftOut: leftOut.filter(has), maySkip: maySkip.filter(has), refused: refused.filter(has) };
 }
 
