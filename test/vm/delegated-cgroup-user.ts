@@ -8,6 +8,7 @@ import { placeOfNode } from '#daemon/rootless/user-scope.ts';
 import { cgroupRoot, podvmCgroup } from '#host/cgroup/cgroup-tree.ts';
 import { makeJobCgroup } from '#host/cgroup/job-cgroup.ts';
 import { insideVariable } from '#host/inside-namespaces.ts';
+import { identify, killProcess } from '#host/process/process-identity.ts';
 import { poll } from '#host/wait.ts';
 import { confine, findHostCgroup } from '#vm/qemu/cgroup/host-cgroup.ts';
 
@@ -22,6 +23,16 @@ const say = (key: string, value: string) =>
   void process.stdout.write(`${key}: ${value.trim().replaceAll('\n', ', ')}\n`);
 const sayFile = async (key: string, path: string) => say(key, await readFile(path, 'latin1'));
 const ofMachine = (file: string) => join(cgroupRoot, podvmCgroup, 'machine', file);
+
+/** Removes a cgroup whose processes end: a busy machine takes longer than a node waits. */
+async function removed(remove: () => PromiseLike<void>): Promise<void> {
+  const once = async () =>
+    await remove().then(
+      () => true,
+      () => undefined,
+    );
+  if ((await poll(once, { everyMs: 100, signal: AbortSignal.timeout(60_000) })) !== true) await remove();
+}
 
 /** Starts a program of another user, as VMMs are, which waits for a line. */
 async function startOther(command: string): Promise<ChildProcess & { readonly pid: number }> {
@@ -47,11 +58,11 @@ async function machineWithLimits(): Promise<void> {
   const ended = once(other, 'exit') as Promise<[number | null, string | null]>;
   other.stdin?.end('\n');
   say('too much memory', `${(await ended)[1]}, ${(await cgroup.wasOutOfMemory()) ? 'out of memory' : 'not'}`);
-  await cgroup.remove();
+  await removed(() => cgroup.remove());
 }
 
 async function jobWithLimits(): Promise<void> {
-  await using job = await makeJobCgroup('job', { memoryBytes: 64 * mebibyte, cpuShares: 100, processes: 3 });
+  const job = await makeJobCgroup('job', { memoryBytes: 64 * mebibyte, cpuShares: 100, processes: 3 });
   const several = 'trap "kill 0" EXIT; for i in 1 2 3 4 5; do sleep 600 2>/dev/null & done';
   const [program, ...words] = [...job.enter, 'sh', '-c', several];
   const child = spawn(program, words, { stdio: ['ignore', 'ignore', 'pipe'], detached: true });
@@ -59,6 +70,7 @@ async function jobWithLimits(): Promise<void> {
   child.stderr.on('data', (bytes: Buffer) => (said += bytes.toString()));
   await once(child, 'close');
   say('too many processes', /cannot fork/i.test(said) ? 'refused' : `not refused: ${said}`);
+  await removed(() => job[Symbol.asyncDispose]());
 }
 
 /** Leaves a machine of a node that is killed: one that uses a whole processor and has a tenth of one. */
@@ -73,14 +85,15 @@ async function machineOfKilledNode(): Promise<void> {
 async function adoptMachine(): Promise<void> {
   const cgroup = await findHostCgroup('machine', Number(pid));
   say('adopted', String(cgroup !== undefined));
+  if (cgroup === undefined) return;
   const throttled = async () =>
     /^nr_throttled [1-9]/m.test(await readFile(ofMachine('cpu.stat'), 'latin1')) || undefined;
   const seen = await poll(throttled, { everyMs: 100, signal: AbortSignal.timeout(60_000) });
   say('too much processor time', seen === true ? 'throttled' : 'not throttled');
-  await cgroup?.limit({ memoryBytes: 48 * mebibyte, cpuMillis: undefined, cpuShares: 1024 });
+  await cgroup.limit({ memoryBytes: 48 * mebibyte, cpuMillis: undefined, cpuShares: 1024 });
   await sayFile('changed memory.max', ofMachine('memory.max'));
   process.kill(Number(pid), 'SIGKILL');
-  await cgroup?.remove();
+  await removed(() => cgroup.remove());
 }
 
 async function inside(holder: number, ...words: readonly string[]): Promise<string> {
@@ -126,7 +139,8 @@ async function asUser(): Promise<void> {
   say('after', `${await own()} ${JSON.stringify(await children())}`);
   {
     await using killed = await open();
-    process.kill(killed.holder, 'SIGKILL');
+    const holder = await identify(killed.holder);
+    if (holder !== undefined) await killProcess(holder);
     await using next = await open();
     say('after a killed holder', `${await own()} ${JSON.stringify(await children())} ${next.hasCgroup}`);
   }
