@@ -4,9 +4,8 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type ClientOf, connectTestClient } from '#cri/testing/grpc-client.ts';
 import { RuntimeService } from '#cri/schema/api_pb.ts';
-import { environment, nodeRoot } from './node.ts';
+import { environment, nodeRoot, podvm } from './node.ts';
 
-const podvm = join(import.meta.dirname, '../podvm');
 /** Socket other than that of a daemon that may serve this machine. */
 const criSocket = join(nodeRoot, 'cri.sock');
 const readyTimeoutMs = 120_000;
@@ -22,10 +21,14 @@ export interface CriNode extends AsyncDisposable {
   replace(): Promise<string>;
 }
 
-/** Starts a daemon with the default pool, or another, and further settings. `PODVM_CPU_PROFILE`: directory for its processor profile. */
+/**
+ * Starts a daemon with the default pool, or another, and further settings; `program`: of a release, default: the checkout.
+ * `PODVM_CPU_PROFILE`: directory for its processor profile.
+ */
 export async function openCriNode(
   poolSize: number | undefined,
   settings: Readonly<Record<string, string>> = {},
+  program = podvm,
 ): Promise<CriNode> {
   const profile = process.env['PODVM_CPU_PROFILE'];
   const env = environment({
@@ -34,7 +37,7 @@ export async function openCriNode(
     ...(poolSize === undefined ? {} : { PODVM_POOL: String(poolSize) }),
     ...(profile === undefined ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${profile}` }),
   });
-  let daemon = await startDaemon(env);
+  let daemon = await startDaemon(program, env);
   const end = async (signal: 'SIGTERM' | 'SIGKILL') => {
     daemon.client[Symbol.dispose]();
     daemon.child.kill(signal);
@@ -57,7 +60,7 @@ export async function openCriNode(
       Number(/^VmRSS:\s+(\d+)/m.exec(await readFile(`/proc/${daemon.child.pid}/status`, 'latin1'))?.[1]),
     async replace() {
       await end('SIGKILL');
-      daemon = await startDaemon(env);
+      daemon = await startDaemon(program, env);
       return daemon.log();
     },
     async [Symbol.asyncDispose]() {
@@ -67,8 +70,8 @@ export async function openCriNode(
   };
 }
 
-async function startDaemon(env: Record<string, string>) {
-  const child = spawn(podvm, ['daemon'], { stdio: ['ignore', 'ignore', 'pipe'], env });
+async function startDaemon(program: string, env: Record<string, string>) {
+  const child = spawn(program, ['daemon'], { stdio: ['ignore', 'ignore', 'pipe'], env });
   const ended = once(child, 'close');
   let said = '';
   const serving = Promise.withResolvers<void>();

@@ -1,8 +1,11 @@
+import { mkdtemp, rm } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { NamespaceMode } from '#cri/schema/api_pb.ts';
+import { run } from '#host/process/run.ts';
 import { type CriNode, openCriNode } from './cri-node.ts';
 import { type Figures, Sheet } from './figures.ts';
-import { untilWaiting } from './node.ts';
+import { environment, nodeRoot, podvm, untilWaiting } from './node.ts';
+import { makeRelease } from './release.ts';
 import type { SuiteOptions } from './suite.ts';
 
 /** Time for the work that the last pod left, in `ms`. */
@@ -13,21 +16,27 @@ const loadSeconds = 60;
 const tickMs = 10;
 /** Maximum of concurrent calls: a client of a slow node waits too, and `callsPerSecond` is the result. */
 const maxPending = 64;
+const setUpTimeoutMs = 30 * 60_000;
 const image = { image: 'localhost/podvm/base:latest' };
 
 /**
- * The verbs of a pod's life as a kubelet calls them, each from request to answer, on a node without a pool (`cri.*`) and
+ * Measures a release, as users install it. The verbs of a pod's life as a kubelet calls them, each from request to answer, on a node without a pool (`cri.*`) and
  * on one as it comes, where a machine waits (`criPooled.*`); `fromScratchMs` is a pod with a running container. Then, beside `n`
  * running pods, a thousand lists and statuses a second for a while: `criLoad.<verb>Ms` of each,
  * `criLoad.callsPerSecond`, and the daemon's resident memory before and after, `criLoad.{before,after}KiB`.
  */
 export async function criSuite({ rounds: count, say }: SuiteOptions): Promise<Figures> {
   const sheet = new Sheet();
+  await using undo = new AsyncDisposableStack();
+  const work = await mkdtemp('/var/tmp/podvm-bench-');
+  undo.defer(() => rm(work, { recursive: true }));
+  await run(podvm, ['setup'], { env: environment(), timeoutMs: setUpTimeoutMs });
+  const program = await makeRelease(nodeRoot, work, AbortSignal.timeout(setUpTimeoutMs));
   for (const [name, poolSize, waiting] of [
     ['cri', 0, 0],
     ['criPooled', undefined, 1],
   ] as const) {
-    await using node = await openCriNode(poolSize);
+    await using node = await openCriNode(poolSize, {}, program);
     for (let round = 1; round <= Math.min(count, maxLifecycles); round += 1) {
       await untilWaiting(waiting);
       await delay(restMs);
@@ -35,7 +44,7 @@ export async function criSuite({ rounds: count, say }: SuiteOptions): Promise<Fi
       say(`${name}: ${round}`);
     }
   }
-  await using node = await openCriNode(undefined);
+  await using node = await openCriNode(undefined, {}, program);
   const pods: Pod[] = [];
   for (let at = 1; at <= count; at += 1) {
     pods.push(await startPod(node, `bench-load-${at}`, (_, call) => call()));
@@ -103,7 +112,7 @@ async function load(node: CriNode, pods: readonly Pod[], sheet: Sheet, say: Suit
     await verbs[verb]?.(pod);
     sheet.add(`criLoad.${verb}Ms`, performance.now() - startedMs);
   };
-  const run = async (calls: number): Promise<void> => {
+  const callAll = async (calls: number): Promise<void> => {
     const startedMs = performance.now();
     const pending = new Set<Promise<void>>();
     const failures: unknown[] = [];
@@ -126,8 +135,8 @@ async function load(node: CriNode, pods: readonly Pod[], sheet: Sheet, say: Suit
     sheet.add(`criLoad.${name}KiB`, kib);
     say(`the daemon's memory ${name}: ${kib} KiB`);
   };
-  await run(callsPerSecond * (loadSeconds / 4)); // code is compiled, heaps have grown
+  await callAll(callsPerSecond * (loadSeconds / 4)); // code is compiled, heaps have grown
   await memory('before');
-  await run(callsPerSecond * loadSeconds);
+  await callAll(callsPerSecond * loadSeconds);
   await memory('after');
 }

