@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
-import { lackingOf, ownCgroup, userUnit } from './delegated-cgroup.ts';
+import { giveBack, lackingOf, ownCgroup, userUnit } from './delegated-cgroup.ts';
 
 test('ownCgroup() reads the path of version 2, and nothing that leads elsewhere', () => {
   assert.equal(ownCgroup('0::/user.slice/run-1.scope\n'), '/user.slice/run-1.scope');
@@ -35,4 +38,14 @@ test('lackingOf() names the controllers that limits of machines need', () => {
   assert.deepEqual(lackingOf(['cpuset', 'cpu', 'io', 'memory', 'pids']), []);
   assert.deepEqual(lackingOf(['memory', 'pids']), ['cpu', 'io']);
   assert.deepEqual(lackingOf(['']), ['memory', 'pids', 'cpu', 'io']);
+});
+
+test('giveBack() leaves a cgroup alone in which nothing was made, as one that got the path after a restart', async () => {
+  const cgroup = await mkdtemp(join(tmpdir(), 'podvm-cgroup-'));
+  const control = join(cgroup, 'cgroup.subtree_control');
+  await writeFile(control, 'memory pids\n');
+  await giveBack(cgroup);
+  assert.equal(await readFile(control, 'latin1'), 'memory pids\n');
+  await giveBack(join(cgroup, 'gone'));
+  await rm(cgroup, { recursive: true });
 });

@@ -10,6 +10,7 @@ import {
   podvmCgroup,
   removeWhenEmpty,
 } from '#host/cgroup/cgroup-tree.ts';
+import { isThere } from '#host/file/files.ts';
 import { run } from '#host/process/run.ts';
 
 /**
@@ -116,9 +117,11 @@ export async function enterLeaf(cgroup: string): Promise<void> {
 
 /**
  * Removes what podvm has made in a delegated cgroup and moves the processes back, after the last machine in it has ended. Where something
- * else uses the cgroup meanwhile, the rest stays as it is. Errors: the kernel's.
+ * else uses the cgroup meanwhile, the rest stays as it is. Does nothing to one without a leaf: a record of before a restart of the host may name
+ * a cgroup that now is another's. Errors: the kernel's.
  */
 export async function giveBack(cgroup: string): Promise<void> {
+  if (!(await isThere(join(cgroup, leaf)))) return;
   try {
     const ours = join(cgroup, podvmCgroup);
     await Promise.all((await directoriesIn(ours)).map((name) => removeWhenEmpty(join(ours, name))));
