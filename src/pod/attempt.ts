@@ -106,7 +106,7 @@ function runAttempt(
       return site.outputs.deliver(name, chunk);
     });
     if (making.signal.aborted) await endUnstarted(name, created, site);
-    const isRunning = !making.signal.aborted && (await begin(container, created, site));
+    const isRunning = !making.signal.aborted && (await begin(container, created, site, ending.signal));
     if (isRunning) {
       void created.exited.then(() => ending.abort());
       await Promise.all([created.exited, watch(container, created, resumed, site, ending.signal)]);
@@ -233,9 +233,14 @@ async function endUnstarted(name: string, created: Container, site: AttemptSite)
 
 /**
  * Starts the container; false when it could not be started, for which `exited` has the reason. A start is not aborted:
- * it takes milliseconds, and a running container can be stopped.
+ * it takes milliseconds, and a running container can be stopped. `leaving`: the next process starts it again.
  */
-async function begin(container: PodContainer, created: Container, site: AttemptSite): Promise<boolean> {
+async function begin(
+  container: PodContainer,
+  created: Container,
+  site: AttemptSite,
+  leaving: AbortSignal,
+): Promise<boolean> {
   const { name } = container;
   const { terminalSize } = site;
   if (created.status.startedAt !== undefined) {
@@ -249,6 +254,7 @@ async function begin(container: PodContainer, created: Container, site: AttemptS
     }
     await created.start(AbortSignal.timeout(startMs));
   } catch (error) {
+    if (leaving.aborted) return false;
     site.events.failed('Failed', error, name);
     await endUnstarted(name, created, site);
     return false;

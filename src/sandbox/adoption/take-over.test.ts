@@ -133,6 +133,26 @@ for (const [what, connect, failure] of connections) {
   });
 }
 
+test('a container whose start waits for the guest to be connected when its process leaves is started by the next', async () => {
+  await using node = await place();
+  const { promise: connecting, resolve } = Promise.withResolvers<void>();
+  node.parts.before = async (step) => {
+    if (step === 'call configure') node.parts.guest.delays.set('connect', connecting);
+  };
+  const before = await node.sandboxes.run(kept, never);
+  const container = await before.createContainer(containerSpec, never);
+  const start = assert.rejects(container.start(never), { kind: 'unavailable' });
+  await before.stats(never);
+  await node.end();
+  await start;
+  resolve();
+  const after = (await node.next()) ?? assert.fail(node.said.join(''));
+  const found = after.containers[0] ?? assert.fail('its container is gone');
+  assert.equal(found.status.state, 'created');
+  await found.start(never);
+  assert.equal(found.status.state, 'running');
+});
+
 test('output continues at the byte where the log ends, and execs of disconnected clients are ended', async () => {
   await using node = await place();
   const container = await started(await node.sandboxes.run(kept, never));

@@ -19,6 +19,8 @@ export interface ContainerHome {
   readonly hostMsOf: (guestMs: number) => number;
   /** Settles when the guest has its network, before which no container starts. Errors: those of the agent. */
   readonly connected: Promise<void>;
+  /** Whether this process leaves the sandbox to the next one, to which the guest tells what became of its calls. */
+  readonly isLeft: () => boolean;
   /** Runs a start with the weight of one (`weighed-starts.ts`). */
   readonly starts: { during<T>(start: () => Promise<T>): Promise<T> };
   /** Records of the sandbox's containers; absent: the container ends with this process. */

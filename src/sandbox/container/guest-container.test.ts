@@ -36,7 +36,7 @@ function place(
   const guest = { call } as unknown as Link;
   const starts = { during: async <T>(start: () => Promise<T>) => await start() };
   const parts = { inbox, guest, limits: defaultLimits, log: silentLog, starts, connected: Promise.resolve() };
-  const home = { ...parts, now: () => new Date(now()), hostMsOf };
+  const home = { ...parts, isLeft: () => false, now: () => new Date(now()), hostMsOf };
   const container = new GuestContainer('c', containerSpec, '/log', home);
   const stdout = new PassThrough();
   stdout.end();

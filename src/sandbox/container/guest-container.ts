@@ -198,7 +198,7 @@ export class GuestContainer implements Container {
   }
 
   async #start(signal: AbortSignal): Promise<void> {
-    const { connected, guest, inbox, starts } = this.#home;
+    const { connected, guest, inbox, isLeft, starts } = this.#home;
     try {
       const { startedAtMs } = await starts.during(async () => {
         await untilAborted(connected, signal);
@@ -213,6 +213,7 @@ export class GuestContainer implements Container {
       });
       this.#log.info('container started');
     } catch (error) {
+      if (isLeft()) throw error; // no failure of the container: the next process starts it, or finds it started
       const why = error instanceof Error ? error.message : messageOf(error); // only the agent's message
       if (unansweredKinds.includes(kindOf(error))) await this.#endUnanswered();
       await inbox.ask(() =>

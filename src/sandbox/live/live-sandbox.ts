@@ -120,6 +120,7 @@ export class LiveSandbox implements Sandbox {
       modulesDisk: live.modulesDisk,
       mounts: live.mounts,
       connected: live.connection.made,
+      isLeft: () => this.#ending === 'left',
       surroundings: live.surroundings,
       starts: this.#starts,
       ...(live.kept === undefined ? {} : { records: live.kept.containers }),
