@@ -215,7 +215,8 @@ export class GuestContainer implements Container {
     } catch (error) {
       if (isLeft()) throw error; // no failure of the container: the next process starts it, or finds it started
       const why = error instanceof Error ? error.message : messageOf(error); // only the agent's message
-      if (unansweredKinds.includes(kindOf(error))) await this.#endUnanswered();
+      // One whose end is known was removed already, or its machine is gone.
+      if (this.#exit === undefined && unansweredKinds.includes(kindOf(error))) await this.#endUnanswered();
       await inbox.ask(() =>
         this.#end({ exitCode: startErrorCode(why), reason: 'StartError', why, finishedAt: this.#home.now() }),
       );

@@ -98,6 +98,8 @@ for (const end of ['stop', 'remove'] as const) {
     await started;
     assert.equal(sandbox.status.state, 'stopped');
     assert.equal(place.called('startContainer'), false);
+    const removals = place.parts.guest.calls.filter(({ method }) => method === 'removeContainer');
+    assert.equal(removals.length, 1, 'a second one would fail with the link, and be logged as an error');
     assert.deepEqual([...place.parts.alive], []);
   });
 }
