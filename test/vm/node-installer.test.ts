@@ -124,8 +124,39 @@ describe('the entry point of the node image', { skip: await whyNoVm() }, () => {
     assert.ok(!(await host.has('/opt/podvm/refuses')));
     const setUp = 'podvm setup --from /opt/podvm.new/podvm.bundle --config /opt/podvm.new/podvm.yaml\n';
     assert.equal(await host.read('calls'), setUp.repeat(2), 'the service ran on');
+    await host.release(1, { 'settings.yaml': 'logFormat: json\n' });
+    assert.match((await host.node(...withSettings)).stderr, /installed already/);
+    assert.deepEqual(await readdir(host.at('opt')), ['podvm'], 'the copy of the other one is gone');
     assert.equal((await host.node('uninstall')).code, 0);
     assert.deepEqual(await readdir(host.at('opt')), []);
+  });
+
+  test('what an installation has left for which the host could not be set up is removed', async () => {
+    await using host = await openInstaller();
+    await host.release(1, { 'podvm/program/refuses': '' });
+    assert.equal((await host.node('install')).code, 1);
+    const { code, stderr } = await host.node('uninstall');
+    assert.equal(code, 0, stderr);
+    assert.deepEqual(await readdir(host.at('opt')), []);
+    await host.write('/opt/podvm.new/own', 'of the administrator');
+    assert.equal((await host.node('uninstall')).code, 0);
+    assert.ok(await host.has('/opt/podvm.new/own'));
+  });
+
+  test('the version before is started, too, if its parts cannot be put back', async () => {
+    await using host = await openInstaller();
+    await mkdir(host.at('run/systemd/system'), { recursive: true });
+    assert.equal((await host.node('install')).code, 0);
+    await host.write('/opt/podvm/refuses', '');
+    await host.release(2, { 'podvm/program/fails': '' });
+    const { code, stderr } = await host.node('install');
+    assert.equal(code, 1);
+    assert.match(stderr, /its parts are not set up\n.*this version does not serve, and is not installed\n/);
+    assert.match(
+      await host.read('calls'),
+      /setup --from \/opt\/podvm\/podvm\.bundle\n(?:systemctl .*\n)*systemctl restart podvm\.service\n$/,
+    );
+    assert.match(await host.read(mark), /^podvm 1$/m);
   });
 
   test('after a version that does not serve, the one before serves with its unit, settings and parts', async () => {
