@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { mkdtemp, mkdir, open, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
@@ -17,8 +18,11 @@ async function scratch(t: TestContext): Promise<string> {
   return directory;
 }
 
+/** In the names of these parts, because `collectParts` keeps one that any process of the host holds: another run of this file. */
+const ofThisRun = randomBytes(6).toString('hex');
+
 function recipe(inputs: unknown, make: PartRecipe['make']): PartRecipe {
-  return { name: 'thing', task: 'making a thing', inputs, make };
+  return { name: 'thing', task: 'making a thing', inputs: [ofThisRun, inputs], make };
 }
 
 test('ensurePart() leaves nothing behind when making fails', async (t) => {
@@ -90,7 +94,7 @@ test('collectParts() keeps a part while a process holds it, and removes it after
 
 /** Writes the `current.json` of a set-up with one part, as set-up does. */
 async function publish(root: string, key: string): Promise<Assets> {
-  const part = join(root, 'parts', `sysroot-${key.padEnd(16, '0')}`);
+  const part = join(root, 'parts', `sysroot-${key}${ofThisRun}`);
   await mkdir(part, { recursive: true });
   await mkdir(join(root, 'assets'), { recursive: true });
   const assets = {
@@ -110,11 +114,11 @@ test('holdAssets() keeps parts until it is disposed, and holds no replaced ones'
   const first = await publish(root, 'aaaa');
   const held = await holdAssets({ root, repo }, first);
   await publish(root, 'bbbb');
-  const keep = new Set([join(parts, 'sysroot-bbbb000000000000')]);
+  const keep = new Set([join(parts, `sysroot-bbbb${ofThisRun}`)]);
   assert.deepEqual(await collectParts(parts, keep), []);
   await assert.rejects(holdAssets({ root, repo }, first), /they were removed/);
   await held[Symbol.asyncDispose]();
-  assert.deepEqual(await collectParts(parts, keep), ['sysroot-aaaa000000000000']);
+  assert.deepEqual(await collectParts(parts, keep), [`sysroot-aaaa${ofThisRun}`]);
 });
 
 test('takeSetupLock() waits until the lock is released, and can be cancelled', async (t) => {
