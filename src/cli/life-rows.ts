@@ -13,7 +13,6 @@ import {
   startCommand,
   waitCommand,
 } from './pods/life-commands.ts';
-import { arePods } from './pods/get-command.ts';
 import { namespaceOptions, selectorOption } from './terminal/listing.ts';
 import { parseForwardedPort, portForwardCommand } from './pods/port-forward-command.ts';
 import { killCommand, type KillOptions } from './pods/kill-command.ts';
@@ -188,8 +187,6 @@ const usageRow = (name: string, withRunning: LifeSetting['withRunning'], termina
       .choices(['table', 'wide', 'name', 'json', 'yaml'])
       .default('table'),
   ],
-  action: (pod: string | undefined, options: TopOptions) => {
-    const one = arePods(pod) || /^nodes?$/i.test(pod ?? '') ? undefined : pod; // as in `kubectl top pods`
-    return withRunning((client, ends) => topCommand(client, one, options, terminal, ends));
-  },
+  action: (pod: string | undefined, options: TopOptions) =>
+    withRunning((client, ends) => topCommand(client, pod, options, terminal, ends)),
 });

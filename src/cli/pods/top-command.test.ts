@@ -65,7 +65,7 @@ test('top chooses pods by labels and namespace, and prints their figures as JSON
     ...{ namespace, name, phase: 'Running', ready: '1/1', restarts: 0, createdAt: '', addresses: [] },
     labels: { app },
   });
-  const all = [summary('default', 'a', 'web'), summary('far', 'b', 'web'), summary('default', 'c', 'db')];
+  const all = [summary('default', 'a', 'web'), summary('far', 'b', 'web'), summary('default', 'node', 'db')];
   const stats = {
     ...{ agentRssKiB: 0, agentFds: 0, vmmPssKiB: 1024, memoryBytes: 5, rssBytes: 0, cpuUsec: 0, pids: 2 },
   };
@@ -83,12 +83,12 @@ test('top chooses pods by labels and namespace, and prints their figures as JSON
           : { ...all.find(({ name }) => path.endsWith(`/${name}`)), uid: 'u', containers: [], events: [], sandbox },
       ),
   } as unknown as Client; // SAFE: the only call of the command
-  const top = async (options: Partial<TopOptions>) => {
+  const top = async (options: Partial<TopOptions>, word?: string) => {
     let stdout = '';
     const stream = new PassThrough().on('data', (text: Buffer) => (stdout += text.toString()));
     const terminal = { stdout: stream } as unknown as Terminal; // SAFE: all that it uses
     const ends = { any: new AbortController().signal } as unknown as EndSignals; // SAFE: the same
-    await topCommand(client, undefined, { stream: true, sort: 'name', output: 'json', ...options }, terminal, ends);
+    await topCommand(client, word, { stream: true, sort: 'name', output: 'json', ...options }, terminal, ends);
     return (JSON.parse(stdout) as { readonly pod: string }[]).map(({ pod, ...figures }) => [pod, figures]);
   };
   const figures = { cpuPercent: 0, memoryBytes: 5, threads: 2, machineBytes: 2 ** 20 };
@@ -97,4 +97,6 @@ test('top chooses pods by labels and namespace, and prints their figures as JSON
     ['far/b', figures],
   ]);
   assert.deepEqual(await top({ selector: 'app=web', namespace: 'far' }), [['far/b', figures]]);
+  assert.deepEqual(await top({ namespace: 'far' }, 'pods'), [['far/b', figures]]);
+  assert.deepEqual(await top({}, 'node'), [['default/node', figures]], 'a pod of that name');
 });

@@ -5,6 +5,7 @@ import { type NodeDetails, nodeDetailsSchema } from '#api/node.ts';
 import type { Client } from '../client.ts';
 import type { EndSignals } from '../terminal/end-signals.ts';
 import { detailText, type ListForm } from '../terminal/listing.ts';
+import { arePods } from './get-command.ts';
 import { type Choice, chooser } from './label-selector.ts';
 import { podPath } from './pod-name.ts';
 import { type Terminal, table, write } from '../terminal/terminal.ts';
@@ -38,15 +39,16 @@ const clear = '\u001b[H\u001b[2J';
 
 /**
  * Prints the usage of pods: on a terminal repeatedly until a signal, otherwise once, after a second of measuring.
- * `pod`: only this one.
+ * `word`: only this pod; all for kubectl's words, as in `kubectl top pods`, which no pod has as its name.
  */
 export async function topCommand(
   client: Client,
-  pod: string | undefined,
+  word: string | undefined,
   { stream, sort, output, ...choice }: TopOptions,
   { stdout }: Terminal,
   ends: EndSignals,
 ): Promise<void> {
+  const pod = await podOf(client, word);
   const isLive = stream && stdout.isTTY && output === 'table';
   const isWanted: IsWanted = chooser(choice);
   const isOfAll = pod === undefined && choice.selector === undefined && choice.namespace === undefined;
@@ -70,6 +72,12 @@ export async function topCommand(
     if (!isLive) return;
     before = now;
   }
+}
+
+async function podOf(client: Client, word: string | undefined): Promise<string | undefined> {
+  if (!arePods(word) && !/^nodes?$/i.test(word ?? '')) return word;
+  const pods = await client.get('/v1/pods', v.array(podSummarySchema));
+  return pods.some(({ name }) => name === word) ? word : undefined;
 }
 
 async function textOf(
