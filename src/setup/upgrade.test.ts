@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { mkdir, mkdtempDisposable, readdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -13,6 +14,9 @@ import { type Maker, readCurrent, readReady, type SetupOptions, upgradeSetup } f
 const repo = join(import.meta.dirname, '../..');
 const hasTools = (await missingHostTools((await readHostTools()).filter(({ forUsers }) => !forUsers))).length === 0;
 const skip = hasTools || process.env['PODVM_REQUIRE_VM'] === '1' ? false : 'needs the host packages of set-up';
+
+/** Gives parts names of this run: one that a process of another run holds would not be removed. */
+const ofThisRun = randomBytes(6).toString('hex');
 
 const record = (name: string, version: string, architecture = 'amd64'): PackageRecord => ({
   ...{ name, version, architecture, licences: [] },
@@ -60,7 +64,7 @@ class StandIn implements Maker {
     const made = name.endsWith('modules') ? 'modules.erofs' : 'initramfs.img';
     for (const file of files[name] ?? [made]) {
       await mkdir(dirname(join(directory, file)), { recursive: true });
-      await writeFile(join(directory, file), `${name} of ${this.kernel}`);
+      await writeFile(join(directory, file), `${name} of ${this.kernel}, ${ofThisRun}`);
     }
     const packages: Readonly<Record<string, readonly PackageRecord[]>> = this.#packages();
     await writePackages(directory, packages[name] ?? []);

@@ -22,7 +22,7 @@ describe('a daemon that has taken over pods and then cannot serve', { skip: awai
     const file = join(node.cli.root, 'taken.yaml');
     await writeFile(file, `metricsAddress: 127.0.0.1:${address.port}\n`);
     const failing = node.cli.start(['daemon', '--config', file]);
-    await failing.shows(/sandbox taken over/);
+    await failing.shows(/sandbox taken over/, 300_000);
     const ended = await Promise.race([failing.ended, delay(120_000, undefined, { ref: false })]);
     if (ended === undefined) failing.child.kill('SIGKILL');
     assert.equal(ended?.code, 125, failing.stderr());
