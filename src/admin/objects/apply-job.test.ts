@@ -56,7 +56,9 @@ describe('a Job after the end of its node', () => {
     const files = [{ name: 'f', text: jobText() }];
     socket.send(JSON.stringify({ files, network: 'none', detach: true, removeAtEnd: true }));
     assert.deepEqual((await Array.fromAsync(eventsOf(socket))).at(-1), { event: 'finished', exitCode: 0 });
-    const [first = ''] = await readdir(served.kept);
+    const kept = async () => (await readdir(served.kept))[0]; // made while the pod starts
+    const first = await poll(kept, { everyMs: 5, signal: AbortSignal.timeout(60_000) });
+    assert.ok(first !== undefined, 'it is kept');
     await slowDown(t);
     served.parts.sandboxes.current('main').exit(0);
     const isGone = async () => ((await readdir(served.kept)).includes(first) ? undefined : true);
