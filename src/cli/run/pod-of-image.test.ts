@@ -120,6 +120,9 @@ describe('podOfImage()', () => {
       ['80:80/icmp', /not a published port/],
     ] as const)
       assert.match(refusal('-p', port, 'i').message, why, port);
+    assert.match(refusal('-p', '80', 'i').fix ?? '', /^Use -\S+ 80:80, or `podvm port-forward POD :80`/);
+    for (const [port, same] of Object.entries({ '53/udp': '53:53/udp', '7-8': '7-8:7-8' }))
+      assert.match(refusal('-p', port, 'i').fix ?? '', new RegExp(`^Use -\\S+ ${same}\\.$`));
   });
 
   it('-v mounts a path of the host, or an empty volume that ends with the pod', () => {

@@ -24,7 +24,10 @@ export function portsOf(flag: string, values: readonly string[]): PublishedPort[
     const [, ip, hosts, containers, protocol = 'tcp'] = form.exec(value) ?? [];
     if (containers === undefined) throw refuse('it is not a published port');
     if (hosts === undefined) {
-      const fix = `Use ${flag} ${containers}:${containers}, or \`podvm port-forward POD :${containers}\`, which takes any free port.`;
+      const same = `Use ${flag} ${containers}:${containers}`;
+      const fix = /^\d+$/.test(value)
+        ? `${same}, or \`podvm port-forward POD :${containers}\`, which takes any free port.`
+        : `${same}${protocol === 'tcp' ? '' : `/${protocol}`}.`;
       throw wrongFlag(flag, value, 'a Pod names its port of the host; podvm chooses none', fix);
     }
     const hostIP = ip?.replaceAll(/[[\]]/g, '');
