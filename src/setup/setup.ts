@@ -141,8 +141,20 @@ export async function upgradeSetup(
     return { assets: v.parse(assetsSchema, before), changes: [] };
   }
   const generation = isNewest ? before.generation : new Date().toISOString();
-  const made = await make(options, before, { generation, builds: true, maker });
+  const making = make(options, before, { generation, builds: true, maker });
+  const made = await making.catch(async (error: unknown) => {
+    if (before !== undefined && !isNewest) await collectFailed(options.root, before).catch(() => undefined);
+    throw error;
+  });
   return { assets: v.parse(assetsSchema, made), changes: changesBetween(before?.versions ?? {}, made.versions) };
+}
+
+/** Removes what a failed upgrade has made for its generation. A kernel that it has built stays for the next one. */
+async function collectFailed(root: string, { parts }: Current): Promise<void> {
+  const directory = join(root, 'parts');
+  const made = await superseded(directory, new Set(parts));
+  const built = made.filter((name) => name.startsWith(`${partsOfKernel.small.kernel}-`));
+  await collectParts(directory, new Set([...parts, ...built.map((name) => join(directory, name))]));
 }
 
 /** Whether the archives have exactly the packages of the parts. Errors: those of the query to the archives. */
