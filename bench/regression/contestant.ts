@@ -69,7 +69,10 @@ export async function openContestant(program: string, signal: AbortSignal): Prom
     const metrics = await admin.stream('GET', '/metrics').then(text, () => '');
     return metrics.includes('\npodvm_template_created_timestamp_seconds ') ? true : undefined;
   };
-  await poll(isReady, { everyMs: 500, signal: deadline });
+  if ((await poll(isReady, { everyMs: 500, signal: deadline })) === undefined) {
+    signal.throwIfAborted();
+    throw new Error(`podvm daemon is not ready after ${readyTimeoutMs / 1000} s: ${said}`);
+  }
   const client = undo.use(connectTestClient(join(root, 'cri.sock')));
   const runtime = client.of(RuntimeService);
   const cpuMs = () => familyCpuMs(daemon.pid ?? 0);
