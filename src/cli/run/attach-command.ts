@@ -14,9 +14,6 @@ export interface AttachOptions {
   readonly stdin: boolean;
 }
 
-/** Ctrl-P and Ctrl-Q, as docker and podman have it. */
-const detachKeys = [0x10, 0x11] as const;
-
 /**
  * Prints a pod's output, and passes input to a container that takes it, until the pod ends. Ctrl-C, or Ctrl-P Ctrl-Q if
  * the container has the terminal, ends only this client. Returns the pod's exit code, or 0 if the client ended first.
@@ -39,15 +36,14 @@ export async function attachCommand(
   }
   const takesInput = options.stdin && container.stdin === true;
   const wish = { takesInput, hasTerminal: container.tty === true && terminal.stdin.isTTY };
-  using input = createRunInput(client, wish, terminal);
+  const { promise: detached, resolve } = Promise.withResolvers<'detached'>();
+  using input = createRunInput(client, wish, terminal, () => resolve('detached'));
   using undo = new DisposableStack();
   const socket = client.open(`${podPath(`${namespace}/${name}`)}/attach`);
   undo.defer(() => socket.terminate());
   const printer = new OutputPrinter(terminal, terminal.hasColour);
   undo.defer(() => void printer.flush());
-  const { promise: detached, resolve } = Promise.withResolvers<'detached'>();
   undo.defer(ends.listen(() => resolve('detached')));
-  if (wish.takesInput && wish.hasTerminal) undo.use(onKeys(terminal.stdin, () => resolve('detached')));
   socket.once('open', () => input.begin(`${namespace}/${name}`, container.name));
   const session = new RunSession(printer, { verbose: false, isOfImage: true }, terminal, input);
   const ended = await Promise.race([session.follow(socket), detached]);
@@ -55,17 +51,4 @@ export async function attachCommand(
   const start = wish.hasTerminal ? '\n' : ''; // the program may have left the cursor in a line
   await write(terminal.stderr, input.lines(`${start}podvm: detached from ${name}, which keeps running\n`));
   return 0;
-}
-
-/** Calls `found` when the two keys were pressed, one after the other, until it is disposed. */
-function onKeys(stdin: NodeJS.ReadStream, found: () => void): Disposable {
-  let last: number | undefined;
-  const look = (chunk: Buffer) => {
-    for (const key of chunk) {
-      if (last === detachKeys[0] && key === detachKeys[1]) found();
-      last = key;
-    }
-  };
-  stdin.on('data', look);
-  return { [Symbol.dispose]: () => stdin.off('data', look) };
 }

@@ -19,8 +19,13 @@ export interface RunInput extends Disposable {
   lines(text: string): string;
 }
 
-/** `wish`: undefined if the containers get no input. */
-export function createRunInput(client: Client, wish: InputWish | undefined, terminal: Terminal): RunInput {
+/** `wish`: undefined if the containers get no input. `leave`: called when a user of the terminal wants to detach from it. */
+export function createRunInput(
+  client: Client,
+  wish: InputWish | undefined,
+  terminal: Terminal,
+  leave?: () => void,
+): RunInput {
   const { takesInput, hasTerminal } = wish ?? { takesInput: false, hasTerminal: false };
   const lendsTerminal = takesInput && hasTerminal;
   let current: DisposableStack | undefined;
@@ -41,7 +46,7 @@ export function createRunInput(client: Client, wish: InputWish | undefined, term
       socket.once('open', () => {
         if (own.disposed) return;
         if (hasTerminal) own.use(followSize(socket, terminal));
-        if (takesInput) own.use(pumpInput(socket, terminal));
+        if (takesInput) own.use(pumpInput(socket, terminal, lendsTerminal ? leave : undefined));
       });
       // The container and its input have ended; the run reports the reason.
       socket.on('error', () => own.dispose());

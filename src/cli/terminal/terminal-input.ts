@@ -38,11 +38,22 @@ export function followSize(socket: WebSocket, terminal: Terminal): Disposable {
   return { [Symbol.dispose]: () => terminal.stdout.off('resize', report) };
 }
 
-/** Forwards standard input until it is disposed. Later input is not read, and no listener is left. */
-export function pumpInput(socket: WebSocket, { stdin }: Terminal): Disposable {
+/** Ctrl-P and Ctrl-Q, as docker and podman have it. */
+const detachKeys = [0x10, 0x11] as const;
+
+/**
+ * Forwards standard input until it is disposed. Input before and after that is not read, and no listener is left.
+ * `leave`: called when the two keys to detach were pressed, one after the other.
+ */
+export function pumpInput(socket: WebSocket, { stdin }: Terminal, leave?: () => void): Disposable {
   let isOver = false;
+  let last: number | undefined;
   const pump = (chunk: Buffer) => {
     stdin.pause();
+    for (const key of chunk) {
+      if (last === detachKeys[0] && key === detachKeys[1]) leave?.();
+      last = key;
+    }
     socket.send(Buffer.concat([Buffer.from([channel.stdin]), chunk]), () => {
       if (!isOver) stdin.resume();
     });
