@@ -30,9 +30,9 @@ test('usedBetween() divides processor time by the time between two samples, and 
   assert.equal(
     tableOf(usedBetween(before, now, 'cpu')),
     [
-      'POD         CPU %   MEMORY   REQUEST   LIMIT     MACHINE   OVERHEAD   THREADS',
-      'default/b   150.0   2.0Mi    64.0Mi    128.0Mi   16.0Mi    14.0Mi     3',
-      'default/a   25.0    4.0Mi    -         -         16.0Mi    12.0Mi     3',
+      'POD         CPU %   MEMORY   REQUEST   LIMIT     MACHINE   OVERHEAD',
+      'default/b   150.0   2.0Mi    64.0Mi    128.0Mi   16.0Mi    14.0Mi',
+      'default/a   25.0    4.0Mi    -         -         16.0Mi    12.0Mi',
       '',
     ].join('\n'),
   );

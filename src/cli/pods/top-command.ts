@@ -171,8 +171,8 @@ const overheadOf = ({ privateBytes, memoryBytes }: Used): number | undefined =>
 export const tableOf = (used: readonly Used[], isWide = false): string =>
   table(
     [
-      ...['POD', 'CPU %', 'MEMORY', 'REQUEST', 'LIMIT', 'MACHINE', 'OVERHEAD', 'THREADS'],
-      ...(isWide ? ['WITH SHARED'] : []),
+      ...['POD', 'CPU %', 'MEMORY', 'REQUEST', 'LIMIT', 'MACHINE', 'OVERHEAD'],
+      ...(isWide ? ['THREADS', 'WITH SHARED'] : []),
     ],
     used.map((pod) => [
       pod.name,
@@ -180,8 +180,7 @@ export const tableOf = (used: readonly Used[], isWide = false): string =>
       ...[pod.memoryBytes, pod.memoryRequestBytes, pod.memoryLimitBytes, pod.privateBytes, overheadOf(pod)].map(
         (bytes) => (bytes === undefined ? '-' : mebibytes(bytes)),
       ),
-      String(pod.threads),
-      ...(isWide ? [mebibytes(pod.vmmBytes)] : []),
+      ...(isWide ? [String(pod.threads), mebibytes(pod.vmmBytes)] : []),
     ]),
   );
 
