@@ -6,7 +6,8 @@ import { registryLoginsSchema } from './registry-logins.ts';
 /**
  * `WS /v1/run`: runs the pods of a manifest in the foreground of one client. When the client disconnects, the pods are
  * terminated. With `detach` they belong to the node: the server sends no output, and `finished` as soon as a container of
- * each runs; only a client that disconnects before takes them with it.
+ * each runs; only a client that disconnects before takes them with it. The command `detach` does the same later: the server
+ * sends `podDetached` and `finished`, or a warning where pods end with the process that serves.
  *
  * Client to server, text frames: first a RunRequest, then RunCommands. Server to client: text frames are RunEvents,
  * binary frames are output: byte 0 the stream (1 stdout, 2 stderr), bytes 1 and 2 the number of the source (big endian,
@@ -16,7 +17,7 @@ import { registryLoginsSchema } from './registry-logins.ts';
  * to what they say, removes what they made, or tells what `apply` would change. A client that disconnects ends the work.
  *
  * `WS /v1/pods/{namespace}/{name}/attach`: the same events and output of a pod that runs. The server needs no message, and
- * takes RunCommands; a client that disconnects leaves the pod alone.
+ * takes RunCommands except `detach`; a client that disconnects leaves the pod alone.
  */
 export const maxFileChars = 4 * 1024 * 1024;
 export const maxFiles = 64;
@@ -56,6 +57,8 @@ export const runCommandSchema = v.variant('command', [
   /** Sends SIGTERM, and SIGKILL after the pods' grace periods. */
   v.strictObject({ command: v.literal('terminate') }),
   v.strictObject({ command: v.literal('kill') }),
+  /** Leaves the pods to the node. Services of the files end with the session. */
+  v.strictObject({ command: v.literal('detach') }),
 ]);
 export type RunCommand = v.InferOutput<typeof runCommandSchema>;
 
@@ -66,7 +69,7 @@ export const runEventSchema = v.variant('event', [
   v.object({ event: v.literal('pod'), pod: v.string(), detail: podEventSchema }),
   /** A pod of the files needs an unsupported feature and does not run; the others do. */
   v.object({ event: v.literal('podRefused'), pod: v.string(), problems: v.array(v.string()) }),
-  /** With `detach`: a container of the pod runs, or the pod has ended. */
+  /** The pod belongs to the node: a container of it runs, or it has ended. */
   v.object({ event: v.literal('podDetached'), pod: v.string() }),
   v.object({ event: v.literal('podFinished'), pod: v.string(), exitCode: v.number(), reason: v.string() }),
   /** `object`: `Deployment default/web`. */

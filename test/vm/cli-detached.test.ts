@@ -10,6 +10,7 @@ import { run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
 import { tracesOf } from '../leaks.ts';
 import { type CliNode, openCliNode, repo } from './cli-node.ts';
+import { openWindow } from './cli-window.ts';
 import { whyNoVm } from './node.ts';
 
 const skip = await whyNoVm();
@@ -85,6 +86,18 @@ describe('podvm with a node in the background', { skip, timeout: 480_000 }, () =
       stderr: '',
     });
     assert.match((await cli.type(['ps'])).stdout, /\ndefault +web +1\/1 +Running /);
+  });
+
+  it('Ctrl-P Ctrl-Q leaves a pod in the terminal to the node, and attach continues with what is typed at once', async () => {
+    const running = `./podvm run --rm -it --name left --network none ${image} sh`;
+    const environment = { PODVM_ROOT: cli.root, PODVM_POOL: '0', PODVM_BACKGROUND: 'on' };
+    await using window = openWindow(`${running}; echo code $?; ./podvm attach left; echo code $?`, environment);
+    await window.shows(/\/ # /);
+    window.type('\u0010');
+    window.type('\u0011');
+    await window.shows(/podvm: detached from left, which keeps running\r\n[^]*code 0\r\n/);
+    window.type('exit 4\r');
+    await window.shows(/code 4\r\n/);
   });
 
   it('port-forward reaches what listens on 127.0.0.1 in the pod', async () => {

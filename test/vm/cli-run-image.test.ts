@@ -1,54 +1,16 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { run } from '#host/process/run.ts';
 import { tracesOf } from '../leaks.ts';
-import { type CliNode, openCliNode, repo, type Typed } from './cli-node.ts';
+import { type CliNode, openCliNode, type Typed } from './cli-node.ts';
+import { openWindow } from './cli-window.ts';
 import { whyNoVm } from './node.ts';
 
 const skip = await whyNoVm();
 const image = 'localhost/podvm/base';
 const ctrlC = '\u0003';
-
-/** A shell line in a terminal of its own, as in a window; its end closes the terminal. */
-function openWindow(line: string) {
-  const child = spawn('script', ['-qec', line, '/dev/null'], {
-    cwd: repo,
-    env: { ...process.env, SHELL: '/bin/sh' },
-    stdio: ['pipe', 'pipe', 'inherit'],
-  });
-  let screen = '';
-  const looks = new Set<() => void>();
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    screen += text;
-    for (const look of looks) look();
-  });
-  const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
-  return {
-    type: (text: string) => child.stdin.write(text),
-    screen: () => screen,
-    ended,
-    /** Resolves with the match in the shown text; rejects after a minute, or when the window closes before. */
-    shows: (pattern: RegExp) =>
-      new Promise<RegExpExecArray>((resolve, reject) => {
-        const look = () => {
-          const found = pattern.exec(screen);
-          if (found !== null) resolve(found);
-        };
-        looks.add(look);
-        const fail = () => reject(new Error(`no ${String(pattern)} on the screen:\n${screen}`));
-        AbortSignal.timeout(60_000).addEventListener('abort', fail);
-        void ended.then(fail);
-        look();
-      }),
-    [Symbol.asyncDispose]: async () => {
-      child.kill('SIGKILL'); // closes the terminal
-      await ended;
-    },
-  };
-}
 
 describe('podvm run with an image', { skip, timeout: 300_000 }, () => {
   let cli: CliNode;

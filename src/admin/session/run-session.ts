@@ -58,9 +58,17 @@ export async function serveRun(
   };
   const gone = () => void end('terminate'); // their client has disconnected
   socket.once('close', gone);
+  const { promise: detached, resolve: detach } = Promise.withResolvers<readonly Ended[]>();
+  const leave = async () => {
+    if (!mayDetach) return await say({ event: 'warning', message: endsWithCommand('detach').message });
+    socket.off('close', gone);
+    for (const live of running) await say({ event: 'podDetached', pod: shownName(live) });
+    detach([]);
+  };
   const first = firstMessage(socket, (data) => {
     const command = commandOf(textOf(data), log);
-    if (command !== undefined) end(command).catch((error: unknown) => log.error('stop failed', error));
+    if (command === 'detach') void leave();
+    else if (command !== undefined) end(command).catch((error: unknown) => log.error('stop failed', error));
   });
   try {
     const request = parseJson(await first, runRequestSchema);
@@ -72,7 +80,7 @@ export async function serveRun(
     if (leaving.signal.aborted) return await say({ event: 'finished', exitCode: 0 });
     let sources = 0;
     const followed = (live: LivePod) => {
-      const name = hasSeveral(manifest) || live.namespace === 'default' ? live.name : nameOf(live);
+      const name = hasSeveral(manifest) ? live.name : shownName(live);
       const firstSource = sources;
       sources += containersOf(live.pod).length;
       return request.detach ? followStart(live, name, say) : follow(live, { name, firstSource, socket });
@@ -96,12 +104,15 @@ export async function serveRun(
     );
     if (socket.readyState !== socket.OPEN) gone();
     const ofRuns = request.detach ? [] : jobs.map((job) => followJob(job, say));
-    const [ended] = await Promise.all([
-      Promise.race([Promise.all([...outcomes, ...ofRuns]), lost]),
-      ...jobs.map(({ begun }) => begun), // then all pods that start at once are known
-    ]);
-    const ofJobPods = await Promise.race([Promise.all(ofJobs), lost]);
-    const finishes = request.detach ? [...ended, ...ofJobPods] : ended; // a Job's outcome is not that of each pod
+    const allEnded = async () => {
+      const [ended] = await Promise.all([
+        Promise.race([Promise.all([...outcomes, ...ofRuns]), lost]),
+        ...jobs.map(({ begun }) => begun), // then all pods that start at once are known
+      ]);
+      const ofJobPods = await Promise.race([Promise.all(ofJobs), lost]);
+      return request.detach ? [...ended, ...ofJobPods] : ended; // a Job's outcome is not that of each pod
+    };
+    const finishes = await Promise.race([allEnded(), detached]);
     jobs = []; // those of a detached run are the node's
     await say({ event: 'finished', exitCode: manifest.refused.length > 0 ? refusedCode : firstFailure(finishes) });
   } catch (error) {
@@ -125,7 +136,8 @@ export async function serveAttach(socket: WebSocket, find: () => LivePod, log: L
     const live = find();
     socket.on('message', (data) => {
       const command = commandOf(textOf(data), log);
-      if (command !== undefined) endAll([live], command).catch((error: unknown) => log.error('stop failed', error));
+      if (command === undefined || command === 'detach') return; // a client that leaves only disconnects
+      endAll([live], command).catch((error: unknown) => log.error('stop failed', error));
     });
     const { promise: left, resolve } = Promise.withResolvers<undefined>();
     socket.once('close', () => resolve(undefined));
@@ -140,6 +152,7 @@ export async function serveAttach(socket: WebSocket, find: () => LivePod, log: L
 
 export const eventText = (event: RunEvent) => JSON.stringify(event);
 const nameOf = ({ namespace, name }: LivePod) => `${namespace}/${name}`;
+const shownName = (live: LivePod) => (live.namespace === 'default' ? live.name : nameOf(live));
 const containersOf = ({ pod: { spec } }: RunningPod) => [...(spec.initContainers ?? []), ...spec.containers];
 
 const awaitedBy = ({ detach }: RunRequest): 'end' | 'start' => (detach ? 'start' : 'end');

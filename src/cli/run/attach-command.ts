@@ -4,7 +4,7 @@ import type { Client } from '../client.ts';
 import type { EndSignals } from '../terminal/end-signals.ts';
 import { OutputPrinter } from '../terminal/output-printer.ts';
 import { podPath } from '../pods/pod-name.ts';
-import { RunSession } from './run-command.ts';
+import { detachedLine, RunSession } from './run-command.ts';
 import { createRunInput } from './run-input.ts';
 import { type Terminal, write } from '../terminal/terminal.ts';
 
@@ -49,6 +49,6 @@ export async function attachCommand(
   const ended = await Promise.race([session.follow(socket), detached]);
   if (ended !== 'detached') return ended;
   const start = wish.hasTerminal ? '\n' : ''; // the program may have left the cursor in a line
-  await write(terminal.stderr, input.lines(`${start}podvm: detached from ${name}, which keeps running\n`));
+  await write(terminal.stderr, input.lines(`${start}${detachedLine(name)}`));
   return 0;
 }

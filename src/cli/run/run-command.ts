@@ -36,7 +36,8 @@ const messageTooBig = 1009;
 
 /**
  * Runs `podvm run` and returns the exit code. Ctrl-C terminates the pods; a second one, or Ctrl-\, kills them. When the
- * terminal closes or the output has no reader, the pods are terminated once.
+ * terminal closes or the output has no reader, the pods are terminated once. Ctrl-P Ctrl-Q leave a container that has the
+ * terminal to the node.
  */
 export async function runCommand(
   client: Client,
@@ -55,8 +56,9 @@ export async function runCommand(
     ...(logins === undefined ? {} : { logins }),
     ...(terminalSize === undefined ? {} : { terminalSize }),
   };
-  using runInput = createRunInput(client, detach ? undefined : input, terminal);
   const socket = client.open('/v1/run');
+  const leaveTerminal = () => sendCommand(socket, 'detach');
+  using runInput = createRunInput(client, detach ? undefined : input, terminal, leaveTerminal);
   const printer = new OutputPrinter(terminal, terminal.hasColour);
   await using progress = options.quiet ? undefined : new PullProgress(client, options.imageNames, terminal, true);
   const say = (text: string) => {
@@ -84,9 +86,13 @@ function ender(socket: WebSocket, say: (text: string) => void): (signal: EndSign
     if (said === command || said === 'kill') return;
     said = command;
     say(command === 'terminate' ? 'podvm: stopping (again to kill at once)\n' : 'podvm: killing\n');
-    if (socket.readyState === socket.OPEN) socket.send(JSON.stringify({ command } satisfies RunCommand));
-    else if (socket.readyState === socket.CONNECTING) socket.terminate();
+    if (socket.readyState === socket.CONNECTING) socket.terminate();
+    else sendCommand(socket, command);
   };
+}
+
+function sendCommand(socket: WebSocket, command: RunCommand['command']): void {
+  if (socket.readyState === socket.OPEN) socket.send(JSON.stringify({ command } satisfies RunCommand));
 }
 
 function closedError(code: number, pods: ReadonlySet<string>): PodvmError {
@@ -104,11 +110,15 @@ function servingEnded(name: string, count: number): PodvmError {
   });
 }
 
+export const detachedLine = (pod: string): string => `podvm: detached from ${pod}, which keeps running\n`;
+
 /** Prints the messages of one connection in order, at the terminal's pace. */
 export class RunSession {
   readonly #printer: OutputPrinter;
   readonly #verbose: boolean;
   readonly #isOfImage: boolean;
+  /** The command asked for that, and not the keys of its user. */
+  readonly #isDetached: boolean;
   readonly #terminal: Terminal;
   readonly #input: RunInput;
   readonly #progress: PullProgress | undefined;
@@ -121,14 +131,19 @@ export class RunSession {
     {
       verbose,
       isOfImage,
+      detach = false,
       progress,
-    }: Pick<RunOptions, 'verbose' | 'isOfImage'> & { readonly progress?: PullProgress | undefined },
+    }: Pick<RunOptions, 'verbose' | 'isOfImage'> & {
+      readonly detach?: boolean;
+      readonly progress?: PullProgress | undefined;
+    },
     terminal: Terminal,
     input: RunInput,
   ) {
     this.#printer = printer;
     this.#verbose = verbose;
     this.#isOfImage = isOfImage;
+    this.#isDetached = detach;
     this.#terminal = terminal;
     this.#input = input;
     this.#progress = progress;
@@ -186,8 +201,7 @@ export class RunSession {
         }
         return;
       case 'podDetached':
-        await this.#progress?.clear();
-        await write(this.#terminal.stdout, `${event.pod}\n`);
+        await this.#podDetached(event.pod);
         return;
       case 'podFinished':
         await this.#podFinished(event);
@@ -223,6 +237,12 @@ export class RunSession {
     this.#told.add(detail.message);
     const fix = detail.fix === undefined ? '' : `${fixLine(detail.fix)}\n`;
     await this.#say(`podvm: ${where}: ${detail.reason}: ${detail.message}\n${fix}`);
+  }
+
+  async #podDetached(pod: string): Promise<void> {
+    await this.#progress?.clear();
+    if (this.#isDetached) return await write(this.#terminal.stdout, `${pod}\n`);
+    await this.#say(`\n${detachedLine(pod)}`); // the program may have left the cursor in a line
   }
 
   async #podFinished({ pod, exitCode, reason }: RunEvent & { event: 'podFinished' }): Promise<void> {
