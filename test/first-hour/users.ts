@@ -34,18 +34,27 @@ export const users: readonly User[] = [
   {
     name: 'docker',
     comesFrom: 'podman or docker',
-    async types(at, { port }) {
+    isFresh: true,
+    async types(at, { port, isEmulated, makeLayout }) {
       await at.type('podvm --help | head -n 3', { shows: [/Usage: podvm/] });
-      await at.type(`podvm run --rm ${image} echo hello`, { shows: [/^hello$/m] });
+      await at.type('podvm -v', { shows: [/^\d+\.\d+\.\d+$/m] });
+      const phases = isEmulated ? [/making the template of its machines: done/] : []; // takes less than two seconds otherwise
+      await at.type(`podvm run --rm ${image} echo hello`, { shows: [...phases, /^hello$/m], withinMs: 400_000 });
       await at.begin(`podvm run --rm -it --name box ${image} sh`, /\/ # $/m);
       await at.begin('echo $((6 * 7)); tty', /^42$/m, /\/dev\//);
       await at.send('exit 3');
       await at.ends('exit 3', { code: 3 });
+      await at.send(`podvm run --rm -it ${image} sh`);
+      await at.send('exit 6'); // before the shell runs
+      await at.ends('exit 6', { code: 6 });
       await at.type(`podvm run --rm ${image} no-such-program`, { code: 127, shows: [/no-such-program/, /fix: /] });
       await at.type('mkdir site && echo welcome >site/index.html');
       const web = `-v ./site:/www:ro -p 127.0.0.1:${port}:80 ${image} httpd -f -v -h /www`;
       await at.type(`podvm run -d --name web -e COLOUR=red ${web}`, { shows: [/^web$/m] });
       await at.type('podvm ps', { shows: [/NAMESPACE +NAME +READY/, /web +1\/1 +Running/] });
+      await at.type('until podvm exec web wget -qO- http://127.0.0.1 2>/dev/null; do sleep 1; done', {
+        shows: [/^welcome$/m],
+      });
       await at.type(get(port), { shows: [/^welcome$/m] });
       await at.type("podvm exec web sh -c 'echo $COLOUR'", { shows: [/^red$/m] });
       await at.begin('podvm logs -f web', /GET|response|url/i);
@@ -58,16 +67,47 @@ export const users: readonly User[] = [
       await at.type('podvm ps -q && podvm images -a && podvm info | head -n 2', {
         shows: [/^default\/web$/m, /pods +1 running/],
       });
-      await at.type('podvm stop -t 0 web', { shows: [/default\/web stopped/] });
+      await at.begin('podvm stop -t 5 web', /^podvm: stopping web/m); // httpd waits for the kill
+      await at.ends('podvm stop', { shows: [/default\/web stopped/] });
       await at.type('podvm ps -a', { shows: [/web /] });
       await at.type('podvm start web && podvm rm -f web', { shows: [/default\/web removed/] });
       await at.type('podvm images', { shows: [/REFERENCE/, /localhost\/podvm\/base/] });
+      await makeLayout('large', 300_000_000);
+      await at.begin('podvm image load large', /^podvm: flattening .*large:1/m);
+      await at.ends('podvm image load', { shows: [/^docker\.io\/library\/large:1$/m] });
+      await at.type('podvm image rm large:1 && podvm image load -q large', { shows: [/removed\n[^\n]*large:1$/] });
+      await at.type('podvm rmi large:1', { code: 2, shows: [/podvm image rm/] });
+      await at.type('podvm image build .', { code: 2, shows: [/podvm image load FILE/] });
+      await at.type(`podvm run -p 80 ${image}`, { code: 125, shows: [/-?-publish 80:80/] });
+      await at.type(`podvm run -v data:/data ${image}`, { code: 125, shows: [/\.\/data/] });
       await at.type('podvm docker ps', { code: 2, shows: [/podvm ps/] });
       await at.type('podvm compose up', { code: 2, shows: [/podvm run/] });
       await at.type(`podvm run --link a:b ${image}`, { code: 125, shows: [/--link/] });
       await at.type(`podvm run -d --name web ${image} sleep 1000`, { shows: [/^web$/m] });
       await at.type(`podvm run -d --name web ${image} sleep 1000`, { code: 125, shows: [/is running/, /fix: /] });
       await at.type('podvm kill web && podvm wait web', { shows: [/137/] });
+      await at.type(`podvm run -dit --name sh ${image} sh`, { shows: [/^sh$/m] });
+      await at.begin('podvm attach sh');
+      await at.send('echo $((40 + 2))');
+      await at.sees('the shell', /^42$/m);
+      await at.press('C-p');
+      await at.press('C-q');
+      await at.ends('Ctrl-P Ctrl-Q', { shows: [/^podvm: detached from sh, which keeps running$/m] });
+      await at.begin(`podvm run -it --name left ${image} sh`, /\/ # $/m);
+      await at.press('C-p');
+      await at.press('C-q');
+      await at.ends('Ctrl-P Ctrl-Q', { shows: [/^podvm: detached from left, which keeps running$/m] });
+      await at.begin('podvm attach left');
+      await at.send('exit 4');
+      await at.ends('podvm attach', { code: 4 });
+      await at.begin('podvm top', /^default\/sh /m);
+      await at.press('C-c');
+      await at.ends('Ctrl-C', {});
+      await at.type('podvm events -o name', { shows: [/^default\/sh$/m] });
+      await at.type('podvm rm $(podvm ps -aq)', { code: 125, shows: [/Cannot remove sh: the pod runs/] });
+      await at.begin('podvm system prune', /Remove all pods that have ended.* \[y\/N\]/);
+      await at.send('n');
+      await at.ends('n', {});
     },
   },
   {
