@@ -227,7 +227,7 @@ export async function readReady({ root, repo }: Pick<SetupOptions, 'root' | 'rep
 }
 
 /** Whether all files of the assets exist. */
-async function areThere({ sysroot, kernel, initramfs, modules, fileServer }: Assets): Promise<boolean> {
+export async function areThere({ sysroot, kernel, initramfs, modules, fileServer }: Assets): Promise<boolean> {
   const there = await Promise.all(
     [join(sysroot, 'usr'), kernel, initramfs, modules, fileServer].map((path) => isThere(path)),
   );

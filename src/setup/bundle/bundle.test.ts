@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { kindOf } from '#base/errors.ts';
+import { isThere } from '#host/file/files.ts';
 import { run } from '#host/process/run.ts';
 import { makeBundle, setUpFrom } from './bundle.ts';
 import { silentProgress } from '../progress.ts';
@@ -117,6 +118,16 @@ test('a bundle damaged at any place is refused, and leaves nothing', async () =>
     ),
     [],
   );
+});
+
+test('a bundle changes nothing where a part that is there already lacks its files', async () => {
+  await using machines = await openMachines();
+  await makeBundle(optionsOf(machines.root), machines.file);
+  const part = join(machines.target, 'parts/kernel-0123456789abcdef');
+  await mkdir(part, { recursive: true });
+  await writeFile(join(part, 'part.json'), '{}');
+  await assert.rejects(setUpFrom(optionsOf(machines.target), machines.file), { kind: 'corrupt', fix: /Remove/ });
+  assert.equal(await isThere(join(machines.target, 'assets/current.json')), false);
 });
 
 test('a bundle of another version is refused before it is unpacked', async () => {

@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
-import type { Assets } from '#host/assets.ts';
+import { type Assets, assetsSchema } from '#host/assets.ts';
 import { isThere } from '#host/file/files.ts';
 import { run } from '#host/process/run.ts';
 import { type Bundle, readBundle, unpackParts, writeBundle } from './bundle-file.ts';
@@ -12,6 +13,7 @@ import { makingPrefix, sweepUnfinished } from '../parts/parts.ts';
 import { hashProgramSources } from '../parts/program-sources.ts';
 import { recipesVersion } from '../parts/recipes.ts';
 import {
+  areThere,
   type Current,
   currentWith,
   hasKernel,
@@ -97,11 +99,15 @@ export async function setUpFrom(
       if (!(await isThere(join(parts, name, 'part.json')))) await rename(join(making, name), join(parts, name));
     }
   });
+  const assets = v.parse(assetsSchema, current);
+  if (!(await areThere(assets))) {
+    throw new PodvmError('corrupt', `Cannot set up from ${file}: files of its parts are missing in ${parts}`, {
+      fix: 'Remove that directory if no pod runs, and repeat this.',
+    });
+  }
   await publishCurrent(root, current);
   if (!hasKernel(current)) warn(smallKernelMissing);
-  const ready = await readReady({ root, repo });
-  if (ready === undefined) throw new PodvmError('corrupt', `Cannot set up from ${file}: it lacks files of its parts`);
-  return ready;
+  return assets;
 }
 
 /** Errors: `corrupt` for a bundle that lacks a part. */
