@@ -78,11 +78,9 @@ export function beginConnection(
 
 /**
  * Whether the start of a pod waits for its guest's connection: the guest's kernel may refuse what the pod's author has
- * named, which is an error of the call that names it. A given network is containerd's, whose next call comes while others
- * work on the same pod: measured there, the container starts 160 ms later if its guest still configures its network.
+ * named, which is an error of the call that names it.
  */
-export const waitsForConnection = ({ network, sysctls }: SandboxSpec): boolean =>
-  network === 'given' || Object.keys(sysctls).length > 0;
+export const waitsForConnection = ({ sysctls }: SandboxSpec): boolean => Object.keys(sysctls).length > 0;
 
 /** Gives the guest addresses, the pod's hosts and DNS files, sysctls and limits. Errors: those of the agent. */
 async function connect(
