@@ -15,7 +15,7 @@ export async function measureAll<T>(
   signal: AbortSignal,
 ): Promise<ReadonlyMap<KnownPod, T>> {
   using deadline = openDeadline(listTimeoutMs, signal);
-  const running = [...new Set(pods)].filter(({ sandbox }) => sandbox.status.state === 'ready');
+  const running = [...new Set(pods)].filter(({ sandbox }) => sandbox.state === 'ready');
   const measured = await Promise.all(
     running.map(async (pod) => {
       try {

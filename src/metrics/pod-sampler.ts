@@ -159,7 +159,7 @@ export class PodSampler implements Disposable {
       this.#onAnswer(sandbox, guest);
       known.guest = guest;
     } catch (error) {
-      if (sandbox.status.state !== 'ready' || this.#closing.signal.aborted) return;
+      if (sandbox.state !== 'ready' || this.#closing.signal.aborted) return;
       known.unanswered += 1;
       this.#log.debug('pod not measured', { sandbox: sandbox.id, why: messageOf(error) });
     }

@@ -357,7 +357,7 @@ export interface Sandbox {
   readonly id: string;
   readonly spec: SandboxSpec;
   readonly status: SandboxStatus;
-  /** That of its status, for lists, which need no more of it: a status is made at each access. */
+  /** That of its status, which is made at each access. */
   readonly state: SandboxState;
   /** File with the guest's serial console, if that is kept in one. */
   readonly consolePath: string;

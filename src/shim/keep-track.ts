@@ -50,7 +50,7 @@ export function openPorts(
   pod: PodTask,
 ): void {
   const { sandbox } = pod;
-  if (pod.hasPorts || sandbox.status.state !== 'ready') return;
+  if (pod.hasPorts || sandbox.state !== 'ready') return;
   pod.hasPorts = true;
   forwardPorts(sandbox, log).then(
     (forwarding) => {
@@ -64,7 +64,7 @@ export function openPorts(
     },
     (error: unknown) => {
       pod.hasPorts = false; // its next container tries again
-      if (sandbox.status.state === 'ready')
+      if (sandbox.state === 'ready')
         log.warn('port-forward does not reach a pod', { sandbox: sandbox.id, why: messageOf(error) });
     },
   );

@@ -39,7 +39,7 @@ async function machineOf({ sandbox }: KnownPod, signal: AbortSignal): Promise<un
  * returned.
  */
 async function statsOf(sandbox: Sandbox, signal: AbortSignal): Promise<unknown> {
-  if (sandbox.status.state !== 'ready') return undefined;
+  if (sandbox.state !== 'ready') return undefined;
   try {
     const [stats, vmmPssKiB] = await Promise.all([sandbox.stats(signal), sandbox.vmmPssKiB()]);
     return { ...stats, vmmPssKiB };

@@ -12,8 +12,8 @@ export async function portForward(
   { podSandboxId, port: ports }: PortForwardRequest,
 ): Promise<Answer<typeof PortForwardResponseSchema>> {
   const { sandbox } = pods.pod(podSandboxId);
-  if (sandbox.status.state !== 'ready') {
-    throw new PodvmError('failedPrecondition', `Cannot forward ports of ${sandbox.id}: it is ${sandbox.status.state}`);
+  if (sandbox.state !== 'ready') {
+    throw new PodvmError('failedPrecondition', `Cannot forward ports of ${sandbox.id}: it is ${sandbox.state}`);
   }
   return { url: streaming.portForwardUrl({ target: sandbox, ports }) };
 }

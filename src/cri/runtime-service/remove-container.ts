@@ -33,7 +33,7 @@ export async function removeContainer(
 
 /** Removes the container from the guest, unless its sandbox has ended. */
 async function removeFromGuest({ container, pod }: KnownContainer): Promise<void> {
-  const isAlive = () => pod.sandbox.status.state === 'ready';
+  const isAlive = () => pod.sandbox.state === 'ready';
   try {
     if (!isAlive()) return;
     await container.stop(0, never);

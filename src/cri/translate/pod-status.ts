@@ -37,7 +37,7 @@ export function podOf({ sandbox, config, runtimeHandler }: KnownPod) {
 export function podStatusOf(pod: KnownPod) {
   const { addresses } = pod.sandbox.status;
   const [ip = '', ...others] = addresses;
-  const isReady = pod.sandbox.status.state === 'ready';
+  const isReady = pod.sandbox.state === 'ready';
   return {
     ...podOf(pod),
     // An ended sandbox has released its addresses.

@@ -3,6 +3,7 @@ import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { diagnosisOf, diagnosisText, type Finding } from '#api/finding.ts';
 import { messageOf } from '#base/errors.ts';
+import { hasCgroups2 } from '#host/cgroup/cgroup-tree.ts';
 import { isThere } from '#host/file/files.ts';
 import { printable } from '#base/guest-text.ts';
 import { weaknesses } from '#host/jail/confinement.ts';
@@ -263,8 +264,7 @@ function attachmentFinding(name: string, check: AttachmentCheck): Finding {
 
 async function cgroups(): Promise<Finding> {
   const name = 'cgroups';
-  const isV2 = await isThere('/sys/fs/cgroup/cgroup.controllers');
-  if (isV2) return { name, status: 'ok', detail: 'version 2' };
+  if (await hasCgroups2()) return { name, status: 'ok', detail: 'version 2' };
   const isHybrid = await isThere('/sys/fs/cgroup/unified');
   return {
     name,

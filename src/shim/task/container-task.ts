@@ -142,7 +142,7 @@ export class ContainerTask implements Task {
   async remove(signal: AbortSignal): Promise<void> {
     const { container, input, keeper, pod, ownsPod } = this.#parts;
     if (ownsPod) await pod.remove();
-    else if (pod.sandbox.status.state === 'ready') {
+    else if (pod.sandbox.state === 'ready') {
       if (this.life.state === 'created') {
         await this.kill(sigKill, signal); // runc's shim deletes a task that was never started, too
         await this.life.exited;
