@@ -92,6 +92,25 @@ describe('call()', () => {
     await assert.rejects(link.call('detachDisk', { serial: 'a' }, never), kind('timeout'));
   });
 
+  it('gives the agent the whole time again after it was frozen, and no more', async () => {
+    const [{ link, agent }, other] = await Promise.all([linked(250), linked(250)]);
+    await using _ = link;
+    await using _other = other.link;
+    const calls: CallMessage[] = [];
+    agent.onCall = (call) => calls.push(call);
+    const [answered, unanswered] = [1, 2].map(() => link.call('detachDisk', { serial: 'a' }, never)) as [
+      Promise<unknown>,
+      Promise<unknown>,
+    ]; // SAFE: two calls
+    unanswered.catch(() => undefined);
+    link.setFrozen(true);
+    await assert.rejects(other.link.call('detachDisk', { serial: 'a' }, never), kind('timeout')); // it began later
+    link.setFrozen(false);
+    agent.send({ t: 'result', id: calls[0]?.id ?? 0, value: {} });
+    await answered;
+    await assert.rejects(unanswered, kind('timeout'));
+  });
+
   it('rejects for a caller that cancels, and ignores the late answer', async () => {
     const { link, agent } = await linked();
     await using _ = link;

@@ -77,6 +77,8 @@ export class AgentLink implements Link {
   #early: AgentEvent[] = [];
   #lastId = 0;
   #isFrozen = false;
+  /** When the agent last continued or was frozen. */
+  #thawedMs = -Infinity;
   #failure: Error | undefined;
   readonly #over = new AbortController();
   /** When the agent last sent something valid. */
@@ -143,7 +145,13 @@ export class AgentLink implements Link {
 
   setFrozen(isFrozen: boolean): void {
     this.#isFrozen = isFrozen;
-    this.#heardMs = performance.now(); // its time to answer begins again
+    this.#thawedMs = performance.now(); // its time to answer begins again
+    this.#heardMs = this.#thawedMs;
+  }
+
+  /** Time that the agent still has for a call that was sent before it was frozen, in `ms`. */
+  get #grantedMs(): number {
+    return this.#isFrozen ? this.#callTimeoutMs : this.#thawedMs + this.#callTimeoutMs - performance.now();
   }
 
   /** Ends the link when the agent no longer answers (`heartbeat.ts`). */
@@ -193,7 +201,13 @@ export class AgentLink implements Link {
     };
     this.#pending.set(id, { method, request, resolve, reject });
     // Uses a timer that is cleared: AbortSignal.timeout would hold memory for each call until it expires.
-    const timer = setTimeout(onAbort, this.#callTimeoutMs).unref();
+    const waitFor = (ms: number): NodeJS.Timeout =>
+      setTimeout(() => {
+        const grantedMs = this.#grantedMs;
+        if (grantedMs <= 0) onAbort();
+        else timer = waitFor(grantedMs);
+      }, ms).unref();
+    let timer = waitFor(this.#callTimeoutMs);
     callers.addEventListener('abort', onAbort, { once: true });
     if (callers.aborted) onAbort();
     else this.#writeCall(body);
