@@ -202,6 +202,7 @@ export class GuestContainer implements Container {
     try {
       const { startedAtMs } = await starts.during(async () => {
         await untilAborted(connected, signal);
+        if (this.#exit !== undefined) throw this.#endedBeforeStart();
         return await guest.call('startContainer', { id: this.id }, signal);
       });
       await inbox.ask(() => {
@@ -212,8 +213,10 @@ export class GuestContainer implements Container {
         this.#save();
       });
       this.#log.info('container started');
-    } catch (error) {
-      if (isLeft()) throw error; // no failure of the container: the next process starts it, or finds it started
+    } catch (thrown) {
+      if (isLeft()) throw thrown; // no failure of the container: the next process starts it, or finds it started
+      const isOver = this.#exit !== undefined && !signal.aborted && kindOf(thrown) === 'cancelled';
+      const error = isOver ? this.#endedBeforeStart(thrown) : thrown;
       const why = error instanceof Error ? error.message : messageOf(error); // only the agent's message
       // One whose end is known was removed already, or its machine is gone.
       if (this.#exit === undefined && unansweredKinds.includes(kindOf(error))) await this.#endUnanswered();
@@ -222,6 +225,12 @@ export class GuestContainer implements Container {
       );
       throw error;
     }
+  }
+
+  /** Error of a start that a stop of the container or its sandbox has ended. */
+  #endedBeforeStart(cause?: unknown): PodvmError {
+    const { why = 'it has ended' } = this.#exit ?? {};
+    return new PodvmError('cancelled', `Cannot start container ${this.spec.name}: ${why}`, { cause });
   }
 
   /** Removes a container that the guest may have started although the call failed, so that it does not run unnoticed. */

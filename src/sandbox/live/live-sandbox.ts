@@ -163,14 +163,17 @@ export class LiveSandbox implements Sandbox {
     return this.#live.connection.made;
   }
 
-  #awaitConnection({ connection, kept, phases }: LiveParts): void {
-    connection.made.then(
-      () => kept?.record.change({ isConnected: true, phases: [...phases()] }),
-      (error: unknown) => {
-        if (kindOf(error) === 'unavailable') return; // the end of the link, which has a reason of its own
-        this.#inbox.tell(() => this.#fail(messageOf(error)));
-      },
-    );
+  #awaitConnection({ connection, guest, kept, phases }: LiveParts): void {
+    connection.made
+      .then(
+        () => kept?.record.change({ isConnected: true, phases: [...phases()] }),
+        async (error: unknown) => {
+          const isDown = (await within(guest.closed, { ms: 0 })) !== undefined;
+          if (isDown) return; // `whyLinkClosed` has a reason of its own
+          this.#inbox.tell(() => this.#fail(messageOf(error)));
+        },
+      )
+      .catch((error: unknown) => this.#onBug(error));
   }
 
   get state(): SandboxState {
@@ -209,8 +212,12 @@ export class LiveSandbox implements Sandbox {
       await traced(traceName, () => createInGuest(container, spec, this.#site, creating));
     } catch (error) {
       await this.#inbox.ask(() => this.#containers.forget(container));
-      if (this.#failure === undefined) throw error;
-      throw new PodvmError('unavailable', `Cannot create container ${spec.name}: ${this.#failure}`, { cause: error });
+      const what = `Cannot create container ${spec.name}`;
+      if (this.#failure !== undefined)
+        throw new PodvmError('unavailable', `${what}: ${this.#failure}`, { cause: error });
+      if (this.#closing.signal.aborted && !signal.aborted && kindOf(error) === 'cancelled')
+        throw new PodvmError('cancelled', `${what}: ${messageOf(this.#closing.signal.reason)}`, { cause: error });
+      throw error;
     }
     return container;
   }
@@ -378,7 +385,7 @@ export class LiveSandbox implements Sandbox {
     if (this.#ending !== undefined) return;
     this.#ending = ending;
     this.#moves.moveTo('stopping', ending.why);
-    this.#closing.abort(new PodvmError('cancelled', 'The sandbox is being stopped'));
+    this.#closing.abort(new PodvmError('cancelled', 'the sandbox is being stopped'));
     this.#finish(ending, graceMs).catch((error: unknown) => this.#onBug(error));
   }
 

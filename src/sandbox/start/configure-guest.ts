@@ -60,9 +60,12 @@ export function beginConnection(
   const ending = new AbortController();
   const both = signal === undefined ? ending.signal : AbortSignal.any([signal, ending.signal]);
   let isMade = false;
-  const made = connect(spec, guest, connecting, both).then(() => {
-    isMade = true;
-  });
+  const made = connect(spec, guest, connecting, both).then(
+    () => void (isMade = true),
+    (error: unknown) => {
+      throw ending.signal.aborted ? ending.signal.reason : error; // the call knows only that it was cancelled
+    },
+  );
   made.catch(() => undefined); // for those that wait for it
   return {
     get isMade() {
@@ -70,7 +73,7 @@ export function beginConnection(
     },
     made,
     async end() {
-      ending.abort(new PodvmError('cancelled', 'The sandbox is being stopped'));
+      ending.abort(new PodvmError('cancelled', 'Cannot connect the guest: the sandbox is being stopped'));
       await Promise.allSettled([made]);
     },
   };

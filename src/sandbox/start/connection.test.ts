@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { messageOf, PodvmError } from '#base/errors.ts';
+import { PodvmError } from '#base/errors.ts';
+import { within } from '#host/wait.ts';
 import type { Method } from '#wire/messages.ts';
 import { containerSpec, sandboxSpec } from '../testing/examples.ts';
 import { is, never, openFakeSandboxes } from '../testing/fake-sandboxes.ts';
@@ -20,7 +21,7 @@ async function openConnecting() {
     if (step === 'call configure') place.parts.guest.delays.set('connect', promise);
   };
   const called = (method: Method) => place.parts.guest.calls.some((call) => call.method === method);
-  return { ...place, connect, refuse: () => reject(refusal), called };
+  return { ...place, connect, refuse: (error = refusal) => reject(error), called };
 }
 
 test('a container is made while its guest is connected, and starts after that', async () => {
@@ -73,6 +74,49 @@ test('a guest that cannot be connected fails a sandbox without containers, too',
   assert.equal(place.sandboxes.counts.failures, 1);
 });
 
+test('a guest that answers as a lost link would, and goes on, fails its sandbox', async () => {
+  await using place = await openConnecting();
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  place.refuse(new PodvmError('unavailable', refusal.message));
+  assert.equal((await within(sandbox.ended, { ms: 10_000 }))?.state, 'failed');
+  assert.match(sandbox.status.failure ?? '', /^Cannot add route /);
+  assert.deepEqual([...place.parts.alive], []);
+});
+
+test('a machine that ends while its guest is connected says why', async () => {
+  await using place = await openConnecting();
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  place.parts.killMachine('QEMU was killed by SIGKILL');
+  assert.match((await sandbox.ended).failure ?? '', /^QEMU was killed by SIGKILL/);
+  assert.deepEqual([...place.parts.alive], []);
+});
+
+test('a start that its caller cancels while it waits for its guest fails with the reason of the caller', async () => {
+  await using place = await openConnecting();
+  const caller = new AbortController();
+  const spec = { ...sandboxSpec, sysctls: { 'net.core.somaxconn': '1' } };
+  const running = place.sandboxes.run(spec, caller.signal);
+  running.catch(() => undefined);
+  while (!place.parts.alive.has('link') || !place.called('connect')) await new Promise(setImmediate);
+  const left = new PodvmError('cancelled', 'the caller left');
+  caller.abort(left);
+  await assert.rejects(running, (error) => error === left);
+  assert.deepEqual([...place.parts.alive], []);
+});
+
+test('a container that is stopped while its guest is connected does not start', async () => {
+  await using place = await openConnecting();
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  const container = await sandbox.createContainer(containerSpec, never);
+  const started = container.start(never);
+  started.catch(() => undefined);
+  await container.stop(0, never);
+  place.connect();
+  await assert.rejects(started, { message: `Cannot start container ${containerSpec.name}: stopped before it started` });
+  assert.equal(place.called('startContainer'), false);
+  assert.equal(sandbox.status.state, 'ready');
+});
+
 test('the start of a pod that names sysctls waits for its guest, whose kernel may refuse them', async () => {
   const spec = { ...sandboxSpec, sysctls: { 'net.core.somaxconn': '1' } };
   await using place = await openConnecting();
@@ -92,7 +136,8 @@ for (const end of ['stop', 'remove'] as const) {
     await using place = await openConnecting();
     const sandbox = await place.sandboxes.run(sandboxSpec, never);
     const container = await sandbox.createContainer(containerSpec, never);
-    const started = assert.rejects(container.start(never), (error) => !/route/.test(messageOf(error)));
+    const said = `Cannot start container ${containerSpec.name}: stopped before it started`;
+    const started = assert.rejects(container.start(never), { kind: 'cancelled', message: said });
     if (end === 'stop') await sandbox.stop(0);
     else await sandbox.remove();
     await started;

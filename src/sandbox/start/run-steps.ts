@@ -1,3 +1,4 @@
+import { kindOf, PodvmError } from '#base/errors.ts';
 import type { Holdings, Until } from '../state/holdings.ts';
 import type { PhaseClock } from '../state/phases.ts';
 
@@ -98,6 +99,8 @@ export async function runSteps<All extends object, Site>(
   if (failures.length === 0) return made;
 
   let [error] = failures;
+  // A step knows that it was cancelled, and its caller why.
+  if (kindOf(error) === 'cancelled' && signal.aborted && signal.reason instanceof PodvmError) error = signal.reason;
   for (const key of keys) {
     const { explain } = steps[key];
     if (explain === undefined || !Object.hasOwn(made, key)) continue;
