@@ -5,6 +5,7 @@ import { podCgroupOf } from './bundle/pod-cgroup.ts';
 import { Input, type IoPaths } from './io/fifos.ts';
 import { checkFifo } from './io/open-fifo.ts';
 import type { FifoKeeper } from './io/fifo-keeper.ts';
+import { holdPorts } from './keep-track.ts';
 import type { ShimParts } from './parts.ts';
 import { TaskOOMSchema } from './schema/generated/events/task_pb.ts';
 import type { CreateTaskRequest } from './schema/generated/runtime/task/v2/shim_pb.ts';
@@ -38,8 +39,11 @@ export async function createTask(
     const bundle = await readBundle(path, id);
     const request: Request = { id, bundle, rootfs, paths: { stdin, stdout, stderr, terminal } };
     switch (kindOfTask(bundle.spec)) {
-      case 'pod':
-        return await createPod(parts, request, signal);
+      case 'pod': {
+        const pod = await createPod(parts, request, signal);
+        holdPorts(parts, pod);
+        return pod;
+      }
       case 'container':
         return await createContainer(parts, request, podOf(parts, request), signal);
       case 'single': {

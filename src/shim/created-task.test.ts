@@ -57,6 +57,21 @@ test('the ports of a pod are forwarded when its first container has started, and
   await reaches(2);
 });
 
+test('a container has started when connections to the ports of its pod wait for their listener', async () => {
+  await using shim = await openShim();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  shim.held.push(promise);
+  await shim.pod();
+  await shim.created('box-1');
+  let isAnswered = false;
+  const started = shim.client.call(verbs.start, { id: 'box-1' }, soon).then(() => (isAnswered = true));
+  await untilTold(shim, '/tasks/start box-1');
+  await shim.client.call(verbs.state, { id: 'box-1' }, soon);
+  assert.equal(isAnswered, false);
+  resolve();
+  await started;
+});
+
 for (const [which, spec] of Object.entries({ 'of a pod': containerSpec, 'without a pod': singleSpec })) {
   test(`a container ${which} that was never started is deleted, and its exit is told before`, async () => {
     await using shim = await openShim();

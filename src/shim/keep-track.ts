@@ -44,15 +44,21 @@ export async function forgetTask({ records, tasks }: Pick<TrackParts, 'records' 
   await records.remove(task.id);
 }
 
+/** Lets connections to ports of a new pod wait until these are forwarded. */
+export function holdPorts({ ports, log }: Pick<ShimParts, 'ports' | 'log'>, pod: PodTask): void {
+  const { sandbox } = pod;
+  pod.portsHeld = ports.hold(sandbox).catch((error: unknown) => {
+    const fields = { sandbox: sandbox.id, why: messageOf(error) };
+    if (sandbox.state === 'ready') log.warn('port-forward is refused for the first moment of a pod', fields);
+  });
+}
+
 /** Begins to forward the ports of a pod, once, until it or the daemon ends. */
-export function openPorts(
-  { forwardPorts, closing, log }: Pick<ShimParts, 'forwardPorts' | 'closing' | 'log'>,
-  pod: PodTask,
-): void {
+export function openPorts({ ports, closing, log }: Pick<ShimParts, 'ports' | 'closing' | 'log'>, pod: PodTask): void {
   const { sandbox } = pod;
   if (pod.hasPorts || sandbox.state !== 'ready') return;
   pod.hasPorts = true;
-  forwardPorts(sandbox, log).then(
+  ports.forward(sandbox, log).then(
     (forwarding) => {
       const end = () => forwarding[Symbol.dispose]();
       closing.addEventListener('abort', end, { once: true });

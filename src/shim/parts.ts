@@ -2,7 +2,7 @@ import type { Log } from '#host/log/log.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
 import type { Events } from './events.ts';
 import type { FifoKeeper } from './io/fifo-keeper.ts';
-import type { forwardPorts } from './ports/forward-ports.ts';
+import type { PodPorts } from './ports/forward-ports.ts';
 import type { TaskRecords } from './task/task-records.ts';
 import type { Tasks } from './task/tasks.ts';
 
@@ -12,7 +12,7 @@ export interface ShimParts {
   readonly tasks: Tasks;
   readonly records: TaskRecords;
   readonly keeper: FifoKeeper;
-  readonly forwardPorts: typeof forwardPorts;
+  readonly ports: PodPorts;
   /** Aborts when the daemon ends. */
   readonly closing: AbortSignal;
   readonly events: Events;

@@ -8,7 +8,7 @@ import { forgetTask } from './keep-track.ts';
 import { attendKeeper } from './keeper/attend-keeper.ts';
 import { type Keeper, recordsDirectoryOf } from './keeper/keeper.ts';
 import type { ShimParts } from './parts.ts';
-import { forwardPorts } from './ports/forward-ports.ts';
+import { forwardPorts, holdConnections } from './ports/forward-ports.ts';
 import { recoverTasks } from './recover-tasks.ts';
 import { taskRecordsIn } from './task/task-records.ts';
 import { Tasks } from './task/tasks.ts';
@@ -25,7 +25,7 @@ export interface ShimOptions {
   readonly clock: Clock;
   readonly log: Log;
   /** Replaced in tests. */
-  readonly forwardPorts?: ShimParts['forwardPorts'];
+  readonly ports?: ShimParts['ports'];
   /** Interval at which pods that containerd has forgotten are looked for, in `ms`; default 60,000. */
   readonly forgottenMs?: number;
 }
@@ -39,15 +39,14 @@ const serviceNames = [Task.typeName, 'containerd.task.v3.Task'];
  */
 export async function serveShim(options: ShimOptions): Promise<AsyncDisposable> {
   const { directory, keeper, sandboxes, clock, log, forgottenMs = 60_000 } = options;
-  const { forwardPorts: forward = forwardPorts } = options;
+  const { ports = { hold: holdConnections, forward: forwardPorts } } = options;
   await using undo = new AsyncDisposableStack();
   const closing = new AbortController();
   const tasks = new Tasks();
   const events = undo.use(new Events(clock, log));
   const records = taskRecordsIn(recordsDirectoryOf(directory), log);
   const parts: ShimParts = {
-    ...{ sandboxes, tasks, records, keeper, events, log },
-    forwardPorts: forward,
+    ...{ sandboxes, tasks, records, keeper, ports, events, log },
     closing: closing.signal,
   };
   await recoverTasks(parts);

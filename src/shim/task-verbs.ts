@@ -56,8 +56,11 @@ export function taskVerbs(parts: ShimParts): Verbs<typeof TaskService> {
       if (execId === '') {
         void events.tell(task.bundle, '/tasks/start', TaskStartSchema, { containerId: id, pid });
         await recordTask(parts, task);
-        // After the answer: the process that makes the listener takes as long as the container.
-        if (task instanceof ContainerTask && task.kind === 'container') setImmediate(openPorts, parts, task.pod);
+        if (task instanceof ContainerTask && task.kind === 'container') {
+          await task.pod.portsHeld; // it began when the pod was made
+          // After the answer: the process that makes the listener takes as long as the container.
+          setImmediate(openPorts, parts, task.pod);
+        }
       } else
         void events.tell(task.bundle, '/tasks/exec-started', TaskExecStartedSchema, { containerId: id, execId, pid });
       return { pid };

@@ -15,6 +15,21 @@ import { forwardedTo } from './listener-port.ts';
 const maxConnections = 256;
 const dialTimeoutMs = 10_000;
 const startTimeoutMs = 20_000;
+const nftTimeoutMs = 30_000;
+
+/** How containerd reaches the ports of pods. */
+export interface PodPorts {
+  readonly hold: typeof holdConnections;
+  readonly forward: typeof forwardPorts;
+}
+
+/**
+ * Lets connections to 127.0.0.1 in the netns of a pod wait until `forwardPorts` takes them: their first segment is dropped, which the
+ * kernel sends again after a second, and the kernel would refuse them otherwise. Errors: those of `nft` and nsenter.
+ */
+export async function holdConnections({ spec: { netns } }: Pick<Sandbox, 'spec'>): Promise<void> {
+  if (netns !== undefined) await replaceTable(netns, held);
+}
 
 /**
  * Forwards ports for containerd, which answers `port-forward` itself: it connects to 127.0.0.1 in the netns of the pod,
@@ -24,6 +39,15 @@ const startTimeoutMs = 20_000;
  */
 export async function forwardPorts(sandbox: Sandbox, log: Log): Promise<Disposable> {
   const netns = sandbox.spec.netns ?? '';
+  try {
+    return await forwardIn(netns, sandbox, log);
+  } catch (error) {
+    await replaceTable(netns, '').catch(() => undefined); // what waits is refused
+    throw error;
+  }
+}
+
+async function forwardIn(netns: string, sandbox: Sandbox, log: Log): Promise<Disposable> {
   const server = await listenIn(netns);
   server.maxConnections = maxConnections;
   server.unref();
@@ -35,7 +59,7 @@ export async function forwardPorts(sandbox: Sandbox, log: Log): Promise<Disposab
     });
   });
   try {
-    await run('nsenter', [`--net=${netns}`, 'nft', redirect]);
+    await replaceTable(netns, redirected);
   } catch (error) {
     server.close();
     throw error;
@@ -44,16 +68,22 @@ export async function forwardPorts(sandbox: Sandbox, log: Log): Promise<Disposab
 }
 
 const table = 'podvm_forward';
-/** Replaces the rule of an earlier daemon. */
-const redirect = `add table ip ${table}
-flush table ip ${table}
-table ip ${table} {
+const held = `
+  chain input {
+    type filter hook input priority 0
+    iifname "lo" ip daddr 127.0.0.0/8 tcp flags & (fin | syn | rst | ack) == syn drop
+  }`;
+const redirected = `
   chain output {
     type nat hook output priority -100
     oifname "lo" ip daddr 127.0.0.0/8 tcp dport != ${forwardedTo} redirect to :${forwardedTo}
-  }
+  }`;
+
+/** Replaces the table in one step, also that of an earlier daemon. */
+async function replaceTable(netns: string, chains: string): Promise<void> {
+  const script = `add table ip ${table}\ndelete table ip ${table}\ntable ip ${table} {${chains}\n}\n`;
+  await run('nsenter', [`--net=${netns}`, 'nft', script], { timeoutMs: nftTimeoutMs });
 }
-`;
 
 async function listenIn(netns: string): Promise<Server> {
   const program = join(programDirectory, entryPoint('src/shim/ports/listener-process'));

@@ -46,6 +46,8 @@ export class PodTask implements Task {
   readonly execs = new Map<string, TaskProcess>();
   /** Whether its ports are forwarded, or about to be. */
   hasPorts = false;
+  /** Settles when connections to its ports wait for that. */
+  portsHeld: Promise<void> = Promise.resolve();
   readonly #log: Log;
   #measured: Promise<SandboxStats> | undefined;
   #measuredMs = 0;

@@ -33,6 +33,8 @@ export interface ServedShim extends AsyncDisposable {
   readonly told: readonly string[];
   /** Ids of sandboxes whose ports were forwarded, once for each time. */
   readonly forwarded: readonly string[];
+  /** What holding the ports of a pod waits for, if anything. */
+  readonly held: Promise<void>[];
   bundle(id: string, spec: object): Promise<string>;
   /** Ends the daemon; pods, keeper and client stay. */
   end(): Promise<void>;
@@ -75,9 +77,13 @@ export async function openShim(): Promise<ServedShim> {
   const limits = { ...defaultLimits, drainTimeoutMs: 200 };
   undo.defer(() => assert.deepEqual([...parts.alive].filter(isOfDaemon), [], 'nothing of a sandbox is left'));
   const forwarded: string[] = [];
-  const forwardPorts: ShimOptions['forwardPorts'] = ({ id }) => {
-    forwarded.push(id);
-    return Promise.resolve({ [Symbol.dispose]: () => undefined });
+  const held: Promise<void>[] = [];
+  const ports: ShimOptions['ports'] = {
+    hold: async () => await (held[0] ?? Promise.resolve()),
+    forward({ id }) {
+      forwarded.push(id);
+      return Promise.resolve({ [Symbol.dispose]: () => undefined });
+    },
   };
   const begin = async () => {
     await using starting = new AsyncDisposableStack();
@@ -86,7 +92,7 @@ export async function openShim(): Promise<ServedShim> {
     parts.openFifos = (fifos) => keeper.openFifos(fifos);
     const never = new AbortController().signal;
     const sandboxes = starting.use(await openSandboxes({ directory, parts, log: silentLog, limits }, never));
-    starting.use(await serveShim({ ...shared, keeper, sandboxes, forgottenMs: 50, forwardPorts }));
+    starting.use(await serveShim({ ...shared, keeper, sandboxes, forgottenMs: 50, ports }));
     const daemon = starting.move();
     return { sandboxes, end: () => daemon.disposeAsync() };
   };
@@ -123,6 +129,7 @@ export async function openShim(): Promise<ServedShim> {
     client,
     told,
     forwarded,
+    held,
     bundle,
     end: () => daemon.end(),
     async next() {
