@@ -10,6 +10,7 @@ import { systemClock } from '#host/clock.ts';
 import { isServed } from '#host/socket/is-served.ts';
 import { silentLog } from '#host/log/log.ts';
 import { run } from '#host/process/run.ts';
+import { within } from '#host/wait.ts';
 import { endKeeper, Keeper } from './keeper.ts';
 
 test('the keeper outlives the daemon, counts the bytes of each FIFO, and ends on request', async () => {
@@ -50,6 +51,21 @@ test('the keeper outlives the daemon, counts the bytes of each FIFO, and ends on
 
   await endKeeper(directory, socketPath);
   assert.equal(await isServed(socketPath), false);
+  await rm(directory, { recursive: true });
+});
+
+test('a connection to the first FIFO is closed when the second cannot be opened', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'podvm-keeper-'));
+  const socketPath = join(directory, 'shim.sock');
+  const stdout = join(directory, 'stdout');
+  await run('mkfifo', [stdout]);
+  using keeper = new Keeper({ socketPath, directory, clock: systemClock, log: silentLog });
+  await assert.rejects(keeper.openFifos({ stdout, stderr: '/etc/passwd' }), { kind: 'invalid', message: /not a FIFO/ });
+  // The keeper waits ten seconds for the bytes of a connection that is open.
+  const ended = keeper.end(stdout).then(() => true);
+  assert.equal(await within(ended, { ms: 8000 }), true);
+  keeper[Symbol.dispose]();
+  await endKeeper(directory, socketPath);
   await rm(directory, { recursive: true });
 });
 

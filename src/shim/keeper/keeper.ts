@@ -106,14 +106,23 @@ export class Keeper implements FifoKeeper, Disposable {
   /** Opens FIFOs for output, or continues with those of an earlier daemon. Errors: `invalid`, `unavailable`. */
   async openFifos({ stdout, stderr }: OutputFifos): Promise<FifoOutput> {
     await this.start();
+    using undo = new DisposableStack();
     const carriers = new Map<OutputChunk['stream'], Carrier>();
-    if (stdout !== undefined) carriers.set('stdout', await this.#carry(stdout));
-    if (stderr !== undefined) carriers.set('stderr', await this.#carry(stderr));
+    for (const [stream, path] of [
+      ['stdout', stdout],
+      ['stderr', stderr],
+    ] as const) {
+      if (path === undefined) continue;
+      const carrier = await this.#carry(path);
+      carriers.set(stream, carrier);
+      undo.defer(() => void carrier.socket.end());
+    }
+    const owned = undo.move();
     return {
       logged: { stdout: carriers.get('stdout')?.written ?? 0, stderr: carriers.get('stderr')?.written ?? 0 },
       write: async ({ stream, bytes }) => await carriers.get(stream)?.write(bytes),
       [Symbol.asyncDispose]() {
-        for (const { socket } of carriers.values()) socket.end();
+        owned.dispose();
         return Promise.resolve();
       },
     };
