@@ -85,6 +85,33 @@ test('in a pipe it is a plain line, and other lines only after a while', async (
   await progress[Symbol.asyncDispose]();
 });
 
+for (const what of ['node', 'names of images'] as const) {
+  test(`the end waits for no answer: ${what}`, async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const asked = Promise.withResolvers<void>();
+    const never = new Promise<never>(() => undefined);
+    const get: Client['get'] = async (_path, _schema, signal) => {
+      if (what !== 'node') return [own()] as never;
+      asked.resolve();
+      return await new Promise<never>((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)));
+    };
+    const names = async () => {
+      asked.resolve();
+      return await never;
+    };
+    // SAFE: all that it uses
+    const terminal = { stderr: Object.assign(new PassThrough(), { isTTY: true, columns: 40 }) } as unknown as Terminal;
+    // SAFE: all that it uses
+    const progress = new PullProgress({ get } as unknown as Client, names, terminal);
+    t.mock.timers.tick(2000);
+    await asked.promise;
+    let hasEnded = false;
+    void progress[Symbol.asyncDispose]().then(() => (hasEnded = true));
+    for (let turn = 0; turn < 20; turn += 1) await setImmediate();
+    assert.ok(hasEnded);
+  });
+}
+
 test('a node of an earlier version is asked once', async (t) => {
   using run = open(t, [], true);
   const { look, asked } = run;

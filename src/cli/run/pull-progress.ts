@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { pullInProgressSchema } from '#api/images.ts';
 import { formatReference, parseReference } from '#base/image-reference.ts';
+import { untilAborted } from '#host/until-aborted.ts';
 import type { Client } from '../client.ts';
 import { ProgressLine } from '../terminal/progress-line.ts';
 import type { Terminal } from '../terminal/terminal.ts';
@@ -20,7 +21,7 @@ export class PullProgress implements AsyncDisposable {
   #names: Promise<ReadonlySet<string>> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #looking: Promise<void> = Promise.resolve();
-  #isOver = false;
+  readonly #over = new AbortController();
   #isStarting: boolean;
 
   /** `isStarting`: whether what starts is followed to its start. */
@@ -47,9 +48,9 @@ export class PullProgress implements AsyncDisposable {
     await this.#line.clear();
   }
 
-  /** Shows nothing more. */
+  /** Shows nothing more, and waits for no answer of the node. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#isOver = true;
+    this.#over.abort();
     clearTimeout(this.#timer);
     await this.#looking;
     await this.#line.clear();
@@ -59,7 +60,7 @@ export class PullProgress implements AsyncDisposable {
     this.#timer = setTimeout(() => {
       // A node of an earlier version has no such call, and one that ends says so elsewhere.
       this.#looking = this.#look().then(
-        () => (this.#isOver ? undefined : this.#plan()),
+        () => (this.#over.signal.aborted ? undefined : this.#plan()),
         () => undefined,
       );
     }, lookMs);
@@ -67,18 +68,18 @@ export class PullProgress implements AsyncDisposable {
   }
 
   async #look(): Promise<void> {
-    const pulls = await this.#client.get('/v1/images/pulling', v.array(pullInProgressSchema));
+    const { signal } = this.#over;
+    const pulls = await this.#client.get('/v1/images/pulling', v.array(pullInProgressSchema), signal);
     if (pulls.length === 0) return await this.#showStart();
     this.#names ??= this.#images().then((images) => new Set(images.map(fullName)));
-    const names = await this.#names;
+    const names = await untilAborted(this.#names, signal);
     const own = pulls.find(({ reference }) => names.has(reference));
-    if (this.#isOver) return;
     if (own === undefined) await this.#showStart();
     else await this.#line.show(own.doing ?? `pulling ${own.reference}`);
   }
 
   async #showStart(): Promise<void> {
-    if (this.#isStarting && !this.#isOver) await this.#line.show('starting');
+    if (this.#isStarting && !this.#over.signal.aborted) await this.#line.show('starting');
     else await this.#line.clear();
   }
 }
