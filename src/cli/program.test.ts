@@ -284,6 +284,15 @@ describe('a word of another program', () => {
   });
 });
 
+describe('a flag with a value', () => {
+  it('is taken where it is true or false, as of docker and kubectl', async () => {
+    const { type, said } = openProgram();
+    assert.equal(await type('stop', '--all=false', '--orphaned=true'), 0, said.stderr);
+    assert.equal(await type('stop', '--orphaned=1'), 2);
+    assert.match(said.stderr, /^podvm: unknown option '--orphaned=1'/);
+  });
+});
+
 describe('a wrong command line', () => {
   it('has advice for a value of another program', async () => {
     for (const [mode, instead] of [

@@ -1,5 +1,6 @@
 import { Command, CommanderError, Help, Option } from 'commander';
 import { kindOf } from '#base/errors.ts';
+import { acceptBooleanValues } from './boolean-values.ts';
 import type { CommandRow } from './command-row.ts';
 import { commandGroups } from './command-groups.ts';
 import { commandTable } from './commands.ts';
@@ -18,6 +19,7 @@ export async function runProgram(argv: readonly string[], parts: ProgramParts): 
     exitCode = code;
   };
   const program = buildProgram(parts, exit, argv[0]);
+  acceptBooleanValues(program, argv);
   try {
     await program.parseAsync(argv, { from: 'user' });
     return exitCode;

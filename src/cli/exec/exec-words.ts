@@ -1,4 +1,5 @@
 import { Command, Option, type OptionValues } from 'commander';
+import { acceptBooleanValues } from '../boolean-values.ts';
 import { flag } from '../command-row.ts';
 import { refusalsOf, refusedNamespace } from '../refusals.ts';
 
@@ -72,6 +73,7 @@ export function parseAfter(
 ): { readonly command: readonly string[]; readonly flags: OptionValues } {
   const after = new Command(itself.name()).argument(argument).passThroughOptions();
   for (const option of options) after.addOption(option);
+  acceptBooleanValues(after, words);
   after.copyInheritedSettings(itself).parse(words, { from: 'user' });
   return { command: after.args, flags: after.opts() };
 }

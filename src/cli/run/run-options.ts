@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander';
+import { acceptBooleanValues } from '../boolean-values.ts';
 import { flag } from '../command-row.ts';
 import { PodvmError } from '#base/errors.ts';
 import { collect, podFlags } from './pod-flags.ts';
@@ -56,6 +57,7 @@ export function parseFileWords(
 ): { readonly files: readonly string[]; readonly flags: RunFlags } {
   const after = new Command(run.name()).argument('<files...>');
   for (const option of runOptions) after.addOption(option);
+  acceptBooleanValues(after, words);
   after.copyInheritedSettings(run).parse(words, { from: 'user' });
   const files = [...(before.file ?? []), ...after.args];
   for (const command of [run, after]) refuseImageFlags(command, files[0] ?? '');
