@@ -18,8 +18,8 @@ import {
   selectorOption,
 } from './terminal/listing.ts';
 import type { Choice } from './pods/label-selector.ts';
-import { arePods, getCommand } from './pods/get-command.ts';
-import { forEachName } from './pods/life-commands.ts';
+import { getCommand } from './pods/get-command.ts';
+import { forEachName } from './pods/for-each-name.ts';
 import { hostCommands } from './host-rows.ts';
 import { lifeCommands } from './life-rows.ts';
 import { loginCommands, loginsFor } from './images/login-commands.ts';
@@ -27,6 +27,7 @@ import { objectsCommands } from './run/objects-commands.ts';
 import { stopOrphans, warnOfOrphans } from './pods/orphans.ts';
 import { type OverheadOutput, overheadCommand } from './node/overhead-command.ts';
 import { consoleCommand, drainCommand, inspectCommand, stopCommand } from './pods/pod-commands.ts';
+import { arePods } from './pods/pod-name.ts';
 import { logsCommand, type LogsOptions } from './pods/logs-command.ts';
 import { psCommand, type PsOptions } from './pods/ps-command.ts';
 import type { ProgramParts, Purpose, Setting, SetupWishes } from './program-parts.ts';
@@ -199,21 +200,21 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
     },
     {
       name: 'inspect',
-      description: 'print all details of a pod',
-      arguments: [pod],
+      description: 'print all details of pods',
+      arguments: [['<pods...>', 'NAME or NAMESPACE/NAME; several are printed as one list']],
       options: [detailOption()],
       isClient: true,
-      action: (name: string, { output }: { output: DetailOutput }) =>
-        withKnown((known) => inspectCommand(known, name, output, terminal)),
+      action: (names: string[], { output }: { output: DetailOutput }) =>
+        withKnown(async (known) => exit(await inspectCommand(known, names, output, terminal))),
     },
     ...lifeCommands({ terminal, exit, withServer, withKnown, withRunning }),
     {
       name: 'describe',
       description:
-        'print what is wrong with a pod and what happened to it, also to one of a kubelet: state, troubles, events, slow steps, figures, console',
-      arguments: [pod],
+        'print what is wrong with pods and what happened to them, also to those of a kubelet: state, troubles, events, slow steps, figures, console',
+      arguments: [['<pods...>', 'NAME or NAMESPACE/NAME']],
       isClient: true,
-      action: (name: string) => withKnown((known) => describeCommand(known, name, terminal)),
+      action: (names: string[]) => withKnown(async (known) => exit(await describeCommand(known, names, terminal))),
     },
     {
       name: 'dashboard',
@@ -230,8 +231,8 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       name: 'overhead',
       description: 'measure what pods cost this node beyond what they use',
       options: [
-        new Option('-o, --output <format>', 'yaml: a RuntimeClass for the scheduler')
-          .choices(['text', 'yaml'])
+        new Option('-o, --output <format>', 'yaml and json: a RuntimeClass for the scheduler')
+          .choices(['text', 'yaml', 'json'])
           .default('text'),
       ],
       isClient: true,

@@ -130,12 +130,12 @@ export const ownAdvice: ReadonlyMap<string, string> = new Map(
   Object.entries({
     apply: 'Name files with -f. For a kustomization: `kubectl kustomize DIR | podvm apply -f -`.',
     delete: 'End what a file describes with `podvm delete -f FILE`, and one pod with `podvm rm -f POD`.',
-    describe: 'Name one pod: `podvm describe POD`, or NAMESPACE/POD.',
+    describe: 'Name pods: `podvm describe POD`, or NAMESPACE/POD.',
     rm: 'Name pods. All that have ended: `podvm rm $(podvm ps -aq)`; with -f also those that run.',
     diff: 'Name files with -f: it shows what `podvm apply -f FILE` would change.',
-    top: 'Name one pod, or none for all: `podvm top POD`.',
-    stats: 'Name one pod, or none for all: `podvm stats POD`.',
-    inspect: 'Name one pod: `podvm inspect POD`. For an image: `podvm image inspect IMAGE`.',
+    top: 'Name pods, or none for all: `podvm top POD`.',
+    stats: 'Name pods, or none for all: `podvm stats POD`.',
+    inspect: 'Name pods: `podvm inspect POD`. For an image: `podvm image inspect IMAGE`.',
     volume: 'Volumes are made by the PersistentVolumeClaims of files: `podvm apply -f FILE`.',
   }),
 );

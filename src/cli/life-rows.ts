@@ -5,14 +5,8 @@ import { type CommandRow, flag } from './command-row.ts';
 import { copyCommand } from './copy/copy-command.ts';
 import type { EndSignals } from './terminal/end-signals.ts';
 import { eventsCommand, type EventsOptions } from './pods/events-command.ts';
-import {
-  forEachName,
-  pauseCommand,
-  removeCommand,
-  renameCommand,
-  startCommand,
-  waitCommand,
-} from './pods/life-commands.ts';
+import { forEachName } from './pods/for-each-name.ts';
+import { pauseCommand, removeCommand, renameCommand, startCommand, waitCommand } from './pods/life-commands.ts';
 import { namespaceOptions, selectorOption } from './terminal/listing.ts';
 import { parseForwardedPort, portForwardCommand } from './pods/port-forward-command.ts';
 import { killCommand, type KillOptions } from './pods/kill-command.ts';
@@ -177,7 +171,7 @@ const pauseRow = (
 const usageRow = (name: string, withRunning: LifeSetting['withRunning'], terminal: Terminal): CommandRow => ({
   name,
   description: 'show what pods use, in the guest and on the host',
-  arguments: [['[pod]', 'NAME or NAMESPACE/NAME; default: all']],
+  arguments: [['[pods...]', 'NAME or NAMESPACE/NAME; default: all']],
   options: [
     new Option('--sort <column>', 'order').choices(['cpu', 'memory', 'name']).default('cpu'),
     new Option('--no-stream', 'print once, also on a terminal'),
@@ -187,6 +181,6 @@ const usageRow = (name: string, withRunning: LifeSetting['withRunning'], termina
       .choices(['table', 'wide', 'name', 'json', 'yaml'])
       .default('table'),
   ],
-  action: (pod: string | undefined, options: TopOptions) =>
-    withRunning((client, ends) => topCommand(client, pod, options, terminal, ends)),
+  action: (words: string[], options: TopOptions) =>
+    withRunning((client, ends) => topCommand(client, words, options, terminal, ends)),
 });

@@ -25,7 +25,7 @@ import {
   printList,
   watchList,
 } from '../terminal/listing.ts';
-import { forEachName } from '../pods/life-commands.ts';
+import { forEachName } from '../pods/for-each-name.ts';
 import { loginsFor } from './login-commands.ts';
 import type { EndSignals } from '../terminal/end-signals.ts';
 import type { ProgramParts } from '../program-parts.ts';

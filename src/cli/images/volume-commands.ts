@@ -17,7 +17,7 @@ import {
   watchList,
 } from '../terminal/listing.ts';
 import { type Choice, chooser } from '../pods/label-selector.ts';
-import { forEachName } from '../pods/life-commands.ts';
+import { forEachName } from '../pods/for-each-name.ts';
 import { type Terminal, age, write } from '../terminal/terminal.ts';
 
 interface VolumeSetting {

@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
+import { Writable } from 'node:stream';
 import { test } from 'node:test';
 import { parse } from 'yaml';
-import { overheadText, runtimeClassOf } from './overhead-command.ts';
+import type { Client } from '../client.ts';
+import type { Terminal } from '../terminal/terminal.ts';
+import { overheadCommand, overheadText, runtimeClassOf, runtimeClassText } from './overhead-command.ts';
 
 const mib = 1024 * 1024;
 const pods = [
@@ -11,7 +14,8 @@ const pods = [
 ];
 
 test('the overhead of a RuntimeClass is the maximum memory and the median processor time', () => {
-  const parsed: unknown = parse(runtimeClassOf(pods));
+  const parsed: unknown = parse(runtimeClassText(pods));
+  assert.deepEqual(parsed, runtimeClassOf(pods));
   assert.deepEqual(parsed, {
     apiVersion: 'node.k8s.io/v1',
     kind: 'RuntimeClass',
@@ -25,4 +29,13 @@ test('the overhead of a RuntimeClass is the maximum memory and the median proces
 
 test('without a pod there is nothing to measure, which is reported', () => {
   assert.throws(() => runtimeClassOf([]), { kind: 'failedPrecondition', fix: /podvm run/ });
+});
+
+test('-o json prints the RuntimeClass as JSON', async () => {
+  let said = '';
+  const stdout = new Writable({ write: (text: Buffer, _encoding, done) => done(void (said += text.toString())) });
+  const client = { get: async () => pods };
+  // SAFE: all that the command uses
+  await overheadCommand(client as unknown as Client, 'json', { stdout } as unknown as Terminal);
+  assert.deepEqual(JSON.parse(said), runtimeClassOf(pods));
 });

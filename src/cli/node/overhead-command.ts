@@ -2,15 +2,22 @@ import * as v from 'valibot';
 import { type PodOverhead, podOverheadSchema } from '#api/node.ts';
 import { PodvmError } from '#base/errors.ts';
 import type { Client } from '../client.ts';
+import { detailText } from '../terminal/listing.ts';
 import { table, type Terminal, write } from '../terminal/terminal.ts';
 
-export type OverheadOutput = 'text' | 'yaml';
+export type OverheadOutput = 'text' | 'yaml' | 'json';
 
-/** Prints the overhead of pods on the node; as YAML, a RuntimeClass that declares it to the scheduler. */
+/** Prints the overhead of pods on the node; as YAML or JSON, a RuntimeClass that declares it to the scheduler. */
 export async function overheadCommand(client: Client, output: OverheadOutput, { stdout }: Terminal): Promise<void> {
   const pods = await client.get('/v1/overhead', v.array(podOverheadSchema));
-  await write(stdout, output === 'yaml' ? runtimeClassOf(pods) : overheadText(pods));
+  await write(stdout, await texts[output](pods));
 }
+
+const texts: Readonly<Record<OverheadOutput, (pods: readonly PodOverhead[]) => string | Promise<string>>> = {
+  text: overheadText,
+  yaml: runtimeClassText,
+  json: (pods) => detailText(runtimeClassOf(pods), 'json'),
+};
 
 /** Overhead that a scheduler adds to each pod: the highest memory and the median processor time. */
 export interface FixedOverhead {
@@ -44,15 +51,28 @@ export function overheadText(pods: readonly PodOverhead[]): string {
   return `${table(['POD', 'MEMORY', 'CPU'], rows)}\nfor a RuntimeClass: memory ${memoryMiB}Mi, cpu ${cpuMillis}m (podvm overhead -o yaml)\n`;
 }
 
-export function runtimeClassOf(pods: readonly PodOverhead[]): string {
+export function runtimeClassOf(pods: readonly PodOverhead[]) {
   const { memoryMiB, cpuMillis } = fixedOverheadOf(pods);
+  return {
+    apiVersion: 'node.k8s.io/v1',
+    kind: 'RuntimeClass',
+    metadata: { name: 'podvm' },
+    handler: 'podvm',
+    overhead: { podFixed: { memory: `${memoryMiB}Mi`, cpu: `${cpuMillis}m` } },
+  };
+}
+
+/** The RuntimeClass as a file of a cluster has it. */
+export function runtimeClassText(pods: readonly PodOverhead[]): string {
+  const { apiVersion, kind, metadata, handler, overhead } = runtimeClassOf(pods);
+  const { memory, cpu } = overhead.podFixed;
   const count = pods.length === 1 ? '1 pod' : `${pods.length} pods`;
   return `# Measured on this node over ${count}: the most memory, and the processor time of the middle one.
-apiVersion: node.k8s.io/v1
-kind: RuntimeClass
-metadata: { name: podvm }
-handler: podvm
+apiVersion: ${apiVersion}
+kind: ${kind}
+metadata: { name: ${metadata.name} }
+handler: ${handler}
 overhead:
-  podFixed: { memory: ${memoryMiB}Mi, cpu: ${cpuMillis}m }
+  podFixed: { memory: ${memory}, cpu: ${cpu} }
 `;
 }

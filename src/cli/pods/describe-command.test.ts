@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
+import { Writable } from 'node:stream';
 import { test } from 'node:test';
 import type { PodDescription } from '#api/description.ts';
 import { troublesOf } from '#api/finding.ts';
-import { descriptionText } from './describe-command.ts';
+import { PodvmError } from '#base/errors.ts';
+import type { Client } from '../client.ts';
+import { failureCode } from '../exit-codes.ts';
+import type { Terminal } from '../terminal/terminal.ts';
+import { describeCommand, descriptionText } from './describe-command.ts';
 
 const mib = 1024 * 1024;
 const described: PodDescription = {
@@ -136,4 +141,27 @@ test('troubles that an examination has found come right after the state, the wor
     text,
     /^Addresses: .*\nSlow: .*\n\nTroubles:\n {2}! mounts of main: \/data waits\n {4}fix: Look .*\n {4}memory: 63.0 MiB of 64.0 MiB\n {4}fix: Raise .*\n\nContainers:/m,
   );
+});
+
+test('several pods are described in turn, with an error for one that is missing', async () => {
+  const { machine: _, reason: _reason, ...pod } = described;
+  const client = {
+    get: async (path: string) => {
+      const name = path.split('/')[4] ?? '';
+      if (path.endsWith('/diagnosis')) throw new PodvmError('failedPrecondition', 'it has ended');
+      if (name === 'gone') throw new PodvmError('notFound', 'Cannot find pod gone: no such pod');
+      return { ...pod, name };
+    },
+  } as unknown as Client; // SAFE: the only call of the command
+  const said = { stdout: '', stderr: '' };
+  const streamOf = (name: keyof typeof said) =>
+    new Writable({ write: (text: Buffer, _encoding, done) => done(void (said[name] += text)) });
+  const terminal = { stdout: streamOf('stdout'), stderr: streamOf('stderr') } as unknown as Terminal; // SAFE: all that it uses
+  assert.equal(await describeCommand(client, ['web', 'gone', 'db'], terminal), failureCode);
+  assert.deepEqual(said.stdout.match(/(?:\n\n\n)?^Pod: .*/gm), [
+    'Pod:        default/web',
+    '\n\n\nPod:        default/db',
+  ]);
+  assert.match(said.stderr, /^podvm: Cannot find pod gone: no such pod\n$/);
+  assert.equal(await describeCommand(client, ['pod', 'web'], terminal), 0, "kubectl's words");
 });

@@ -2,16 +2,24 @@ import { type DescribedLimits, type PodDescription, podDescriptionSchema } from 
 import { diagnosisSchema, type Finding, troublesOf } from '#api/finding.ts';
 import { kindOf, messageOf } from '#base/errors.ts';
 import type { Client } from '../client.ts';
-import { podPath } from './pod-name.ts';
+import { forEachName } from './for-each-name.ts';
+import { podNames, podPath } from './pod-name.ts';
 import { age, fixLine, table, type Terminal, write } from '../terminal/terminal.ts';
 
-/** Prints the description of a pod, and the troubles that an examination of it finds. */
-export async function describeCommand(client: Client, pod: string, { stdout }: Terminal): Promise<void> {
-  const [described, troubles] = await Promise.all([
-    client.get(`${podPath(pod)}/description`, podDescriptionSchema),
-    troublesIn(client, pod),
-  ]);
-  await write(stdout, descriptionText(described, Date.now(), troubles));
+/**
+ * Prints the descriptions of pods, and the troubles that an examination of each finds; an error in the place of one that cannot
+ * be described. Returns the exit code.
+ */
+export async function describeCommand(client: Client, words: readonly string[], terminal: Terminal): Promise<number> {
+  let between = '';
+  return await forEachName(podNames(words), terminal, async (pod) => {
+    const [described, troubles] = await Promise.all([
+      client.get(`${podPath(pod)}/description`, podDescriptionSchema),
+      troublesIn(client, pod),
+    ]);
+    await write(terminal.stdout, `${between}${descriptionText(described, Date.now(), troubles)}`);
+    between = '\n\n'; // as kubectl has it
+  });
 }
 
 async function troublesIn(client: Client, pod: string): Promise<readonly Finding[]> {

@@ -45,9 +45,6 @@ const elsewhereByShortName = new Map([
   ['ns', 'namespace'],
 ]);
 
-/** Whether the word of kubectl for pods is meant, which `podvm ps` lists. */
-export const arePods = (kinds: string | undefined): boolean => /^(po|pods?)$/i.test(kinds ?? '');
-
 /** Lists objects of files besides pods. Errors: `invalid`, and those of the node. */
 export async function getCommand(
   client: Client,

@@ -1,26 +1,9 @@
 import { podOutcomeSchema, podSummarySchema } from '#api/pods.ts';
 import type { Client } from '../client.ts';
 import { podPath } from './pod-name.ts';
-import { failureCode } from '../exit-codes.ts';
 import { graceOf } from './pod-commands.ts';
 import { tellIfLate } from '../terminal/progress-line.ts';
-import { type Terminal, errorText, write } from '../terminal/terminal.ts';
-
-/** Calls `act` for each name in turn. Prints a failure and continues with the next one. Returns the exit code. */
-export async function forEachName(
-  names: readonly string[],
-  { stderr }: Terminal,
-  act: (name: string) => Promise<void>,
-): Promise<number> {
-  let code = 0;
-  for (const name of names) {
-    await act(name).catch(async (error: unknown) => {
-      code = failureCode;
-      await write(stderr, errorText(error));
-    });
-  }
-  return code;
-}
+import { type Terminal, write } from '../terminal/terminal.ts';
 
 export async function removeCommand(
   client: Client,

@@ -1,9 +1,10 @@
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
-import { drainedPodSchema, podDetailsSchema, podSummarySchema } from '#api/pods.ts';
+import { drainedPodSchema, type PodDetails, podDetailsSchema, podSummarySchema } from '#api/pods.ts';
 import type { Client } from '../client.ts';
 import type { Orphan } from './orphans.ts';
-import { podPath } from './pod-name.ts';
+import { forEachName } from './for-each-name.ts';
+import { podNames, podPath } from './pod-name.ts';
 import { type DetailOutput, detailText } from '../terminal/listing.ts';
 import { tellIfLate } from '../terminal/progress-line.ts';
 import { type Terminal, write } from '../terminal/terminal.ts';
@@ -68,13 +69,27 @@ export async function drainCommand(
 export const graceOf = ({ grace }: { readonly grace?: string }) =>
   grace === undefined ? {} : { graceSeconds: wholeNumber('--grace', grace) };
 
+/**
+ * Prints all details of a pod, or a list with those of several, and an error for each that is missing. Returns the exit code.
+ * Errors: those of the node, for one pod.
+ */
 export async function inspectCommand(
   client: Client,
-  pod: string,
+  words: readonly string[],
   form: DetailOutput,
-  { stdout }: Terminal,
-): Promise<void> {
-  await write(stdout, await detailText(await client.get(podPath(pod), podDetailsSchema), form));
+  terminal: Terminal,
+): Promise<number> {
+  const names = podNames(words);
+  const details = async (pod: string) => await client.get(podPath(pod), podDetailsSchema);
+  const [only] = names;
+  if (names.length === 1 && only !== undefined) {
+    await write(terminal.stdout, await detailText(await details(only), form));
+    return 0;
+  }
+  const found: PodDetails[] = [];
+  const code = await forEachName(names, terminal, async (pod) => void found.push(await details(pod)));
+  await write(terminal.stdout, await detailText(found, form));
+  return code;
 }
 
 export function wholeNumber(option: string, text: string): number {

@@ -83,12 +83,12 @@ test('top chooses pods by labels and namespace, and prints their figures as JSON
           : { ...all.find(({ name }) => path.endsWith(`/${name}`)), uid: 'u', containers: [], events: [], sandbox },
       ),
   } as unknown as Client; // SAFE: the only call of the command
-  const top = async (options: Partial<TopOptions>, word?: string) => {
+  const top = async (options: Partial<TopOptions>, ...words: readonly string[]) => {
     let stdout = '';
     const stream = new PassThrough().on('data', (text: Buffer) => (stdout += text.toString()));
     const terminal = { stdout: stream } as unknown as Terminal; // SAFE: all that it uses
     const ends = { any: new AbortController().signal } as unknown as EndSignals; // SAFE: the same
-    await topCommand(client, word, { stream: true, sort: 'name', output: 'json', ...options }, terminal, ends);
+    await topCommand(client, words, { stream: true, sort: 'name', output: 'json', ...options }, terminal, ends);
     return (JSON.parse(stdout) as { readonly pod: string }[]).map(({ pod, ...figures }) => [pod, figures]);
   };
   const figures = { cpuPercent: 0, memoryBytes: 5, threads: 2, machineBytes: 2 ** 20 };
@@ -99,4 +99,10 @@ test('top chooses pods by labels and namespace, and prints their figures as JSON
   assert.deepEqual(await top({ selector: 'app=web', namespace: 'far' }), [['far/b', figures]]);
   assert.deepEqual(await top({ namespace: 'far' }, 'pods'), [['far/b', figures]]);
   assert.deepEqual(await top({}, 'node'), [['default/node', figures]], 'a pod of that name');
+  const two = [
+    ['default/a', figures],
+    ['default/node', figures],
+  ];
+  assert.deepEqual(await top({}, 'a', 'node', 'a'), two);
+  assert.deepEqual(await top({}, 'pod', 'a', 'node'), two, "kubectl's words");
 });

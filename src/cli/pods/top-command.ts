@@ -5,9 +5,8 @@ import { type NodeDetails, nodeDetailsSchema } from '#api/node.ts';
 import type { Client } from '../client.ts';
 import type { EndSignals } from '../terminal/end-signals.ts';
 import { detailText, type ListForm } from '../terminal/listing.ts';
-import { arePods } from './get-command.ts';
 import { type Choice, chooser } from './label-selector.ts';
-import { podPath } from './pod-name.ts';
+import { arePods, podNames, podPath } from './pod-name.ts';
 import { type Terminal, table, write } from '../terminal/terminal.ts';
 
 export interface TopOptions extends Choice {
@@ -39,25 +38,25 @@ const clear = '\u001b[H\u001b[2J';
 
 /**
  * Prints the usage of pods: on a terminal repeatedly until a signal, otherwise once, after a second of measuring.
- * `word`: only this pod; all for kubectl's words, as in `kubectl top pods`, which no pod has as its name.
+ * `words`: only these pods; all for one of kubectl's words, as in `kubectl top pods`, which no pod has as its name.
  */
 export async function topCommand(
   client: Client,
-  word: string | undefined,
+  words: readonly string[],
   { stream, sort, output, ...choice }: TopOptions,
   { stdout }: Terminal,
   ends: EndSignals,
 ): Promise<void> {
-  const pod = await podOf(client, word);
+  const pods = await podsOf(client, words);
   const isLive = stream && stdout.isTTY && output === 'table';
   const isWanted: IsWanted = chooser(choice);
-  const isOfAll = pod === undefined && choice.selector === undefined && choice.namespace === undefined;
+  const isOfAll = pods === undefined && choice.selector === undefined && choice.namespace === undefined;
   const room = async () => (isOfAll ? roomTable(await client.get('/v1/node', nodeDetailsSchema)) : undefined);
-  let before = await sample(client, pod, isWanted);
+  let before = await sample(client, pods, isWanted);
   for (;;) {
     await delay(sampleMs, undefined, { signal: ends.any }).catch(() => undefined);
     if (ends.any.aborted) return;
-    const now = await sample(client, pod, isWanted);
+    const now = await sample(client, pods, isWanted);
     const used = usedBetween(before, now, sort);
     const listed = await textOf(used, output, room);
     await write(
@@ -74,10 +73,13 @@ export async function topCommand(
   }
 }
 
-async function podOf(client: Client, word: string | undefined): Promise<string | undefined> {
-  if (!arePods(word) && !/^nodes?$/i.test(word ?? '')) return word;
+/** Undefined for all. */
+async function podsOf(client: Client, words: readonly string[]): Promise<readonly string[] | undefined> {
+  const [word, ...others] = podNames(words);
+  if (word === undefined) return undefined;
+  if (others.length > 0 || !(arePods(word) || /^nodes?$/i.test(word))) return [word, ...others];
   const pods = await client.get('/v1/pods', v.array(podSummarySchema));
-  return pods.some(({ name }) => name === word) ? word : undefined;
+  return pods.some(({ name }) => name === word) ? [word] : undefined;
 }
 
 async function textOf(
@@ -92,13 +94,17 @@ async function textOf(
 
 type IsWanted = (pod: PodSummary) => boolean;
 
-async function sample(client: Client, pod: string | undefined, isWanted: IsWanted): Promise<readonly Usage[]> {
-  const all = pod === undefined ? await client.get('/v1/pods', v.array(podSummarySchema)) : [];
-  const names = pod === undefined ? all.filter(isWanted).map(({ namespace, name }) => `${namespace}/${name}`) : [pod];
+async function sample(
+  client: Client,
+  pods: readonly string[] | undefined,
+  isWanted: IsWanted,
+): Promise<readonly Usage[]> {
+  const all = pods === undefined ? await client.get('/v1/pods', v.array(podSummarySchema)) : [];
+  const names = pods ?? all.filter(isWanted).map(({ namespace, name }) => `${namespace}/${name}`);
   const found = await Promise.all(
     names.map(async (name) => {
       const details = client.get(podPath(name), podDetailsSchema);
-      return usageOf(await (pod === undefined ? details.catch(() => undefined) : details)); // it may have ended since
+      return usageOf(await (pods === undefined ? details.catch(() => undefined) : details)); // it may have ended since
     }),
   );
   return found.filter((usage) => usage !== undefined);
