@@ -131,6 +131,24 @@ describe('the entry point of the node image', { skip: await whyNoVm() }, () => {
     assert.deepEqual(await readdir(host.at('opt')), []);
   });
 
+  test('an upgrade that was killed when its parts were current is rolled back with the parts of the version before', async () => {
+    for (const words of [['install'], withSettings]) {
+      await using host = await openInstaller();
+      assert.equal((await host.node(...words)).code, 0);
+      await host.write('/opt/podvm.new/.installed-by-podvm-node.started', ''); // as it is copied before the set-up
+      await host.write('/opt/podvm/refuses', '');
+      await rm(host.at('calls'));
+      assert.equal((await host.node(...words)).code, 1);
+      await rm(host.at('/opt/podvm/refuses'));
+      assert.match((await host.node(...words)).stderr, /installed already/);
+      const setUp = `podvm setup --from /opt/podvm/podvm.bundle${words === withSettings ? ` --config ${settingsFile}` : ''}\n`;
+      assert.equal(await host.read('calls'), setUp.repeat(2), 'the next one tries again');
+      assert.deepEqual(await readdir(host.at('opt')), ['podvm']);
+      assert.match((await host.node(...words)).stderr, /installed already/);
+      assert.equal(await host.read('calls'), setUp.repeat(2), 'nothing was left to do');
+    }
+  });
+
   test('what an installation has left for which the host could not be set up is removed', async () => {
     await using host = await openInstaller();
     await host.release(1, { 'podvm/program/refuses': '' });
@@ -180,7 +198,7 @@ describe('the entry point of the node image', { skip: await whyNoVm() }, () => {
         assert.equal(await host.has('/etc/podvm'), first === withSettings);
         const last = (await host.read('calls')).split('\n').slice(-6, -1);
         assert.deepEqual(last, [
-          'podvm setup --from /opt/podvm/podvm.bundle',
+          `podvm setup --from /opt/podvm/podvm.bundle${first === withSettings ? ` --config ${settingsFile}` : ''}`,
           'systemctl reset-failed podvm.service',
           'systemctl daemon-reload',
           'systemctl enable --quiet podvm.service',
