@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { mkdtemp, mkdir, open, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
@@ -18,11 +17,10 @@ async function scratch(t: TestContext): Promise<string> {
   return directory;
 }
 
-/** In the names of these parts, because `collectParts` keeps one that any process of the host holds: another run of this file. */
-const ofThisRun = randomBytes(6).toString('hex');
+const restOfName = '0123456789ab';
 
 function recipe(inputs: unknown, make: PartRecipe['make']): PartRecipe {
-  return { name: 'thing', task: 'making a thing', inputs: [ofThisRun, inputs], make };
+  return { name: 'thing', task: 'making a thing', inputs, make };
 }
 
 test('ensurePart() leaves nothing behind when making fails', async (t) => {
@@ -92,9 +90,21 @@ test('collectParts() keeps a part while a process holds it, and removes it after
   assert.deepEqual(await readdir(directory), []);
 });
 
+test('collectParts() removes a part while another state directory uses one of the same name', async (t) => {
+  const [own, other] = [await scratch(t), await scratch(t)];
+  const make = async () => ({});
+  const [part, used] = [
+    await ensurePart(own, recipe(1, make), silentProgress),
+    await ensurePart(other, recipe(1, make), silentProgress),
+  ];
+  await using _held = await open(used.directory, 'r');
+  assert.deepEqual(await collectParts(other, new Set()), []);
+  assert.deepEqual(await collectParts(own, new Set()), [basename(part.directory)]);
+});
+
 /** Writes the `current.json` of a set-up with one part, as set-up does. */
 async function publish(root: string, key: string): Promise<Assets> {
-  const part = join(root, 'parts', `sysroot-${key}${ofThisRun}`);
+  const part = join(root, 'parts', `sysroot-${key}${restOfName}`);
   await mkdir(part, { recursive: true });
   await mkdir(join(root, 'assets'), { recursive: true });
   const assets = {
@@ -114,11 +124,11 @@ test('holdAssets() keeps parts until it is disposed, and holds no replaced ones'
   const first = await publish(root, 'aaaa');
   const held = await holdAssets({ root, repo }, first);
   await publish(root, 'bbbb');
-  const keep = new Set([join(parts, `sysroot-bbbb${ofThisRun}`)]);
+  const keep = new Set([join(parts, `sysroot-bbbb${restOfName}`)]);
   assert.deepEqual(await collectParts(parts, keep), []);
   await assert.rejects(holdAssets({ root, repo }, first), /they were removed/);
   await held[Symbol.asyncDispose]();
-  assert.deepEqual(await collectParts(parts, keep), [`sysroot-aaaa${ofThisRun}`]);
+  assert.deepEqual(await collectParts(parts, keep), [`sysroot-aaaa${restOfName}`]);
 });
 
 test('takeSetupLock() waits until the lock is released, and can be cancelled', async (t) => {

@@ -1,10 +1,10 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, readlink, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { readFileIfThere, writeFileAtomic } from '#host/file/files.ts';
-import { allPids } from '#host/process/process-identity.ts';
 import { run } from '#host/process/run.ts';
+import { entriesInUse } from './entries-in-use.ts';
 import type { Versions } from './package-record.ts';
 import type { Progress } from '../progress.ts';
 
@@ -101,26 +101,8 @@ export async function superseded(partsDirectory: string, keep: ReadonlySet<strin
 export async function collectParts(partsDirectory: string, keep: ReadonlySet<string>): Promise<readonly string[]> {
   const candidates = await superseded(partsDirectory, keep);
   if (candidates.length === 0) return [];
-  const used = `${await allMounts()}\n${await allDirectories()}`;
-  const unused = candidates.filter((entry) => !new RegExp(`/${entry}(?:/|$)`, 'm').test(used));
+  const used = await entriesInUse(partsDirectory, candidates);
+  const unused = candidates.filter((entry) => !used.has(entry));
   for (const entry of unused) await rm(join(partsDirectory, entry), { recursive: true, force: true });
   return unused;
-}
-
-/** The mount tables of all processes: a jail that binds a part's `/usr` shows the part's path as the mount's root. */
-async function allMounts(): Promise<string> {
-  const tables = await Promise.all(
-    (await allPids()).map((pid) => readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => '')), // may end meanwhile
-  );
-  return tables.join('\n');
-}
-
-/** The targets of the descriptors of all processes, one per line. */
-async function allDirectories(): Promise<string> {
-  const paths: string[] = [];
-  for (const pid of await allPids()) {
-    const descriptors = await readdir(`/proc/${pid}/fd`).catch(() => []);
-    for (const fd of descriptors) paths.push(await readlink(`/proc/${pid}/fd/${fd}`).catch(() => ''));
-  }
-  return paths.join('\n');
 }
