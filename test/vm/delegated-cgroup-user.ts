@@ -116,6 +116,16 @@ async function sayDoctor(when: string): Promise<void> {
   say(`doctor ${when}`, `${status} ${detail}. ${fix}`);
 }
 
+/** Has a second node in the cgroup of the first. */
+async function sayOther(own: () => Promise<string>): Promise<void> {
+  const other = join(directory, 'other');
+  await mkdir(other);
+  const { status, detail } = await hostLimits(other, false);
+  say('another state directory', `${status} ${detail}`);
+  await using second = await openNamespaces(other, () => {}, AbortSignal.timeout(60_000));
+  say('another node', `${await own()} ${second.hasCgroup}`);
+}
+
 async function asUser(): Promise<void> {
   await mkdir(root, { recursive: true });
   const own = async () => /^0::(.*)$/m.exec(await readFile('/proc/self/cgroup', 'latin1'))?.[1] ?? '';
@@ -130,6 +140,7 @@ async function asUser(): Promise<void> {
   {
     await using namespaces = await open();
     say('own', await own());
+    if (what === 'all') await sayOther(own);
     await inside(namespaces.holder, 'limits');
     await sayDoctor('with a node');
     if (what === 'part') return;

@@ -55,6 +55,9 @@ const expected = [
   'in: all.scope',
   'doctor before: ok each machine has a cgroup below /sys/fs/cgroup/all.scope.',
   'own: /all.scope/podvm-processes',
+  'another state directory: warn the host does not limit the memory and processor time of machines: the cgroup /all.scope is used ' +
+    'by the node of another state directory, and this user has no systemd',
+  'another node: /all.scope/podvm-processes false',
   ...limits('50000 100000'),
   'doctor with a node: ok each machine has a cgroup below /sys/fs/cgroup/all.scope.',
   'adopted: true',

@@ -1,6 +1,6 @@
 import { constants } from 'node:fs';
 import { access, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import {
   cgroupRoot,
@@ -40,6 +40,8 @@ export async function findDelegation(): Promise<Delegation> {
   if (!(await hasCgroups2())) return none('the host has no cgroups of version 2');
   const own = await findOwnCgroup();
   if (own === undefined) return none('this process sees no cgroup of its own');
+  // In it, a second node would move the processes of the first.
+  if (basename(own) === leaf) return none(`the cgroup ${dirname(own)} is used by the node of another state directory`);
   const path = join(cgroupRoot, own);
   // The mount may show another part of the hierarchy than the path is in, as in some containers.
   const processes = await readFile(join(path, 'cgroup.procs'), 'latin1').catch(() => '');
