@@ -63,6 +63,8 @@ export interface SandboxLimits {
   readonly growthIntervalMs: number;
   /** Interval at which the networks of running pods are checked. */
   readonly mendIntervalMs: number;
+  /** Time after which what a start could not undo is tried again. */
+  readonly undoAgainMs: number;
   /** Time in which the end of a sandbox waits for output that log and followers have not taken yet. */
   readonly drainTimeoutMs: number;
 }
@@ -108,5 +110,6 @@ export const defaultLimits: SandboxLimits = {
   killTimeoutMs: 10_000,
   growthIntervalMs: 2_000,
   mendIntervalMs: 4_000,
+  undoAgainMs: 15_000,
   drainTimeoutMs: 5000,
 };

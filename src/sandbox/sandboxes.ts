@@ -16,6 +16,7 @@ import { createNames, createUserIds, keyOf, userIdsOf } from './names.ts';
 import { NodeCounts } from './figures/node-counts.ts';
 import type { Parts, Surroundings } from './parts.ts';
 import { ImageDemand } from './start/image-demand.ts';
+import { LeftOvers } from './start/left-overs.ts';
 import { createPool } from './start/pool.ts';
 import type { PoolSize } from './start/pool-demand.ts';
 import { machineSizeOf } from './resources.ts';
@@ -81,6 +82,7 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
     names: createNames(),
     imageDemand: new ImageDemand(() => Number(surroundings.monotonicNs() / 1_000_000n)),
     gate: createGate(limits.maxStarts),
+    leftOvers: new LeftOvers(log, limits.undoAgainMs),
     counts: new NodeCounts(phaseNames),
     template,
   };
@@ -161,8 +163,10 @@ class SandboxTable implements OpenSandboxes {
   async run(spec: SandboxSpec, signal: AbortSignal): Promise<Sandbox> {
     const { limits, surroundings } = this.#context;
     const { maxSandboxes, maxStarts, maxStartDescriptors } = limits;
-    if (this.#sandboxes.size + this.#starting.size >= maxSandboxes) {
-      throw new PodvmError('exhausted', `Cannot make a sandbox: ${maxSandboxes} exist already`, {
+    const left = this.#options.shared.leftOvers.size;
+    if (this.#sandboxes.size + this.#starting.size + left >= maxSandboxes) {
+      const ofWhich = left === 0 ? '' : `, of which ${left} are not completely removed`;
+      throw new PodvmError('exhausted', `Cannot make a sandbox: ${maxSandboxes} exist already${ofWhich}`, {
         fix: 'Stop and remove a pod first.',
       });
     }
@@ -305,6 +309,7 @@ class SandboxTable implements OpenSandboxes {
     const all = [...this.#sandboxes.values()];
     await Promise.allSettled(all.map((sandbox) => (sandbox.isKept ? sandbox.leave() : sandbox.remove())));
     await this.#generation.close();
+    await this.#options.shared.leftOvers[Symbol.asyncDispose]();
     await this.#lock.disposeAsync();
   }
 }

@@ -12,6 +12,7 @@ import type { SandboxLimits } from '../limits.ts';
 import { lastWords } from '../log/console-tail.ts';
 import type { UserIds } from '../names.ts';
 import type { ImageDemand } from './image-demand.ts';
+import type { LeftOvers } from './left-overs.ts';
 import type { Parts, Surroundings } from '../parts.ts';
 import type { PhaseClock } from '../state/phases.ts';
 import {
@@ -32,6 +33,7 @@ export interface MachineContext {
   readonly userIds: UserIds;
   readonly templates: Templates;
   readonly imageDemand: ImageDemand;
+  readonly leftOvers: LeftOvers;
   readonly parts: Parts;
   readonly limits: SandboxLimits;
   readonly surroundings: Surroundings;

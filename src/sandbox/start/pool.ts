@@ -204,7 +204,8 @@ class SparePool implements Pool {
     const { surroundings } = this.#context;
     const startedMs = this.#nowMs;
     const phases = createPhases(surroundings.monotonicNs);
-    await using holdings = new Holdings();
+    const holdings = new Holdings();
+    await using _undoing = this.#context.leftOvers.undoing(holdings);
     const site = { context: this.#context, order: this.#order, phases };
     const made = await runSteps(spareSteps, { site, phases, holdings }, signal);
     this.#hasTemplate = await this.#isThereTemplate();
@@ -241,7 +242,7 @@ class SparePool implements Pool {
     if (!this.#spares.includes(spare)) return;
     this.#spares = this.#spares.filter((other) => other !== spare);
     this.#wake.resolve();
-    await throwAway(spare);
+    await this.#throwAway(spare);
   }
 
   /** Also waits for machines that are being discarded already: a caller needs their memory. */
@@ -254,11 +255,15 @@ class SparePool implements Pool {
 
   async #discard(spares: readonly Spare[], why: string): Promise<void> {
     this.#context.surroundings.log.info('spare machines discarded', { count: spares.length, why });
-    for (const result of await Promise.allSettled(spares.map(throwAway))) {
+    for (const result of await Promise.allSettled(spares.map((spare) => this.#throwAway(spare)))) {
       if (result.status === 'rejected') {
         this.#context.surroundings.log.error('spare machine not removed', result.reason);
       }
     }
+  }
+
+  async #throwAway({ holdings }: Spare): Promise<void> {
+    await this.#context.leftOvers.undo(() => holdings.end('removed'));
   }
 
   async #rest(ms: number): Promise<void> {
@@ -266,8 +271,4 @@ class SparePool implements Pool {
     await Promise.race([this.#wake.promise, delay(ms, undefined, { signal: stop.signal, ref: false }).catch(() => {})]);
     stop.abort();
   }
-}
-
-async function throwAway(spare: Spare): Promise<void> {
-  await spare.holdings.end('removed');
 }

@@ -38,14 +38,15 @@ export interface StartContext extends TakingContext {
 
 /**
  * Starts a sandbox until it is `ready`, by the table of steps in `pod-steps.ts`. The steps of its machine are already done
- * if one waits in the pool. On any error or abort, what was made is undone, in reverse order.
+ * if one waits in the pool. On any error or abort, what was made is undone, in reverse order, and later if that fails.
  */
 export async function startSandbox(
   spec: SandboxSpec,
   context: StartContext,
   signal: AbortSignal,
 ): Promise<LiveSandbox> {
-  await using holdings = new Holdings();
+  const holdings = new Holdings();
+  await using _undoing = context.leftOvers.undoing(holdings);
   const site = siteOf(spec, context);
   const run = { site, phases: site.phases, holdings };
   const admitted = await runSteps(admissionSteps, run, signal);

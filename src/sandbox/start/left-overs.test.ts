@@ -1,0 +1,63 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { PodvmError } from '#base/errors.ts';
+import { poll } from '#host/wait.ts';
+import { around } from '../testing/around.ts';
+import { sandboxSpec } from '../testing/examples.ts';
+import { is, never, openFakeSandboxes } from '../testing/fake-sandboxes.ts';
+
+/** Sandboxes whose network plugin fails when it connects a pod, and as often as the test says when it disconnects one. */
+async function openFailing(vary: Parameters<typeof openFakeSandboxes>[0] = {}) {
+  let disconnects = 0;
+  let failsTo = Infinity;
+  const plugin = (verb: string) => new PodvmError('internal', `Cannot ${verb}: the plugin cannot reach its agent`);
+  const place = await openFakeSandboxes({ undoAgainMs: 5, ...vary }, (parts) => {
+    const { network } = parts;
+    return around(parts, {
+      network: around(network, {
+        async prepare(request, signal) {
+          const attachment = await network.prepare(request, signal);
+          return around(attachment, {
+            connect: () => Promise.reject(plugin('connect')),
+            async [Symbol.asyncDispose]() {
+              disconnects += 1;
+              if (disconnects <= failsTo) throw plugin('disconnect');
+              await attachment[Symbol.asyncDispose]();
+            },
+          });
+        },
+      }),
+    });
+  });
+  return {
+    ...place,
+    disconnects: () => disconnects,
+    recover: () => void (failsTo = 0),
+  };
+}
+
+const becomes = async (isSo: () => boolean | Promise<boolean>) =>
+  assert.ok(await poll(async () => (await isSo()) || undefined, { everyMs: 5, signal: AbortSignal.timeout(30_000) }));
+
+test('what a failed start could not undo is tried again until nothing is left', async () => {
+  await using place = await openFailing();
+  await assert.rejects(place.sandboxes.run(sandboxSpec, never), /^PodvmError: Cannot connect: the plugin/);
+  assert.deepEqual([...place.parts.alive], ['attachment']);
+  await becomes(() => place.disconnects() > 3);
+  assert.deepEqual([...place.parts.alive], ['attachment']);
+  place.recover();
+  await becomes(() => place.parts.alive.size === 0);
+});
+
+test('what is left counts as a sandbox, so that starts which fail again and again do not fill the host', async () => {
+  await using place = await openFailing({ maxSandboxes: 1 });
+  await assert.rejects(place.sandboxes.run(sandboxSpec, never), is('internal'));
+  const again = place.sandboxes.run(sandboxSpec, never);
+  await assert.rejects(again, {
+    kind: 'exhausted',
+    message: 'Cannot make a sandbox: 1 exist already, of which 1 are not completely removed',
+  });
+  place.recover();
+  const isFull = async () => await place.sandboxes.run(sandboxSpec, never).then(() => false, is('exhausted'));
+  await becomes(async () => !(await isFull()));
+});
