@@ -22,9 +22,11 @@ export async function runPodSandbox(
     const sandbox = await parts.sandboxes.run(spec, starting);
     const pod = knowPod(parts, sandbox, config, runtimeHandler);
     for (const warning of sandbox.warnings) parts.log.warn('a limit was reduced', { sandbox: sandbox.id, warning });
-    await parts.pods.addPod(pod);
+    const recorded = parts.pods.addPod(pod);
+    // Before anything is waited for: the machine may end meanwhile, which is told after them.
     parts.events.tell(ContainerEventType.CONTAINER_CREATED_EVENT, sandbox.id, pod);
     parts.events.tell(ContainerEventType.CONTAINER_STARTED_EVENT, sandbox.id, pod);
+    await recorded;
     return pod;
   };
   const pod = await parts.starts.run(podKeyOf({ config }), start, signal);
