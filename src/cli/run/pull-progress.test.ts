@@ -88,6 +88,7 @@ test('in a pipe it is a plain line, and other lines only after a while', async (
 for (const what of ['node', 'names of images'] as const) {
   test(`the end waits for no answer: ${what}`, async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] });
+    using _ = { [Symbol.dispose]: () => t.mock.timers.reset() };
     const asked = Promise.withResolvers<void>();
     const never = new Promise<never>(() => undefined);
     const get: Client['get'] = async (_path, _schema, signal) => {
