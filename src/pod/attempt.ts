@@ -11,6 +11,7 @@ import type { Exit, StateEvent } from './pod-state.ts';
 import type { TerminalSize } from './pods.ts';
 import { runProbe, type ProbeKind, type ProbeListener } from './probe/probe.ts';
 import type { PodContainer } from './schema/container.ts';
+import { unpausedDeadline } from './unpaused-deadline.ts';
 import type { Probe } from './schema/probe.ts';
 
 /** Parts of the pod that an attempt uses. */
@@ -59,7 +60,7 @@ const transientKinds: readonly string[] = ['unavailable', 'timeout', 'busy', 'ex
 const imageKinds: readonly string[] = ['notFound', 'denied', 'corrupt'];
 /** Limit of each clean-up call, in `ms`. */
 const cleanupMs = 10_000;
-/** Limit of a start, in `ms`. A guest that does not answer is lost. */
+/** Limit of a start, in `ms`, without time in which the pod is paused. A guest that does not answer is lost. */
 const startMs = 120_000;
 const sigkill = 9;
 /** Kubelet's minimum grace after a preStop hook, in `ms`. */
@@ -252,7 +253,8 @@ async function begin(
     if (container.tty && terminalSize !== undefined) {
       await created.resize(terminalSize.columns, terminalSize.rows, AbortSignal.timeout(startMs));
     }
-    await created.start(AbortSignal.timeout(startMs));
+    using deadline = unpausedDeadline(site.clock, startMs, site.sandbox);
+    await created.start(deadline.signal);
   } catch (error) {
     if (leaving.aborted) return false;
     site.events.failed('Failed', error, name);

@@ -1,5 +1,6 @@
 import { PassThrough } from 'node:stream';
-import { PodvmError } from '#base/errors.ts';
+import { messageOf, PodvmError } from '#base/errors.ts';
+import { untilAborted } from '#host/until-aborted.ts';
 import type {
   Container,
   ContainerExit,
@@ -16,6 +17,8 @@ import type { FakeClock } from './fake-clock.ts';
 export interface FakeBehaviour {
   readonly createError?: (attempt: number) => PodvmError | undefined;
   readonly startError?: PodvmError;
+  /** What its start waits for. */
+  readonly starts?: Promise<void>;
   /** Its creation showed that it cannot be started. */
   readonly isUnstartable?: boolean;
   readonly warnings?: readonly string[];
@@ -53,17 +56,26 @@ export function createFakeContainer(
   let isRemoved = false;
   let { resources } = spec;
   let printing: Promise<void> = Promise.resolve();
-  const start = async () => {
+  const start = async (signal: AbortSignal) => {
     if (exit?.reason === 'StartError') throw new PodvmError('failedPrecondition', `Cannot start ${label}: ${exit.why}`);
     if (state !== 'created') throw new PodvmError('failedPrecondition', `Cannot start ${label}: it is ${state}`);
     if (behaviour.startError !== undefined) {
       container.exit(127, 'StartError', { why: behaviour.startError.message });
       throw behaviour.startError;
     }
+    if (behaviour.starts !== undefined) await startAfter(behaviour.starts, signal);
     journal.push(`start ${label}`);
     state = 'running';
     startedAt = new Date(clock.now());
     behaviour.onStart?.(container);
+  };
+  const startAfter = async (starts: Promise<void>, signal: AbortSignal) => {
+    try {
+      await untilAborted(starts, signal);
+    } catch (error) {
+      container.exit(128, 'StartError', { why: messageOf(error) });
+      throw error;
+    }
   };
   const container: FakeContainer = {
     spec,
@@ -90,7 +102,7 @@ export function createFakeContainer(
       };
     },
     exited: exited.promise,
-    start: () => (starting ??= start()),
+    start: (signal) => (starting ??= start(signal)),
     exit(exitCode, reason = exitCode === 0 ? 'Completed' : 'Error', texts = {}) {
       if (state === 'exited') return;
       journal.push(`exit ${label} ${exitCode}`);
