@@ -111,10 +111,7 @@ test('podvm of an npm package installs what making parts needs, except for a set
     'MALLOC_MMAP_THRESHOLD_=131072',
     'MALLOC_TRIM_THRESHOLD_=131072',
   ]);
-  assert.match(
-    from.stdout,
-    /^node --max-semi-space-size=2 --heap-growing-percent=80 -- \S+\/src\/main\.js setup --from one\.bundle\n$/,
-  );
+  assert.match(from.stdout, /^node --max-semi-space-size=2 -- \S+\/src\/main\.js setup --from one\.bundle\n$/);
   assert.equal(await checkout.installed(), '');
   await rm(join(checkout.path, '.podvm-host-tools'));
   assert.equal((await checkout.type('setup')).code, 1);
@@ -174,4 +171,12 @@ test('./podvm gives root a cache of compiled code in no home, also where its dir
   const words = ['--user', '--map-root-user', '--mount', '--', 'sh', '-c', closing, path];
   const { stdout } = await promisify(execFile)('unshare', words, { env });
   assert.equal(stdout, `${path}/node_modules/.cache/node\n`);
+});
+
+test('Node uses its own compiled code with the options that ./podvm gives it', async () => {
+  const [, options] = /^exec "\$node" (.+) -- "\$main"/m.exec(await readFile(join(repo, 'podvm'), 'utf8')) ?? [];
+  assert.ok(options);
+  const tagOf = async (...flags: readonly string[]) =>
+    (await promisify(execFile)(process.execPath, [...flags, '-p', 'v8.cachedDataVersionTag()'])).stdout;
+  assert.equal(await tagOf(...options.split(' ')), await tagOf());
 });

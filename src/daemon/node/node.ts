@@ -1,5 +1,6 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setFlagsFromString } from 'node:v8';
 import { type AdminServer, serveAdmin } from '#admin/server.ts';
 import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
@@ -66,6 +67,13 @@ export interface Node extends AsyncDisposable {
 }
 
 /**
+ * Old objects are collected when they have grown by 80 %: a daemon of two pods takes 121 to 124 MB instead of 153 after it
+ * has answered 8,000 lists and statuses, for the same processor time. (30 %: 106 to 114 MB, and half as much time again.) Set
+ * here, and not on the command line: there, V8 refuses the compiled code of Node's own modules, which costs every command 17 ms.
+ */
+const heapGrowth = '--heap-growing-percent=80';
+
+/**
  * Builds the parts of a node and serves them. Errors: `busy` when another process uses the state directory, and those
  * of each part.
  */
@@ -77,6 +85,7 @@ export async function openNode(
   purpose: Purpose,
   serve: NodeServer = () => Promise.resolve({ [Symbol.asyncDispose]: () => Promise.resolve() }),
 ): Promise<Node> {
+  setFlagsFromString(heapGrowth);
   const recent = keepRecent(givenLog);
   const { log } = recent;
   const network = openNetwork(config, purpose, log);
