@@ -121,6 +121,31 @@ describe('templates', { skip, timeout: 600_000 }, () => {
     assert.notEqual((await ask(again)).bootId, first.bootId);
   });
 
+  test('names that a pod looks up change few pages of a large machine', async () => {
+    const large = { size: { ...defaultLimits.size, nominalMemoryMiB: 4096 } };
+    await using node = await open({ limits: large });
+    const sandbox = await node.sandboxes.run(spec('large'), soon());
+    const changedKiB = async (): Promise<number> => {
+      const mappings = (await readFile(`/proc/${sandbox.status.vmmPid}/smaps`, 'utf8')).split(
+        /^(?=[0-9a-f]+-[0-9a-f]+ )/m,
+      );
+      const sizes = mappings
+        .filter((text) => text.includes('/template/memory'))
+        .map((text) => /^Anonymous: +(\d+) kB$/m.exec(text)?.[1]);
+      assert.ok(sizes.length > 0, 'a restored machine');
+      return sizes.reduce((sum, size) => sum + Number(size), 0);
+    };
+    const changedBy = async (names: number) => {
+      const before = await changedKiB();
+      await output(sandbox, `names-${names}`, `for i in $(seq ${names}); do test -e /absent-$i; done`);
+      return (await changedKiB()) - before;
+    };
+    await changedBy(1);
+    const ofContainer = await changedBy(2);
+    const ofNames = (await changedBy(3000)) - ofContainer;
+    assert.ok(ofNames < 2000, `3000 names changed ${ofNames} KiB, and a container ${ofContainer} KiB`);
+  });
+
   test('exercised machines wait in a pool; two pods from it differ in everything that must be unique', async () => {
     await using node = await open({ poolSize: 2 });
     await node.sandboxes.warmUp('pool', soon());

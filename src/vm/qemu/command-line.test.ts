@@ -102,6 +102,16 @@ test('qemuArguments() uses the agent port’s name that the guest expects', () =
   assert.ok(valuesOf(qemuArguments(input), '-device').some((value) => value.endsWith(`name=${agentPortName}`)));
 });
 
+test('kernelArguments() bounds the tables that grow with the nominal memory', () => {
+  for (const accelerator of ['kvm', 'tcg'] as const) {
+    const words = kernelArguments({ accelerator, tscKHz: undefined });
+    assert.ok(
+      ['dhash_entries=32768', 'ihash_entries=16384'].every((word) => words.includes(word)),
+      accelerator,
+    );
+  }
+});
+
 test("kernelArguments() passes the clock's frequency to emulated guests only", () => {
   assert.ok(kernelArguments({ accelerator: 'tcg', tscKHz: 2_100_000 }).includes('tsc_early_khz=2100000'));
   for (const words of [

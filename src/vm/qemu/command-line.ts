@@ -251,6 +251,13 @@ function text(value: string | number | boolean): string {
   return String(value).replaceAll(',', ',,');
 }
 
+/**
+ * Entries of the kernel's hash tables of names, inodes and mounts: those of a machine with 256 MiB. The kernel would choose
+ * more with the nominal memory, 24 MiB for 12 GiB. As each entry is anywhere in its table, nearly each name that a pod uses
+ * would then change a page of its own.
+ */
+const hashTables = ['dhash_entries=32768', 'ihash_entries=16384', 'mhash_entries=512', 'mphash_entries=512'];
+
 export interface KernelArgumentsInput {
   readonly accelerator: Accelerator;
   /** The host's TSC frequency in `kHz`. An emulated guest sees the same counter and cannot measure it reliably. */
@@ -266,6 +273,7 @@ export function kernelArguments({ accelerator, tscKHz }: KernelArgumentsInput): 
     'panic=-1',
     'no_timer_check',
     'tsc=reliable',
+    ...hashTables,
     ...(emulated && tscKHz !== undefined ? [`tsc_early_khz=${tscKHz}`] : []),
   ];
 }
