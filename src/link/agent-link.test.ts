@@ -93,7 +93,7 @@ describe('call()', () => {
   });
 
   it('gives the agent the whole time again after it was frozen, and no more', async () => {
-    const [{ link, agent }, other] = await Promise.all([linked(250), linked(250)]);
+    const [{ link, agent }, other] = await Promise.all([linked(500), linked(500)]);
     await using _ = link;
     await using _other = other.link;
     const calls: CallMessage[] = [];
