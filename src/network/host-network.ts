@@ -23,6 +23,7 @@ import {
 } from './default-network.ts';
 import { DroppedFrames } from './dropped-frames.ts';
 import { HostAttachment, type AttachmentParts, type Chain } from './host-attachment.ts';
+import { LeftAttachments } from './left-attachments.ts';
 import { interfaceName } from './lost-links.ts';
 import { NetworkMender } from './mend-network.ts';
 import { randomMac } from './ip/mac.ts';
@@ -55,6 +56,8 @@ export interface HostNetworkOptions {
   readonly policy?: NetworkPolicy;
   /** Maximum age of the last check of the default network, in `ms`; default 10,000. */
   readonly lookAgainMs?: number;
+  /** Time after which attachments of earlier processes that could not be removed are tried again, in `ms`; default 15,000. */
+  readonly collectAgainMs?: number;
   readonly log: Log;
 }
 
@@ -94,6 +97,7 @@ class HostNetwork implements Network {
   readonly #active = new Map<string, PodPorts>();
   readonly #attachments = new Map<string, HostAttachment>();
   readonly #mender: NetworkMender;
+  readonly #left: LeftAttachments;
   #default: Conflist | undefined;
   #looking: Promise<Conflist> | undefined;
   #lookedMs = 0;
@@ -103,6 +107,12 @@ class HostNetwork implements Network {
   constructor(options: HostNetworkOptions) {
     this.#options = options;
     this.#records = new AttachmentRecords(join(options.stateDir, 'attachments'));
+    this.#left = new LeftAttachments({
+      records: this.#records,
+      open: (record) => new HostAttachment(record, this.#parts()),
+      againMs: options.collectAgainMs ?? 15_000,
+      log: options.log,
+    });
     this.#mender = new NetworkMender({ log: options.log, look: () => this.#lookOnce(true) });
   }
 
@@ -144,18 +154,8 @@ class HostNetwork implements Network {
   }
 
   async collect(keep: ReadonlySet<string>, signal: AbortSignal): Promise<readonly string[]> {
-    const collected: string[] = [];
-    for (const sandboxId of await this.#records.list()) {
-      if (keep.has(sandboxId) || this.#active.has(sandboxId)) continue;
-      signal.throwIfAborted();
-      try {
-        const record = (await this.#records.read(sandboxId)) ?? unreadable(sandboxId);
-        await new HostAttachment(record, this.#parts())[Symbol.asyncDispose]();
-        collected.push(sandboxId);
-      } catch (error) {
-        this.#options.log.error('network.collect', error, { sandbox: sandboxId });
-      }
-    }
+    const left = (await this.#records.list()).filter((id) => !keep.has(id) && !this.#active.has(id));
+    const collected = await this.#left.collect(left, signal);
     const known = new Set([...(await this.#records.list()), ...this.#active.keys()]);
     await releaseAddresses(join(ipamDir(this.#options.stateDir), defaultNetworkName), this.#records, known);
     await this.#collectUnrecorded(signal);
@@ -163,6 +163,8 @@ class HostNetwork implements Network {
   }
 
   async mend(pods: readonly ConnectedPod[], signal: AbortSignal): Promise<ReadonlyMap<string, string>> {
+    this.#left.tryAgain(signal);
+    if (pods.length === 0) return new Map();
     const found = pods.flatMap((pod) => {
       const attachment = this.#attachments.get(pod.sandboxId);
       const record = attachment?.connected;
@@ -377,10 +379,4 @@ function recordOf(request: AttachmentRequest, mac: string): AttachmentRecord {
   const { sandboxId, podName, podNamespace, podUid, mode, hostPorts, tapOwnerUid } = request;
   const reachesMetadata = asksForMetadata(request.annotations);
   return { version: 1, sandboxId, podName, podNamespace, podUid, mode, hostPorts, tapOwnerUid, mac, reachesMetadata };
-}
-
-/** The minimum of a record with which the netns of a torn record is removed. */
-function unreadable(sandboxId: string): AttachmentRecord {
-  const pod = { podName: '', podNamespace: '', podUid: '' };
-  return { version: 1, sandboxId, ...pod, mode: 'none', hostPorts: [], tapOwnerUid: 0, mac: '' };
 }

@@ -166,7 +166,7 @@ export interface Network {
   adopt(sandboxId: string, signal: AbortSignal): Promise<Attachment | undefined>;
   /**
    * Disposes of every attachment whose sandbox is not in `keep`, such as those of a killed process. Returns their ids;
-   * one that cannot be disposed of is logged, kept on record for the next call, and not returned.
+   * one that cannot be disposed of is logged, kept on record for the next call, and not returned. `mend` tries it again.
    */
   collect(keep: ReadonlySet<string>, signal: AbortSignal): Promise<readonly string[]>;
   /**
@@ -184,7 +184,8 @@ export interface Network {
   /**
    * Checks the network of these pods, which this process runs, and restores parts that others have removed: the name of
    * a netns, links, queues and filters, the bridge, and the node's rules. Returns, by sandbox id, why a pod is
-   * disconnected for good. Other failures are logged, and the next call tries again.
+   * disconnected for good. Other failures are logged, and the next call tries again. Also begins to remove what `collect`
+   * could not, from time to time.
    */
   mend(pods: readonly ConnectedPod[], signal: AbortSignal): Promise<ReadonlyMap<string, string>>;
   /**

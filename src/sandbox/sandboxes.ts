@@ -220,14 +220,16 @@ class SandboxTable implements OpenSandboxes {
     return this.#asCause(error.suppressed);
   }
 
-  /** Lets the network restore what others removed from running pods, and fails pods that it cannot restore. */
+  /**
+   * Lets the network restore what others removed from running pods, and remove what is left of others. Fails pods that it cannot
+   * restore.
+   */
   async #mend(): Promise<void> {
     const { parts, surroundings } = this.#context;
     const running = [...this.#sandboxes.values()].flatMap((sandbox) => {
       const { state, vmmPid } = sandbox.status;
       return sandbox instanceof LiveSandbox && state === 'ready' && vmmPid !== undefined ? [{ sandbox, vmmPid }] : [];
     });
-    if (running.length === 0) return;
     const pods = running.map(({ sandbox, vmmPid: pid }) => ({ sandboxId: sandbox.id, pid }));
     try {
       const broken = await parts.network.mend(pods, this.#closing.signal);
