@@ -44,6 +44,8 @@ export async function poll<T>(
 
 export interface RetryTiming {
   readonly everyMs: number;
+  /** As in `PollTiming`. */
+  readonly slowestMs?: number;
   /** Time after the first attempt in which another one may begin. Default: no limit. */
   readonly forMs?: number;
   /** An abort ends a pause; the attempt after it is the last. */
@@ -54,17 +56,17 @@ export interface RetryTiming {
 export async function retry<T>(
   attempt: () => Promise<T>,
   isPassing: (error: unknown) => boolean | Promise<boolean>,
-  { everyMs, forMs = Infinity, signal }: RetryTiming,
+  { everyMs, slowestMs = everyMs, forMs = Infinity, signal }: RetryTiming,
 ): Promise<T> {
   const until = performance.now() + forMs;
-  for (;;) {
+  for (let pauseMs = everyMs; ; pauseMs = Math.min(pauseMs * 1.2, slowestMs)) {
     const isLast = signal?.aborted === true;
     try {
       return await attempt();
     } catch (error) {
       if (isLast || performance.now() > until || !(await isPassing(error))) throw error;
     }
-    await rest(everyMs, signal);
+    await rest(pauseMs, signal);
   }
 }
 

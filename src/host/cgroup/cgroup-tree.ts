@@ -11,7 +11,7 @@ export const cgroupRoot = '/sys/fs/cgroup';
 export const podvmCgroup = 'podvm';
 
 const removeForMs = 2000;
-const removeIntervalMs = 25;
+const removePauses = { everyMs: 1, slowestMs: 25 };
 /** Rounds in which all processes are moved: one may have made another during the last. */
 const maxMoves = 10;
 
@@ -81,7 +81,7 @@ export function weightOf(shares: number): number {
  */
 export async function removeWhenEmpty(directory: string): Promise<void> {
   const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code; // SAFE: rmdir throws system errors only
-  const timing = { everyMs: removeIntervalMs, forMs: removeForMs };
+  const timing = { ...removePauses, forMs: removeForMs };
   await retry(
     () => rmdir(directory),
     (error) => codeOf(error) === 'EBUSY',

@@ -101,10 +101,10 @@ function signalProcess(pid: number, signal: NodeJS.Signals = 'SIGKILL'): void {
 }
 
 /**
- * Resolves when the process is gone or the signal aborts. Polls 100 times a second at first, later twice. A process that
+ * Resolves when the process is gone or the signal aborts. Polls each millisecond at first, later twice a second. A process that
  * cannot be looked up counts as running.
  */
 export async function waitUntilGone(identity: ProcessIdentity, signal: AbortSignal): Promise<void> {
   const isGone = async () => ((await isRunning(identity).catch(() => true)) ? undefined : true);
-  await poll(isGone, { everyMs: 10, slowestMs: 500, signal });
+  await poll(isGone, { everyMs: 1, slowestMs: 500, signal });
 }

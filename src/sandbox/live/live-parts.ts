@@ -1,4 +1,5 @@
 import type { Link } from '#link/link.ts';
+import type { Attachment } from '#network/network.ts';
 import type { Machine } from '#vm/driver.ts';
 import type { ContainerRecords } from '../container/container-record.ts';
 import type { ContainerSite } from '../container/create-container.ts';
@@ -20,6 +21,7 @@ export interface LiveParts {
   readonly spec: SandboxSpec;
   readonly directory: string;
   readonly machine: Machine;
+  readonly attachment: Attachment;
   readonly guest: Link;
   readonly imageDisks: ImageDisks;
   readonly modulesDisk: ModulesDisk;

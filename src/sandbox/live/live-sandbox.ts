@@ -396,6 +396,8 @@ export class LiveSandbox implements Sandbox {
     else await this.#endMachine(ending.why);
     // Includes the guest's last lines, which are known now: callers that wait for a container report them.
     if (ending.kind === 'failure') this.#inbox.tell(() => this.#containers.lose(this.#failure ?? ending.why));
+    // Takes as long as the end of the machine: the holdings wait for both, and report its errors.
+    this.#live.attachment[Symbol.asyncDispose]().catch(() => undefined);
     try {
       await this.#live.holdings.end('ended');
     } catch (error) {

@@ -3,7 +3,9 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
+import { within } from '#host/wait.ts';
 import { Heartbeat } from '#link/heartbeat.ts';
+import { around } from '../testing/around.ts';
 import { containerSpec, sandboxSpec } from '../testing/examples.ts';
 import { type FakeParts } from '../testing/fake-parts.ts';
 import { assertNothingLeft, is, never, openFakeSandboxes, startedContainer } from '../testing/fake-sandboxes.ts';
@@ -47,6 +49,39 @@ test('a container that no signal ends does not delay the stop', async () => {
   place.parts.guest.answers.set('signalContainer', () => undefined);
   assert.equal((await sandbox.stop(0)).state, 'stopped');
   assert.equal((await container.exited).reason, 'SandboxFailed');
+});
+
+test('a sandbox gives up its network while its machine ends', async () => {
+  const begun = { network: Promise.withResolvers<void>(), machine: Promise.withResolvers<void>() };
+  await using place = await openFakeSandboxes({}, (parts) => {
+    const { network, driver } = parts;
+    const prepare = network.prepare.bind(network);
+    network.prepare = async (request, signal) => {
+      const attachment = await prepare(request, signal);
+      const dispose = async () => {
+        begun.network.resolve();
+        await begun.machine.promise;
+        await attachment[Symbol.asyncDispose]();
+      };
+      return around(attachment, { [Symbol.asyncDispose]: dispose });
+    };
+    const start = driver.start.bind(driver);
+    driver.start = async (spec, signal) => {
+      const machine = await start(spec, signal);
+      const dispose = async () => {
+        begun.machine.resolve();
+        await begun.network.promise;
+        await machine[Symbol.asyncDispose]();
+      };
+      return around(machine, { [Symbol.asyncDispose]: dispose });
+    };
+    return parts;
+  });
+  const sandbox = await place.sandboxes.run(sandboxSpec, never);
+  const status = await within(sandbox.stop(0), { ms: 10_000 });
+  begun.network.resolve(); // otherwise nothing would end after a failure
+  assert.equal(status?.state, 'stopped');
+  assert.deepEqual([...place.parts.alive], []);
 });
 
 const deaths: readonly (readonly [string, (parts: FakeParts) => void, RegExp])[] = [

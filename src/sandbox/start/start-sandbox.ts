@@ -110,7 +110,7 @@ export function publish(
   facts: Facts,
   holdings: Holdings,
 ): LiveSandbox {
-  const { identity, directory, machine, guest, imageDisks, attachable, connection } = made;
+  const { identity, directory, machine, attachment, guest, imageDisks, attachable, connection } = made;
   const { id } = identity.record;
   const log = context.surroundings.log.with({ sandbox: id, pod: `${spec.namespace}/${spec.name}` });
   log.info(facts.containersBefore === undefined ? 'sandbox started' : 'sandbox taken over', phases.fields());
@@ -120,6 +120,7 @@ export function publish(
     spec,
     directory: directory.path,
     machine,
+    attachment,
     guest,
     imageDisks,
     modulesDisk: attachable.modulesDisk,
