@@ -38,6 +38,15 @@ test('seccompFilter() allows threads and unix sockets, and neither processes nor
   for (const family of [0, 2, 10, 16, 17, 38, 40]) assert.equal(answerOf(call.socket, family), noSuchCall);
 });
 
+test('seccompFilter() refuses huge pages only for a mapping that is as large as one', () => {
+  const [madvise, huge, mebibyte] = [28, 14, 1024 * 1024]; // MADV_HUGEPAGE
+  const advised = (bytes: number, advice: number) => answerOfProgram(seccompFilter(), madvise, [0, bytes, advice]);
+  assert.equal(advised(2 * mebibyte, huge), noSuchCall);
+  for (const bytes of [mebibyte, 2 * mebibyte - 1, 2 * mebibyte + 1, 96 * mebibyte, 512 * mebibyte])
+    assert.equal(advised(bytes, huge), allow, String(bytes));
+  for (const advice of [4, 13, 15]) assert.equal(advised(2 * mebibyte, advice), allow, String(advice));
+});
+
 test('seccompFilter() answers every call, and allows no call of another ABI', () => {
   fc.assert(
     fc.property(fc.nat(0xffff_ffff), fc.nat(0xffff_ffff), (number, argument) => {

@@ -1,4 +1,4 @@
-import { onlyThreads, onlyWhereArgumentIs, seccompProgram } from '#host/jail/seccomp-program.ts';
+import { onlyThreads, onlyWhere, onlyWhereArgumentIs, seccompProgram } from '#host/jail/seccomp-program.ts';
 
 /**
  * The jail's system call filter, in force before QEMU's first instruction. It lists allowed calls; QEMU's `-sandbox`,
@@ -11,6 +11,7 @@ export function seccompFilter(): Buffer {
       [callNumbers.socket, onlyWhereArgumentIs(0, unixSockets)],
       [callNumbers.socketpair, onlyWhereArgumentIs(0, unixSockets)],
       [callNumbers.clone, onlyThreads],
+      [callNumbers.madvise, unlessHugeForTables],
     ],
   });
 }
@@ -18,7 +19,20 @@ export function seccompFilter(): Buffer {
 const unixSockets = 1; // AF_UNIX
 
 /** Calls whose arguments are checked. */
-const callNumbers = { socket: 41, socketpair: 53, clone: 56 } as const;
+const callNumbers = { madvise: 28, socket: 41, socketpair: 53, clone: 56 } as const;
+
+/**
+ * Refuses a huge page for the guest's ACPI tables, which QEMU ignores. It asks for huge pages in all memory of the guest,
+ * and the 4 KiB of tables, in a mapping that is as large as one, would take 2 MiB of a host that gives
+ * huge pages on request.
+ */
+const [hugePageBytes, adviseHuge] = [2 * 1024 * 1024, 14]; // MADV_HUGEPAGE
+const unlessHugeForTables = onlyWhere([
+  { index: 1, op: 'SCMP_CMP_LT', value: hugePageBytes },
+  { index: 1, op: 'SCMP_CMP_GT', value: hugePageBytes },
+  { index: 2, op: 'SCMP_CMP_LT', value: adviseHuge },
+  { index: 2, op: 'SCMP_CMP_GT', value: adviseHuge },
+]);
 
 /**
  * The calls of QEMU, glib, libaio and the C library while they
@@ -26,7 +40,7 @@ const callNumbers = { socket: 41, socketpair: 53, clone: 56 } as const;
  */
 const allowed = `
   read write open close stat fstat lstat poll lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask
-  rt_sigreturn ioctl pread64 pwrite64 readv writev access pipe select sched_yield mremap msync mincore madvise dup
+  rt_sigreturn ioctl pread64 pwrite64 readv writev access pipe select sched_yield mremap msync mincore dup
   dup2 pause nanosleep getitimer alarm setitimer getpid connect accept sendto recvfrom sendmsg recvmsg shutdown bind
   listen getsockname getpeername setsockopt getsockopt execve exit uname fcntl flock fsync fdatasync ftruncate
   getdents getcwd unlink readlink umask gettimeofday getrlimit getrusage sysinfo getuid getgid geteuid getegid
