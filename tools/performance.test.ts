@@ -94,4 +94,14 @@ describe('judge()', () => {
       ],
     );
   });
+
+  it('compares two figures of one contestant, and names a target whose figures were not measured', () => {
+    const podToPod = { podvm: [4, 6, 5], containerd: [50, 50, 50] };
+    const judged = (values: Readonly<Record<string, Readonly<Record<string, number[]>>>>) =>
+      judge(resultOf({ net: { seconds: 1, values } })).map(({ measured, target, isMet }) => [measured, target, isMet]);
+    const target = '≥ 0.5 × TCP, over a veth within a pod';
+    const overVeth = { podvm: [8, 12, 9], containerd: [50, 50, 50] };
+    assert.deepEqual(judged({ podToPod, overVeth }), [['0.556 (0.5-0.528) ×', target, true]]);
+    assert.deepEqual(judged({ podToPod }), [['–', target, undefined]]);
+  });
 });

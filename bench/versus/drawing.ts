@@ -43,7 +43,7 @@ export function performanceDrawing(result: Result): string {
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${bottom + 30}" font-family="sans-serif" font-size="11">`,
     `<rect width="${width}" height="${bottom + 30}" fill="white"/>`,
-    '<text x="10" y="22" font-size="15">PodVM divided by a peer of the same run</text>',
+    '<text x="10" y="22" font-size="15">PodVM divided by a peer, or by another figure of its own, of the same run</text>',
     `<text x="10" y="40">point: median, with quartiles; bar: target; <tspan fill="${colours.met}">met</tspan>, <tspan fill="${colours.missed}">missed</tspan></text>`,
     ...grid,
     ...marks,

@@ -1,5 +1,5 @@
-import { ratioOf, type Result, type Spread, spreadOf } from './result.ts';
-import { contestants, type Metric, type RowName, rowNames, type RowText, table, type Target } from './table.ts';
+import { type MeasuredRow, ratioOf, type Result, type Spread, spreadOf } from './result.ts';
+import { contestants, type RowName, rowNames, type RowText, table, type Target } from './table.ts';
 
 /** One target, compared with the measured value. */
 export interface Verdict {
@@ -8,41 +8,46 @@ export interface Verdict {
   readonly who: string;
   readonly measured: string;
   readonly target: string;
-  readonly isMet: boolean;
-  /** Measured ratio and its bound, for a target that is a ratio. */
+  /** Undefined for a figure that its row did not measure. */
+  readonly isMet?: boolean;
+  /** Measured ratio and its bound, for a target that is a ratio to a peer's figure or another of ours. */
   readonly ratio?: { readonly spread: Spread; readonly bound: number };
 }
 
-/** All targets of which a run has measured the figure, in the order of the table. */
+/** All targets of the rows of a run, in the order of the table. */
 export function judge(result: Result): readonly Verdict[] {
   return rowNames.flatMap((row) => {
     const { title, metrics }: RowText = table[row];
+    const values = result.rows[row]?.values;
+    if (values === undefined) return [];
     return Object.entries(metrics).flatMap(([key, metric]) =>
-      (metric.targets ?? []).flatMap((target) => {
-        const verdict = judgeOne(row, result.rows[row]?.values[key] ?? {}, metric, target);
-        return verdict === undefined ? [] : [{ ...verdict, row, what: `${title}: ${metric.text}` }];
-      }),
+      (metric.targets ?? []).map((target) => ({
+        ...judgeOne(values, key, metrics, target),
+        row,
+        what: `${title}: ${metric.text}`,
+      })),
     );
   });
 }
 
-type Values = Readonly<Record<string, readonly number[]>>;
+type Values = MeasuredRow['values'];
 
-function judgeOne(row: RowName, values: Values, { unit }: Metric, { of, than, atMost, atLeast }: Target) {
-  const ours = values[of] ?? [];
-  const spread = than === undefined ? spreadOf(ours) : ratioOf(ours, values[than] ?? []);
-  if (spread === undefined) return undefined;
+function judgeOne(values: Values, key: string, metrics: RowText['metrics'], target: Target) {
+  const { of, than, thanFigure, atMost, atLeast } = target;
+  const isRatio = than !== undefined || thanFigure !== undefined;
+  const ours = values[key]?.[of] ?? [];
+  const spread = isRatio ? ratioOf(ours, values[thanFigure ?? key]?.[than ?? of] ?? []) : spreadOf(ours);
   const bound = atMost ?? atLeast ?? Number.NaN;
-  const isMet = atMost === undefined ? spread.median >= bound : spread.median <= bound;
   const sign = atMost === undefined ? '≥' : '≤';
-  const suffix = than === undefined ? ` ${unit}` : ' ×';
+  const unit = isRatio ? '×' : metrics[key]?.unit;
+  const others = [than && contestants[than], thanFigure && metrics[thanFigure]?.text].filter(Boolean).join(': ');
+  const promise = { who: contestants[of], target: `${sign} ${bound} ${unit} ${others}`.trimEnd() };
+  if (spread === undefined) return { ...promise, measured: '–' };
   return {
-    row,
-    who: contestants[of],
-    measured: `${shownSpread(spread)}${suffix}`,
-    target: `${sign} ${bound}${than === undefined ? suffix : ` × ${contestants[than]}`}`,
-    isMet,
-    ...(than === undefined ? {} : { ratio: { spread, bound } }),
+    ...promise,
+    measured: `${shownSpread(spread)} ${unit}`,
+    isMet: atMost === undefined ? spread.median >= bound : spread.median <= bound,
+    ...(isRatio ? { ratio: { spread, bound } } : {}),
   };
 }
 

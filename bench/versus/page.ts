@@ -30,7 +30,7 @@ export async function performancePage(result: Result): Promise<string> {
     'Figures are medians, with the first and third quartile in parentheses. A ratio is that of two medians; its quartiles ' +
       'are those of the ratios of single rounds.',
     '## Targets',
-    '![Ratios of PodVM to a peer, with their targets](performance.svg)',
+    '![Ratios of PodVM to a peer or to another figure of its own, with their targets](performance.svg)',
     verdicts.length === 0 ? 'None of the measured rows has one.' : targetsOf(verdicts),
     ...failed,
     ...(missing.length === 0 ? [] : [`Not measured in this run: ${missing.map((name) => `\`${name}\``).join(', ')}.`]),
@@ -60,7 +60,7 @@ function targetsOf(verdicts: readonly Verdict[]): string {
     who,
     measured,
     target,
-    isMet ? 'met' : '**missed**',
+    isMet === undefined ? '**not measured**' : isMet ? 'met' : '**missed**',
   ]);
   return rowsOf(['figure', 'of', 'measured', 'target', ''], lines);
 }

@@ -68,10 +68,10 @@ ${postgresEntrypoint}END
   },
 ];
 
-/** Image that `npm run bench -- net` runs in pods, and as containers beside them. */
+/** Image that `npm run bench -- versus --rows net` runs in pods, and as containers beside them. */
 export const iperfRecipe: Recipe = {
   name: 'bench/iperf:1',
-  packages: ['iperf3', 'iputils-ping'],
+  packages: ['iperf3', 'iproute2', 'iputils-ping'],
   finish: 'true',
   config: { Cmd: ['iperf3', '--server'] },
 };

@@ -24,20 +24,34 @@ export const netRow: Row = async ({ field }) => {
     const pod = { name: 'net', image: field.images.iperf };
     const peer = field.peer(name);
     await using server = await CriPod.start(peer, { ...pod, command: ['iperf3', '--server'] });
-    await using client = await CriPod.start(peer, { ...pod, command: sleeping });
+    // The same pod for all that clients in pods measure: a privileged one, since it makes a network namespace.
+    await using client = await CriPod.start(peer, { ...pod, command: sleeping, privileged: true });
     const address = await server.address();
     const onHost: Runs = async ([program = '', ...args]) => (await run(program, args)).stdout;
     const inPod: Runs = (command) => client.exec(...command);
+    await inPod(['sh', '-ec', serveOverVeth]);
     return {
       hostToPod: await mbps(onHost, iperf(address)),
       podToHost: await mbps(onHost, iperf(address, '--reverse')),
       podToPod: await mbps(inPod, iperf(address)),
+      overVeth: await mbps(inPod, iperf(vethAddress)),
       withinPod: await mbps((command) => server.exec(...command), iperf('127.0.0.1')),
       hostToPodUs: roundTripUs(await onHost(ping(address))),
       podToPodUs: roundTripUs(await inPod(ping(address))),
     };
   };
 };
+
+const vethAddress = '10.223.0.2';
+/** Makes a network namespace in the container, joined to the pod's own by a veth, with a server in it. */
+const serveOverVeth = `
+ip netns add far
+ip link add near type veth peer name far netns far
+ip address add 10.223.0.1/30 dev near
+ip link set near up
+ip -netns far address add ${vethAddress}/30 dev far
+ip -netns far link set far up
+nsenter --net=/run/netns/far iperf3 --server --daemon`;
 
 /**
  * Tries again after a refusal or a reset: iperf3's server is not there at once, and between transfers it makes its socket
