@@ -3,9 +3,11 @@ import { PodvmError } from '#base/errors.ts';
 import type { GlobalOptions, ProgramParts, Served } from '#cli/program-parts.ts';
 import { runProgram } from '#cli/program.ts';
 import type { Terminal } from '#cli/terminal/terminal.ts';
+import { mayHaveLogins } from '#daemon/login-files.ts';
 import { type Configuration, daemonDefaults, readConfiguration } from '#daemon/configuration/configuration.ts';
 import { enterDirectory, isInside, userOnHost } from '#host/inside-namespaces.ts';
 import { closeInheritedDescriptors } from '#host/jail/inherited-descriptors.ts';
+import { isServed } from '#host/socket/is-served.ts';
 import { programDirectory as repo, programVersion } from '#host/program-files.ts';
 
 /**
@@ -51,9 +53,10 @@ const parts: ProgramParts = {
     return await namedImages(files, signal);
   },
   userLogins: async (images, authFile, signal) => {
+    const user = { environment: process.env, uid: userOnHost(), ...(authFile === undefined ? {} : { authFile }) };
+    if (!mayHaveLogins(user)) return { logins: [], warnings: [] };
     const { findLogins } = await import('#daemon/user-logins.ts');
-    const user = { environment: process.env, uid: userOnHost() };
-    return await findLogins(images, { ...user, ...(authFile === undefined ? {} : { authFile }) }, signal);
+    return await findLogins(images, user, signal);
   },
   login: async (wish, signal) => {
     const { login } = await import('#daemon/login-command.ts');
@@ -68,7 +71,6 @@ const parts: ProgramParts = {
   leave: (code) => process.exit(code),
   socketPath: (options) => configure(options).socketPath,
   ensureServed: async (options, purpose, ends) => {
-    const { isServed } = await import('#host/socket/is-served.ts');
     const config = configure(options);
     if (purpose === 'storedImages') await parts.serveLeftPods(options, ends.any); // whose images are in use
     if (await isServed(config.socketPath)) return servedBy(config.socketPath);
@@ -89,14 +91,12 @@ const parts: ProgramParts = {
     return { socketPath: config.socketPath, ...(await serveHere(config, here, write, ends)) };
   },
   serveLeftPods: async (options, signal) => {
-    const { isServed } = await import('#host/socket/is-served.ts');
     const config = configure(options);
     if (!config.startsNode || isInside || (await isServed(config.socketPath))) return; // most commands load nothing of a node
     const { serveLeftPods } = await import('#daemon/background/left-pods.ts');
     await serveLeftPods(config, (line) => process.stderr.write(line), signal);
   },
   knownPods: async (options) => {
-    const { isServed } = await import('#host/socket/is-served.ts');
     const config = configure(options);
     await parts.serveLeftPods(options, new AbortController().signal);
     if (await isServed(config.socketPath)) return servedBy(config.socketPath);

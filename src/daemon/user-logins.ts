@@ -1,6 +1,4 @@
 import { open } from 'node:fs/promises';
-import { homedir } from 'node:os';
-import { join } from 'node:path';
 import * as v from 'valibot';
 import type { FoundLogins } from '#api/registry-logins.ts';
 import { messageOf, PodvmError } from '#base/errors.ts';
@@ -9,16 +7,7 @@ import { nameOf, parseReference } from '#base/image-reference.ts';
 import { run } from '#host/process/run.ts';
 import { keyOf, keysOf, type RegistryLogin } from '#image/logins.ts';
 import { dockerLogins } from '#pod/schema/docker-config.ts';
-
-type Environment = Readonly<Record<string, string | undefined>>;
-
-/** The user of a command. */
-export interface LoginUser {
-  readonly environment: Environment;
-  readonly uid: number;
-  /** Replaces the user's own files. */
-  readonly authFile?: string;
-}
+import { type Environment, isGiven, loginFiles, type LoginUser } from './login-files.ts';
 
 const maxFileBytes = 1024 * 1024;
 const helperTimeoutMs = 30_000;
@@ -36,7 +25,7 @@ export async function findLogins(
 ): Promise<FoundLogins> {
   const warnings: string[] = [];
   const files: AuthFile[] = [];
-  for (const path of pathsOf(user)) {
+  for (const path of loginFiles(user)) {
     try {
       const text = await readBounded(path);
       if (text !== undefined) files.push(parseAuthFile(text));
@@ -62,25 +51,9 @@ export async function findLogins(
   return { logins: [...found.values()], warnings };
 }
 
-/** Files with logins, in the order in which they count: that in which skopeo's own login chooses one to write. */
-function pathsOf({ environment, uid, authFile }: LoginUser): readonly string[] {
-  const { REGISTRY_AUTH_FILE, DOCKER_CONFIG, XDG_RUNTIME_DIR, XDG_CONFIG_HOME, HOME } = environment;
-  if (authFile !== undefined) return [authFile];
-  if (isGiven(REGISTRY_AUTH_FILE)) return [REGISTRY_AUTH_FILE];
-  if (isGiven(DOCKER_CONFIG)) return [join(DOCKER_CONFIG, 'config.json')];
-  const home = isGiven(HOME) ? HOME : homedir();
-  return [
-    isGiven(XDG_RUNTIME_DIR) ? join(XDG_RUNTIME_DIR, 'containers/auth.json') : `/run/containers/${uid}/auth.json`,
-    join(isGiven(XDG_CONFIG_HOME) ? XDG_CONFIG_HOME : join(home, '.config'), 'containers/auth.json'),
-    join(home, '.docker/config.json'),
-  ];
-}
-
 /** Root's podman makes `/run/containers` for itself alone: an ordinary user has no logins there. */
 const isClosed = (path: string, error: unknown) =>
   path.startsWith('/run/containers/') && (error as NodeJS.ErrnoException).code === 'EACCES'; // SAFE: only read
-
-const isGiven = (value: string | undefined): value is string => value !== undefined && value !== '';
 
 /** Reads up to the limit, also from a device; undefined if there is no file. */
 async function readBounded(path: string): Promise<string | undefined> {
