@@ -2,20 +2,31 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ImageDemand } from './image-demand.ts';
 
-test('the favourite is the image that most pods began with; of several, the last one', () => {
+test('the favourites are the images that most pods began with; of several, the last ones', () => {
   const demand = new ImageDemand(() => 0);
-  assert.equal(demand.favourite, undefined);
-  for (const [id, favourite] of [
-    ['a', 'a'],
-    ['b', 'b'],
-    ['a', 'a'],
-    ['b', 'b'],
-    ['b', 'b'],
-    ['c', 'b'],
+  assert.deepEqual(demand.favourites, []);
+  for (const [id, favourites] of [
+    ['a', ['a']],
+    ['b', ['b', 'a']],
+    ['a', ['a', 'b']],
+    ['b', ['b', 'a']],
+    ['b', ['b', 'a']],
+    ['c', ['b', 'a', 'c']],
+    ['d', ['b', 'a', 'd']],
+    ['d', ['b', 'd', 'a']],
   ] as const) {
     demand.started(id);
-    assert.equal(demand.favourite, favourite);
+    assert.deepEqual(demand.favourites, favourites);
   }
+});
+
+test('an image that pods have stopped to begin with is forgotten after eight others', () => {
+  const demand = new ImageDemand(() => 0);
+  for (let count = 0; count < 100; count += 1) demand.started('a');
+  for (let count = 0; count < 5; count += 1) demand.started('b');
+  assert.deepEqual(demand.favourites, ['b', 'a']);
+  for (let count = 0; count < 3; count += 1) demand.started('b');
+  assert.deepEqual(demand.favourites, ['b']);
 });
 
 test('a start counts for ten minutes', () => {
@@ -25,9 +36,9 @@ test('a start counts for ten minutes', () => {
   demand.started('a');
   nowMs = 9 * 60_000;
   demand.started('b');
-  assert.equal(demand.favourite, 'a');
+  assert.deepEqual(demand.favourites, ['a', 'b']);
   nowMs = 11 * 60_000;
-  assert.equal(demand.favourite, 'b');
+  assert.deepEqual(demand.favourites, ['b']);
   nowMs = 30 * 60_000;
-  assert.equal(demand.favourite, undefined);
+  assert.deepEqual(demand.favourites, []);
 });

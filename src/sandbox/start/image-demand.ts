@@ -1,8 +1,11 @@
 /** Time for which a start counts, in `ms`. */
 const rememberedMs = 10 * 60_000;
-const maxRemembered = 256;
+/** Starts that count: few, so that a new image soon does. */
+const maxRemembered = 8;
+/** Images that a waiting machine has: each takes memory and processor time, and all but one are detached again. */
+const maxFavourites = 3;
 
-/** Counts the images that pods needed first, and returns the one that a waiting machine should have. */
+/** Remembers the images that pods needed first, and returns those that a waiting machine should have. */
 export class ImageDemand {
   readonly #nowMs: () => number;
   #started: { readonly id: string; readonly atMs: number }[] = [];
@@ -16,17 +19,17 @@ export class ImageDemand {
     this.#started = [...this.#started.slice(1 - maxRemembered), { id, atMs: this.#nowMs() }];
   }
 
-  /** Id of the image that most pods of the last ten minutes began with; of several, the one that was started last. */
-  get favourite(): string | undefined {
+  /**
+   * Ids of the images that most of the last eight pods began with, but for pods of more than ten minutes ago; of several, the
+   * one that was started last comes first.
+   */
+  get favourites(): readonly string[] {
     const sinceMs = this.#nowMs() - rememberedMs;
     this.#started = this.#started.filter(({ atMs }) => atMs > sinceMs);
     const counts = new Map<string, number>();
-    let found: string | undefined;
-    for (const { id } of this.#started) {
-      const count = (counts.get(id) ?? 0) + 1;
-      counts.set(id, count);
-      if (count >= (counts.get(found ?? '') ?? 0)) found = id;
-    }
-    return found;
+    for (const { id } of this.#started.toReversed()) counts.set(id, (counts.get(id) ?? 0) + 1);
+    // A map keeps the order of insertion, and the sort is stable: the last started come first.
+    const ordered = [...counts].toSorted(([, one], [, other]) => other - one);
+    return ordered.slice(0, maxFavourites).map(([id]) => id);
   }
 }

@@ -163,6 +163,29 @@ for (const [which, spec] of Object.entries(favourites)) {
   });
 }
 
+test('the next machine waits with the images of all pods that take turns, and is taken before older ones', async () => {
+  await using node = await openWithPool(2);
+  await node.untilDirectories(2);
+  const start = async (name: string, image: string) => {
+    const done: string[] = [];
+    const created = Promise.withResolvers<void>();
+    node.parts.before = async (step, signal) => {
+      if (step === 'driver.start') await untilAborted(created.promise, signal); // of the next machine
+      done.push(step);
+    };
+    const sandbox = await node.sandboxes.run(named(name), never);
+    await sandbox.createContainer({ ...containerSpec, image }, never);
+    node.parts.before = async () => {};
+    created.resolve();
+    await node.sandboxes.warmUp('pool', never);
+    return done.filter((step) => /^machine\.(attach|empty)Disk/.test(step)).toSorted();
+  };
+  assert.deepEqual(await start('first', 'one'), ['machine.attachDisk']);
+  assert.deepEqual(await start('second', 'two'), ['machine.attachDisk', 'machine.emptyDisk image-0']);
+  assert.deepEqual(await start('third', 'one'), ['machine.emptyDisk image-0']);
+  assert.deepEqual(await start('fourth', 'two'), ['machine.emptyDisk image-0']);
+});
+
 test('a machine in which the image cannot be attached ahead is not kept', async () => {
   await using node = await openWithPool(1);
   await node.untilDirectories(1);

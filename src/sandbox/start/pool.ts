@@ -98,7 +98,7 @@ class SparePool implements Pool {
       size.nominal !== undefined &&
       size.scratchBytes === mine.size.scratchBytes;
     if (suits) this.#demand.ordered(this.#nowMs);
-    const spare = suits ? this.#spares.shift() : undefined;
+    const spare = suits ? this.#spares.pop() : undefined; // the newest one has the images of the last pods
     if (suits) this.#options.onOrder(spare !== undefined);
     if (spare !== undefined) {
       this.#quietUntilNs = this.#context.surroundings.monotonicNs() + BigInt(settleMs) * 1_000_000n;
@@ -227,8 +227,8 @@ class SparePool implements Pool {
 
   /** A machine's link to an image that was removed would keep the file on the disk. */
   async #areImagesThere(): Promise<boolean> {
-    const ahead = new Set(this.#spares.map(({ made: { imageDisks } }) => imageDisks.ahead));
-    for (const id of ahead) if (id !== undefined && !(await isImageThere(id, this.#context.parts))) return false;
+    const ahead = new Set(this.#spares.flatMap(({ made: { imageDisks } }) => imageDisks.ahead));
+    for (const id of ahead) if (!(await isImageThere(id, this.#context.parts))) return false;
     return true;
   }
 
@@ -247,7 +247,7 @@ class SparePool implements Pool {
 
   /** Also waits for machines that are being discarded already: a caller needs their memory. */
   async #drain(why: string, keep = 0): Promise<void> {
-    const spares = this.#spares.splice(keep);
+    const spares = this.#spares.splice(0, Math.max(0, this.#spares.length - keep)); // the oldest
     const before = this.#discarding;
     if (spares.length > 0) this.#discarding = this.#discard(spares, why).then(() => before);
     await this.#discarding;

@@ -8,7 +8,7 @@ import { stepOf, type Steps } from './run-steps.ts';
 
 interface SpareMade extends MachineMade {
   readonly exercised: void;
-  readonly imagePlugged: void;
+  readonly imagesPluggedAhead: void;
   readonly connectedAhead: void;
 }
 
@@ -23,11 +23,11 @@ export const spareSteps: Steps<SpareMade, MachineSite> = {
     needs: ['directory', 'attachment', 'machine', 'guest', 'scratchReady'],
     run: (made, { context }, signal) => exercise(made, context, signal),
   }),
-  imagePlugged: step({
-    name: 'image plugged ahead',
-    what: 'the image that most pods of the last ten minutes began with is mounted (`src/sandbox/start/image-demand.ts`)',
+  imagesPluggedAhead: step({
+    name: 'images plugged ahead',
+    what: 'the images that the last pods began with are mounted (`src/sandbox/start/image-demand.ts`)',
     needs: ['imageDisks', 'exercised'],
-    run: plugFavourite,
+    run: plugFavourites,
   }),
   connectedAhead: step({
     name: 'network connected ahead',
@@ -41,25 +41,23 @@ export const spareSteps: Steps<SpareMade, MachineSite> = {
  * An image that is not on the node is only logged: the machine is of use without one. Errors: those of `attachAhead`, since
  * a machine that has half of an image is for no other pod.
  */
-async function plugFavourite(
+async function plugFavourites(
   { imageDisks }: Pick<SpareMade, 'imageDisks'>,
   { context: { imageDemand, parts, surroundings }, phases }: MachineSite,
   signal: AbortSignal,
 ): Promise<void> {
-  const { favourite } = imageDemand;
-  if (favourite === undefined) return;
-  let image: HeldImage | undefined;
-  try {
-    image = isSnapshot(favourite)
-      ? await parts.snapshots.holdMade(favourite)
-      : await parts.images.hold(favourite, 'Never', signal);
-  } catch (error) {
-    if (signal.aborted) throw error;
-    surroundings.log.debug('image not plugged ahead', { image: favourite, why: messageOf(error) });
+  for (const id of imageDemand.favourites) {
+    let image: HeldImage | undefined;
+    try {
+      image = isSnapshot(id) ? await parts.snapshots.holdMade(id) : await parts.images.hold(id, 'Never', signal);
+    } catch (error) {
+      if (signal.aborted) throw error;
+      surroundings.log.debug('image not plugged ahead', { image: id, why: messageOf(error) });
+    }
+    if (image === undefined) continue;
+    await using held = image;
+    await imageDisks.attachAhead(held, phases, signal);
   }
-  if (image === undefined) return;
-  await using held = image;
-  await imageDisks.attachAhead(held, phases, signal);
 }
 
 /** Whether an image that a machine was given ahead is still on the node. */

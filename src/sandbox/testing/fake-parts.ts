@@ -168,6 +168,10 @@ function aroundMachine(machine: FakeMachine, before: Before): FakeMachine {
       await before(`machine.detachDisk ${serial}`, signal);
       await machine.detachDisk(serial, signal);
     },
+    async emptyDisk(serial, signal) {
+      await before(`machine.emptyDisk ${serial}`, signal);
+      await machine.emptyDisk(serial, signal);
+    },
     async growDisk(serial, sizeBytes, signal) {
       await before(`machine.growDisk ${serial}`, signal);
       await machine.growDisk(serial, sizeBytes, signal);

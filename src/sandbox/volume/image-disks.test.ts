@@ -29,7 +29,7 @@ test('attach() reports a damaged image when a guest cannot mount it, and otherwi
         findDamage: async () => damage,
         [Symbol.asyncDispose]: async () => void (disposed += 1),
       };
-      const machine = { attachDisk: async () => {}, detachDisk: async () => {} };
+      const machine = { attachDisk: async () => {}, emptyDisk: async () => {} };
       const call = async () => {
         throw new PodvmError(kind, 'Cannot mount disk image-0: EUCLEAN');
       };
@@ -59,7 +59,11 @@ const phases = createPhases(() => 0n);
 async function openSite(before?: ImagesBefore) {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-image-disks-'));
   const journal: string[] = [];
-  const step = async (what: string) => void journal.push(what);
+  const fault: { failAt: string | undefined } = { failAt: undefined };
+  const step = async (what: string) => {
+    if (what === fault.failAt) throw new PodvmError('timeout', 'no answer');
+    journal.push(what);
+  };
   const guest = {
     call: async (method: string, params: { readonly serial: string }) => {
       await step(`${method} ${params.serial}`);
@@ -69,7 +73,7 @@ async function openSite(before?: ImagesBefore) {
   const site: ImageDisksSite = {
     machine: {
       attachDisk: ({ serial }) => step(`plug ${serial}`),
-      detachDisk: (serial) => step(`unplug ${serial}`),
+      emptyDisk: (serial) => step(`empty ${serial}`),
     },
     guest,
     machineDirectory: directory,
@@ -89,7 +93,7 @@ async function openSite(before?: ImagesBefore) {
       [Symbol.asyncDispose]: async () => void alive.delete(id),
     };
   };
-  return {
+  return Object.assign(fault, {
     disks: createImageDisks(site),
     journal,
     alive,
@@ -97,7 +101,7 @@ async function openSite(before?: ImagesBefore) {
     files: async () => (await readdir(directory)).filter((name) => name.endsWith('.erofs')),
     remove: (id: string) => rm(join(directory, id)),
     [Symbol.asyncDispose]: () => rm(directory, { recursive: true }),
-  };
+  });
 }
 
 const aheadSteps = ['plug image-0', 'attachDisk image-0'];
@@ -106,7 +110,7 @@ test('an image attached ahead becomes the disk of the first container that needs
   await using site = await openSite();
   const { disks, journal } = site;
   await disks.attachAhead(await site.image('a'), phases, never);
-  assert.equal(disks.ahead, 'a');
+  assert.deepEqual(disks.ahead, ['a']);
   assert.deepEqual(disks.plugged, []);
   const serials = await Promise.all([
     disks.attach(await site.image('a'), phases, never),
@@ -114,23 +118,51 @@ test('an image attached ahead becomes the disk of the first container that needs
   ]);
   assert.deepEqual(serials, ['image-0', 'image-1']);
   assert.deepEqual(journal, [...aheadSteps, 'first a', 'plug image-1', 'attachDisk image-1']);
-  assert.equal(disks.ahead, undefined);
+  assert.deepEqual(disks.ahead, []);
   assert.deepEqual(new Set(disks.plugged.map(({ id }) => id)), new Set(['a', 'b']));
   assert.deepEqual([...site.alive], ['a', 'b']);
   await disks[Symbol.asyncDispose]();
   assert.deepEqual([...site.alive], []);
 });
 
-test('an image attached ahead is detached before the machine gets another image', async () => {
+test('an image attached ahead is taken from the machine before a container has another image', async () => {
   await using site = await openSite();
   const { disks, journal } = site;
   await disks.attachAhead(await site.image('a'), phases, never);
   assert.equal(await disks.attach(await site.image('b'), phases, never), 'image-1');
-  const detached = ['detachDisk image-0', 'unplug image-0'];
-  assert.deepEqual(journal, [...aheadSteps, 'first b', ...detached, 'plug image-1', 'attachDisk image-1']);
+  const steps = [...aheadSteps, 'first b', 'plug image-1', 'attachDisk image-1', 'empty image-0'];
+  assert.deepEqual(new Set(journal), new Set(steps));
   assert.deepEqual(await site.files(), ['image-1.erofs']);
-  assert.equal(disks.ahead, undefined);
+  assert.deepEqual(disks.ahead, []);
   assert.equal(await disks.attach(await site.image('a'), phases, never), 'image-2');
+});
+
+test('of several images attached ahead, a machine keeps the one that its first container needs', async () => {
+  await using site = await openSite();
+  const { disks } = site;
+  for (const id of ['a', 'b', 'c']) await disks.attachAhead(await site.image(id), phases, never);
+  assert.deepEqual(disks.ahead, ['a', 'b', 'c']);
+  site.journal.length = 0;
+  assert.equal(await disks.attach(await site.image('b'), phases, never), 'image-1');
+  assert.deepEqual(site.journal, ['first b', 'empty image-0', 'empty image-2']);
+  assert.deepEqual(await site.files(), ['image-1.erofs']);
+  assert.deepEqual(disks.ahead, []);
+  assert.deepEqual(disks.plugged, [{ id: 'b', serial: 'image-1' }]);
+});
+
+test('no container has its image while the machine has another that cannot be taken from it', async () => {
+  await using site = await openSite();
+  const { disks } = site;
+  for (const id of ['a', 'b']) await disks.attachAhead(await site.image(id), phases, never);
+  site.failAt = 'empty image-1';
+  await assert.rejects(disks.attach(await site.image('a'), phases, never), /no answer/);
+  const both = [site.image('a'), site.image('c')].map(async (image) => await disks.attach(await image, phases, never));
+  for (const result of await Promise.allSettled(both)) assert.equal(result.status, 'rejected');
+  assert.deepEqual(disks.plugged, []);
+  site.failAt = undefined;
+  const serial = await disks.attach(await site.image('a'), phases, never);
+  assert.deepEqual(await site.files(), [`${serial}.erofs`]);
+  assert.deepEqual(disks.plugged, [{ id: 'a', serial }]);
 });
 
 test('a file that replaced the one attached ahead is attached instead', async () => {
@@ -138,10 +170,10 @@ test('a file that replaced the one attached ahead is attached instead', async ()
   await site.disks.attachAhead(await site.image('a'), phases, never);
   await site.remove('a');
   assert.equal(await site.disks.attach(await site.image('a'), phases, never), 'image-1');
-  assert.deepEqual(site.journal.slice(2, 5), ['first a', 'detachDisk image-0', 'unplug image-0']);
+  assert.deepEqual(await site.files(), ['image-1.erofs']);
 });
 
-test('an image attached ahead by an earlier process is detached by the next', async () => {
+test('an image attached ahead by an earlier process is taken from the machine by the next', async () => {
   const held = new AsyncDisposableStack();
   await using site = await openSite({
     images: [{ id: 'b', serial: 'image-1' }],
@@ -150,6 +182,5 @@ test('an image attached ahead by an earlier process is detached by the next', as
   });
   assert.equal(await site.disks.attach(await site.image('b'), phases, never), 'image-1');
   assert.equal(await site.disks.attach(await site.image('c'), phases, never), 'image-2');
-  const detached = ['detachDisk image-0', 'unplug image-0'];
-  assert.deepEqual(site.journal, ['first c', ...detached, 'plug image-2', 'attachDisk image-2']);
+  assert.deepEqual(new Set(site.journal), new Set(['first c', 'plug image-2', 'attachDisk image-2', 'empty image-0']));
 });

@@ -14,14 +14,14 @@ export interface ImageDisks extends AsyncDisposable {
    */
   attach(image: HeldImage, phases: PhaseClock, signal: AbortSignal): Promise<string>;
   /**
-   * Attaches an image before the machine has a pod. The first `attach` takes this disk if it needs the same file, and
-   * otherwise detaches it first: no container starts in a machine that has an image of other pods. The image is not
-   * held, since the machine has its own link to the file. Errors: those of machine and agent.
+   * Attaches an image before the machine has a pod, beside those that it has. The first `attach` takes its disk if it needs
+   * the same file, and empties the others: no container is made in a machine that can read images of other pods. The image
+   * is not held, since the machine has its own link to the file. Errors: those of machine and agent.
    */
   attachAhead(image: Pick<HeldImage, 'id' | 'rootfsPath'>, phases: PhaseClock, signal: AbortSignal): Promise<void>;
-  /** Id of the image that was attached ahead, while no container has asked for an image. */
-  readonly ahead: string | undefined;
-  /** Images that are attached, except one that was only attached ahead. */
+  /** Ids of the images that were attached ahead, while no container has asked for an image. */
+  readonly ahead: readonly string[];
+  /** Images that are attached, except those that were only attached ahead. */
   readonly plugged: readonly PluggedImage[];
   /** Sets the listener, which is called for each attached image; the call that attaches it waits for the listener. */
   onPlugged(listener: (plugged: readonly PluggedImage[]) => Promise<void>): void;
@@ -43,7 +43,7 @@ export interface ImagesBefore {
 }
 
 export interface ImageDisksSite {
-  readonly machine: Pick<Machine, 'attachDisk' | 'detachDisk'>;
+  readonly machine: Pick<Machine, 'attachDisk' | 'emptyDisk'>;
   readonly guest: Pick<Link, 'call'>;
   readonly machineDirectory: string;
   readonly before?: ImagesBefore;
@@ -64,7 +64,10 @@ export function createImageDisks({ machine, guest, machineDirectory, before, onF
   const plugged = [...(before?.images ?? [])];
   let next = firstFree(before?.serials ?? []);
   let ahead = aheadOf(before);
-  let decision: Promise<string | undefined> | undefined;
+  /** Disks of other images that a pod's first image does not need; none is taken any more. */
+  const leaving: Ahead[] = [];
+  let emptying = Promise.resolve();
+  let isFirst = true;
   let onPlugged: Parameters<ImageDisks['onPlugged']>[0] = () => Promise.resolve();
   const pathOf = (serial: string) => join(machineDirectory, fileOf(serial));
 
@@ -88,32 +91,55 @@ export function createImageDisks({ machine, guest, machineDirectory, before, onF
     phases.add('image', (await phases.time('image mounted', mounting)).phases);
     return serial;
   };
-  /** The disk that was attached ahead, if it is the image; otherwise it is detached. */
-  const decide = async (image: HeldImage, signal: AbortSignal): Promise<string | undefined> => {
-    onFirst?.(image.id);
-    if (ahead === undefined) return undefined;
-    const { serial, id } = ahead;
-    const isSame = id === image.id && (await isSameFile(pathOf(serial), image.rootfsPath));
-    if (!isSame) {
-      await guest.call('detachDisk', { serial }, signal);
-      await machine.detachDisk(serial, signal);
-      await rm(pathOf(serial), { force: true });
+  const plugOrSayWhy = (image: HeldImage, phases: PhaseClock, signal: AbortSignal): Promise<string> =>
+    plug(image, phases, signal).catch(async (error: unknown) => {
+      throw await whyNotMounted(image, error, signal);
+    });
+  /** Finds the image among those attached ahead. Disks that turn out to be of another file leave. */
+  const takeAhead = ({ id, rootfsPath }: HeldImage): Promise<string | undefined> => {
+    const candidates = ahead.filter((each) => each.id === undefined || each.id === id);
+    ahead = ahead.filter((each) => !candidates.includes(each));
+    const find = async () => {
+      let found: string | undefined;
+      for (const each of candidates) {
+        if (found === undefined && (await isSameFile(pathOf(each.serial), rootfsPath))) found = each.serial;
+        else leaving.push(each);
+      }
+      return found;
+    };
+    const taken = find();
+    emptying = Promise.all([emptying, taken]).then(() => undefined);
+    return taken;
+  };
+  const emptyOthers = async (signal: AbortSignal): Promise<void> => {
+    for (let [other] = leaving; other !== undefined; [other] = leaving) {
+      await rm(pathOf(other.serial), { force: true }); // first: the next process takes a disk whose file it finds
+      await machine.emptyDisk(other.serial, signal);
+      leaving.shift();
     }
-    ahead = undefined;
-    return isSame ? serial : undefined;
+  };
+  /** Callers wait for each other: one that comes later tries again if an earlier one failed. */
+  const withoutOthers = (phases: PhaseClock, signal: AbortSignal): Promise<void> => {
+    leaving.push(...ahead);
+    ahead = [];
+    const mine = emptying.then(async () => {
+      if (leaving.length > 0) await phases.time('other images removed', emptyOthers(signal));
+    });
+    emptying = mine.catch(() => undefined);
+    return mine;
   };
   const provide = async (image: HeldImage, phases: PhaseClock, signal: AbortSignal): Promise<string> => {
-    const isFirst = decision === undefined;
-    decision ??= decide(image, signal);
-    const kept = await decision.catch((error: unknown) => {
-      decision = undefined;
-      throw error;
-    });
-    let serial = isFirst ? kept : undefined;
+    if (isFirst) onFirst?.(image.id);
+    isFirst = false;
+    const kept = await takeAhead(image);
+    const alone = withoutOthers(phases, signal);
+    alone.catch(() => undefined); // awaited below
+    const serial = kept ?? (await plugOrSayWhy(image, phases, signal));
     try {
-      serial ??= await plug(image, phases, signal);
+      await alone;
     } catch (error) {
-      throw await whyNotMounted(image, error, signal);
+      ahead = [...ahead, { serial, id: image.id }]; // for the next attempt
+      throw error;
     }
     plugged.push({ id: image.id, serial });
     await onPlugged(plugged);
@@ -135,10 +161,10 @@ export function createImageDisks({ machine, guest, machineDirectory, before, onF
       return await mine;
     },
     async attachAhead(image, phases, signal) {
-      ahead = { serial: await plug(image, phases, signal), id: image.id };
+      ahead = [...ahead, { serial: await plug(image, phases, signal), id: image.id }];
     },
     get ahead() {
-      return ahead?.id;
+      return ahead.flatMap(({ id }) => id ?? []);
     },
     plugged,
     onPlugged: (listener) => void (onPlugged = listener),
@@ -154,16 +180,18 @@ function numberOf(serial: string): number | undefined {
   return digits === undefined ? undefined : Number(digits);
 }
 
-/** Finds the disk of an image that no container has, in a machine that an earlier process made. */
-function aheadOf(before: ImagesBefore | undefined): Ahead | undefined {
+/** Finds the disks of images that no container has, in a machine that an earlier process made. */
+function aheadOf(before: ImagesBefore | undefined): readonly Ahead[] {
   const used = new Set(before?.images.map(({ serial }) => serial));
-  const serial = before?.serials.find((each) => numberOf(each) !== undefined && !used.has(each));
-  return serial === undefined ? undefined : { serial };
+  const serials = before?.serials.filter((each) => numberOf(each) !== undefined && !used.has(each)) ?? [];
+  return serials.map((serial) => ({ serial }));
 }
 
-async function isSameFile(path: string, other: string): Promise<boolean> {
-  const [one, two] = await Promise.all([stat(path, { bigint: true }), stat(other, { bigint: true })]);
-  return one.ino === two.ino && one.dev === two.dev;
+/** False also if one of them is gone. */
+async function isSameFile(...paths: readonly [string, string]): Promise<boolean> {
+  const statOf = (path: string) => stat(path, { bigint: true }).catch(() => undefined);
+  const [one, two] = await Promise.all(paths.map(statOf));
+  return one !== undefined && one.ino === two?.ino && one.dev === two.dev;
 }
 
 const firstFree = (serials: readonly string[]) => Math.max(-1, ...serials.map((serial) => numberOf(serial) ?? -1)) + 1;

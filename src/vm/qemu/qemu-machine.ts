@@ -150,6 +150,11 @@ export class QemuMachine implements Machine {
     await this.#disks.detach(serial, signal);
   }
 
+  async emptyDisk(serial: string, signal: AbortSignal): Promise<void> {
+    this.#life.assertRunning('empty a disk of');
+    await this.#disks.empty(serial, signal);
+  }
+
   async growDisk(serial: string, sizeBytes: number, signal: AbortSignal): Promise<void> {
     this.#life.assertRunning('grow a disk of');
     await this.#disks.grow(serial, sizeBytes, signal);

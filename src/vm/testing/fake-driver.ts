@@ -201,6 +201,13 @@ export class FakeMachine implements Machine {
     }
   }
 
+  async emptyDisk(serial: string, signal: AbortSignal): Promise<void> {
+    this.#life.assertRunning('empty a disk of');
+    signal.throwIfAborted();
+    if (!this.disks.has(serial))
+      throw new PodvmError('notFound', `Cannot empty disk ${serial}: no such disk is attached`);
+  }
+
   async growDisk(serial: string, sizeBytes: number, signal: AbortSignal): Promise<void> {
     this.#life.assertRunning('grow a disk of');
     signal.throwIfAborted();

@@ -62,6 +62,18 @@ export function describeRunning(harness: Harness): void {
     await machine.growDisk('grown', 2 ** 22, soon());
   });
 
+  test('empties a disk, also one that is empty, and refuses to empty one that is not attached', async () => {
+    await harness().makeDiskFile(spec, 'emptied.img');
+    const emptied = { serial: 'emptied', file: 'emptied.img', readOnly: true };
+    await machine.attachDisk(emptied, soon());
+    await machine.emptyDisk('emptied', soon());
+    await machine.emptyDisk('emptied', soon());
+    await assert.rejects(machine.emptyDisk('three', soon()), kind('notFound'));
+    await assert.rejects(machine.attachDisk(emptied, soon()), kind('alreadyExists'));
+    await machine.detachDisk('emptied', soon());
+    await machine.attachDisk(emptied, soon());
+  });
+
   test('refuses ports with bad names, and names in use', async () => {
     for (const name of ['', 'A', 'a,b', 'x'.repeat(21), '../x']) {
       await assert.rejects(machine.attachPort(name, soon()), kind('invalid'));
@@ -137,6 +149,7 @@ export function describeRunning(harness: Harness): void {
     await assert.rejects(machine.connect(soon()), kind('unavailable'));
     await assert.rejects(machine.attachDisk({ ...disk, serial: 'late' }, soon()), kind('unavailable'));
     await assert.rejects(machine.detachDisk('one', soon()), kind('unavailable'));
+    await assert.rejects(machine.emptyDisk('one', soon()), kind('unavailable'));
     await assert.rejects(machine.attachPort('late', soon()), kind('unavailable'));
     await assert.rejects(machine.detachPort('late', soon()), kind('unavailable'));
     await assert.rejects(machine.setStartWeight(true), kind('unavailable'));
