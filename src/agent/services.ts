@@ -167,6 +167,7 @@ class Services {
     detachDisk: async ({ serial }) => done(await this.#disks.detach(serial)),
     growDisk: async ({ serial, sizeBytes }) => done(await this.#disks.grow(serial, sizeBytes)),
     prepareShares: () => done(this.#shares.prepare()),
+    rehearse: async (params) => done(await this.#containers.rehearse(params)),
     createVolume: async (params) => done(await this.#volumes.create(params)),
     beginPush: ({ volume }) => ({ push: this.#pushes.begin(this.#volumes.find(volume)) }),
     pushFile: (params) => done(this.#pushes.file(params)),

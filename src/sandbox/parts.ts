@@ -45,6 +45,8 @@ export interface Surroundings {
   readonly randomBytes: (count: number) => Uint8Array;
   /** Memory that the node has available, in bytes. */
   readonly availableBytes: () => Promise<number>;
+  /** Time that all cores of the node together have been idle since it booted, in `ms`. */
+  readonly idleMs: () => Promise<number>;
   /** Whether this process may hold `count` more descriptors. */
   readonly hasDescriptors: (count: number) => boolean;
   readonly log: Log;

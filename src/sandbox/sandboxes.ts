@@ -7,6 +7,7 @@ import { descriptors, shortOfDescriptors } from '#host/process/descriptors.ts';
 import type { Log } from '#host/log/log.ts';
 import { traced } from '#host/log/tracing.ts';
 import { createGate } from '#host/gate.ts';
+import { idleMsOf } from '#host/idle-time.ts';
 import { memoryOf } from '#host/meminfo.ts';
 import { Generation } from './generation.ts';
 import { defaultLimits, type SandboxLimits } from './limits.ts';
@@ -115,6 +116,7 @@ const systemSurroundings: Omit<Surroundings, 'log'> = {
   monotonicNs: () => process.hrtime.bigint(),
   randomBytes,
   availableBytes: async () => memoryOf(await readFile('/proc/meminfo', 'latin1'), 'MemAvailable') ?? 0,
+  idleMs: async () => idleMsOf(await readFile('/proc/stat', 'latin1')),
   hasDescriptors: (count) => descriptors.hasRoomFor(count),
 };
 

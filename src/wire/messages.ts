@@ -61,6 +61,11 @@ export const paramSchemas = {
   growDisk: v.object({ serial, sizeBytes: count }),
   /** Loads the drivers of `share`, slow the first time, so it is called before a template is frozen. */
   prepareShares: empty,
+  /**
+   * Makes a container without an image, and removes it before its command runs: emulated, the first of the pod's own then takes
+   * less time. It may be made meanwhile. The container has no disk, stream or mount.
+   */
+  rehearse: createContainer,
   /** Waits (up to 10 s) for the port of a `share`. */
   createVolume,
   /** Begins a new tree for a `push` volume, sent in parts; none of it is visible before `commitPush`. */
@@ -155,6 +160,7 @@ export const resultSchemas = {
   detachDisk: empty,
   growDisk: empty,
   prepareShares: empty,
+  rehearse: empty,
   createVolume: empty,
   beginPush: v.object({ push: count }),
   pushFile: empty,

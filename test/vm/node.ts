@@ -92,6 +92,7 @@ export async function openNode({ limits, earlier, ...options }: NodeOptions = {}
     nowMs: () => Date.now() + (options.aheadMs ?? 0),
     monotonicNs: () => process.hrtime.bigint(),
     availableBytes: () => Promise.resolve(freemem()),
+    idleMs: () => Promise.resolve(0),
     hasDescriptors: () => true,
     randomBytes(count: number) {
       const bytes = randomBytes(count);

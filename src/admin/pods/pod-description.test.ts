@@ -25,6 +25,7 @@ async function open() {
     monotonicNs: () => BigInt(clock.passedMs) * 1_000_000n,
     randomBytes: (count: number) => crypto.getRandomValues(new Uint8Array(count)),
     availableBytes: () => Promise.resolve(Number.MAX_SAFE_INTEGER),
+    idleMs: () => Promise.resolve(0),
     hasDescriptors: () => true,
   };
   const sandboxes = await openSandboxes({ directory, parts, log: silentLog, surroundings }, soon());

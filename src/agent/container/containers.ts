@@ -26,6 +26,7 @@ import { OomWatch } from './oom-watch.ts';
 import type { PodUsers } from './pod-users.ts';
 import { measureProcesses, softLimitsOf } from './processes.ts';
 import { readStart } from './read-start.ts';
+import { rehearse } from './rehearsal.ts';
 import { Rootfs } from './rootfs.ts';
 import { readTerminationLog, TerminationMessages } from './termination-messages.ts';
 import { resolveUser } from './users.ts';
@@ -168,6 +169,11 @@ export class Containers {
       this.#creating.delete(id);
       this.#earlyExits.delete(id);
     }
+  }
+
+  /** See `rehearse()`. */
+  async rehearse(params: ContainerParams): Promise<void> {
+    await rehearse({ ...this.#parts, crun: this.#crun() }, params);
   }
 
   /** Process whose pids the container shares; undefined: it has its own. */

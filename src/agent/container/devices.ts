@@ -48,7 +48,7 @@ export interface ContainerOfDevices {
  */
 export function containerDevices(
   files: Files,
-  disks: Disks,
+  disks: Pick<Disks, 'deviceNumbers'>,
   { params, user, users }: ContainerOfDevices,
 ): ContainerDevices {
   const wanted = params.devices ?? [];

@@ -39,7 +39,13 @@ export class Rootfs {
   readonly #pinned: string[] = [];
 
   /** Mounts the overlay. Errors: `notFound` (disk), `failedPrecondition`. */
-  constructor(parts: Parts, disks: Disks, projects: Projects, params: ContainerParams, users: PodUsers | undefined) {
+  constructor(
+    parts: Parts,
+    disks: Pick<Disks, 'mapped' | 'path' | 'device'>,
+    projects: Projects,
+    params: ContainerParams,
+    users: PodUsers | undefined,
+  ) {
     this.#parts = parts;
     this.#projects = projects;
     this.#users = users;

@@ -183,6 +183,7 @@ export class FakeGuest {
     detachDisk: ({ serial }) => this.#volumes.detachDisk(serial),
     growDisk: ({ serial }) => this.#volumes.growDisk(serial),
     prepareShares: () => ({}),
+    rehearse: () => ({}),
     createVolume: (params) => this.#volumes.create(params),
     beginPush: ({ volume }) => ({ push: this.#volumes.beginPush(volume) }),
     pushFile: (params) => this.#volumes.pushFile(params),

@@ -91,6 +91,7 @@ test('run() boots without a template for a while after making one failed, and th
     monotonicNs: () => process.hrtime.bigint() + laterNs,
     randomBytes,
     availableBytes: () => Promise.resolve(Number.MAX_SAFE_INTEGER),
+    idleMs: () => Promise.resolve(0),
     hasDescriptors: () => true,
   };
   {

@@ -109,6 +109,12 @@ const security: ContainerSecurity = {
 };
 const capabilities = capabilitiesOf(security);
 
+/** The same container without disks and streams (`rehearse`). */
+export function rehearsedContainer(agent: Welcome): ContainerParams {
+  const { scratchDisk: _, ...params } = containerOf(agent, 0, 0);
+  return { ...params, id: 'rehearsal' };
+}
+
 function containerOf(agent: Welcome, stdout: number, stderr: number): ContainerParams {
   return {
     id,

@@ -28,6 +28,7 @@ async function openWithPool(poolSize: number, prepare: (parts: FakeParts) => voi
       if (memory.isReadable) return memory.availableBytes;
       throw Object.assign(new Error('EMFILE: too many open files'), { code: 'EMFILE' });
     },
+    idleMs: () => Promise.resolve(0),
     hasDescriptors: () => memory.hasDescriptors,
   };
   const sandboxes = await openSandboxes({ directory, parts, log: silentLog, surroundings, poolSize }, never);

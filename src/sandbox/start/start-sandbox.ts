@@ -1,3 +1,4 @@
+import { messageOf } from '#base/errors.ts';
 import { plainAddresses } from '../container/etc-files.ts';
 import { checkSandboxSpec } from '../container/check-spec.ts';
 import type { Log } from '#host/log/log.ts';
@@ -25,6 +26,7 @@ import {
   type StartMade,
 } from './pod-steps.ts';
 import type { Pool } from './pool.ts';
+import { watchForRehearsal } from './rehearse.ts';
 import { runSteps } from './run-steps.ts';
 
 export interface TakingContext extends PodContext {
@@ -51,12 +53,18 @@ export async function startSandbox(
   const run = { site, phases: site.phases, holdings };
   const admitted = await runSteps(admissionSteps, run, signal);
   await makeRoom(context, context.gate.inside);
+  const rehearse = watchForRehearsal(context.surroundings);
   const spare = context.pool.take(site.order);
   if (spare !== undefined) holdings.takeFrom(spare.holdings);
   const done = { ...admitted, ...(spare?.made ?? madeForPod) };
   const made = await runSteps(startSteps, { ...run, done }, signal);
   await holdings.end('started');
   const { order, phases } = site;
+  const { machine, guest } = made;
+  const others = context.gate.inside;
+  rehearse({ machine, guest, size: order.size, isExercised: spare !== undefined, others }).catch((error: unknown) =>
+    context.surroundings.log.debug('container not rehearsed', { why: messageOf(error) }),
+  );
   phases.end();
   const facts = {
     addresses: plainAddresses(made.network.interfaces.flatMap((each) => each.addresses)),

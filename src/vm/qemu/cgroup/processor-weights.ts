@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
-import { cpuSecondsOf, statFields, ticksPerSecond } from '#host/process/process-stat.ts';
+import { idleMsOf } from '#host/idle-time.ts';
+import { cpuSecondsOf, statFields } from '#host/process/process-stat.ts';
 import type { HostLimits } from '../../driver.ts';
 import { ProcessorSavings, restedFactor } from './processor-savings.ts';
 
@@ -82,7 +83,7 @@ export class ProcessorWeights {
         return [id, { usedMs, cpuShares: limits.cpuShares }] as const;
       }),
     );
-    const rested = this.#savings.rested(await idleMs(read), new Map(uses));
+    const rested = this.#savings.rested(idleMsOf(await read('/proc/stat')), new Map(uses));
     for (const [id, machine] of machines) {
       const factor = rested.has(id) ? restedFactor : 1;
       if (machine.factor === factor) continue;
@@ -98,12 +99,6 @@ export const processorWeights = new ProcessorWeights();
 
 async function apply({ limits, factor, write }: Weighed): Promise<void> {
   await write({ ...limits, cpuShares: Math.min(maxShares, limits.cpuShares * factor) });
-}
-
-/** Time that all cores of the node together have idled or waited for disks since it booted (proc_stat(5)). */
-async function idleMs(read: Sight['read']): Promise<number> {
-  const [, idle = 0, waiting = 0] = /^cpu +\d+ \d+ \d+ (\d+) (\d+)/.exec(await read('/proc/stat'))?.map(Number) ?? [];
-  return ((idle + waiting) * 1000) / ticksPerSecond;
 }
 
 /** Processor time of all threads since the process began; 0 when it is gone. */
