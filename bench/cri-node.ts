@@ -15,8 +15,8 @@ const maxLogChars = 1_000_000;
 export interface CriNode extends AsyncDisposable {
   readonly runtime: ClientOf<typeof RuntimeService>;
   readonly pid: number;
-  /** Resident memory of the daemon, in `KiB` (proc(5)). */
-  residentKiB(): Promise<number>;
+  /** Resident memory of the daemon, and its parts (proc(5)). */
+  memory(): Promise<{ readonly residentKiB: number; readonly anonymousKiB: number; readonly fileKiB: number }>;
   /** Kills the daemon and starts the next one. Resolves when that serves, to its log so far. */
   replace(): Promise<string>;
 }
@@ -56,8 +56,11 @@ export async function openCriNode(
     get pid() {
       return daemon.child.pid ?? 0;
     },
-    residentKiB: async () =>
-      Number(/^VmRSS:\s+(\d+)/m.exec(await readFile(`/proc/${daemon.child.pid}/status`, 'latin1'))?.[1]),
+    async memory() {
+      const status = await readFile(`/proc/${daemon.child.pid}/status`, 'latin1');
+      const kib = (key: string) => Number(new RegExp(`^${key}:\\s+(\\d+)`, 'm').exec(status)?.[1]);
+      return { residentKiB: kib('VmRSS'), anonymousKiB: kib('RssAnon'), fileKiB: kib('RssFile') };
+    },
     async replace() {
       await end('SIGKILL');
       daemon = await startDaemon(program, env);

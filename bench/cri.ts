@@ -6,6 +6,7 @@ import { type CriNode, openCriNode } from './cri-node.ts';
 import { type Figures, Sheet } from './figures.ts';
 import { environment, nodeRoot, podvm, untilWaiting } from './node.ts';
 import { makeRelease } from './release.ts';
+import { type CalledPod, callSteadily } from './steady-calls.ts';
 import type { SuiteOptions } from './suite.ts';
 
 /** Time for the work that the last pod left, in `ms`. */
@@ -13,9 +14,6 @@ const restMs = 2_000;
 const maxLifecycles = 10;
 const callsPerSecond = 1_000;
 const loadSeconds = 60;
-const tickMs = 10;
-/** Maximum of concurrent calls: a client of a slow node waits too, and `callsPerSecond` is the result. */
-const maxPending = 64;
 const setUpTimeoutMs = 30 * 60_000;
 const image = { image: 'localhost/podvm/base:latest' };
 
@@ -23,7 +21,8 @@ const image = { image: 'localhost/podvm/base:latest' };
  * Measures a release, as users install it. The verbs of a pod's life as a kubelet calls them, each from request to answer, on a node without a pool (`cri.*`) and
  * on one as it comes, where a machine waits (`criPooled.*`); `fromScratchMs` is a pod with a running container. Then, beside `n`
  * running pods, a thousand lists and statuses a second for a while: `criLoad.<verb>Ms` of each,
- * `criLoad.callsPerSecond`, and the daemon's resident memory before and after, `criLoad.{before,after}KiB`.
+ * `criLoad.callsPerSecond`, and the daemon's resident memory with these pods before any call, after the first 15 s of them,
+ * and after the minute, `criLoad.{idle,before,after}KiB`.
  */
 export async function criSuite({ rounds: count, say }: SuiteOptions): Promise<Figures> {
   const sheet = new Sheet();
@@ -45,7 +44,7 @@ export async function criSuite({ rounds: count, say }: SuiteOptions): Promise<Fi
     }
   }
   await using node = await openCriNode(undefined, {}, program);
-  const pods: Pod[] = [];
+  const pods: CalledPod[] = [];
   for (let at = 1; at <= count; at += 1) {
     pods.push(await startPod(node, `bench-load-${at}`, (_, call) => call()));
     say(`${at} pods run`);
@@ -55,14 +54,9 @@ export async function criSuite({ rounds: count, say }: SuiteOptions): Promise<Fi
   return sheet.figures;
 }
 
-interface Pod {
-  readonly podSandboxId: string;
-  readonly containerId: string;
-}
-
 type Timing = <T>(verb: string, call: () => Promise<T>) => Promise<T>;
 
-async function startPod({ runtime }: CriNode, name: string, timed: Timing): Promise<Pod> {
+async function startPod({ runtime }: CriNode, name: string, timed: Timing): Promise<CalledPod> {
   const sandboxConfig = {
     metadata: { name, namespace: 'bench', uid: `uid-${name}`, attempt: 0 },
     linux: { securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER } } }, // as a kubelet
@@ -95,48 +89,23 @@ async function live(node: CriNode, name: string, prefix: string, sheet: Sheet): 
   await timed('removePodSandbox', () => runtime.removePodSandbox({ podSandboxId }));
 }
 
-/** Errors: the first call that fails. */
-async function load(node: CriNode, pods: readonly Pod[], sheet: Sheet, say: SuiteOptions['say']): Promise<void> {
-  const { runtime } = node;
-  const verbs: Readonly<Record<string, (pod: Pod) => Promise<unknown>>> = {
-    listPodSandbox: () => runtime.listPodSandbox(),
-    listContainers: () => runtime.listContainers(),
-    podSandboxStatus: ({ podSandboxId }) => runtime.podSandboxStatus({ podSandboxId }),
-    containerStatus: ({ containerId }) => runtime.containerStatus({ containerId }),
-  };
-  const names = Object.keys(verbs);
-  const call = async (at: number): Promise<void> => {
-    const [verb, pod] = [names[at % names.length], pods[at % pods.length]];
-    if (verb === undefined || pod === undefined) return;
-    const startedMs = performance.now();
-    await verbs[verb]?.(pod);
-    sheet.add(`criLoad.${verb}Ms`, performance.now() - startedMs);
-  };
-  const callAll = async (calls: number): Promise<void> => {
-    const startedMs = performance.now();
-    const pending = new Set<Promise<void>>();
-    const failures: unknown[] = [];
-    for (let at = 0; at < calls && failures.length === 0;) {
-      const due = Math.min(calls, Math.ceil(((performance.now() - startedMs) / 1000) * callsPerSecond));
-      for (; at < due && pending.size < maxPending; at += 1) {
-        const made: Promise<void> = call(at)
-          .catch((error: unknown) => void failures.push(error))
-          .finally(() => pending.delete(made));
-        pending.add(made);
-      }
-      await delay(tickMs);
-    }
-    await Promise.all(pending);
-    if (failures.length > 0) throw new AggregateError(failures, 'calls failed');
-    sheet.add('criLoad.callsPerSecond', (calls * 1000) / (performance.now() - startedMs));
+/** Errors: those of calls that fail. */
+async function load(node: CriNode, pods: readonly CalledPod[], sheet: Sheet, say: SuiteOptions['say']): Promise<void> {
+  const callAll = async (seconds: number): Promise<void> => {
+    const rate = await callSteadily(node.runtime, pods, { callsPerSecond, seconds }, (verb, ms) =>
+      sheet.add(`criLoad.${verb}Ms`, ms),
+    );
+    sheet.add('criLoad.callsPerSecond', rate);
   };
   const memory = async (name: string): Promise<void> => {
-    const kib = await node.residentKiB();
-    sheet.add(`criLoad.${name}KiB`, kib);
-    say(`the daemon's memory ${name}: ${kib} KiB`);
+    const { residentKiB, anonymousKiB, fileKiB } = await node.memory();
+    sheet.add(`criLoad.${name}KiB`, residentKiB);
+    say(`the daemon's memory ${name}: ${residentKiB} KiB, of which ${anonymousKiB} anonymous, ${fileKiB} of files`);
   };
-  await callAll(callsPerSecond * (loadSeconds / 4)); // code is compiled, heaps have grown
+  await delay(restMs);
+  await memory('idle');
+  await callAll(loadSeconds / 4); // code is compiled, heaps have grown
   await memory('before');
-  await callAll(callsPerSecond * loadSeconds);
+  await callAll(loadSeconds);
   await memory('after');
 }

@@ -64,9 +64,13 @@ export async function pssMB(pids: readonly number[]): Promise<number> {
   return (sizes.reduce((sum, size) => sum + size, 0) * 1024) / 1e6;
 }
 
-export async function residentMB(pid: number): Promise<number> {
+/** Resident memory of a process, in `MB`; the part of it that no file has. */
+export const residentMB = (pid: number): Promise<number> => statusMB(pid, /^VmRSS:\s+(\d+)/m);
+export const anonymousMB = (pid: number): Promise<number> => statusMB(pid, /^RssAnon:\s+(\d+)/m);
+
+async function statusMB(pid: number, line: RegExp): Promise<number> {
   const text = await readFile(`/proc/${pid}/status`, 'latin1');
-  return (Number(/^VmRSS:\s+(\d+)/m.exec(text)?.[1]) * 1024) / 1e6;
+  return (Number(line.exec(text)?.[1]) * 1024) / 1e6;
 }
 
 /** `MemAvailable`, in `MB`. */

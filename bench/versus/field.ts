@@ -27,6 +27,13 @@ export interface Field {
   peer(name: Contestant): CriPeer;
   /** Resolves when the contestant has finished its earlier work. */
   rest(name: Contestant): Promise<void>;
+  /** Starts another daemon of PodVM, with defaults and the image `base`. */
+  startPodvm(undo: AsyncDisposableStack): Promise<PodvmPeer>;
+}
+
+/** A daemon of PodVM. */
+export interface PodvmPeer extends CriPeer {
+  readonly log: () => Promise<string>;
 }
 
 /** Time in which a runtime finishes closing after its last answer, in `ms`. */
@@ -83,11 +90,10 @@ export async function openField(prepared: Prepared, undo: AsyncDisposableStack, 
   await writeFile(join(containersDirectory, 'policy.json'), JSON.stringify(policy));
   const logs = join(work, 'logs');
   const peers = new Map<Contestant, CriPeer>();
-  const common = { logs, signal, containersDirectory, undo };
-  const roots = {
-    podvm: await addPodvm('podvm', prepared, common, peers, { PODVM_SHIM_SOCKET: shimSocket }),
-    cold: await addPodvm('cold', prepared, common, peers, { PODVM_POOL: '0' }),
-  };
+  const common = { prepared, logs, signal, containersDirectory };
+  const podvm = await openPodvm('podvm', { PODVM_SHIM_SOCKET: shimSocket }, common, undo);
+  const cold = await openPodvm('cold', { PODVM_POOL: '0' }, common, undo);
+  peers.set('podvm', podvm).set('cold', cold);
   const client = undo.use(connectTestClient(containerd.socket));
   const rest = () => delay(restMs);
   const directory = join(containerdWork, 'root');
@@ -101,9 +107,15 @@ export async function openField(prepared: Prepared, undo: AsyncDisposableStack, 
     for (const image of [images.base, images.iperf]) await imagesOf(peer).pullImage({ image: { image } });
   }
   return {
-    ...{ prepared, registry, containerd, images, roots },
+    ...{ prepared, registry, containerd, images },
+    roots: { podvm: podvm.directory, cold: cold.directory },
     peer: (name) => peerOf(peers, name),
     rest: (name) => peers.get(name)?.rest() ?? rest(),
+    async startPodvm(owner) {
+      const peer = await openPodvm('podvm', {}, common, owner);
+      await imagesOf(peer).pullImage({ image: { image: images.base } });
+      return peer;
+    },
   };
 }
 
@@ -125,20 +137,19 @@ async function sandboxOfPodvm(client: StreamingClient, podSandboxId: string): Pr
 }
 
 interface Common {
+  readonly prepared: Prepared;
   readonly logs: string;
   readonly containersDirectory: string;
   readonly signal: AbortSignal;
-  readonly undo: AsyncDisposableStack;
 }
 
-/** Starts a daemon with defaults, except for its directories, its network and `env`; returns its state directory. */
-async function addPodvm(
+/** Starts a daemon with defaults, except for its directories, its network and `env`. */
+async function openPodvm(
   name: 'podvm' | 'cold',
-  prepared: Prepared,
-  { logs, containersDirectory, signal, undo }: Common,
-  peers: Map<Contestant, CriPeer>,
   env: Readonly<Record<string, string>>,
-): Promise<string> {
+  { prepared, logs, containersDirectory, signal }: Common,
+  undo: AsyncDisposableStack,
+): Promise<PodvmPeer> {
   const { podvm, programs, work, assetsRoot } = prepared;
   const node = undo.use(
     await startNode({
@@ -154,8 +165,8 @@ async function addPodvm(
   const client = undo.use(connectTestClient(join(node.root, 'cri.sock')));
   const rest = name === 'cold' ? () => delay(restMs) : () => untilPoolRests(node.root);
   const [handler, cgroupParent, directory] = ['', '', node.root];
-  peers.set(name, { name, client, handler, cgroupParent, daemonPid: node.pid, directory, logs, signal, rest });
-  return node.root;
+  const log = () => node.log();
+  return { name, client, handler, cgroupParent, daemonPid: node.pid, directory, logs, signal, rest, log };
 }
 
 /** Waits until machines wait, and their number no longer grows. */

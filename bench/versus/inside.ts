@@ -5,6 +5,7 @@ import { openField } from './field.ts';
 import { takeOver } from './prepared.ts';
 import type { MeasuredRow, Result } from './result.ts';
 import { containerdRow } from './rows/containerd.ts';
+import { daemonRow } from './rows/daemon.ts';
 import { filesRow } from './rows/files.ts';
 import { logsRow } from './rows/logs.ts';
 import { burstRow, densityRow, memoryRow } from './rows/memory.ts';
@@ -28,6 +29,7 @@ const rows: Readonly<Record<RowName, Row>> = {
   cpu: cpuRow,
   burst: burstRow,
   density: densityRow,
+  daemon: daemonRow,
   files: filesRow,
   net: netRow,
   pull: pullRow,

@@ -43,7 +43,7 @@ async function startAll(starts: readonly Promise<CriPod>[]): Promise<readonly Cr
   throw failed.reason;
 }
 
-async function removeAll(pods: readonly CriPod[]): Promise<void> {
+export async function removeAll(pods: readonly CriPod[]): Promise<void> {
   const outcomes = await Promise.allSettled(pods.map((pod) => pod.remove()));
   const failed = outcomes.find((outcome) => outcome.status === 'rejected');
   if (failed !== undefined) throw failed.reason;
