@@ -65,6 +65,8 @@ export async function makeProgramTree(release: Release, directory: string): Prom
     plugins: [lateModules],
     legalComments: 'none', // all licences are in one file
     charset: 'ascii', // a single other character would double a file's size in the memory of a daemon
+    minifyWhitespace: true, // a daemon keeps the text of its files; names and statements stay as they are
+    lineLimit: 200, // Node prints the line of an error
     sourcemap: true,
     metafile: true,
     write: false,
