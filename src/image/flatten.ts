@@ -16,29 +16,43 @@ export interface FlattenOptions {
 }
 
 const fileMode = 0o444;
+/** A layer whose blob has at least this size, in bytes, has a file of its own, which images can share. */
+const sharedLayerBytes = 2 * 1024 ** 2;
+/** Layers of an image with such files: each is opened for every machine that has the image. Lower layers are more often shared. */
+const maxSharedLayers = 32;
 
-export interface FlattenedImage {
+/** `size`: of the blob, in bytes. */
+type SizedLayer = Omit<JobLayer, 'hasFile'> & { readonly size: number };
+
+/** A file, and the digest that its maker states. */
+export interface MadeFile {
   readonly path: string;
   readonly digest: string;
 }
 
+export interface FlattenedImage extends MadeFile {
+  /** Files of large layers: their bytes, one behind the other, follow those of the image's own file. */
+  readonly layers: readonly MadeFile[];
+}
+
 /**
- * Merges layers, lowest first, into one read-only EROFS file owned by root; the same layers give the same bytes. Only the importing process reads the content of layers (`import/flatten-layers.ts`). Errors: `corrupt`
+ * Merges layers, lowest first, into one read-only EROFS file system, in files owned by root; the same layers give the same bytes. Only the importing process reads the content of layers (`import/flatten-layers.ts`). Errors: `corrupt`
  * (digest, damaged or hostile tar), `exhausted` (limits, memory, time, disk), `unavailable`, `cancelled`.
  */
 export async function flatten(layers: readonly Layer[], options: FlattenOptions): Promise<FlattenedImage> {
   await using undo = new AsyncDisposableStack();
   const files: FileHandle[] = [];
   for (const [index, { path }] of layers.entries()) files.push(undo.use(await openLayer(path, layerFault(index))));
-  const diffIds = layers.map(({ diffId }) => ({ diffId }));
-  return await importLayers(diffIds, files, options);
+  const sizes = await Promise.all(files.map(async (file) => (await file.stat()).size));
+  const sized = layers.map(({ diffId }, at) => ({ diffId, size: sizes[at] ?? 0 }));
+  return await importLayers(sized, files, options);
 }
 
 /**
  * The same with layers that arrive in a directory meanwhile, as regular files with those names.
  */
 export async function flattenArriving(
-  layers: readonly Required<JobLayer>[],
+  layers: readonly (SizedLayer & { readonly blob: string })[],
   arriving: ArrivingLayers,
   options: FlattenOptions,
 ): Promise<FlattenedImage> {
@@ -46,18 +60,33 @@ export async function flattenArriving(
 }
 
 async function importLayers(
-  layers: readonly JobLayer[],
+  layers: readonly SizedLayer[],
   files: readonly FileHandle[],
   { directory, limits, ...options }: FlattenOptions & { readonly arriving?: ArrivingLayers },
 ): Promise<FlattenedImage> {
   const doing = 'flatten the image';
   const work = join(directory, 'jail');
-  const answer = await runImport({ kind: 'flatten', limits, layers }, files, { doing, work, ...options });
+  const answer = await runImport({ kind: 'flatten', limits, layers: withFiles(layers) }, files, {
+    doing,
+    work,
+    ...options,
+  });
   if (!('flattened' in answer)) throw new PodvmError('internal', `Cannot ${doing}: the answer belongs to another job`);
   const path = join(work, answer.flattened);
   await chown(work, 0, 0); // mode 0700: keeps out other processes of the jail's user
-  await takeOver(path);
-  return { path, digest: answer.digest };
+  const made = answer.layers.map(({ file, digest }) => ({ path: join(work, file), digest }));
+  for (const file of [path, ...made.map((layer) => layer.path)]) await takeOver(file);
+  return { path, digest: answer.digest, layers: made };
+}
+
+/** Decides which layers have files of their own. */
+function withFiles(layers: readonly SizedLayer[]): readonly JobLayer[] {
+  let left = maxSharedLayers;
+  return layers.map(({ size, ...layer }) => {
+    const hasFile = size >= sharedLayerBytes && left > 0;
+    if (hasFile) left -= 1;
+    return { ...layer, hasFile };
+  });
 }
 
 /** Gives a file of the importing process, which has ended, to root, and syncs it to disk. */

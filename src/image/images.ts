@@ -3,7 +3,9 @@ import type { RegistryLogin } from './logins.ts';
 
 /**
  * The interface of the image layer. Words: an *image* is a config and its layers, identified by the digest of the config
- * (its *id*); a *reference* is a name for it; a *rootfs* is all its layers in one read-only EROFS file.
+ * (its *id*); a *reference* is a name for it; a *rootfs* is all its layers in one read-only EROFS file system, whose bytes are
+ * those of the image's own file and behind it those of its *shared layers*: files with the content of large layers, which
+ * images have in common.
  */
 export interface ImageConfig {
   readonly entrypoint?: readonly string[];
@@ -25,8 +27,10 @@ export interface Image {
   readonly references: readonly string[];
   /** Full names with the digest of a manifest, or of an index that leads to it. */
   readonly digests: readonly string[];
-  /** Size of the EROFS file. */
+  /** Size of the EROFS file system. */
   readonly sizeBytes: number;
+  /** Shared layers in the order of their bytes; absent: it has none. */
+  readonly layers?: readonly SharedLayer[];
   readonly createdAt: string;
   /** The n of the x86-64-vN that it needs; absent: 1. */
   readonly processorLevel?: number;
@@ -37,16 +41,27 @@ export interface Image {
   readonly damaged?: string;
 }
 
-/** Facts by which damage to an EROFS file is detected. */
-export interface RootfsFacts {
+/** Facts by which a file that was written to or replaced is detected. */
+export interface FileFacts {
+  readonly inode: string;
+  readonly mtimeNs: string;
+}
+
+/** Facts by which damage to an image's own file is detected. */
+export interface RootfsFacts extends FileFacts {
   /** Digest of the whole file. */
   readonly digest: string;
   /** Digest of its first 4 KiB. */
   readonly head: string;
-  readonly inode: string;
-  readonly mtimeNs: string;
-  /** Time at which the whole file was last read. */
+  /** Time at which all files of the image were last read. */
   readonly checkedAt: string;
+}
+
+/** The content of a layer, in a file that several images may use. */
+export interface SharedLayer extends FileFacts {
+  /** Digest of the file, which is not that of the layer. */
+  readonly digest: string;
+  readonly sizeBytes: number;
 }
 
 export interface LoadedImage extends Image {
@@ -66,11 +81,13 @@ export interface Untagged {
 export interface HeldImage extends AsyncDisposable {
   readonly id: string;
   readonly config: ImageConfig;
-  /** Absolute path of the EROFS file, owned by root and read-only. */
+  /** Absolute path of the image's own file, owned by root and read-only. */
   readonly rootfsPath: string;
+  /** Those of its shared layers, in the order of their bytes. */
+  readonly layerPaths: readonly string[];
   /**
-   * Reads the whole file after it could not be mounted or read. Returns the reason why it is damaged, as the end of a
-   * sentence, and records it for the next `hold`; undefined when the file is intact. Errors: `cancelled`.
+   * Reads all its files after it could not be mounted or read. Returns the reason why it is damaged, as the end of a
+   * sentence, and records it for the next `hold`; undefined when they are intact. Errors: `cancelled`.
    */
   findDamage(signal: AbortSignal): Promise<string | undefined>;
 }
@@ -124,7 +141,7 @@ export interface ImageStore {
     signal: AbortSignal,
     options?: Pick<PullOptions, 'logins'>,
   ): Promise<HeldImage>;
-  /** Reads an image's whole file, at idle priority. Errors: `notFound`, `cancelled`. */
+  /** Reads all files of an image, at idle priority. Errors: `notFound`, `cancelled`. */
   check(id: string, signal: AbortSignal): Promise<Image>;
   /** Gives a present image another name, taking it from any other image. Errors: `notFound`, `invalid`. */
   tag(reference: string, name: string): Promise<Image>;

@@ -55,7 +55,11 @@ export async function pullLayers(
     const image = await resolveConfig(what, resolved, skopeo, reader, stop);
     using _early = early.inside === 0 ? await early.enter(stop) : undefined;
     if (_early === undefined) await copying;
-    const layers = image.layers.map(({ digest, diffId }) => ({ diffId, blob: `${blobsDirectory}/${blobOf(digest)}` }));
+    const sizes = new Map(resolved.manifest.layers.map(({ digest, size }) => [digest, size]));
+    const layers = image.layers.map(({ digest, diffId }) => ({
+      ...{ diffId, size: sizes.get(digest) ?? 0 },
+      blob: `${blobsDirectory}/${blobOf(digest)}`,
+    }));
     const arriving = { directory: skopeo.layout, numbers };
     const flattened = await traced({ name: 'layers flattened' }, () =>
       flattenArriving(layers, arriving, { directory, limits: reader.limits, signal: stop }),

@@ -2,6 +2,7 @@ import { statfs } from 'node:fs/promises';
 import type { Clock } from '#host/clock.ts';
 import type { Log } from '#host/log/log.ts';
 import { within } from '#host/wait.ts';
+import { diskBytes } from '#image/disk-bytes.ts';
 import type { ImageStore } from '#image/images.ts';
 import { cpuPeriodUs, memoryRequestOf, sharesOf } from '#sandbox/resources.ts';
 import { sandboxMoves, type Resources, type Sandbox, type Sandboxes } from '#sandbox/sandbox.ts';
@@ -94,7 +95,7 @@ export class MetricsPage implements Disposable {
       room,
       reserveBytes: sandboxes.memoryReserveBytes,
       images: images.counts,
-      storedImages: { count: stored.length, bytes: stored.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) },
+      storedImages: { count: stored.length, bytes: diskBytes(stored) },
       nowMs: clock.now(),
       figures: this.#meter.read(),
     };

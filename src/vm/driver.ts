@@ -86,10 +86,13 @@ export interface MachineShape {
   readonly tenant?: string;
 }
 
-/** Location of a disk's content: the name of a file in the machine's directory, or a block device of the host. */
+/**
+ * Location of a disk's content: the name of a file in the machine's directory, with the names of files whose content
+ * follows it (read-only disks; whole sectors of 512 bytes), or a block device of the host.
+ */
 export type DiskSource =
-  | { readonly file: string; readonly device?: never }
-  | { readonly device: BlockDevice; readonly file?: never };
+  | { readonly file: string; readonly followedBy?: readonly string[]; readonly device?: never }
+  | { readonly device: BlockDevice; readonly file?: never; readonly followedBy?: never };
 
 export interface BlockDevice {
   readonly major: number;

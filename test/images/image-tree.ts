@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { lstatSync, readdirSync, readFileSync, readlinkSync, type Stats } from 'node:fs';
-import { mkdtemp, readFile, readlink, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdtemp, readFile, readlink, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import * as v from 'valibot';
@@ -37,7 +37,7 @@ export async function flattenedTree(layers: readonly LayerBytes[], limits: Parti
   return await withFlattened(layers, limits, readErofs);
 }
 
-/** Digest of the EROFS file itself. */
+/** Digest of the EROFS file system itself. */
 export async function flattenedDigest(layers: readonly LayerBytes[]): Promise<string> {
   return await withFlattened(layers, {}, async (file) => sha256(await readFile(file)));
 }
@@ -51,12 +51,15 @@ async function withFlattened<T>(
   try {
     await run('chmod', ['0711', directory]);
     const files = await Promise.all(layers.map((layer, index) => writeLayer(directory, layer, index)));
-    const { path: file } = await flatten(files, {
+    const { path, layers: behind } = await flatten(files, {
       directory,
       signal: new AbortController().signal,
       limits: { ...imageLimits, ...limits },
     });
-    return await use(file);
+    if (behind.length === 0) return await use(path);
+    const joined = join(directory, 'joined');
+    for (const file of [path, ...behind.map((layer) => layer.path)]) await appendFile(joined, await readFile(file));
+    return await use(joined);
   } finally {
     await rm(directory, { recursive: true });
   }

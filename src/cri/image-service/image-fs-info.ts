@@ -1,5 +1,6 @@
 import type { CriParts } from '../parts.ts';
 import type { Answer } from '../rpc/service.ts';
+import { diskBytes } from '#image/disk-bytes.ts';
 import { uint64Of } from '../translate/int64.ts';
 import type { ImageFsInfoResponseSchema } from '../schema/api_pb.ts';
 
@@ -16,7 +17,7 @@ export async function imageFsInfo({
   const usage = {
     timestamp: BigInt(clock.now()) * 1_000_000n,
     fsId: { mountpoint: node.imagesDirectory },
-    usedBytes: uint64Of(all.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)),
+    usedBytes: uint64Of(diskBytes(all)),
     inodesUsed: uint64Of(all.length),
   };
   return { imageFilesystems: [usage], containerFilesystems: [usage] };

@@ -8,26 +8,44 @@ import { pageBytes } from './erofs-format.ts';
 import { Spool, writeWhole } from './spool.ts';
 
 export const rootfsFile = 'rootfs.erofs';
+export const layerFilePattern = /^layer-\d{1,2}$/;
 const endsFile = 'ends';
 
 /** The place of one file's content. */
 export interface Content {
   readonly size: number;
-  /** The first of its blocks. Changes when the file is compacted. */
+  /** The first of its blocks, in the image's own file or in that of its layer. Changes when the former is compacted. */
   block: number;
+  /** Number of its layer among those with a file of their own; undefined: it is in the image's own file. */
+  readonly layer: number | undefined;
   /** Where the end that fills no block is among all such ends; undefined: it has a block of its own. */
   readonly endAt: number | undefined;
 }
 
-/** Part of the blocks that may hold content that no name leads to. */
+/** Part of the blocks of the image's own file that may hold content that no name leads to. */
 const maxUnusedPart = 1 / 16;
 const copyBytes = 1024 ** 2;
 /** Unit of the checks for room on the disk, and of what is sent to the disk while more is read. */
 const stretchBytes = 64 * 1024 ** 2;
 
+/** The files of an image, in the order in which their bytes are the EROFS file system. */
+export interface ImageFiles {
+  /** Digest of the image's own file. */
+  readonly digest: string;
+  readonly layers: readonly { readonly file: string; readonly digest: string }[];
+}
+
+/** A layer that has a file of its own. */
+interface SharedLayer {
+  readonly name: string;
+  readonly file: FileHandle;
+  readonly spool: Spool;
+}
+
 /**
- * An EROFS file while the layers are read: the content of files as it comes, in blocks from the second on. The ends that
- * fill no block wait in a file of their own, since they are stored beside inodes.
+ * An EROFS file system while its layers are read: the content of files as it comes, in blocks from the second on of the
+ * image's own file, or in the file of its layer, whose bytes depend on nothing but the layer. Ends that fill no
+ * block of the former wait in a file of their own, since they are stored beside inodes.
  */
 export class ContentFile implements AsyncDisposable {
   readonly #work: string;
@@ -35,6 +53,9 @@ export class ContentFile implements AsyncDisposable {
   readonly #endsFile: FileHandle;
   readonly #blocks: Spool;
   readonly #ends: Spool;
+  readonly #layers: SharedLayer[] = [];
+  /** The present layer, if it has a file of its own. */
+  #layer: SharedLayer | undefined;
   #unchecked = 0;
 
   private constructor(work: string, file: FileHandle, endsFile: FileHandle) {
@@ -52,23 +73,36 @@ export class ContentFile implements AsyncDisposable {
     return new ContentFile(work, file, ends);
   }
 
+  /** Begins a layer: what is added next belongs to it, and is in a file of its own if it `hasFile`. */
+  async startLayer(hasFile: boolean): Promise<void> {
+    await this.#layer?.spool.flush();
+    this.#layer = undefined;
+    if (!hasFile) return;
+    const name = `layer-${this.#layers.length}`;
+    const file = await open(join(this.#work, name), 'wx+', 0o600);
+    this.#layer = { name, file, spool: new Spool(file, 0) };
+    this.#layers.push(this.#layer);
+  }
+
   /**
-   * Stores the content of a file; `isInline`: whether its end can follow the inode. Errors: those of the content,
-   * `exhausted` (disk).
+   * Stores the content of a file; `canBeInline`: whether its end can follow the inode. In the file of a layer it does not,
+   * since all its content is to be there. Errors: those of the content, `exhausted` (disk).
    */
-  async add(content: AsyncIterable<Buffer>, size: number, isInline: boolean): Promise<Content> {
+  async add(content: AsyncIterable<Buffer>, size: number, canBeInline: boolean): Promise<Content> {
     await this.#checkRoom(size);
-    const block = this.#blocks.end / pageBytes;
+    const spool = this.#layer?.spool ?? this.#blocks;
+    const isInline = canBeInline && this.#layer === undefined;
+    const block = spool.end / pageBytes;
     const endAt = isInline ? this.#ends.end : undefined;
     let left = isInline ? size - (size % pageBytes) : size;
     for await (const chunk of content) {
       const whole = chunk.subarray(0, left);
       left -= whole.length;
-      if (whole.length > 0) await this.#blocks.add(whole);
+      if (whole.length > 0) await spool.add(whole);
       if (whole.length < chunk.length) await this.#ends.addCopy(chunk.subarray(whole.length));
     }
-    if (!isInline) await this.#blocks.add(Buffer.alloc(paddingOf(size)));
-    return { size, block, endAt };
+    if (!isInline) await spool.add(Buffer.alloc(paddingOf(size)));
+    return { size, block, layer: this.#layer && this.#layers.indexOf(this.#layer), endAt };
   }
 
   async #checkRoom(bytes: number): Promise<void> {
@@ -78,14 +112,22 @@ export class ContentFile implements AsyncDisposable {
     this.#unchecked = stretchBytes;
   }
 
-  /** Number of blocks so far. */
+  /** Number of blocks of the image's own file so far. */
   get blocks(): number {
     return this.#blocks.end / pageBytes;
   }
 
-  /** Removes content that is not in use, if it is much. The same content in use gives the same file. */
+  /** Returns the first block of each layer with a file of its own, and the end, if they follow that many blocks. */
+  layersBehind(blocks: number): readonly number[] {
+    const firsts = [blocks];
+    for (const { spool } of this.#layers) firsts.push((firsts.at(-1) ?? 0) + spool.end / pageBytes);
+    return firsts;
+  }
+
+  /** Removes content of the image's own file that is not in use, if it is much. The same content in use gives the same file. */
   async compact(used: Iterable<Content>): Promise<void> {
-    const inOrder = [...used].filter((content) => blocksOf(content) > 0).sort((a, b) => a.block - b.block);
+    const own = [...used].filter((content) => content.layer === undefined && blocksOf(content) > 0);
+    const inOrder = own.sort((a, b) => a.block - b.block);
     const sum = inOrder.reduce((blocks, content) => blocks + blocksOf(content), 1);
     if (this.blocks - sum <= this.blocks * maxUnusedPart) return;
     await this.#blocks.flush();
@@ -121,6 +163,7 @@ export class ContentFile implements AsyncDisposable {
   }
 
   async finishContent(): Promise<void> {
+    await this.#layer?.spool.flush();
     await this.#ends.flush();
   }
 
@@ -130,31 +173,38 @@ export class ContentFile implements AsyncDisposable {
     await this.#blocks.add(blocks);
   }
 
-  /** Writes the first block, sends the file to the disk, and returns its digest. */
-  async finish(first: Buffer): Promise<string> {
+  /** Writes the first block, sends the files to the disk, and returns their digests. */
+  async finish(first: Buffer): Promise<ImageFiles> {
     await this.#blocks.flush();
     await writeWhole(this.#file, first, 0);
-    const [digest] = await Promise.all([this.#digest(), this.#file.sync()]);
-    return digest;
-  }
-
-  async #digest(): Promise<string> {
-    const hash = createHash('sha256');
-    const buffer = Buffer.alloc(copyBytes);
-    for (let at = 0; ;) {
-      const { bytesRead } = await this.#file.read(buffer, 0, buffer.length, at);
-      if (bytesRead === 0) break;
-      hash.update(buffer.subarray(0, bytesRead));
-      at += bytesRead;
+    const layers: { readonly file: string; readonly digest: string }[] = [];
+    for (const { name, file, spool } of this.#layers) {
+      if (spool.end > 0) layers.push({ file: name, digest: await syncedDigest(file) });
+      else await rm(join(this.#work, name)); // it has only names
     }
-    return `sha256:${hash.digest('hex')}`;
+    return { digest: await syncedDigest(this.#file), layers };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    for (const { file } of this.#layers) await file.close();
     await this.#file.close();
     await this.#endsFile.close();
     await rm(join(this.#work, endsFile), { force: true });
   }
+}
+
+async function syncedDigest(file: FileHandle): Promise<string> {
+  const syncing = file.sync();
+  const hash = createHash('sha256');
+  const buffer = Buffer.alloc(copyBytes);
+  for (let at = 0; ;) {
+    const { bytesRead } = await file.read(buffer, 0, buffer.length, at);
+    if (bytesRead === 0) break;
+    hash.update(buffer.subarray(0, bytesRead));
+    at += bytesRead;
+  }
+  await syncing;
+  return `sha256:${hash.digest('hex')}`;
 }
 
 const blocksOf = ({ size, endAt }: Content) => (endAt === undefined ? Math.ceil : Math.floor)(size / pageBytes);

@@ -37,6 +37,7 @@ test('flattenLayers() reads each layer once, writes content once, and reads that
     const file = undo.use(await open(join(directory, `layer-${at}`)));
     layers.push({
       open: () => Promise.resolve(file),
+      hasFile: false,
       diffId: `sha256:${createHash('sha256').update(tar).digest('hex')}`,
     });
   }

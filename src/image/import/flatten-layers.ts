@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { ContentFile, rootfsFile } from './content-file.ts';
+import { ContentFile, type ImageFiles, rootfsFile } from './content-file.ts';
 import { ImageBudget } from './image-budget.ts';
 import { layerFault } from './layer-fault.ts';
 import { layerBytes, type ComingLayer } from './layer-stream.ts';
@@ -20,7 +20,8 @@ const layersAhead = 2;
 const aheadBytes = 16 * 1024 ** 2;
 
 /**
- * Merges layers, lowest first, into one read-only EROFS file, and returns its name and digest. Each layer is read once:
+ * Merges layers, lowest first, into one read-only EROFS file system, and returns its files: the image's own, and those of
+ * layers that are to have one. Each layer is read once:
  * its digest is checked, its headers go into a tree, and the content of its files into the EROFS file at once. When all
  * are read, the tree is written behind the content. Nothing is unpacked, and no other program reads a layer. mkfs.erofs
  * 1.8 can merge layers (`--incremental --aufs`), but replaces symbolic links above directories, makes directories that no
@@ -31,7 +32,7 @@ const aheadBytes = 16 * 1024 ** 2;
 export async function flattenLayers(
   layers: readonly ComingLayer[],
   { limits, work }: FlattenLayersOptions,
-): Promise<{ readonly flattened: typeof rootfsFile; readonly digest: string }> {
+): Promise<ImageFiles & { readonly flattened: typeof rootfsFile }> {
   const expanded = new ImageBudget(limits);
   const budget = new ImageBudget(limits); // holes of sparse files take no room in a layer, but do in the image
   const tree = new LayerTree(limits, budget);
@@ -39,12 +40,13 @@ export async function flattenLayers(
   const file = undo.use(await ContentFile.create(work));
   const ahead: ReadAhead[] = [];
   const left = [...layers.entries()];
-  for (const [index] of layers.entries()) {
+  for (const [index, layer] of layers.entries()) {
     const fault = layerFault(index);
-    for (const [next, layer] of left.splice(0, 1 + layersAhead - ahead.length))
-      ahead.push(undo.use(new ReadAhead(layerBytes(layer, expanded, limits, layerFault(next)), aheadBytes)));
+    for (const [next, coming] of left.splice(0, 1 + layersAhead - ahead.length))
+      ahead.push(undo.use(new ReadAhead(layerBytes(coming, expanded, limits, layerFault(next)), aheadBytes)));
     const bytes = ahead.shift();
     assert(bytes !== undefined);
+    await file.startLayer(layer.hasFile);
     for await (const member of readTar(bytes, limits, fault)) {
       budget.spendBytes(member.size);
       const leaf = tree.add(member, index, fault);
@@ -52,5 +54,5 @@ export async function flattenLayers(
         leaf.content = await file.add(member.content(), member.size, hasInlineEnd(leaf));
     }
   }
-  return { flattened: rootfsFile, digest: await writeErofs(tree.root, file) };
+  return { flattened: rootfsFile, ...(await writeErofs(tree.root, file)) };
 }

@@ -3,9 +3,12 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { readAnswer } from './job.ts';
 
+const digest = `sha256:${'0'.repeat(64)}`;
+
 test('readAnswer() accepts the answers of the program', () => {
   for (const answer of [
-    { flattened: 'rootfs.erofs', digest: `sha256:${'0'.repeat(64)}` },
+    { flattened: 'rootfs.erofs', digest, layers: [] },
+    { flattened: 'rootfs.erofs', digest, layers: [{ file: 'layer-0', digest }] },
     { files: [['a/layer.tar', 'member-0']], links: [['b', 'a/layer.tar']] },
     { error: { kind: 'corrupt', message: 'Cannot use it', fix: 'Fetch it', cause: 'why', tail: ['last'] } },
   ])
@@ -14,7 +17,9 @@ test('readAnswer() accepts the answers of the program', () => {
 
 test('readAnswer() refuses paths, kinds and texts that the program never sends', () => {
   for (const answer of [
-    { flattened: '../../etc/shadow' },
+    { flattened: '../../etc/shadow', digest, layers: [] },
+    { flattened: 'rootfs.erofs', digest, layers: [{ file: '../layer-0', digest }] },
+    { flattened: 'rootfs.erofs', digest, layers: [{ file: 'layer-0', digest: '../x' }] },
     { files: [['a', '../member-0']], links: [] },
     { files: [['a', 'member-0/../x']], links: [] },
     { files: [['a'.repeat(5000), 'member-0']], links: [] },

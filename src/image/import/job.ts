@@ -1,10 +1,14 @@
 import * as v from 'valibot';
 import type { ImageLimits } from '../limits.ts';
-import { rootfsFile } from './content-file.ts';
+import { layerFilePattern, rootfsFile } from './content-file.ts';
 
-/** A layer of a job. `blob`: its name below `layersDirectory`; default: the next descriptor. */
+/**
+ * A layer of a job. `blob`: its name below `layersDirectory`; default: the next descriptor. `hasFile`: whether its content goes into
+ * a file of its own.
+ */
 export interface JobLayer {
   readonly diffId: string;
+  readonly hasFile: boolean;
   readonly blob?: string;
 }
 
@@ -26,9 +30,17 @@ const name = v.pipe(v.string(), v.maxLength(maxTextChars));
 /** Member of an archive: a numbered name made here and nothing else, since it becomes a path. */
 const file = v.pipe(v.string(), v.regex(/^member-\d{1,5}$/));
 
+const digest = v.pipe(v.string(), v.regex(/^sha256:[0-9a-f]{64}$/));
+const layer = v.object({ file: v.pipe(v.string(), v.regex(layerFilePattern)), digest });
+const maxLayers = 100;
+
 /** The answer, strictly checked: a process that has read hostile bytes may write anything. */
 const answerSchema = v.union([
-  v.object({ flattened: v.literal(rootfsFile), digest: v.pipe(v.string(), v.regex(/^sha256:[0-9a-f]{64}$/)) }),
+  v.object({
+    flattened: v.literal(rootfsFile),
+    digest,
+    layers: v.pipe(v.array(layer), v.maxLength(maxLayers), v.readonly()),
+  }),
   v.object({
     files: v.pipe(v.array(v.tuple([name, file])), v.maxLength(100_000)),
     links: v.pipe(v.array(v.tuple([name, name])), v.maxLength(100_000)),

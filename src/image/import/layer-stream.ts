@@ -10,6 +10,8 @@ import { uncompressed } from './uncompressed.ts';
 export interface ComingLayer {
   /** Waits for the blob, a regular file. */
   readonly open: () => Promise<AsyncDisposable & { readonly fd: number }>;
+  /** Whether its content goes into a file of its own. */
+  readonly hasFile: boolean;
   /** Digest of the uncompressed tar, from the image's config. */
   readonly diffId: string;
 }

@@ -44,14 +44,14 @@ async function resultOf(job: ImportJob, arrivals: Arrivals): Promise<ImportAnswe
   }
 }
 
-function comingLayer({ diffId, blob }: JobLayer, at: number, arrivals: Arrivals): ComingLayer {
+function comingLayer({ blob, ...layer }: JobLayer, at: number, arrivals: Arrivals): ComingLayer {
   const inherited = { fd: firstFile + at, [Symbol.asyncDispose]: () => Promise.resolve() };
-  if (blob === undefined) return { diffId, open: () => Promise.resolve(inherited) };
+  if (blob === undefined) return { ...layer, open: () => Promise.resolve(inherited) };
   const open = async () => {
     await arrivals.of(at);
     return await openLayer(join(layersDirectory, blob), layerFault(at));
   };
-  return { diffId, open };
+  return { ...layer, open };
 }
 
 function describe(error: unknown): ImportFailure {

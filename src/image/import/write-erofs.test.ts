@@ -26,20 +26,28 @@ const one = (name: string, more: Partial<Step> = {}): Step => ({
 });
 
 interface Made {
+  /** Those of the image's own file, and behind them those of its layers. */
   readonly bytes: Buffer;
-  readonly digest: string;
+  /** Files of layers. */
+  readonly layers: readonly Buffer[];
   /** What the tree has, in the words of `readErofsFile`. */
   readonly expected: Readonly<Record<string, string>>;
 }
 
-/** Writes layers as the importing process does; leaves out members that the tree refuses. */
-async function written(layers: readonly (readonly Step[])[]): Promise<Made> {
+/** Writes layers as the importing process does; leaves out members that the tree refuses. Checks the digests. */
+async function written(
+  layers: readonly (readonly Step[])[],
+  hasFile: (layer: number) => boolean = () => false,
+): Promise<Made> {
   const work = await mkdtemp(join(tmpdir(), 'podvm-erofs-'));
   try {
     const tree = new LayerTree(imageLimits);
     const contents = new Map<Leaf, string>();
     const file = await ContentFile.create(work);
-    for (const [layer, steps] of layers.entries()) for (const step of steps) await give(step, layer);
+    for (const [layer, steps] of layers.entries()) {
+      await file.startLayer(hasFile(layer));
+      for (const step of steps) await give(step, layer);
+    }
     async function give({ content, ...rest }: Step, layer: number) {
       const bytes = Buffer.from(content, 'latin1');
       const numbers = { mode: 0o644 + layer, uid: layer * 70_000, gid: 2 ** 32 - 2, mtimeS: 2 ** 33, mtimeNs: 5 };
@@ -54,10 +62,20 @@ async function written(layers: readonly (readonly Step[])[]): Promise<Made> {
       contents.set(leaf, content);
       leaf.content = await file.add(cut(bytes), bytes.length, hasInlineEnd(leaf));
     }
-    const digest = await writeErofs(tree.root, file);
+    const made = await writeErofs(tree.root, file);
     await file[Symbol.asyncDispose]();
-    assert.deepEqual(await readdir(work), [rootfsFile]);
-    return { bytes: await readFile(join(work, rootfsFile)), digest, expected: describe(tree.root, contents) };
+    const all = [...made.layers, { file: rootfsFile, digest: made.digest }];
+    assert.deepEqual((await readdir(work)).sort(), all.map((each) => each.file).sort());
+    const contentsOf = await Promise.all(all.map((each) => readFile(join(work, each.file))));
+    for (const [at, { digest }] of all.entries())
+      assert.equal(
+        digest,
+        `sha256:${createHash('sha256')
+          .update(contentsOf[at] ?? '')
+          .digest('hex')}`,
+      );
+    const own = contentsOf.pop() ?? Buffer.alloc(0);
+    return { bytes: Buffer.concat([own, ...contentsOf]), layers: contentsOf, expected: describe(tree.root, contents) };
   } finally {
     await rm(work, { recursive: true });
   }
@@ -101,9 +119,8 @@ function describe(root: Directory, contents: ReadonlyMap<Leaf, string>): Record<
   return found;
 }
 
-const matches = ({ bytes, digest, expected }: Made) => {
+const matches = ({ bytes, expected }: Made) => {
   assert.deepEqual(readErofsFile(bytes), expected);
-  assert.equal(digest, `sha256:${createHash('sha256').update(bytes).digest('hex')}`);
   return bytes;
 };
 
@@ -131,12 +148,28 @@ test('writeErofs() stores what the tree has, and the same bytes for the same lay
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.array(step.map(plain), { maxLength: 12 }), { minLength: 1, maxLength: 4 }),
-      async (layers) => {
-        assert.ok(matches(await written(layers)).equals((await written(layers)).bytes));
+      fc.array(fc.boolean(), { minLength: 4, maxLength: 4 }),
+      async (layers, files) => {
+        const hasFile = (layer: number) => files[layer] === true;
+        assert.ok(matches(await written(layers, hasFile)).equals((await written(layers, hasFile)).bytes));
       },
     ),
     { numRuns: propertyRuns(100) },
   );
+});
+
+test('writeErofs() gives a layer a file that depends on nothing but the layer', async () => {
+  const content = (letter: string, blocks: number) => ({ content: letter.repeat(blocks * 4096 + 100) });
+  const layer = [one('a', content('a', 40)), one('b', content('b', 0)), one('link', { type: 'link', target: 'a' })];
+  const first = await written([[one('c', content('c', 3))], layer, [one('.wh.a')]], (at) => at === 1);
+  const second = await written([layer, [one('b', content('e', 2))]], (at) => at === 0);
+  for (const made of [first, second]) matches(made);
+  assert.deepEqual([first.layers.length, second.layers.length], [1, 1]);
+  assert.equal(first.layers[0]?.length, 42 * 4096);
+  assert.ok(first.layers[0].equals(second.layers[0] ?? Buffer.alloc(0)));
+  const empty = await written([[one('d', { type: 'directory' })], layer], () => true);
+  matches(empty);
+  assert.equal(empty.layers.length, 1);
 });
 
 test('writeErofs() stores directories of many blocks, long targets and attributes of many blocks', async () => {

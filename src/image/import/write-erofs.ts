@@ -1,4 +1,4 @@
-import type { Content, ContentFile } from './content-file.ts';
+import type { Content, ContentFile, ImageFiles } from './content-file.ts';
 import {
   attributes,
   byName,
@@ -32,18 +32,20 @@ interface Place {
 
 /**
  * Completes the EROFS file of a tree whose files have their content in it: inodes in the order of the tree, as many to a
- * block as fit, then large directories. Returns the digest of the file. The same layers give the same file.
+ * block as fit, then large directories. The files of large layers follow. The same layers give the same files.
  */
-export async function writeErofs(root: Directory, file: ContentFile): Promise<string> {
+export async function writeErofs(root: Directory, file: ContentFile): Promise<ImageFiles> {
   await file.compact(contentOf(root));
   await file.finishContent();
   const inodesAt = file.blocks;
   const { places, inodeBlocks, blocks } = placesOf(root);
-  await writeInodes(places, file, inodesAt + inodeBlocks);
+  const ownBlocks = inodesAt + inodeBlocks + blocks;
+  const layersAt = file.layersBehind(ownBlocks);
+  await writeInodes(places, file, { blocksAt: inodesAt + inodeBlocks, layersAt });
   for (const [node, { block }] of places) if (block !== undefined) await file.addBlocks(padded(bytesOf(node, places)));
   const number = places.get(root)?.at ?? 0;
   return await file.finish(
-    firstBlock({ root: number / slotBytes, inodes: places.size, blocks: inodesAt + inodeBlocks + blocks, inodesAt }),
+    firstBlock({ root: number / slotBytes, inodes: places.size, blocks: layersAt.at(-1) ?? ownBlocks, inodesAt }),
   );
 }
 
@@ -116,12 +118,18 @@ function directoriesIn({ entries }: Directory): number {
   return count;
 }
 
-async function writeInodes(places: ReadonlyMap<Node, Place>, file: ContentFile, blocksAt: number): Promise<void> {
+/** First blocks of what is behind the inodes, and of the layers with files of their own. */
+interface Firsts {
+  readonly blocksAt: number;
+  readonly layersAt: readonly number[];
+}
+
+async function writeInodes(places: ReadonlyMap<Node, Place>, file: ContentFile, firsts: Firsts): Promise<void> {
   let block = Buffer.alloc(pageBytes);
   let blockAt = 0;
   let count = 0;
   for (const [node, place] of [...places].sort(([, a], [, b]) => a.at - b.at)) {
-    const bytes = recordOf(node, place, places, file, { count: (count += 1), blocksAt });
+    const bytes = recordOf(node, place, places, file, { count: (count += 1), ...firsts });
     for (; place.at >= blockAt + block.length; blockAt += block.length, block = Buffer.alloc(pageBytes))
       await file.addBlocks(block);
     const needed = wholeBlocks(place.at - blockAt + bytes.length);
@@ -136,13 +144,13 @@ function recordOf(
   { links, block, size }: Place,
   places: ReadonlyMap<Node, Place>,
   file: ContentFile,
-  { count, blocksAt }: { readonly count: number; readonly blocksAt: number },
+  { count, blocksAt, layersAt }: Firsts & { readonly count: number },
 ): Buffer {
   const meta = node.kind === 'directory' ? node.meta : node.member;
   const end = block === undefined ? endOf(node, places, file) : Buffer.alloc(0);
   const { mode, uid, gid, mtimeS, mtimeNs } = meta;
   const xattrs = attributes(meta.xattrs);
-  const place = block === undefined ? placeOf(node) : blocksAt + block;
+  const place = block === undefined ? placeOf(node, layersAt) : blocksAt + block;
   const kind = kindOf(node);
   const isInline = end.length > 0;
   const head = inode({ kind, mode, uid, gid, mtimeS, mtimeNs, size, count, links, isInline, place, xattrs });
@@ -155,10 +163,12 @@ function endOf(node: Node, places: ReadonlyMap<Node, Place>, file: ContentFile):
   return node.content === undefined ? Buffer.alloc(0) : file.readEnd(node.content);
 }
 
-function placeOf(node: Node): number {
+function placeOf(node: Node, layersAt: readonly number[]): number {
   if (node.kind === 'directory') return 0;
   const { type, device } = node.member;
-  return type === 'char' || type === 'block' ? deviceNumber(device) : (node.content?.block ?? 0);
+  if (type === 'char' || type === 'block') return deviceNumber(device);
+  const { block = 0, layer } = node.content ?? {};
+  return layer === undefined ? block : (layersAt[layer] ?? 0) + block;
 }
 
 /** Returns the content of a directory, or the target of a link. */

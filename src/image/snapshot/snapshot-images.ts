@@ -103,6 +103,7 @@ class DiskSnapshotImages implements SnapshotImages {
       id: `${idPrefix}${key}`,
       config: {},
       rootfsPath: this.#file(key),
+      layerPaths: [],
       findDamage: async () => {
         if (await this.#isWhole(key)) return undefined;
         await this.#remove(key);

@@ -1,16 +1,16 @@
 import assert from 'node:assert/strict';
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log/log.ts';
 import { ImageHealth } from './image-health.ts';
-import { readRecords, rootfsDirectory, rootfsPath, writeRecords } from './image-record.ts';
+import { layerPath, layersDirectory, readRecords, rootfsDirectory, rootfsPath, writeRecords } from './image-record.ts';
 import type { Image } from '../images.ts';
 import { mendImage } from './mend-image.ts';
 import { digestOf } from '../oci.ts';
-import { factsOf } from './rootfs-file.ts';
+import { factsOf, sharedLayer } from './rootfs-file.ts';
 
 const never = new AbortController().signal;
 
@@ -18,6 +18,7 @@ const never = new AbortController().signal;
 async function openDirectory() {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-records-'));
   await mkdir(rootfsDirectory(directory));
+  await mkdir(layersDirectory(directory));
   const images = new Map<string, Image>();
   return {
     directory,
@@ -43,6 +44,14 @@ async function openDirectory() {
       images.set(id, image);
       await writeRecords(directory, images.values());
       return image;
+    },
+    /** An image with a shared layer of that content. */
+    async addWithLayer(name: string, content: string): Promise<Image & { readonly layer: string }> {
+      const digest = digestOf(Buffer.from(content));
+      const layer = layerPath(directory, { digest });
+      await writeFile(layer, content);
+      const shared = await sharedLayer(layer, digest);
+      return { ...(await this.add(name, { layers: [shared], sizeBytes: 12 * 1024 + shared.sizeBytes })), layer };
     },
     health: () =>
       new ImageHealth({ directory, images, log: silentLog, write: () => writeRecords(directory, images.values()) }),
@@ -197,4 +206,30 @@ test('mendImage() fetches the same image by its digest, or says what to do', asy
   });
   await assert.rejects(mendImage('app:1', image, 'Always', fails), { kind: 'corrupt', fix: /podvm image load/ });
   assert.equal(tried.length, 2);
+});
+
+test('readRecords() and check() find shared layers that are missing, cut, or changed, and clear a sound one', async () => {
+  await using place = await openDirectory();
+  const { id: other } = await place.addWithLayer('other', 'another');
+  const { id, layer } = await place.addWithLayer('image', 'content');
+  const health = place.health();
+  const damage = async (depth: 'look' | 'read') => (await health.check(id, depth, never))?.damaged;
+  assert.equal(await damage('look'), undefined);
+  await writeFile(layer, 'c0ntent');
+  assert.equal(await damage('look'), 'the content of a layer differs from what was written');
+  await writeFile(layer, 'content');
+  assert.equal(await damage('look'), undefined);
+  await truncate(layer, 3);
+  assert.equal((await readRecords(place.directory)).get(id)?.damaged, 'the file of a layer has 3 bytes instead of 7');
+  await rm(layer);
+  const found = await readRecords(place.directory);
+  assert.deepEqual([found.get(id)?.damaged, found.get(other)?.damaged], ['the file of a layer is gone', undefined]);
+});
+
+test('readRecords() removes files of layers that no image has', async () => {
+  await using place = await openDirectory();
+  const { layer } = await place.addWithLayer('image', 'content');
+  await writeFile(layerPath(place.directory, { digest: digestOf('none') }), 'x');
+  await readRecords(place.directory);
+  assert.deepEqual(await readdir(layersDirectory(place.directory)), [basename(layer)]);
 });

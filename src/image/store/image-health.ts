@@ -1,6 +1,6 @@
 import { systemClock } from '#host/clock.ts';
 import type { Log } from '#host/log/log.ts';
-import { rootfsPath } from './image-record.ts';
+import { pathsOf } from './image-record.ts';
 import type { Image } from '../images.ts';
 import { compareWhole, lookAt } from './rootfs-file.ts';
 
@@ -48,7 +48,7 @@ export class ImageHealth {
   async #looksIntact(id: string): Promise<boolean> {
     const image = this.#parts.images.get(id);
     if (image === undefined) return true;
-    const look = await lookAt(rootfsPath(this.#parts.directory, id), image);
+    const look = await lookAt(pathsOf(this.#parts.directory, image), image);
     return look.kind === 'intact' && image.damaged === undefined;
   }
 
@@ -56,11 +56,12 @@ export class ImageHealth {
     const { directory, images, log } = this.#parts;
     const image = images.get(id);
     if (image === undefined) return;
-    const found = await compareWhole(rootfsPath(directory, id), image, systemClock.now(), depth !== 'idle', signal);
+    const found = await compareWhole(pathsOf(directory, image), image, systemClock.now(), depth !== 'idle', signal);
     const { damaged: known, ...current } = images.get(id) ?? image;
     if (!images.has(id) || current.rootfs !== image.rootfs) return; // it has been removed or made again since
-    if ('facts' in found) {
-      images.set(id, { ...current, rootfs: found.facts });
+    if ('rootfs' in found) {
+      const layers = current.layers === undefined ? {} : { layers: found.layers };
+      images.set(id, { ...current, rootfs: found.rootfs, ...layers });
       if (known !== undefined) log.info('image no longer damaged', { image: id });
     } else {
       if (known === found.reason) return;

@@ -5,14 +5,15 @@ import { messageOf, PodvmError } from '#base/errors.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/file/files.ts';
 import { type Log, silentLog } from '#host/log/log.ts';
 import { volumePaths } from '../image-volumes.ts';
-import type { Image } from '../images.ts';
+import type { Image, SharedLayer } from '../images.ts';
 import type { OciConfig } from '../oci.ts';
 import { rebuildImages, writeOwnRecords } from './own-records.ts';
 import { imageSchema, parseVersioned } from './record-schema.ts';
-import { lookAt } from './rootfs-file.ts';
+import { type ImagePaths, lookAt } from './rootfs-file.ts';
 
 /**
- * `<images>/index.json`: all images, readable with cat; `<images>/rootfs/<hex>.erofs`: the files;
+ * `<images>/index.json`: all images, readable with cat; `<images>/rootfs/<hex>.erofs`: their own files;
+ * `<images>/layers/<hex>`: their shared layers, by the digests of the files;
  * `<images>/records/<hex>.json`: a copy of each image's entry, in case the index is damaged.
  */
 const indexSchema = v.object({ version: v.literal(1), images: v.array(imageSchema) });
@@ -24,6 +25,16 @@ export function rootfsPath(directory: string, id: string): string {
   return join(rootfsDirectory(directory), `${id.replace('sha256:', '')}.erofs`);
 }
 
+export const layersDirectory = (directory: string) => join(directory, 'layers');
+
+export function layerPath(directory: string, { digest }: Pick<SharedLayer, 'digest'>): string {
+  return join(layersDirectory(directory), digest.replace('sha256:', ''));
+}
+
+export function pathsOf(directory: string, { id, layers = [] }: Image): ImagePaths {
+  return { rootfs: rootfsPath(directory, id), layers: layers.map((layer) => layerPath(directory, layer)) };
+}
+
 /**
  * Reads the images on disk; those with a missing or damaged file stay, marked as damaged. Files without a record are
  * removed. A damaged index is set aside, and a missing or damaged one is rebuilt from the images' own records. Errors:
@@ -32,20 +43,25 @@ export function rootfsPath(directory: string, id: string): string {
 export async function readRecords(directory: string, log: Log = silentLog): Promise<Map<string, Image>> {
   const images = new Map<string, Image>();
   for (const image of (await readIndex(directory, log)) ?? (await rebuilt(directory, log))) {
-    const look = await lookAt(rootfsPath(directory, image.id), image);
+    const look = await lookAt(pathsOf(directory, image), image);
     images.set(image.id, look.kind === 'damaged' ? { ...image, damaged: look.reason } : image);
     if (look.kind === 'damaged') log.warn('image damaged', { image: image.id, why: look.reason });
   }
-  const known = new Set([...images.keys()].map((id) => rootfsPath(directory, id)));
-  for (const name of await readdir(rootfsDirectory(directory))) {
-    const path = join(rootfsDirectory(directory), name);
-    if (!known.has(path)) await rm(path, { recursive: true, force: true });
-  }
+  const paths = [...images.values()].map((image) => pathsOf(directory, image));
+  await removeOthers(rootfsDirectory(directory), new Set(paths.map(({ rootfs }) => rootfs)));
+  await removeOthers(layersDirectory(directory), new Set(paths.flatMap(({ layers }) => layers)));
   await writeOwnRecords(directory, images).catch((error: unknown) => {
     if (error instanceof PodvmError) throw error;
     log.error("images' own records cannot be written", error); // the index has the same content
   });
   return images;
+}
+
+async function removeOthers(directory: string, known: ReadonlySet<string>): Promise<void> {
+  for (const name of await readdir(directory)) {
+    const path = join(directory, name);
+    if (!known.has(path)) await rm(path, { recursive: true, force: true });
+  }
 }
 
 /** Returns undefined when there is no readable index; an unreadable one is set aside. */

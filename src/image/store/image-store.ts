@@ -8,9 +8,26 @@ import { baseReference, makeBaseLayout } from '../source/base-image.ts';
 import { assertRoom } from '../import/disk-room.ts';
 import { flatten, type FlattenedImage } from '../flatten.ts';
 import { CountedImages } from '../image-counts.ts';
-import type { HeldImage, Image, ImageStore, LoadedImage, PullOptions, PullPolicy, Untagged } from '../images.ts';
+import type {
+  HeldImage,
+  Image,
+  ImageStore,
+  LoadedImage,
+  PullOptions,
+  PullPolicy,
+  SharedLayer,
+  Untagged,
+} from '../images.ts';
 import { ImageHealth } from './image-health.ts';
-import { imageConfigOf, readRecords, rootfsDirectory, rootfsPath, writeRecords } from './image-record.ts';
+import {
+  imageConfigOf,
+  layersDirectory,
+  pathsOf,
+  readRecords,
+  rootfsDirectory,
+  rootfsPath,
+  writeRecords,
+} from './image-record.ts';
 import { mendImage } from './mend-image.ts';
 import { recordsDirectory } from './own-records.ts';
 import { type ImageDescription, type ImageSource, type Reader, readOwnLayout } from '../source/layout.ts';
@@ -24,6 +41,7 @@ import { describeProcessor, type Processor } from '../source/platform.ts';
 import { formatReference, isImageId, isLoopback, parseReference, type Reference } from '#base/image-reference.ts';
 import { declaredSize, resolveImage } from '../source/resolve-image.ts';
 import { factsOf } from './rootfs-file.ts';
+import { SharedLayers } from './shared-layers.ts';
 import { SharedWork } from '../shared-work.ts';
 import { type Access, Skopeo } from '../source/skopeo.ts';
 
@@ -49,7 +67,7 @@ export async function openImageStore(options: ImageStoreOptions): Promise<ImageS
   const work = join(options.directory, 'work');
   await mkdir(options.directory, { recursive: true, mode: 0o711 });
   // The files are readable by every VMM's user; the closed directory keeps out others: VMMs use links in their own.
-  for (const closed of [rootfsDirectory(options.directory), recordsDirectory(options.directory)]) {
+  for (const closed of [rootfsDirectory, layersDirectory, recordsDirectory].map((of) => of(options.directory))) {
     await mkdir(closed, { recursive: true });
     await chmod(closed, 0o700); // earlier versions left it open
   }
@@ -64,6 +82,7 @@ class DiskImageStore implements ImageStore {
   readonly #reader: Reader;
   readonly #images: Map<string, Image>;
   readonly #health: ImageHealth;
+  readonly #layers: SharedLayers;
   readonly counts = new CountedImages();
   readonly #holds = new Map<string, number>();
   readonly #pulls = new SharedWork<Image>();
@@ -76,6 +95,7 @@ class DiskImageStore implements ImageStore {
     this.#reader = { processor, limits };
     this.#images = images;
     const { directory, log } = options;
+    this.#layers = new SharedLayers(directory, images);
     this.#health = new ImageHealth({ directory, images, log, write: () => this.#write() });
   }
 
@@ -184,6 +204,18 @@ class DiskImageStore implements ImageStore {
   async #add(source: ImageDescription, made: FlattenedImage, names: Names, signal: AbortSignal): Promise<Image> {
     const known = await this.#sound(source.id, signal);
     if (known !== undefined) return await this.#name(known, names);
+    const before = this.#images.get(source.id);
+    const image = await this.#layers.add(made.layers, (layers) => this.#record(source, made, layers, names), signal);
+    if (before !== undefined) await this.#layers.removeOf(before);
+    return image;
+  }
+
+  async #record(
+    source: ImageDescription,
+    made: FlattenedImage,
+    layers: readonly SharedLayer[],
+    names: Names,
+  ): Promise<Image> {
     const path = rootfsPath(this.#options.directory, source.id);
     const { size } = await stat(made.path);
     const rootfs = await factsOf(made.path, made.digest, Date.now());
@@ -193,7 +225,8 @@ class DiskImageStore implements ImageStore {
       id: source.id,
       references: before?.references ?? [],
       digests: before?.digests ?? [],
-      sizeBytes: size,
+      sizeBytes: layers.reduce((sum, { sizeBytes }) => sum + sizeBytes, size),
+      ...(layers.length === 0 ? {} : { layers }),
       rootfs,
       createdAt: new Date().toISOString(),
       ...(source.level > 1 ? { processorLevel: source.level } : {}),
@@ -203,7 +236,7 @@ class DiskImageStore implements ImageStore {
       this.#images.set(image.id, image);
       const named = await this.#name(image, names);
       this.counts.imports += 1;
-      this.#options.log.info('image added', { image: image.id, bytes: size });
+      this.#options.log.info('image added', { image: image.id, bytes: image.sizeBytes });
       return named;
     } catch (error) {
       // Its record could not be written: a restart would not find it either, or find it damaged as before.
@@ -288,13 +321,15 @@ class DiskImageStore implements ImageStore {
       image = await this.#mend(reference, image.id, policy, options, signal);
     image ??= await this.pull(reference, options, signal);
     const { id, config } = image;
+    const { rootfs, layers } = pathsOf(this.#options.directory, image);
     if (!this.#images.has(id)) return await this.hold(reference, policy, signal, options); // it has been removed since
     this.#holds.set(id, (this.#holds.get(id) ?? 0) + 1);
     let isHeld = true;
     return {
       id,
       config,
-      rootfsPath: rootfsPath(this.#options.directory, id),
+      rootfsPath: rootfs,
+      layerPaths: layers,
       findDamage: async (checking) => (await this.#health.check(id, 'read', checking))?.damaged,
       [Symbol.asyncDispose]: () => {
         if (isHeld) this.#holds.set(id, (this.#holds.get(id) ?? 1) - 1);
@@ -367,6 +402,7 @@ class DiskImageStore implements ImageStore {
     this.#images.delete(image.id);
     await this.#write();
     await rm(rootfsPath(this.#options.directory, image.id), { force: true });
+    await this.#layers.removeOf(image);
   }
 
   async #inWorkDirectory<T>(use: (directory: string) => Promise<T>): Promise<T> {

@@ -1,12 +1,15 @@
 import * as v from 'valibot';
 import { PodvmError } from '#base/errors.ts';
 
-/** An image in its stored form. */
+const fileFacts = { inode: v.string(), mtimeNs: v.string() };
+
+/** An image in its stored form. An older podvm drops `layers`, misses their bytes, and fetches the image again. */
 export const imageSchema = v.object({
   id: v.string(),
   references: v.array(v.string()),
   digests: v.array(v.string()),
   sizeBytes: v.number(),
+  layers: v.exactOptional(v.array(v.object({ ...fileFacts, digest: v.string(), sizeBytes: v.number() }))),
   createdAt: v.string(),
   processorLevel: v.exactOptional(v.number()),
   config: v.object({
@@ -18,9 +21,7 @@ export const imageSchema = v.object({
     stopSignal: v.exactOptional(v.string()),
     volumes: v.exactOptional(v.array(v.string())),
   }),
-  rootfs: v.exactOptional(
-    v.object({ digest: v.string(), head: v.string(), inode: v.string(), mtimeNs: v.string(), checkedAt: v.string() }),
-  ),
+  rootfs: v.exactOptional(v.object({ ...fileFacts, digest: v.string(), head: v.string(), checkedAt: v.string() })),
   damaged: v.exactOptional(v.string()),
 });
 const versionSchema = v.object({ version: v.pipe(v.number(), v.integer(), v.minValue(2)) });

@@ -64,6 +64,7 @@ export function createFakeImages({ directory, registry = () => ({ cmd: ['run'] }
       id,
       config,
       rootfsPath: fileOf(id),
+      layerPaths: [],
       findDamage: async () => images.get(id)?.damaged,
       [Symbol.asyncDispose]: async () => {
         if (isHeld) holds.set(id, (holds.get(id) ?? 1) - 1);

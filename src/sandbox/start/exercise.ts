@@ -1,8 +1,7 @@
-import { link, rm } from 'node:fs/promises';
-import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { capabilitiesOf } from '../container/capabilities.ts';
 import { maskedPaths, readonlyPaths } from '../container/create-container.ts';
+import { linkImage, unlinkImage } from '../volume/image-disks.ts';
 import { scratchSerial } from '../volume/volume-disks.ts';
 import type { ContainerParams } from '#wire/container-params.ts';
 import type { Params, Welcome } from '#wire/messages.ts';
@@ -30,14 +29,12 @@ export async function exercise(
   await guest.call('configure', configuration(surroundings), signal);
   await guest.call('connect', connection(attachment.tap?.mac), signal);
   await using image = await parts.images.hold(exerciseImage, 'IfNotPresent', signal);
-  const file = `${serial}.erofs`;
-  await link(image.rootfsPath, join(directory.machinePath, file));
-  await machine.attachDisk({ serial, file, readOnly: true }, signal);
+  await machine.attachDisk(await linkImage(image, directory.machinePath, serial), signal);
   await guest.call('attachDisk', { serial, fileSystem: 'erofs', readOnly: true }, signal);
   await runContainer(guest, signal);
   await guest.call('detachDisk', { serial }, signal);
   await machine.detachDisk(serial, signal);
-  await rm(join(directory.machinePath, file));
+  await unlinkImage(directory.machinePath, serial);
   await guest.call('stats', {}, signal);
   await guest.call('connect', connection(undefined), signal); // takes back the addresses, which takes a pod's start as long
 }

@@ -26,6 +26,7 @@ test('attach() reports a damaged image when a guest cannot mount it, and otherwi
         id: 'sha256:1',
         config: {},
         rootfsPath,
+        layerPaths: [],
         findDamage: async () => damage,
         [Symbol.asyncDispose]: async () => void (disposed += 1),
       };
@@ -64,6 +65,7 @@ async function openSite(before?: ImagesBefore) {
     if (what === fault.failAt) throw new PodvmError('timeout', 'no answer');
     journal.push(what);
   };
+  const plugged: (readonly string[])[] = [];
   const guest = {
     call: async (method: string, params: { readonly serial: string }) => {
       await step(`${method} ${params.serial}`);
@@ -72,7 +74,10 @@ async function openSite(before?: ImagesBefore) {
   };
   const site: ImageDisksSite = {
     machine: {
-      attachDisk: ({ serial }) => step(`plug ${serial}`),
+      attachDisk: async ({ serial, file = '', followedBy = [] }) => {
+        plugged.push([file, ...followedBy]);
+        await step(`plug ${serial}`);
+      },
       emptyDisk: (serial) => step(`empty ${serial}`),
     },
     guest,
@@ -89,6 +94,7 @@ async function openSite(before?: ImagesBefore) {
       id,
       config: {},
       rootfsPath,
+      layerPaths: [],
       findDamage: async () => undefined,
       [Symbol.asyncDispose]: async () => void alive.delete(id),
     };
@@ -98,6 +104,8 @@ async function openSite(before?: ImagesBefore) {
     journal,
     alive,
     image,
+    /** The files of each disk that was plugged. */
+    plugged,
     files: async () => (await readdir(directory)).filter((name) => name.endsWith('.erofs')),
     remove: (id: string) => rm(join(directory, id)),
     [Symbol.asyncDispose]: () => rm(directory, { recursive: true }),
@@ -163,6 +171,23 @@ test('no container has its image while the machine has another that cannot be ta
   const serial = await disks.attach(await site.image('a'), phases, never);
   assert.deepEqual(await site.files(), [`${serial}.erofs`]);
   assert.deepEqual(disks.plugged, [{ id: 'a', serial }]);
+});
+
+test('an image is one disk of its own file and those of its shared layers, and takes all links with it', async () => {
+  await using site = await openSite();
+  const { disks } = site;
+  const withLayers = async (id: string) => {
+    const layers = [await site.image(`${id}-low`), await site.image(`${id}-high`)];
+    return { ...(await site.image(id)), layerPaths: layers.map(({ rootfsPath }) => rootfsPath) };
+  };
+  await disks.attachAhead(await withLayers('a'), phases, never);
+  assert.deepEqual(site.plugged, [['image-0.erofs', 'image-0.1.erofs', 'image-0.2.erofs']]);
+  assert.deepEqual(await site.files(), ['image-0.1.erofs', 'image-0.2.erofs', 'image-0.erofs']);
+  const again = await withLayers('a');
+  await site.remove('a-high'); // its file was made again
+  await site.image('a-high');
+  assert.equal(await disks.attach(again, phases, never), 'image-1');
+  assert.deepEqual(await site.files(), ['image-1.1.erofs', 'image-1.2.erofs', 'image-1.erofs']);
 });
 
 test('a file that replaced the one attached ahead is attached instead', async () => {

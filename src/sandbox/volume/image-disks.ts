@@ -1,9 +1,9 @@
-import { link, rm, stat } from 'node:fs/promises';
+import { link, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { kindOf, PodvmError } from '#base/errors.ts';
 import type { HeldImage } from '#image/images.ts';
 import type { Link } from '#link/link.ts';
-import type { Machine } from '#vm/driver.ts';
+import type { DiskSpec, Machine } from '#vm/driver.ts';
 import type { PhaseClock } from '../state/phases.ts';
 
 /** The images of one machine: each is attached once, and shared by the containers that run it. */
@@ -18,7 +18,7 @@ export interface ImageDisks extends AsyncDisposable {
    * the same file, and empties the others: no container is made in a machine that can read images of other pods. The image
    * is not held, since the machine has its own link to the file. Errors: those of machine and agent.
    */
-  attachAhead(image: Pick<HeldImage, 'id' | 'rootfsPath'>, phases: PhaseClock, signal: AbortSignal): Promise<void>;
+  attachAhead(image: ImageOnDisk, phases: PhaseClock, signal: AbortSignal): Promise<void>;
   /** Ids of the images that were attached ahead, while no container has asked for an image. */
   readonly ahead: readonly string[];
   /** Images that are attached, except those that were only attached ahead. */
@@ -26,6 +26,8 @@ export interface ImageDisks extends AsyncDisposable {
   /** Sets the listener, which is called for each attached image; the call that attaches it waits for the listener. */
   onPlugged(listener: (plugged: readonly PluggedImage[]) => Promise<void>): void;
 }
+
+export type ImageOnDisk = Pick<HeldImage, 'id' | 'rootfsPath' | 'layerPaths'>;
 
 /** An image of a machine as recorded for the next process; plain JSON. */
 export interface PluggedImage {
@@ -69,24 +71,12 @@ export function createImageDisks({ machine, guest, machineDirectory, before, onF
   let emptying = Promise.resolve();
   let isFirst = true;
   let onPlugged: Parameters<ImageDisks['onPlugged']>[0] = () => Promise.resolve();
-  const pathOf = (serial: string) => join(machineDirectory, fileOf(serial));
 
-  const plug = async (
-    { id, rootfsPath }: Pick<HeldImage, 'id' | 'rootfsPath'>,
-    phases: PhaseClock,
-    signal: AbortSignal,
-  ): Promise<string> => {
+  const plug = async (image: ImageOnDisk, phases: PhaseClock, signal: AbortSignal): Promise<string> => {
     const serial = `image-${next}`;
     next += 1;
-    try {
-      await link(rootfsPath, pathOf(serial));
-    } catch (cause) {
-      throw new PodvmError('internal', `Cannot link image ${id} into the machine's directory`, {
-        cause,
-        fix: 'Keep images and sandboxes on one file system.',
-      });
-    }
-    await phases.time('image plugged', machine.attachDisk({ serial, file: fileOf(serial), readOnly: true }, signal));
+    const disk = await linkImage(image, machineDirectory, serial);
+    await phases.time('image plugged', machine.attachDisk(disk, signal));
     const mounting = guest.call('attachDisk', { serial, fileSystem: 'erofs', readOnly: true }, signal);
     phases.add('image', (await phases.time('image mounted', mounting)).phases);
     return serial;
@@ -96,13 +86,13 @@ export function createImageDisks({ machine, guest, machineDirectory, before, onF
       throw await whyNotMounted(image, error, signal);
     });
   /** Finds the image among those attached ahead. Disks that turn out to be of another file leave. */
-  const takeAhead = ({ id, rootfsPath }: HeldImage): Promise<string | undefined> => {
-    const candidates = ahead.filter((each) => each.id === undefined || each.id === id);
+  const takeAhead = (image: HeldImage): Promise<string | undefined> => {
+    const candidates = ahead.filter((each) => each.id === undefined || each.id === image.id);
     ahead = ahead.filter((each) => !candidates.includes(each));
     const find = async () => {
       let found: string | undefined;
       for (const each of candidates) {
-        if (found === undefined && (await isSameFile(pathOf(each.serial), rootfsPath))) found = each.serial;
+        if (found === undefined && (await isLinked(image, machineDirectory, each.serial))) found = each.serial;
         else leaving.push(each);
       }
       return found;
@@ -113,7 +103,7 @@ export function createImageDisks({ machine, guest, machineDirectory, before, onF
   };
   const emptyOthers = async (signal: AbortSignal): Promise<void> => {
     for (let [other] = leaving; other !== undefined; [other] = leaving) {
-      await rm(pathOf(other.serial), { force: true }); // first: the next process takes a disk whose file it finds
+      await unlinkImage(machineDirectory, other.serial); // first: the next process takes a disk whose file it finds
       await machine.emptyDisk(other.serial, signal);
       leaving.shift();
     }
@@ -172,7 +162,37 @@ export function createImageDisks({ machine, guest, machineDirectory, before, onF
   };
 }
 
-const fileOf = (serial: string) => `${serial}.erofs`;
+/** Links the files of an image into a machine's directory, and returns the disk that they are. */
+export async function linkImage(image: ImageOnDisk, machineDirectory: string, serial: string): Promise<DiskSpec> {
+  const links = linksOf(image, serial);
+  try {
+    for (const { path, name } of links) await link(path, join(machineDirectory, name));
+  } catch (cause) {
+    throw new PodvmError('internal', `Cannot link image ${image.id} into the machine's directory`, {
+      cause,
+      fix: 'Keep images and sandboxes on one file system.',
+    });
+  }
+  const [file = '', ...followedBy] = links.map(({ name }) => name);
+  return { serial, file, followedBy, readOnly: true };
+}
+
+/** Removes the links to the files of an image. */
+export async function unlinkImage(machineDirectory: string, serial: string): Promise<void> {
+  for (const name of await readdir(machineDirectory)) {
+    if (name.startsWith(`${serial}.`) && name.endsWith(suffix)) await rm(join(machineDirectory, name), { force: true });
+  }
+}
+
+/** `image-0.erofs`, and `image-0.1.erofs` and so on for the files of its layers. */
+function linksOf({ rootfsPath, layerPaths }: ImageOnDisk, serial: string) {
+  return [rootfsPath, ...layerPaths].map((path, at) => ({
+    path,
+    name: `${serial}${at === 0 ? '' : `.${at}`}${suffix}`,
+  }));
+}
+
+const suffix = '.erofs';
 
 /** The n of `image-n`. */
 function numberOf(serial: string): number | undefined {
@@ -187,11 +207,14 @@ function aheadOf(before: ImagesBefore | undefined): readonly Ahead[] {
   return serials.map((serial) => ({ serial }));
 }
 
-/** False also if one of them is gone. */
-async function isSameFile(...paths: readonly [string, string]): Promise<boolean> {
+/** Whether the machine's files are those of the image, which may have been fetched again. False also if one is gone. */
+async function isLinked(image: ImageOnDisk, machineDirectory: string, serial: string): Promise<boolean> {
   const statOf = (path: string) => stat(path, { bigint: true }).catch(() => undefined);
-  const [one, two] = await Promise.all(paths.map(statOf));
-  return one !== undefined && one.ino === two?.ino && one.dev === two.dev;
+  for (const { path, name } of linksOf(image, serial)) {
+    const [one, two] = await Promise.all([path, join(machineDirectory, name)].map(statOf));
+    if (one === undefined || one.ino !== two?.ino || one.dev !== two.dev) return false;
+  }
+  return true;
 }
 
 const firstFree = (serials: readonly string[]) => Math.max(-1, ...serials.map((serial) => numberOf(serial) ?? -1)) + 1;

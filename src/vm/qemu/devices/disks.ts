@@ -40,6 +40,7 @@ export class Disks {
     this.#attached.add(serial);
     try {
       if (disk.device !== undefined) await this.#directory.addDevice(serial, disk.device, this.#uid, signal);
+      if (isJoined(disk)) await this.#directory.addJoined(serial, [disk.file, ...disk.followedBy]);
       await this.#qmp.execute('blockdev-add', blockNode(disk, this.#directory), signal);
       await this.#qmp.execute('device_add', scsiDisk(serial), signal);
     } catch (cause) {
@@ -69,6 +70,7 @@ export class Disks {
       (error: unknown) => /failed to find node/i.test(messageOf(error)),
     );
     await this.#directory.removeDevice(serial);
+    await this.#directory.removeJoined(serial);
     return isGone;
   }
 
@@ -86,6 +88,7 @@ export class Disks {
       this.#deletions.forget(deviceId(serial));
     }
     await this.#directory.removeDevice(serial);
+    await this.#directory.removeJoined(serial);
     this.#attached.delete(serial);
     this.#lastErrorMs.delete(serial);
   }
@@ -118,6 +121,7 @@ export class Disks {
     const path = `/machine/peripheral/${deviceId(serial)}`;
     await this.#qmp.execute('qom-set', { path, property: 'drive', value: drive }, signal);
     await close();
+    await this.#directory.removeJoined(serial);
   }
 
   async #isPlugged(serial: string, signal: AbortSignal): Promise<boolean> {
@@ -180,10 +184,13 @@ export class Disks {
     throw new PodvmError('notFound', `Cannot ${verb} disk ${serial}: no such disk is attached`);
   }
 
-  async #assertAttachable({ serial, file }: DiskSpec): Promise<void> {
+  async #assertAttachable({ serial, file, followedBy = [], readOnly }: DiskSpec): Promise<void> {
+    const files = file === undefined ? [] : [file, ...followedBy];
     if (!serialPattern.test(serial)) throw new PodvmError('invalid', `Cannot attach disk: bad serial, got ${serial}`);
-    if (file !== undefined && !filePattern.test(file))
-      throw new PodvmError('invalid', `Cannot attach disk ${serial}: bad file name, got ${file}`);
+    const odd = files.find((name) => !filePattern.test(name));
+    if (odd !== undefined) throw new PodvmError('invalid', `Cannot attach disk ${serial}: bad file name, got ${odd}`);
+    if (followedBy.length > 0 && !readOnly)
+      throw new PodvmError('invalid', `Cannot attach disk ${serial}: a disk of several files is read-only`);
     if (this.#attached.has(serial)) {
       throw new PodvmError('alreadyExists', `Cannot attach disk ${serial}: a disk with this serial is attached`);
     }
@@ -192,12 +199,13 @@ export class Disks {
         fix: 'Use fewer images and volumes in the pod.',
       });
     }
-    if (file === undefined) return;
-    await access(join(this.#directory.path, file)).catch((cause: unknown) => {
-      throw new PodvmError('failedPrecondition', `Cannot attach disk ${serial}: its file ${file} is missing`, {
-        cause,
+    for (const name of files) {
+      await access(join(this.#directory.path, name)).catch((cause: unknown) => {
+        throw new PodvmError('failedPrecondition', `Cannot attach disk ${serial}: its file ${name} is missing`, {
+          cause,
+        });
       });
-    });
+    }
   }
 }
 
@@ -206,10 +214,10 @@ function blockNode(disk: DiskSpec, directory: MachineDirectory): Record<string, 
   const discard = readOnly ? 'ignore' : 'unmap';
   const protocol =
     disk.device === undefined
-      ? { driver: 'file', filename: directory.inside(disk.file) }
+      ? { driver: 'file', filename: isJoined(disk) ? directory.insideJoined(serial) : directory.inside(disk.file) }
       : { driver: 'host_device', filename: directory.insideDevice(serial) };
   return {
-    driver: 'raw',
+    driver: isJoined(disk) ? 'vmdk' : 'raw', // QEMU has no other way to put files one behind the other
     'node-name': nodeName(serial),
     'read-only': readOnly,
     discard,
@@ -217,6 +225,11 @@ function blockNode(disk: DiskSpec, directory: MachineDirectory): Record<string, 
     file: { ...protocol, 'read-only': readOnly, discard, aio: 'threads' },
   };
 }
+
+const isJoined = (
+  disk: DiskSpec,
+): disk is DiskSpec & { readonly file: string; readonly followedBy: readonly string[] } =>
+  disk.followedBy !== undefined && disk.followedBy.length > 0;
 
 /**
  * `report` passes errors to the guest. QEMU's default for a full host disk stops the whole machine with all its
