@@ -1,8 +1,9 @@
-import { chown, constants, type FileHandle, open } from 'node:fs/promises';
+import { chown, constants, type FileHandle, open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { type ArrivingLayers, runImport } from './import/importer.ts';
-import type { JobLayer } from './import/job.ts';
+import { pageBytes } from './import/erofs-format.ts';
+import { firstFile, type JobLayer } from './import/job.ts';
 import { layerFault } from './import/layer-fault.ts';
 import { openLayer } from './import/open-layer.ts';
 import type { Layer } from './source/layout.ts';
@@ -21,72 +22,104 @@ const sharedLayerBytes = 2 * 1024 ** 2;
 /** Layers of an image with such files: each is opened for every machine that has the image. Lower layers are more often shared. */
 const maxSharedLayers = 32;
 
-/** `size`: of the blob, in bytes. */
-type SizedLayer = Omit<JobLayer, 'hasFile'> & { readonly size: number };
-
 /** A file, and the digest that its maker states. */
 export interface MadeFile {
   readonly path: string;
   readonly digest: string;
 }
 
+/** The file of a layer, and the list of its members. `pulled`: digests of its blob and of the uncompressed layer. */
+export interface MadeLayer extends MadeFile {
+  readonly members: MadeFile;
+  readonly pulled?: { readonly blob: string; readonly diffId: string };
+}
+
 export interface FlattenedImage extends MadeFile {
   /** Files of large layers: their bytes, one behind the other, follow those of the image's own file. */
-  readonly layers: readonly MadeFile[];
+  readonly layers: readonly MadeLayer[];
+}
+
+/** A layer whose blob arrives as a file of that name. `size`: in bytes. */
+export interface ArrivingLayer {
+  readonly diffId: string;
+  readonly name: string;
+  readonly digest: string;
+  readonly size: number;
 }
 
 /**
- * Merges layers, lowest first, into one read-only EROFS file system, in files owned by root; the same layers give the same bytes. Only the importing process reads the content of layers (`import/flatten-layers.ts`). Errors: `corrupt`
- * (digest, damaged or hostile tar), `exhausted` (limits, memory, time, disk), `unavailable`, `cancelled`.
+ * Merges layers, lowest first, into one read-only EROFS file system, in files owned by root; the same layers give the same
+ * bytes. Only the importing process reads the content of layers (`import/flatten-layers.ts`). Errors: `corrupt` (digest,
+ * damaged or hostile tar), `exhausted` (limits, memory, time, disk), `unavailable`, `cancelled`.
  */
 export async function flatten(layers: readonly Layer[], options: FlattenOptions): Promise<FlattenedImage> {
   await using undo = new AsyncDisposableStack();
   const files: FileHandle[] = [];
   for (const [index, { path }] of layers.entries()) files.push(undo.use(await openLayer(path, layerFault(index))));
-  const sizes = await Promise.all(files.map(async (file) => (await file.stat()).size));
-  const sized = layers.map(({ diffId }, at) => ({ diffId, size: sizes[at] ?? 0 }));
-  return await importLayers(sized, files, options);
+  const hasFile = filesLeft();
+  const job: JobLayer[] = [];
+  for (const [at, { diffId }] of layers.entries())
+    job.push({ diffId, hasFile: hasFile((await files[at]?.stat())?.size ?? 0), blob: firstFile + at });
+  const { made, ...image } = await importLayers(job, files, options);
+  return { ...image, layers: made.flatMap(({ layer }) => layer) };
 }
 
-/**
- * The same with layers that arrive in a directory meanwhile, as regular files with those names.
- */
+/** The same with layers that arrive in a directory meanwhile, as regular files, or are stored already. */
 export async function flattenArriving(
-  layers: readonly (SizedLayer & { readonly blob: string })[],
+  layers: readonly (ArrivingLayer | MadeLayer)[],
   arriving: ArrivingLayers,
   options: FlattenOptions,
 ): Promise<FlattenedImage> {
-  return await importLayers(layers, [], { ...options, arriving });
+  await using undo = new AsyncDisposableStack();
+  const lists: FileHandle[] = [];
+  const hasFile = filesLeft();
+  const job: JobLayer[] = [];
+  for (const layer of layers) {
+    if ('name' in layer) job.push({ diffId: layer.diffId, hasFile: hasFile(layer.size), blob: layer.name });
+    else {
+      job.push({ blocks: (await stat(layer.path)).size / pageBytes, members: firstFile + lists.length });
+      lists.push(undo.use(await open(layer.members.path)));
+    }
+  }
+  const { made, ...image } = await importLayers(job, lists, { ...options, arriving });
+  const byNumber = new Map(made.map(({ at, layer }) => [at, layer]));
+  const inOrder = [...layers.entries()].flatMap(([at, layer]) => {
+    if (!('name' in layer)) return layer;
+    const own = byNumber.get(at);
+    return own === undefined ? [] : { ...own, pulled: { blob: layer.digest, diffId: layer.diffId } };
+  });
+  return { ...image, layers: inOrder };
 }
 
 async function importLayers(
-  layers: readonly SizedLayer[],
+  layers: readonly JobLayer[],
   files: readonly FileHandle[],
   { directory, limits, ...options }: FlattenOptions & { readonly arriving?: ArrivingLayers },
-): Promise<FlattenedImage> {
+): Promise<MadeFile & { readonly made: readonly { readonly at: number; readonly layer: MadeLayer }[] }> {
   const doing = 'flatten the image';
   const work = join(directory, 'jail');
-  const answer = await runImport({ kind: 'flatten', limits, layers: withFiles(layers) }, files, {
-    doing,
-    work,
-    ...options,
-  });
+  const answer = await runImport({ kind: 'flatten', limits, layers }, files, { doing, work, ...options });
   if (!('flattened' in answer)) throw new PodvmError('internal', `Cannot ${doing}: the answer belongs to another job`);
-  const path = join(work, answer.flattened);
   await chown(work, 0, 0); // mode 0700: keeps out other processes of the jail's user
-  const made = answer.layers.map(({ file, digest }) => ({ path: join(work, file), digest }));
-  for (const file of [path, ...made.map((layer) => layer.path)]) await takeOver(file);
-  return { path, digest: answer.digest, layers: made };
+  const take = async (file: string, digest: string): Promise<MadeFile> => {
+    const path = join(work, file);
+    await takeOver(path);
+    return { path, digest };
+  };
+  const made = [];
+  for (const { at, file, digest, members } of answer.layers)
+    made.push({ at, layer: { ...(await take(file, digest)), members: await take(members.file, members.digest) } });
+  return { ...(await take(answer.flattened, answer.digest)), made };
 }
 
-/** Decides which layers have files of their own. */
-function withFiles(layers: readonly SizedLayer[]): readonly JobLayer[] {
+/** Decides for layer after layer, by the size of its blob in bytes, whether it has a file of its own. */
+function filesLeft(): (size: number) => boolean {
   let left = maxSharedLayers;
-  return layers.map(({ size, ...layer }) => {
-    const hasFile = size >= sharedLayerBytes && left > 0;
-    if (hasFile) left -= 1;
-    return { ...layer, hasFile };
-  });
+  return (size) => {
+    if (size < sharedLayerBytes || left === 0) return false;
+    left -= 1;
+    return true;
+  };
 }
 
 /** Gives a file of the importing process, which has ended, to root, and syncs it to disk. */

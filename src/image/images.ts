@@ -62,6 +62,8 @@ export interface SharedLayer extends FileFacts {
   /** Digest of the file, which is not that of the layer. */
   readonly digest: string;
   readonly sizeBytes: number;
+  /** Digests of the list of its members, of the uncompressed layer, and of the blob, for pulls; absent: it was not pulled. */
+  readonly source?: { readonly members: string; readonly diffId: string; readonly blob: string };
 }
 
 export interface LoadedImage extends Image {

@@ -1,7 +1,9 @@
 import { PassThrough } from 'node:stream';
 import { traced } from '#host/log/tracing.ts';
 import { createGate } from '#host/gate.ts';
+import { layerFault } from './import/layer-fault.ts';
 import { type FlattenedImage, flattenArriving } from './flatten.ts';
+import type { StoredLayers } from './store/shared-layers.ts';
 import type { Reader } from './source/layout.ts';
 import { type RemoteImage, type ResolvedImage, resolveConfig } from './source/resolve-image.ts';
 import { blobsDirectory, type DeclaredSize, type Skopeo } from './source/skopeo.ts';
@@ -10,6 +12,8 @@ export interface PullLayersOptions {
   readonly reader: Reader;
   /** Directory for the work; the file is made in it. */
   readonly directory: string;
+  /** Layers that need not be fetched, by the digests of their blobs. */
+  readonly stored: StoredLayers;
   readonly onBytes: (bytes: number) => void;
   /** Called when all layers are there. */
   readonly onCopied: () => void;
@@ -27,16 +31,17 @@ export interface PulledImage {
 const early = createGate(1);
 
 /**
- * Copies the layers of a resolved image, and flattens each as soon as it and those below it are there. The first failure
+ * Copies the layers of a resolved image that are not stored, and flattens each as soon as it and those below it are there. The first failure
  * ends both. Errors: those of `Skopeo`, `resolveConfig` and `flatten`.
  */
 export async function pullLayers(
   what: string,
   resolved: ResolvedImage & { readonly declared: DeclaredSize },
   skopeo: Skopeo,
-  { reader, directory, onBytes, onCopied }: PullLayersOptions,
+  { reader, directory, stored, onBytes, onCopied }: PullLayersOptions,
   signal: AbortSignal,
 ): Promise<PulledImage> {
+  await skopeo.makeLayout(resolved.manifest.layers.filter(({ digest }) => stored.has(digest)));
   const failed = new AbortController();
   const stop = AbortSignal.any([signal, failed.signal]);
   const numbers = new PassThrough();
@@ -56,10 +61,13 @@ export async function pullLayers(
     using _early = early.inside === 0 ? await early.enter(stop) : undefined;
     if (_early === undefined) await copying;
     const sizes = new Map(resolved.manifest.layers.map(({ digest, size }) => [digest, size]));
-    const layers = image.layers.map(({ digest, diffId }) => ({
-      ...{ diffId, size: sizes.get(digest) ?? 0 },
-      blob: `${blobsDirectory}/${blobOf(digest)}`,
-    }));
+    const layers = image.layers.map(({ digest, diffId }, at) => {
+      const known = stored.get(digest);
+      if (known === undefined)
+        return { diffId, digest, size: sizes.get(digest) ?? 0, name: `${blobsDirectory}/${blobOf(digest)}` };
+      if (known.diffId === diffId) return known.files;
+      throw layerFault(at)(`digest mismatch: expected ${diffId}, got ${known.diffId}`);
+    });
     const arriving = { directory: skopeo.layout, numbers };
     const flattened = await traced({ name: 'layers flattened' }, () =>
       flattenArriving(layers, arriving, { directory, limits: reader.limits, signal: stop }),

@@ -7,6 +7,7 @@ import * as v from 'valibot';
 import { assetsSchema } from '#host/assets.ts';
 import { run } from '#host/process/run.ts';
 import { flatten } from '#image/flatten.ts';
+import type { HeldImage } from '#image/images.ts';
 import type { Layer } from '#image/source/layout.ts';
 import { type ImageLimits, imageLimits } from '#image/limits.ts';
 
@@ -56,10 +57,29 @@ async function withFlattened<T>(
       signal: new AbortController().signal,
       limits: { ...imageLimits, ...limits },
     });
-    if (behind.length === 0) return await use(path);
-    const joined = join(directory, 'joined');
-    for (const file of [path, ...behind.map((layer) => layer.path)]) await appendFile(joined, await readFile(file));
-    return await use(joined);
+    return await use(await joined(directory, [path, ...behind.map((layer) => layer.path)]));
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+}
+
+/** Puts files one behind the other, in a new file unless there is only one. */
+async function joined(directory: string, files: readonly [string, ...string[]]): Promise<string> {
+  const [first, ...more] = files;
+  if (more.length === 0) return first;
+  const all = join(directory, 'joined');
+  for (const file of files) await appendFile(all, await readFile(file));
+  return all;
+}
+
+/** Everything in an image of a store, as the kernel shows it. */
+export async function readImage({
+  rootfsPath,
+  layerPaths,
+}: Pick<HeldImage, 'rootfsPath' | 'layerPaths'>): Promise<Tree> {
+  const directory = await mkdtemp('/var/tmp/podvm-joined-');
+  try {
+    return await readErofs(await joined(directory, [rootfsPath, ...layerPaths]));
   } finally {
     await rm(directory, { recursive: true });
   }

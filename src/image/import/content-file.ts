@@ -5,11 +5,15 @@ import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { assertRoom } from './disk-room.ts';
 import { pageBytes } from './erofs-format.ts';
+import { MemberList } from './member-list.ts';
+import type { TarMember } from '../tar/tar-reader.ts';
 import { Spool, writeWhole } from './spool.ts';
 
 export const rootfsFile = 'rootfs.erofs';
 export const layerFilePattern = /^layer-\d{1,2}$/;
+export const listFilePattern = /^members-\d{1,2}$/;
 const endsFile = 'ends';
+const layerFile = (number: number) => `layer-${number}`;
 
 /** The place of one file's content. */
 export interface Content {
@@ -28,19 +32,29 @@ const copyBytes = 1024 ** 2;
 /** Unit of the checks for room on the disk, and of what is sent to the disk while more is read. */
 const stretchBytes = 64 * 1024 ** 2;
 
+interface DigestedFile {
+  readonly file: string;
+  readonly digest: string;
+}
+
+/** The file of a layer; `at`: the number of the layer; `members`: the list of its members. */
+export interface LayerFile extends DigestedFile {
+  readonly at: number;
+  readonly members: DigestedFile;
+}
+
 /** The files of an image, in the order in which their bytes are the EROFS file system. */
 export interface ImageFiles {
   /** Digest of the image's own file. */
   readonly digest: string;
-  readonly layers: readonly { readonly file: string; readonly digest: string }[];
+  /** Those of layers, without those that were stored before. */
+  readonly layers: readonly LayerFile[];
 }
 
-/** A layer that has a file of its own. */
-interface SharedLayer {
-  readonly name: string;
-  readonly file: FileHandle;
-  readonly spool: Spool;
-}
+/** A layer with a file that is being made, or that was stored before. */
+type OwnLayer =
+  | { readonly at: number; readonly file: FileHandle; readonly spool: Spool; readonly members: MemberList }
+  | { readonly blocks: number };
 
 /**
  * An EROFS file system while its layers are read: the content of files as it comes, in blocks from the second on of the
@@ -53,9 +67,9 @@ export class ContentFile implements AsyncDisposable {
   readonly #endsFile: FileHandle;
   readonly #blocks: Spool;
   readonly #ends: Spool;
-  readonly #layers: SharedLayer[] = [];
+  readonly #layers: OwnLayer[] = [];
   /** The present layer, if it has a file of its own. */
-  #layer: SharedLayer | undefined;
+  #layer: OwnLayer | undefined;
   #unchecked = 0;
 
   private constructor(work: string, file: FileHandle, endsFile: FileHandle) {
@@ -73,15 +87,43 @@ export class ContentFile implements AsyncDisposable {
     return new ContentFile(work, file, ends);
   }
 
-  /** Begins a layer: what is added next belongs to it, and is in a file of its own if it `hasFile`. */
-  async startLayer(hasFile: boolean): Promise<void> {
-    await this.#layer?.spool.flush();
-    this.#layer = undefined;
+  /** Begins the next layer, which has a file of its own if it `hasFile`: what is added next belongs to it. */
+  async startLayer(at: number, hasFile: boolean): Promise<void> {
+    await this.#endLayer();
     if (!hasFile) return;
-    const name = `layer-${this.#layers.length}`;
-    const file = await open(join(this.#work, name), 'wx+', 0o600);
-    this.#layer = { name, file, spool: new Spool(file, 0) };
+    const members = await MemberList.create(this.#work, `members-${this.#layers.length}`);
+    const file = await open(join(this.#work, layerFile(this.#layers.length)), 'wx+', 0o600);
+    this.#layer = { at, file, spool: new Spool(file, 0), members };
     this.#layers.push(this.#layer);
+  }
+
+  /** Begins the next layer, whose file of that many blocks is stored. */
+  async startStored(blocks: number): Promise<void> {
+    await this.#endLayer();
+    this.#layer = { blocks };
+    this.#layers.push(this.#layer);
+  }
+
+  async #endLayer(): Promise<void> {
+    if (this.#layer !== undefined && 'spool' in this.#layer) {
+      await this.#layer.spool.flush();
+      await this.#layer.members.flush();
+    }
+    this.#layer = undefined;
+  }
+
+  /** Lists a member of the present layer, if that has a file of its own, for other images. */
+  async list(member: TarMember, content: Content | undefined): Promise<void> {
+    if (this.#layer !== undefined && 'members' in this.#layer) await this.#layer.members.add(member, content?.block);
+  }
+
+  /** Returns the place of content that is in the file of the present layer already. */
+  stored(size: number, block: number): Content {
+    return { size, block, layer: this.#number, endAt: undefined };
+  }
+
+  get #number(): number | undefined {
+    return this.#layer && this.#layers.indexOf(this.#layer);
   }
 
   /**
@@ -90,7 +132,8 @@ export class ContentFile implements AsyncDisposable {
    */
   async add(content: AsyncIterable<Buffer>, size: number, canBeInline: boolean): Promise<Content> {
     await this.#checkRoom(size);
-    const spool = this.#layer?.spool ?? this.#blocks;
+    const layer = this.#number;
+    const spool = this.#layer !== undefined && 'spool' in this.#layer ? this.#layer.spool : this.#blocks;
     const isInline = canBeInline && this.#layer === undefined;
     const block = spool.end / pageBytes;
     const endAt = isInline ? this.#ends.end : undefined;
@@ -102,7 +145,7 @@ export class ContentFile implements AsyncDisposable {
       if (whole.length < chunk.length) await this.#ends.addCopy(chunk.subarray(whole.length));
     }
     if (!isInline) await spool.add(Buffer.alloc(paddingOf(size)));
-    return { size, block, layer: this.#layer && this.#layers.indexOf(this.#layer), endAt };
+    return { size, block, layer, endAt };
   }
 
   async #checkRoom(bytes: number): Promise<void> {
@@ -120,7 +163,10 @@ export class ContentFile implements AsyncDisposable {
   /** Returns the first block of each layer with a file of its own, and the end, if they follow that many blocks. */
   layersBehind(blocks: number): readonly number[] {
     const firsts = [blocks];
-    for (const { spool } of this.#layers) firsts.push((firsts.at(-1) ?? 0) + spool.end / pageBytes);
+    for (const layer of this.#layers) {
+      const own = 'spool' in layer ? layer.spool.end / pageBytes : layer.blocks;
+      firsts.push((firsts.at(-1) ?? 0) + own);
+    }
     return firsts;
   }
 
@@ -163,7 +209,7 @@ export class ContentFile implements AsyncDisposable {
   }
 
   async finishContent(): Promise<void> {
-    await this.#layer?.spool.flush();
+    await this.#endLayer();
     await this.#ends.flush();
   }
 
@@ -177,16 +223,25 @@ export class ContentFile implements AsyncDisposable {
   async finish(first: Buffer): Promise<ImageFiles> {
     await this.#blocks.flush();
     await writeWhole(this.#file, first, 0);
-    const layers: { readonly file: string; readonly digest: string }[] = [];
-    for (const { name, file, spool } of this.#layers) {
-      if (spool.end > 0) layers.push({ file: name, digest: await syncedDigest(file) });
-      else await rm(join(this.#work, name)); // it has only names
+    const layers: LayerFile[] = [];
+    for (const [number, layer] of this.#layers.entries()) {
+      if (!('spool' in layer)) continue;
+      const { at, file, spool, members } = layer;
+      const name = layerFile(number);
+      if (spool.end > 0) {
+        const list = { file: members.name, digest: await syncedDigest(members.file) };
+        layers.push({ at, file: name, digest: await syncedDigest(file), members: list });
+      } else for (const unused of [name, members.name]) await rm(join(this.#work, unused)); // it has only names
     }
     return { digest: await syncedDigest(this.#file), layers };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const { file } of this.#layers) await file.close();
+    for (const layer of this.#layers) {
+      if (!('spool' in layer)) continue;
+      await layer.file.close();
+      await layer.members[Symbol.asyncDispose]();
+    }
     await this.#file.close();
     await this.#endsFile.close();
     await rm(join(this.#work, endsFile), { force: true });

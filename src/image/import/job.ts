@@ -1,16 +1,23 @@
 import * as v from 'valibot';
 import type { ImageLimits } from '../limits.ts';
-import { layerFilePattern, rootfsFile } from './content-file.ts';
+import { layerFilePattern, listFilePattern, rootfsFile } from './content-file.ts';
 
 /**
- * A layer of a job. `blob`: its name below `layersDirectory`; default: the next descriptor. `hasFile`: whether its content goes into
- * a file of its own.
+ * A layer of a job. `blob`: its name below `layersDirectory`, or a descriptor. `hasFile`: whether its content goes into a file of its own.
  */
-export interface JobLayer {
+export interface BlobLayer {
   readonly diffId: string;
   readonly hasFile: boolean;
-  readonly blob?: string;
+  readonly blob: string | number;
 }
+
+/** A layer whose file of that many blocks is stored. `members`: descriptor of the list of its members. */
+export interface StoredLayer {
+  readonly blocks: number;
+  readonly members: number;
+}
+
+export type JobLayer = BlobLayer | StoredLayer;
 
 /** A job for the importing process; its descriptors from `firstFile` on are layers or the archive. */
 export type ImportJob =
@@ -31,7 +38,12 @@ const name = v.pipe(v.string(), v.maxLength(maxTextChars));
 const file = v.pipe(v.string(), v.regex(/^member-\d{1,5}$/));
 
 const digest = v.pipe(v.string(), v.regex(/^sha256:[0-9a-f]{64}$/));
-const layer = v.object({ file: v.pipe(v.string(), v.regex(layerFilePattern)), digest });
+const layer = v.object({
+  at: v.pipe(v.number(), v.integer(), v.minValue(0)),
+  file: v.pipe(v.string(), v.regex(layerFilePattern)),
+  digest,
+  members: v.object({ file: v.pipe(v.string(), v.regex(listFilePattern)), digest }),
+});
 const maxLayers = 100;
 
 /** The answer, strictly checked: a process that has read hostile bytes may write anything. */

@@ -6,6 +6,12 @@ import type { ImageLimits } from '../limits.ts';
 import type { Fault } from '../tar/tar-bytes.ts';
 import { uncompressed } from './uncompressed.ts';
 
+/** A layer whose file is stored; it is read from the list of its members, an open descriptor. */
+export interface ListedLayer {
+  readonly members: number;
+  readonly blocks: number;
+}
+
 /** A layer that is read when its blob is there. */
 export interface ComingLayer {
   /** Waits for the blob, a regular file. */

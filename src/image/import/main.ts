@@ -5,12 +5,12 @@ import { printable } from '#base/guest-text.ts';
 import { Arrivals } from './arrivals.ts';
 import { flattenLayers } from './flatten-layers.ts';
 import {
+  type BlobLayer,
   firstFile,
   type ImportAnswer,
   type ImportFailure,
   type ImportJob,
   isReportedKind,
-  type JobLayer,
   layersDirectory,
 } from './job.ts';
 import { layerFault } from './layer-fault.ts';
@@ -36,7 +36,7 @@ async function answerTo(job: ImportJob, arrivals: Arrivals): Promise<ImportAnswe
 async function resultOf(job: ImportJob, arrivals: Arrivals): Promise<ImportAnswer> {
   switch (job.kind) {
     case 'flatten': {
-      const layers = job.layers.map((layer, at) => comingLayer(layer, at, arrivals));
+      const layers = job.layers.map((layer, at) => ('members' in layer ? layer : comingLayer(layer, at, arrivals)));
       return await flattenLayers(layers, { work, limits: job.limits });
     }
     case 'unpack':
@@ -44,9 +44,11 @@ async function resultOf(job: ImportJob, arrivals: Arrivals): Promise<ImportAnswe
   }
 }
 
-function comingLayer({ blob, ...layer }: JobLayer, at: number, arrivals: Arrivals): ComingLayer {
-  const inherited = { fd: firstFile + at, [Symbol.asyncDispose]: () => Promise.resolve() };
-  if (blob === undefined) return { ...layer, open: () => Promise.resolve(inherited) };
+function comingLayer({ blob, ...layer }: BlobLayer, at: number, arrivals: Arrivals): ComingLayer {
+  if (typeof blob === 'number') {
+    const inherited = { fd: blob, [Symbol.asyncDispose]: () => Promise.resolve() };
+    return { ...layer, open: () => Promise.resolve(inherited) };
+  }
   const open = async () => {
     await arrivals.of(at);
     return await openLayer(join(layersDirectory, blob), layerFault(at));

@@ -45,7 +45,7 @@ async function written(
     const contents = new Map<Leaf, string>();
     const file = await ContentFile.create(work);
     for (const [layer, steps] of layers.entries()) {
-      await file.startLayer(hasFile(layer));
+      await file.startLayer(layer, hasFile(layer));
       for (const step of steps) await give(step, layer);
     }
     async function give({ content, ...rest }: Step, layer: number) {
@@ -64,6 +64,7 @@ async function written(
     }
     const made = await writeErofs(tree.root, file);
     await file[Symbol.asyncDispose]();
+    for (const { members } of made.layers) await rm(join(work, members.file));
     const all = [...made.layers, { file: rootfsFile, digest: made.digest }];
     assert.deepEqual((await readdir(work)).sort(), all.map((each) => each.file).sort());
     const contentsOf = await Promise.all(all.map((each) => readFile(join(work, each.file))));

@@ -1,5 +1,5 @@
 import { watch } from 'node:fs';
-import { chown, mkdir, readFile } from 'node:fs/promises';
+import { chown, mkdir, readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import { formatReference, nameOf, type Reference } from '#base/image-reference.ts';
@@ -51,9 +51,9 @@ const withRoom = (bytes: number) => Math.ceil(bytes * (1 + roomPart)) + roomByte
 const readable = ['/etc/resolv.conf', '/etc/hosts', '/etc/nsswitch.conf', '/etc/ssl/certs', '/etc/docker/certs.d'];
 
 export interface SkopeoJail extends Pick<Access, 'containersDirectory'> {
-  /** The two writable directories, owned by the jail's user: its own, and the layout that it fills. */
+  /** The writable directories, owned by the jail's user: its own, and the layout that it fills, if it copies. */
   readonly directory: string;
-  readonly layout: string;
+  readonly layout?: string;
   readonly maxFileBytes: number;
   /** The descriptor from which the list of system calls is read. */
   readonly calls: number;
@@ -76,7 +76,8 @@ export function skopeoJail(jail: SkopeoJail): readonly string[] {
     ...readable.flatMap((path) => ['--ro-bind-try', path, path]),
     ...['--ro-bind-try', containersDirectory, '/etc/containers'],
     ...(auths === undefined ? [] : ['--perms', '0400', '--file', String(auths), authPath]),
-    ...['--bind', directory, '/work', '--bind', layout, '/layout', '--chdir', '/work', '--seccomp', String(calls)],
+    ...(layout === undefined ? [] : ['--bind', layout, '/layout']),
+    ...['--bind', directory, '/work', '--chdir', '/work', '--seccomp', String(calls)],
   ];
 }
 
@@ -88,7 +89,7 @@ export const blobsDirectory = 'blobs/sha256';
  * the network, the certificates, its own directory and a list of system calls.
  */
 export class Skopeo {
-  /** The OCI layout that copyToLayout() fills. Its directory is root's, so that nothing can take its place. */
+  /** The OCI layout that makeLayout() makes and copyToLayout() fills. Its directory is root's, so that nothing can take its place. */
   readonly layout: string;
   readonly #what: string;
   readonly #directory: string;
@@ -111,12 +112,6 @@ export class Skopeo {
     const what = formatReference(reference);
     const auths = await authsOf(what, nameOf(reference), access);
     const made = new Skopeo(what, work, access, auths);
-    // Each is made and given away before a program of the jail's user runs, which could put a link there.
-    for (const inner of [blobsDirectory, 'blobs', '']) {
-      const directory = join(made.layout, inner);
-      await mkdir(directory, { recursive: true, mode: 0o700 });
-      await chown(directory, imageUser, imageUser);
-    }
     await mkdir(made.#directory, { mode: 0o700 });
     await chown(made.#directory, imageUser, imageUser);
     return made;
@@ -135,7 +130,22 @@ export class Skopeo {
   }
 
   /**
-   * Copies one image into the layout; skopeo checks every blob against its digest. Calls `onBytes` with the bytes copied
+   * Makes the layout, once. These blobs are not copied: a file of holes is in the place of each, and skopeo neither copies nor
+   * reads what an OCI layout has (containers/image, `oci/layout`).
+   */
+  async makeLayout(without: readonly { readonly digest: string; readonly size: number }[]): Promise<void> {
+    // All is made and given away before a program of the jail's user can reach it, which could put links there.
+    await mkdir(join(this.layout, blobsDirectory), { recursive: true, mode: 0o700 });
+    for (const { digest, size } of without) {
+      const path = join(this.layout, blobsDirectory, digest.replace('sha256:', ''));
+      await writeFile(path, '', { mode: 0o644 });
+      await truncate(path, size);
+    }
+    for (const inner of [blobsDirectory, 'blobs', '']) await chown(join(this.layout, inner), imageUser, imageUser);
+  }
+
+  /**
+   * Copies one image into the layout, which is made; skopeo checks every blob against its digest. Calls `onBytes` with the bytes copied
    * so far, and `onBlob` with the name of each file in `blobs/sha256` when it is whole, or not at all if the host cannot
    * watch directories. Stops when a blob, or all together, are larger than the manifest says: skopeo itself would write
    * until the registry ends. Errors: `corrupt` for such a size, those of `pull`.
@@ -155,7 +165,7 @@ export class Skopeo {
     using _watching = watchNames(join(this.layout, blobsDirectory), onBlob);
     const stop = AbortSignal.any([signal, growth.stalled, growth.exceeded]);
     try {
-      await this.#run(['copy', ...args], copyTimeoutMs, stop, maxFileBytes);
+      await this.#run(['copy', ...args], copyTimeoutMs, stop, { layout: this.layout, maxFileBytes });
     } catch (error) {
       const isTooLarge = growth.exceeded.aborted || /file too large|SIGXFSZ/i.test(messageOf(error));
       if (isTooLarge && !signal.aborted) throw this.#larger(declared, maxFileBytes, error);
@@ -174,13 +184,13 @@ export class Skopeo {
     args: readonly string[],
     timeoutMs: number,
     signal: AbortSignal,
-    maxFileBytes = maxDocumentBytes,
+    { layout, maxFileBytes = maxDocumentBytes }: Partial<Pick<SkopeoJail, 'layout' | 'maxFileBytes'>> = {},
   ): Promise<RunResult> {
     const platform = ['--override-os', 'linux', '--override-arch', ociArchitecture()];
     const { containersDirectory } = this.#access;
     const jail = skopeoJail({
       directory: this.#directory,
-      layout: this.layout,
+      ...(layout === undefined ? {} : { layout }),
       containersDirectory,
       maxFileBytes,
       calls: callsDescriptor,

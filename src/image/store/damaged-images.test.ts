@@ -6,7 +6,15 @@ import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log/log.ts';
 import { ImageHealth } from './image-health.ts';
-import { layerPath, layersDirectory, readRecords, rootfsDirectory, rootfsPath, writeRecords } from './image-record.ts';
+import {
+  layerPath,
+  layersDirectory,
+  membersDirectory,
+  readRecords,
+  rootfsDirectory,
+  rootfsPath,
+  writeRecords,
+} from './image-record.ts';
 import type { Image } from '../images.ts';
 import { mendImage } from './mend-image.ts';
 import { digestOf } from '../oci.ts';
@@ -19,6 +27,7 @@ async function openDirectory() {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-records-'));
   await mkdir(rootfsDirectory(directory));
   await mkdir(layersDirectory(directory));
+  await mkdir(membersDirectory(directory));
   const images = new Map<string, Image>();
   return {
     directory,
@@ -48,7 +57,7 @@ async function openDirectory() {
     /** An image with a shared layer of that content. */
     async addWithLayer(name: string, content: string): Promise<Image & { readonly layer: string }> {
       const digest = digestOf(Buffer.from(content));
-      const layer = layerPath(directory, { digest });
+      const layer = layerPath(directory, digest);
       await writeFile(layer, content);
       const shared = await sharedLayer(layer, digest);
       return { ...(await this.add(name, { layers: [shared], sizeBytes: 12 * 1024 + shared.sizeBytes })), layer };
@@ -229,7 +238,7 @@ test('readRecords() and check() find shared layers that are missing, cut, or cha
 test('readRecords() removes files of layers that no image has', async () => {
   await using place = await openDirectory();
   const { layer } = await place.addWithLayer('image', 'content');
-  await writeFile(layerPath(place.directory, { digest: digestOf('none') }), 'x');
+  await writeFile(layerPath(place.directory, digestOf('none')), 'x');
   await readRecords(place.directory);
   assert.deepEqual(await readdir(layersDirectory(place.directory)), [basename(layer)]);
 });

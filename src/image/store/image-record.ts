@@ -5,7 +5,7 @@ import { messageOf, PodvmError } from '#base/errors.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/file/files.ts';
 import { type Log, silentLog } from '#host/log/log.ts';
 import { volumePaths } from '../image-volumes.ts';
-import type { Image, SharedLayer } from '../images.ts';
+import type { Image } from '../images.ts';
 import type { OciConfig } from '../oci.ts';
 import { rebuildImages, writeOwnRecords } from './own-records.ts';
 import { imageSchema, parseVersioned } from './record-schema.ts';
@@ -13,7 +13,7 @@ import { type ImagePaths, lookAt } from './rootfs-file.ts';
 
 /**
  * `<images>/index.json`: all images, readable with cat; `<images>/rootfs/<hex>.erofs`: their own files;
- * `<images>/layers/<hex>`: their shared layers, by the digests of the files;
+ * `<images>/layers/<hex>`: their shared layers, by the digests of the files; `<images>/members/<hex>`: lists of what is in these;
  * `<images>/records/<hex>.json`: a copy of each image's entry, in case the index is damaged.
  */
 const indexSchema = v.object({ version: v.literal(1), images: v.array(imageSchema) });
@@ -27,12 +27,18 @@ export function rootfsPath(directory: string, id: string): string {
 
 export const layersDirectory = (directory: string) => join(directory, 'layers');
 
-export function layerPath(directory: string, { digest }: Pick<SharedLayer, 'digest'>): string {
+export const membersDirectory = (directory: string) => join(directory, 'members');
+
+export function layerPath(directory: string, digest: string): string {
   return join(layersDirectory(directory), digest.replace('sha256:', ''));
 }
 
+export function membersPath(directory: string, digest: string): string {
+  return join(membersDirectory(directory), digest.replace('sha256:', ''));
+}
+
 export function pathsOf(directory: string, { id, layers = [] }: Image): ImagePaths {
-  return { rootfs: rootfsPath(directory, id), layers: layers.map((layer) => layerPath(directory, layer)) };
+  return { rootfs: rootfsPath(directory, id), layers: layers.map(({ digest }) => layerPath(directory, digest)) };
 }
 
 /**
@@ -50,6 +56,9 @@ export async function readRecords(directory: string, log: Log = silentLog): Prom
   const paths = [...images.values()].map((image) => pathsOf(directory, image));
   await removeOthers(rootfsDirectory(directory), new Set(paths.map(({ rootfs }) => rootfs)));
   await removeOthers(layersDirectory(directory), new Set(paths.flatMap(({ layers }) => layers)));
+  const sources = [...images.values()].flatMap(({ layers = [] }) => layers.flatMap(({ source }) => source ?? []));
+  const lists = sources.map(({ members }) => membersPath(directory, members));
+  await removeOthers(membersDirectory(directory), new Set(lists));
   await writeOwnRecords(directory, images).catch((error: unknown) => {
     if (error instanceof PodvmError) throw error;
     log.error("images' own records cannot be written", error); // the index has the same content

@@ -22,6 +22,7 @@ import { ImageHealth } from './image-health.ts';
 import {
   imageConfigOf,
   layersDirectory,
+  membersDirectory,
   pathsOf,
   readRecords,
   rootfsDirectory,
@@ -36,12 +37,19 @@ import { type ImageLimits, imageLimits } from '../limits.ts';
 import { pullLayers } from '../pull-layers.ts';
 import { loadNames } from '../source/archive-names.ts';
 import { findImage, type FoundImage, type Names, withNames, withoutName } from '../names.ts';
-import { ociArchitecture } from '../oci.ts';
+import { type Manifest, ociArchitecture } from '../oci.ts';
 import { describeProcessor, type Processor } from '../source/platform.ts';
-import { formatReference, isImageId, isLoopback, parseReference, type Reference } from '#base/image-reference.ts';
+import {
+  formatReference,
+  isImageId,
+  isLoopback,
+  nameOf,
+  parseReference,
+  type Reference,
+} from '#base/image-reference.ts';
 import { declaredSize, resolveImage } from '../source/resolve-image.ts';
 import { factsOf } from './rootfs-file.ts';
-import { SharedLayers } from './shared-layers.ts';
+import { SharedLayers, type StoredLayers } from './shared-layers.ts';
 import { SharedWork } from '../shared-work.ts';
 import { type Access, Skopeo } from '../source/skopeo.ts';
 
@@ -67,7 +75,9 @@ export async function openImageStore(options: ImageStoreOptions): Promise<ImageS
   const work = join(options.directory, 'work');
   await mkdir(options.directory, { recursive: true, mode: 0o711 });
   // The files are readable by every VMM's user; the closed directory keeps out others: VMMs use links in their own.
-  for (const closed of [rootfsDirectory, layersDirectory, recordsDirectory].map((of) => of(options.directory))) {
+  for (const closed of [rootfsDirectory, layersDirectory, membersDirectory, recordsDirectory].map((of) =>
+    of(options.directory),
+  )) {
     await mkdir(closed, { recursive: true });
     await chmod(closed, 0o700); // earlier versions left it open
   }
@@ -149,18 +159,34 @@ class DiskImageStore implements ImageStore {
       const known = await this.#sound(manifest.config.digest, signal);
       if (known !== undefined && this.#fits(known)) return await this.#name(known, names);
 
-      const declared = declaredSize(full, manifest, this.#reader.limits);
+      const stored = await this.#stored(reference, manifest, directory, signal);
+      const fetched = manifest.layers.filter(({ digest }) => !stored.has(digest));
+      declaredSize(full, manifest, this.#reader.limits);
+      const declared = declaredSize(full, { ...manifest, layers: fetched }, this.#reader.limits);
       // Room for the blobs, and for the file made of them, which is at least as large.
       await assertRoom(directory, 2 * declared.allBytes, `pull ${full}`);
       const sum = megabytes(declared.allBytes);
       const count = manifest.layers.length;
-      options.onProgress?.(`pulling ${full} (${count} ${count === 1 ? 'layer' : 'layers'}, ${sum} MB)`);
+      const layers = `${fetched.length === count ? '' : `${fetched.length} of `}${count} ${count === 1 ? 'layer' : 'layers'}`;
+      options.onProgress?.(`pulling ${full} (${layers}, ${sum} MB)`);
       const onBytes = (bytes: number) => options.onProgress?.(`pulling ${full}: ${megabytes(bytes)} of ${sum} MB`);
       const onCopied = () => options.onProgress?.(`flattening ${full}`);
-      const pulling = { reader: this.#reader, directory, onBytes, onCopied };
+      const pulling = { reader: this.#reader, directory, stored, onBytes, onCopied };
       const { image, flattened } = await pullLayers(full, { ...resolved, declared }, skopeo, pulling, signal);
       return await this.#add(image, flattened, names, signal);
     });
+  }
+
+  /** Finds the layers that earlier pulls from the repository have left; none to mend an image, whose layers may be damaged. */
+  async #stored(
+    reference: Reference,
+    { config, layers }: Manifest,
+    directory: string,
+    signal: AbortSignal,
+  ): Promise<StoredLayers> {
+    if (this.#images.has(config.digest)) return new Map();
+    const blobs = layers.map(({ digest }) => digest);
+    return await this.#layers.find(nameOf(reference), blobs, directory, signal);
   }
 
   async load(

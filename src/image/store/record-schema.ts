@@ -9,7 +9,16 @@ export const imageSchema = v.object({
   references: v.array(v.string()),
   digests: v.array(v.string()),
   sizeBytes: v.number(),
-  layers: v.exactOptional(v.array(v.object({ ...fileFacts, digest: v.string(), sizeBytes: v.number() }))),
+  layers: v.exactOptional(
+    v.array(
+      v.object({
+        ...fileFacts,
+        digest: v.string(),
+        sizeBytes: v.number(),
+        source: v.exactOptional(v.object({ members: v.string(), diffId: v.string(), blob: v.string() })),
+      }),
+    ),
+  ),
   createdAt: v.string(),
   processorLevel: v.exactOptional(v.number()),
   config: v.object({

@@ -73,6 +73,11 @@ async function lookAtLayer(path: string, layer: SharedLayer): Promise<Look> {
   }
 }
 
+/** Whether the file of a layer is the one that was written, without reading it. */
+export async function isLayerIntact(path: string, layer: SharedLayer): Promise<boolean> {
+  return (await lookAtLayer(path, layer)).kind === 'intact';
+}
+
 const isSame = (one: FileFacts, two: FileFacts) => one.inode === two.inode && one.mtimeNs === two.mtimeNs;
 
 /**

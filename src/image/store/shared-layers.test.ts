@@ -4,47 +4,64 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { diskBytes } from '../disk-bytes.ts';
+import type { MadeLayer } from '../flatten.ts';
 import type { Image, SharedLayer } from '../images.ts';
 import { digestOf } from '../oci.ts';
-import { layerPath, layersDirectory } from './image-record.ts';
+import { layerPath, layersDirectory, membersDirectory, membersPath } from './image-record.ts';
 import { SharedLayers } from './shared-layers.ts';
 
 const never = new AbortController().signal;
 
 async function openPlace() {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-layers-'));
-  await mkdir(layersDirectory(directory));
+  for (const made of [layersDirectory(directory), membersDirectory(directory)]) await mkdir(made);
   const images = new Map<string, Image>();
   const layers = new SharedLayers(directory, images);
   let made = 0;
-  const file = async (content: string, digest = digestOf(Buffer.from(content))) => {
+  const write = async (content: string) => {
     const path = join(directory, `made-${(made += 1)}`);
     await writeFile(path, content);
-    return { path, digest };
+    return { path, digest: digestOf(content) };
   };
-  const record = (id: string, of: readonly SharedLayer[], ownBytes = 0) => {
-    const sizeBytes = of.reduce((sum, layer) => sum + layer.sizeBytes, ownBytes);
-    const image: Image = { id, references: [], digests: [], sizeBytes, layers: of, createdAt: '', config: {} };
+  /** A layer as an import makes it, whose blob has the digest `blob:<content>`. */
+  const layer = async (content: string): Promise<MadeLayer> => ({
+    ...(await write(content)),
+    members: await write(`members of ${content}`),
+    pulled: { blob: `blob:${content}`, diffId: `diff:${content}` },
+  });
+  const record = (id: string, of: readonly SharedLayer[], repository = 'shop/app') => {
+    const sizeBytes = of.reduce((sum, { sizeBytes: bytes }) => sum + bytes, 10);
+    const digests = [`${repository}@${digestOf(id)}`];
+    const image: Image = { id, references: [], digests, sizeBytes, layers: of, createdAt: '', config: {} };
     images.set(id, image);
     return image;
   };
+  const contentsOf = async (inside: string) =>
+    (await Promise.all((await readdir(inside)).map((name) => readFile(join(inside, name), 'utf8')))).sort();
   return {
+    directory,
     layers,
-    images,
-    file,
-    pathOf: (content: string) => layerPath(directory, { digest: digestOf(Buffer.from(content)) }),
-    add: async (id: string, contents: readonly string[]) => {
-      const files = await Promise.all(contents.map((content) => file(content)));
-      return await layers.add(files, async (placed) => record(id, placed, 10), never);
+    layer,
+    pathOf: (content: string) => layerPath(directory, digestOf(content)),
+    membersOf: (content: string) => membersPath(directory, digestOf(`members of ${content}`)),
+    async add(id: string, contents: readonly string[], repository?: string): Promise<Image> {
+      const files = await Promise.all(contents.map(layer));
+      return await layers.add(files, async (placed) => record(id, placed, repository), never);
     },
-    remove: async (image: Image) => {
+    async remove(image: Image): Promise<void> {
       images.delete(image.id);
       await layers.removeOf(image);
     },
-    stored: async () => {
-      const names = await readdir(layersDirectory(directory));
-      return (await Promise.all(names.map((name) => readFile(join(layersDirectory(directory), name), 'utf8')))).sort();
+    /** Blobs that need not be fetched for an image of that repository. */
+    async found(repository: string, ...contents: string[]) {
+      const into = await mkdtemp(join(directory, 'pull-'));
+      const blobs = contents.map((content) => `blob:${content}`);
+      return [...(await layers.find(repository, blobs, into, never))].map(
+        ([blob, { files }]) => [blob, files] as const,
+      );
     },
+    stored: () => contentsOf(layersDirectory(directory)),
+    lists: () => contentsOf(membersDirectory(directory)),
     [Symbol.asyncDispose]: () => rm(directory, { recursive: true }),
   };
 }
@@ -63,14 +80,15 @@ test('images with a layer in common have one file of it, which goes with the las
   assert.equal(diskBytes([first, second]), 10 + 10 + 4 + 3 + 3);
   await place.remove(first);
   assert.deepEqual(await place.stored(), ['base', 'two']);
+  assert.deepEqual(await place.lists(), ['members of base', 'members of two']);
   await place.remove(second);
-  assert.deepEqual(await place.stored(), []);
+  assert.deepEqual([...(await place.stored()), ...(await place.lists())], []);
 });
 
 test('a file with the digest of another layer is never taken for it', async () => {
   await using place = await openPlace();
-  const honest = await place.add('honest', ['base']);
-  const lying = await place.file('evil', honest.layers?.[0]?.digest);
+  await place.add('honest', ['base']);
+  const lying = { ...(await place.layer('evil')), digest: digestOf('base') };
   const unused = () => assert.fail('the image was recorded');
   await assert.rejects(place.layers.add([lying], unused, never), { kind: 'corrupt', message: /has another digest/ });
   assert.deepEqual(await place.stored(), ['base']);
@@ -78,7 +96,7 @@ test('a file with the digest of another layer is never taken for it', async () =
 
 test('a layer that was stored first under the digest of another is replaced by that', async () => {
   await using place = await openPlace();
-  const lying = await place.file('evil', digestOf(Buffer.from('base')));
+  const lying = { ...(await place.layer('evil')), digest: digestOf('base') };
   await place.layers.add([lying], async () => undefined, never);
   await place.add('honest', ['base']);
   assert.deepEqual(await place.stored(), ['base']);
@@ -96,8 +114,32 @@ test('a damaged file is replaced by that of the next image with the layer', asyn
 test('layers of an image that could not be recorded are removed, unless another image has them', async () => {
   await using place = await openPlace();
   await place.add('first', ['base']);
-  const files = [await place.file('base'), await place.file('more')];
+  const files = [await place.layer('base'), await place.layer('more')];
   const failing = () => Promise.reject(new Error('the disk is full'));
   await assert.rejects(place.layers.add(files, failing, never), { message: 'the disk is full' });
   assert.deepEqual(await place.stored(), ['base']);
+});
+
+test('find() gives layers of the same repository alone, also when their image is removed meanwhile', async () => {
+  await using place = await openPlace();
+  const image = await place.add('app', ['base', 'one']);
+  await place.add('other', ['theirs'], 'shop/app2');
+  const [[blob, files] = assert.fail('none'), ...more] = await place.found('shop/app', 'base', 'theirs', 'new');
+  assert.deepEqual([blob, more], ['blob:base', []]);
+  await place.remove(image);
+  assert.deepEqual(await place.stored(), ['theirs']);
+  await place.layers.add([files], async () => undefined, never);
+  assert.deepEqual(await place.stored(), ['base', 'theirs']);
+});
+
+test('find() leaves out layers whose files are changed or lost', async () => {
+  await using place = await openPlace();
+  await place.add('app', ['a', 'b', 'c', 'd']);
+  await writeFile(place.pathOf('a'), 'x');
+  await rm(place.pathOf('b'));
+  await writeFile(place.membersOf('c'), '[]');
+  assert.deepEqual(
+    (await place.found('shop/app', 'a', 'b', 'c', 'd')).map(([blob]) => blob),
+    ['blob:d'],
+  );
 });

@@ -1,12 +1,16 @@
-import { rename, rm } from 'node:fs/promises';
+import { link, mkdir, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { createGate } from '#host/gate.ts';
 import { isThere } from '#host/file/files.ts';
 import { run } from '#host/process/run.ts';
-import type { MadeFile } from '../flatten.ts';
+import type { MadeFile, MadeLayer } from '../flatten.ts';
 import type { Image, SharedLayer } from '../images.ts';
-import { layerPath } from './image-record.ts';
-import { sharedLayer, wholeDigest } from './rootfs-file.ts';
+import { layerPath, membersPath } from './image-record.ts';
+import { isLayerIntact, sharedLayer, wholeDigest } from './rootfs-file.ts';
+
+/** Layers that need not be fetched, by the digests of their blobs. */
+export type StoredLayers = ReadonlyMap<string, { readonly diffId: string; readonly files: MadeLayer }>;
 
 const compareTimeoutMs = 10 * 60_000;
 
@@ -31,14 +35,14 @@ export class SharedLayers {
    * removed again. Errors: those of `use`, `corrupt` (a digest is not that of the file), `cancelled`.
    */
   async add<T>(
-    made: readonly MadeFile[],
+    made: readonly MadeLayer[],
     use: (layers: readonly SharedLayer[]) => Promise<T>,
     signal: AbortSignal,
   ): Promise<T> {
     using _turn = await this.#gate.enter(signal);
     const layers: SharedLayer[] = [];
     try {
-      for (const file of made) layers.push(await this.#place(file, signal));
+      for (const layer of made) layers.push(await this.#addLayer(layer, signal));
       return await use(layers);
     } catch (error) {
       await this.#removeUnused(layers);
@@ -46,15 +50,60 @@ export class SharedLayers {
     }
   }
 
-  async #place({ path, digest }: MadeFile, signal: AbortSignal): Promise<SharedLayer> {
-    const place = layerPath(this.#directory, { digest });
+  async #addLayer({ members, pulled, ...file }: MadeLayer, signal: AbortSignal): Promise<SharedLayer> {
+    const place = layerPath(this.#directory, file.digest);
+    await this.#place(file, place, signal);
+    const layer = await sharedLayer(place, file.digest);
+    if (pulled === undefined) return layer;
+    await this.#place(members, membersPath(this.#directory, members.digest), signal);
+    return { ...layer, source: { members: members.digest, ...pulled } };
+  }
+
+  async #place({ path, digest }: MadeFile, place: string, signal: AbortSignal): Promise<void> {
     const isStored = await isThere(place);
     const isSame = isStored && (await hasSameBytes(path, place, signal));
     // If they differ, one of them is damaged, or a process has stated a wrong digest.
     if (isStored && !isSame && (await wholeDigest(path, false, signal)) !== digest)
       throw new PodvmError('corrupt', 'Cannot add the image: the content of a layer has another digest than stated');
     if (!isSame) await rename(path, place);
-    return await sharedLayer(place, digest);
+  }
+
+  /**
+   * Finds layers with these blobs among those that were pulled from the same repository, and links their files into a
+   * directory, since their images may be removed meanwhile. An image of another repository is no source: its maker may
+   * have had the process that read it list members that the layer does not have, and its readers need not be those of this
+   * repository.
+   */
+  async find(
+    repository: string,
+    blobs: readonly string[],
+    directory: string,
+    signal: AbortSignal,
+  ): Promise<StoredLayers> {
+    const found = new Map<string, { readonly diffId: string; readonly files: MadeLayer }>();
+    const siblings = [...this.#images.values()].filter(
+      ({ digests, damaged }) => damaged === undefined && digests.some((name) => name.startsWith(`${repository}@`)),
+    );
+    for (const { source, ...layer } of siblings.flatMap(({ layers = [] }) => layers)) {
+      if (source === undefined || !blobs.includes(source.blob) || found.has(source.blob)) continue;
+      const { blob, diffId, members } = source;
+      const into = join(directory, `stored-${found.size}`);
+      try {
+        await mkdir(into, { mode: 0o700 });
+        const files = { path: join(into, 'layer'), digest: layer.digest, pulled: { blob, diffId } };
+        const list = { path: join(into, 'members'), digest: members };
+        await link(layerPath(this.#directory, layer.digest), files.path);
+        await link(membersPath(this.#directory, members), list.path);
+        const isSound =
+          (await isLayerIntact(files.path, layer)) && (await wholeDigest(list.path, false, signal)) === members;
+        if (isSound) found.set(blob, { diffId, files: { ...files, members: list } });
+        else await rm(into, { recursive: true });
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error; // its image was removed, or the file is lost
+        await rm(into, { recursive: true, force: true });
+      }
+    }
+    return found;
   }
 
   /** Removes the files that only a removed image had. */
@@ -65,10 +114,17 @@ export class SharedLayers {
   }
 
   async #removeUnused(layers: readonly SharedLayer[]): Promise<void> {
-    const used = new Set([...this.#images.values()].flatMap((image) => image.layers ?? []).map(({ digest }) => digest));
-    for (const layer of layers)
-      if (!used.has(layer.digest)) await rm(layerPath(this.#directory, layer), { force: true });
+    const used = [...this.#images.values()].flatMap((image) => filesOf(image.layers ?? [], this.#directory));
+    for (const path of filesOf(layers, this.#directory)) if (!used.includes(path)) await rm(path, { force: true });
   }
+}
+
+/** Returns the paths of layers and of the lists of their members. */
+export function filesOf(layers: readonly SharedLayer[], directory: string): readonly string[] {
+  return layers.flatMap(({ digest, source }) => [
+    layerPath(directory, digest),
+    ...(source === undefined ? [] : [membersPath(directory, source.members)]),
+  ]);
 }
 
 async function hasSameBytes(path: string, other: string, signal: AbortSignal): Promise<boolean> {
