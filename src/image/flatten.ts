@@ -18,7 +18,7 @@ export interface FlattenOptions {
 
 const fileMode = 0o444;
 /** A layer whose blob has at least this size, in bytes, has a file of its own, which images can share. */
-const sharedLayerBytes = 2 * 1024 ** 2;
+const sharedLayerBytes = 3 * 1024 ** 2;
 /** Layers of an image with such files: each is opened for every machine that has the image. Lower layers are more often shared. */
 const maxSharedLayers = 32;
 

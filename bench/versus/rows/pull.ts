@@ -12,14 +12,18 @@ const layerBytes = 15_000_000;
 const fileBytes = 60_000;
 const goneTimeoutMs = 60_000;
 
-/** Busybox, and 20 layers of files of which half is random: they compress as programs do. The same bytes every time. */
-async function writeLargeImage(layout: string, busybox: string): Promise<void> {
+/**
+ * Busybox, and 20 layers of files of which half is random: they compress as programs do. The same bytes every time, but for
+ * the last layer of another version.
+ */
+async function writeLargeImage(layout: string, busybox: string, version: number): Promise<void> {
   const next = randomFrom(19);
   const half = Buffer.alloc(fileBytes / 2, 'The quick brown fox jumps over the lazy dog. ');
   const layers = Array.from({ length: layerCount }, (_, layer) =>
     Array.from({ length: layerBytes / fileBytes }, (_, file): TarSpec => {
       const random = Buffer.alloc(fileBytes / 2);
       for (let at = 0; at < random.length; at += 4) random.writeUInt32LE(next(), at);
+      if (layer === layerCount - 1) random.writeUInt32LE(version, 0);
       return { name: `data-${layer}-${file}`, content: Buffer.concat([random, half]) };
     }),
   );
@@ -40,11 +44,14 @@ function randomFrom(seed: number): () => number {
 
 export const pullRow: Row = async ({ field, undo }) => {
   const { work, programs } = field.prepared;
-  const layout = join(work, 'large-layout');
-  undo.defer(() => rm(layout, { recursive: true, force: true }));
-  await writeLargeImage(layout, programs.busybox);
-  await field.registry.push(layout, 'podvm/large:1');
+  for (const version of [1, 2]) {
+    const layout = join(work, `large-layout-${version}`);
+    undo.defer(() => rm(layout, { recursive: true, force: true }));
+    await writeLargeImage(layout, programs.busybox, version);
+    await field.registry.push(layout, `podvm/large:${version}`);
+  }
   const reference = `${field.registry.name}/podvm/large:1`;
+  const next = { image: `${field.registry.name}/podvm/large:2` };
   return async (name): Promise<Values> => {
     const peer = field.peer(name);
     const images = imagesOf(peer);
@@ -61,9 +68,14 @@ export const pullRow: Row = async ({ field, undo }) => {
       if ((await pod.processes()).length === 0) throw new Error(`${name}: nothing runs`);
       diskAfter = await diskMB(peer);
     }
-    await images.removeImage({ image });
+    const restMB = await diskMB(peer);
+    const nextAtMs = performance.now();
+    await images.pullImage({ image: next });
+    const nextPullMs = performance.now() - nextAtMs;
+    const nextDiskMB = (await diskMB(peer)) - restMB;
+    for (const one of [image, next]) await images.removeImage({ image: one });
     await untilGone(peer, before);
-    return { pullMs, toRunningMs, diskMB: diskAfter - before };
+    return { pullMs, toRunningMs, diskMB: diskAfter - before, nextPullMs, nextDiskMB };
   };
 };
 

@@ -1,4 +1,4 @@
-import { link, mkdir, rename, rm } from 'node:fs/promises';
+import { link, mkdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { createGate } from '#host/gate.ts';
@@ -128,6 +128,8 @@ export function filesOf(layers: readonly SharedLayer[], directory: string): read
 }
 
 async function hasSameBytes(path: string, other: string, signal: AbortSignal): Promise<boolean> {
+  const [one, two] = await Promise.all([path, other].map(async (each) => await stat(each, { bigint: true })));
+  if (one?.ino === two?.ino && one?.dev === two?.dev) return true;
   const options = { signal, timeoutMs: compareTimeoutMs, okCodes: [0, 1, 2] } as const; // 2: the other cannot be read
   return (await run('cmp', ['-s', '--', path, other], options)).code === 0;
 }
