@@ -110,6 +110,28 @@ describe('a guest that answers', () => {
   });
 });
 
+it('guests that fall silent together are pinged one after another, unless they are heard or gone meanwhile', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const heartbeat = new Heartbeat(limits);
+  const pinged: number[] = [];
+  const guests = Array.from({ length: 100 }, (_, at) => ({
+    heardMs: 0,
+    ping: () => void pinged.push(at),
+    giveUp: () => assert.fail(`guest ${at} is given up`),
+  }));
+  const watched = guests.map((guest) => heartbeat.watch(guest));
+  await heartbeat.look(limits.quietMs);
+  assert.deepEqual(pinged, [0]);
+  t.mock.timers.tick(100);
+  assert.deepEqual(pinged, [0, 1, 2, 3, 4, 5]);
+  Object.assign(guests[50] ?? {}, { heardMs: limits.quietMs + 50 });
+  watched[60]?.[Symbol.dispose]();
+  t.mock.timers.tick(limits.lookMs / 2);
+  const asked = guests.map((_, at) => at).filter((at) => at !== 50 && at !== 60);
+  assert.deepEqual(pinged, asked, 'all others, and each once');
+  for (const each of watched) each[Symbol.dispose]();
+});
+
 it('a heartbeat has a timer only while it watches a guest', async () => {
   const heartbeat = new Heartbeat({ ...limits, lookMs: 1 });
   const { promise, resolve } = Promise.withResolvers<void>();

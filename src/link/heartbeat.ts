@@ -36,6 +36,12 @@ export interface Watched {
   readonly giveUp: (error: PodvmError) => void;
 }
 
+/**
+ * Time between the pings of two guests, in `ms`, unless that takes more than half of `lookMs` in all: guests that all wake at
+ * once keep this process from a processor.
+ */
+const pingGapMs = 20;
+
 interface Silence {
   /** `heardMs` of the guest when it was pinged. */
   readonly sinceMs: number;
@@ -93,7 +99,25 @@ export class Heartbeat {
     // Limited, because this process has not read what guests sent while it could not run or was stopped.
     const passedMs = Math.min(nowMs - this.#lookedMs, this.#limits.lookMs);
     this.#lookedMs = nowMs;
-    await Promise.all([...this.#guests.keys()].map((guest) => this.#lookAt(guest, nowMs, passedMs)));
+    const before = new Map(this.#guests);
+    const looking = [...this.#guests.keys()].map((guest) => this.#lookAt(guest, nowMs, passedMs));
+    const silent = [...this.#guests].filter(
+      ([guest, silence]) => silence !== undefined && silence !== before.get(guest),
+    );
+    this.#ping(silent.map(([guest]) => guest));
+    await Promise.all(looking);
+  }
+
+  /** Pings guests that have fallen silent, one after another; no more those that were heard or are gone meanwhile. */
+  #ping(guests: readonly Watched[]): void {
+    const gapMs = Math.min(pingGapMs, this.#limits.lookMs / 2 / guests.length);
+    for (const [at, guest] of guests.entries()) {
+      const ping = () => {
+        if (this.#guests.get(guest)?.sinceMs === guest.heardMs) guest.ping();
+      };
+      if (at === 0) ping();
+      else setTimeout(ping, at * gapMs).unref();
+    }
   }
 
   async #lookAt(guest: Watched, nowMs: number, passedMs: number): Promise<void> {
@@ -102,7 +126,8 @@ export class Heartbeat {
     const silence = this.#guests.get(guest);
     if (silence === undefined || silence.sinceMs !== guest.heardMs) {
       const isSilent = nowMs - guest.heardMs >= quietMs;
-      this.#guests.set(guest, isSilent ? begin(guest) : undefined);
+      const none = { pulse: undefined, passedMs: 0, countedMs: 0, trouble: '' };
+      this.#guests.set(guest, isSilent ? { sinceMs: guest.heardMs, ...none } : undefined);
       return;
     }
     const pulse = await guest.pulse?.().catch(() => undefined);
@@ -118,12 +143,6 @@ export class Heartbeat {
     const why = silence.trouble === '' ? '' : `: ${silence.trouble}`;
     guest.giveUp(new PodvmError('timeout', `the machine has not answered for ${Math.round(silentMs / 1000)} s${why}`));
   }
-}
-
-function begin(guest: Watched): Silence {
-  const sinceMs = guest.heardMs;
-  guest.ping();
-  return { sinceMs, pulse: undefined, passedMs: 0, countedMs: 0, trouble: '' };
 }
 
 /** Part of the time between two pulses in which the process was not kept waiting, from 0 to 1. */
