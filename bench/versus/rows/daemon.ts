@@ -28,8 +28,7 @@ export const daemonRow: Row = async ({ field }) => {
     const memory = { tenPodsMB: await residentMB(daemonPid), anonymousMB: await anonymousMB(daemonPid) };
     const called = pods.map(({ sandboxId, containerId }) => ({ podSandboxId: sandboxId, containerId }));
     const times: number[] = [];
-    const rate = await callSteadily(peer.client.of(RuntimeService), called, load, (_, ms) => times.push(ms));
-    if (rate < load.callsPerSecond * 0.95) throw new Error(`${name}: ${Math.round(rate)} calls a second were answered`);
+    await callSteadily(peer.client.of(RuntimeService), called, load, (_, ms) => times.push(ms));
     const { median: callMs, p99: slowCallMs } = figureOf(times);
     const serves = started === undefined ? {} : { servesMs: await servesMsOf(started) };
     return { ...memory, askedMB: await residentMB(daemonPid), ...serves, callMs, slowCallMs };
