@@ -85,7 +85,11 @@ static int pass_requests(void *unused)
     }
 }
 
-/* Passes replies, which the device takes one at a time; the port gives at most a page. Returns once the host is gone. */
+/*
+ * Passes replies, which the device takes one at a time; the port gives at most a page. Returns once the host is gone.
+ * No other thread may poll the port: the kernel takes the next buffer from the device for a poll, and then does not wake
+ * a thread that sleeps in a read.
+ */
 static void pass_replies(void)
 {
     static uint8_t bytes[2 * max_message];
