@@ -6,10 +6,12 @@ import { callSteadily } from '../../steady-calls.ts';
 import { anonymousMB, residentMB } from '../accounts.ts';
 import { CriPod } from '../cri-peer.ts';
 import type { PodvmPeer } from '../field.ts';
-import { removeAll, settleMs } from './memory.ts';
+import { removeAll } from './memory.ts';
 import { type Row, sleeping, type Values } from './row.ts';
 
 const podCount = 10;
+/** A daemon gives memory back once the host's load of the last minute is below its number of processors. */
+const atRestMs = 30_000;
 const load = { callsPerSecond: 1_000, seconds: 15 } as const;
 
 /** A daemon of PodVM is a new one in each round; containerd's does not end with a row. */
@@ -23,7 +25,7 @@ export const daemonRow: Row = async ({ field }) => {
     for (let at = 0; at < podCount; at += 1)
       pods.push(await CriPod.start(peer, { name: 'daemon', image: field.images.base, command: sleeping }));
     await peer.rest();
-    await delay(settleMs);
+    await delay(atRestMs);
     const { daemonPid } = peer;
     const memory = { tenPodsMB: await residentMB(daemonPid), anonymousMB: await anonymousMB(daemonPid) };
     const called = pods.map(({ sandboxId, containerId }) => ({ podSandboxId: sandboxId, containerId }));
