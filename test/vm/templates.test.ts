@@ -123,7 +123,7 @@ describe('templates', { skip, timeout: 600_000 }, () => {
 
   test('names that a pod looks up change few pages of a large machine', async () => {
     const large = { size: { ...defaultLimits.size, nominalMemoryMiB: 4096 } };
-    await using node = await open({ limits: large });
+    await using node = await open({ limits: large, templates: join(templates, 'large') });
     const sandbox = await node.sandboxes.run(spec('large'), soon());
     const changedKiB = async (): Promise<number> => {
       const mappings = (await readFile(`/proc/${sandbox.status.vmmPid}/smaps`, 'utf8')).split(
