@@ -34,6 +34,9 @@ export interface MadeLayer extends MadeFile {
   readonly pulled?: { readonly blob: string; readonly diffId: string };
 }
 
+/** Layers that need not be fetched, by the digests of their blobs. */
+export type StoredLayers = ReadonlyMap<string, { readonly diffId: string; readonly files: MadeLayer }>;
+
 export interface FlattenedImage extends MadeFile {
   /** Files of large layers: their bytes, one behind the other, follow those of the image's own file. */
   readonly layers: readonly MadeLayer[];
@@ -101,15 +104,18 @@ async function importLayers(
   const answer = await runImport({ kind: 'flatten', limits, layers }, files, { doing, work, ...options });
   if (!('flattened' in answer)) throw new PodvmError('internal', `Cannot ${doing}: the answer belongs to another job`);
   await chown(work, 0, 0); // mode 0700: keeps out other processes of the jail's user
-  const take = async (file: string, digest: string): Promise<MadeFile> => {
+  const take = async (file: string, digest: string, unitBytes: number): Promise<MadeFile> => {
     const path = join(work, file);
-    await takeOver(path);
+    await takeOver(path, unitBytes);
     return { path, digest };
   };
   const made = [];
   for (const { at, file, digest, members } of answer.layers)
-    made.push({ at, layer: { ...(await take(file, digest)), members: await take(members.file, members.digest) } });
-  return { ...(await take(answer.flattened, answer.digest)), made };
+    made.push({
+      at,
+      layer: { ...(await take(file, digest, pageBytes)), members: await take(members.file, members.digest, 1) },
+    });
+  return { ...(await take(answer.flattened, answer.digest, pageBytes)), made };
 }
 
 /** Decides for layer after layer, by the size of its blob in bytes, whether it has a file of its own. */
@@ -123,11 +129,11 @@ function filesLeft(): (size: number) => boolean {
 }
 
 /** Gives a file of the importing process, which has ended, to root, and syncs it to disk. */
-async function takeOver(path: string): Promise<void> {
+async function takeOver(path: string, unitBytes: number): Promise<void> {
   await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   const stats = await file.stat();
-  if (!stats.isFile() || stats.nlink !== 1 || stats.size === 0)
-    throw new PodvmError('internal', 'Cannot flatten the image: the result is not a regular file');
+  if (!stats.isFile() || stats.nlink !== 1 || stats.size === 0 || stats.size % unitBytes !== 0)
+    throw new PodvmError('internal', 'Cannot flatten the image: the result is not a regular file of whole blocks');
   await file.chown(0, 0);
   await file.chmod(fileMode);
   await file.sync();

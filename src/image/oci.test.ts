@@ -6,7 +6,13 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { PodvmError } from '#base/errors.ts';
 import { readArchive } from './source/archive.ts';
-import { imageConfigOf, readRecords, rootfsDirectory } from './store/image-record.ts';
+import {
+  imageConfigOf,
+  readRecords,
+  layersDirectory,
+  membersDirectory,
+  rootfsDirectory,
+} from './store/image-record.ts';
 import { readLayoutImage } from './source/layout.ts';
 import { imageLimits } from './limits.ts';
 import {
@@ -87,7 +93,7 @@ test('parseOci() and its users accept a document, or throw only PodvmError', () 
 test('readArchive() and readRecords() survive any document on disk', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'podvm-oci-'));
   try {
-    await mkdir(rootfsDirectory(directory));
+    for (const made of [rootfsDirectory, layersDirectory, membersDirectory]) await mkdir(made(directory));
     const reader = { limits: imageLimits, processor: { architecture: 'amd64', level: 1 } };
     const options = { work: directory, ...reader, signal: new AbortController().signal };
     const mayRefuse = async (attempt: Promise<unknown>) =>

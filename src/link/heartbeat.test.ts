@@ -112,6 +112,7 @@ describe('a guest that answers', () => {
 
 it('guests that fall silent together are pinged one after another, unless they are heard or gone meanwhile', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
+  using _ = { [Symbol.dispose]: () => t.mock.timers.reset() };
   const heartbeat = new Heartbeat(limits);
   const pinged: number[] = [];
   const guests = Array.from({ length: 100 }, (_, at) => ({

@@ -6,7 +6,7 @@ import { traced } from '#host/log/tracing.ts';
 import { readArchive } from '../source/archive.ts';
 import { baseReference, makeBaseLayout } from '../source/base-image.ts';
 import { assertRoom } from '../import/disk-room.ts';
-import { flatten, type FlattenedImage } from '../flatten.ts';
+import { flatten, type FlattenedImage, type StoredLayers } from '../flatten.ts';
 import { CountedImages } from '../image-counts.ts';
 import type {
   HeldImage,
@@ -49,7 +49,7 @@ import {
 } from '#base/image-reference.ts';
 import { declaredSize, resolveImage } from '../source/resolve-image.ts';
 import { factsOf } from './rootfs-file.ts';
-import { SharedLayers, type StoredLayers } from './shared-layers.ts';
+import { SharedLayers } from './shared-layers.ts';
 import { SharedWork } from '../shared-work.ts';
 import { type Access, Skopeo } from '../source/skopeo.ts';
 

@@ -4,13 +4,10 @@ import { PodvmError } from '#base/errors.ts';
 import { createGate } from '#host/gate.ts';
 import { isThere } from '#host/file/files.ts';
 import { run } from '#host/process/run.ts';
-import type { MadeFile, MadeLayer } from '../flatten.ts';
+import type { MadeFile, MadeLayer, StoredLayers } from '../flatten.ts';
 import type { Image, SharedLayer } from '../images.ts';
 import { layerPath, membersPath } from './image-record.ts';
 import { isLayerIntact, sharedLayer, wholeDigest } from './rootfs-file.ts';
-
-/** Layers that need not be fetched, by the digests of their blobs. */
-export type StoredLayers = ReadonlyMap<string, { readonly diffId: string; readonly files: MadeLayer }>;
 
 const compareTimeoutMs = 10 * 60_000;
 

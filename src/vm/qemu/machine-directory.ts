@@ -1,7 +1,6 @@
 import { existsSync } from 'node:fs';
 import { chmod, chown, mkdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { PodvmError } from '#base/errors.ts';
 import { run } from '#host/process/run.ts';
 import type { BlockDevice } from '../driver.ts';
 import { inside } from './jail/jail.ts';
@@ -76,8 +75,6 @@ export class MachineDirectory {
     const extents = await Promise.all(
       files.map(async (file) => {
         const { size } = await stat(join(this.path, file));
-        if (size % sectorBytes !== 0)
-          throw new PodvmError('failedPrecondition', `Cannot attach disk ${name}: ${file} has no whole sectors`);
         return `RW ${size / sectorBytes} FLAT "${file}" 0`;
       }),
     );
