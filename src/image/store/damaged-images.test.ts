@@ -235,6 +235,14 @@ test('readRecords() and check() find shared layers that are missing, cut, or cha
   assert.deepEqual([found.get(id)?.damaged, found.get(other)?.damaged], ['the file of a layer is gone', undefined]);
 });
 
+test('a whole read leaves the source of a layer, by which pulls find it', async () => {
+  await using place = await openDirectory();
+  const { id, layers: [layer = assert.fail('no layer')] = [] } = await place.addWithLayer('image', 'content');
+  const source = { members: digestOf('members'), diffId: digestOf('diff'), blob: digestOf('blob') };
+  place.images.set(id, { ...(place.images.get(id) ?? assert.fail('gone')), layers: [{ ...layer, source }] });
+  assert.deepEqual((await place.health().check(id, 'idle', never))?.layers, [{ ...layer, source }]);
+});
+
 test('readRecords() removes files of layers that no image has', async () => {
   await using place = await openDirectory();
   const { layer } = await place.addWithLayer('image', 'content');

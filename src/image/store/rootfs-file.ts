@@ -108,7 +108,7 @@ export async function compareWhole(
       const found = await sharedLayer(path, layer.digest);
       if ((await wholeDigest(path, !isUrgent, signal)) !== layer.digest)
         return { reason: 'the content of a layer differs from what was written' };
-      layers.push(found);
+      layers.push({ ...layer, ...found }); // its source stays
     }
     return { rootfs: { digest, head, inode, mtimeNs, checkedAt: new Date(nowMs).toISOString() }, layers };
   } catch (error) {
