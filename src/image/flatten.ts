@@ -28,7 +28,7 @@ export interface MadeFile {
   readonly digest: string;
 }
 
-/** The file of a layer, and the list of its members. `pulled`: digests of its blob and of the uncompressed layer. */
+/** The file of a layer, and the list of its members. `pulled`: full name of its blob, digest of the uncompressed layer. */
 export interface MadeLayer extends MadeFile {
   readonly members: MadeFile;
   readonly pulled?: { readonly blob: string; readonly diffId: string };
@@ -42,11 +42,11 @@ export interface FlattenedImage extends MadeFile {
   readonly layers: readonly MadeLayer[];
 }
 
-/** A layer whose blob arrives as a file of that name. `size`: in bytes. */
+/** A layer whose blob arrives as a file of that name. `blob`: its full name, with the repository. `size`: in bytes. */
 export interface ArrivingLayer {
   readonly diffId: string;
   readonly name: string;
-  readonly digest: string;
+  readonly blob: string;
   readonly size: number;
 }
 
@@ -89,7 +89,7 @@ export async function flattenArriving(
   const inOrder = [...layers.entries()].flatMap(([at, layer]) => {
     if (!('name' in layer)) return layer;
     const own = byNumber.get(at);
-    return own === undefined ? [] : { ...own, pulled: { blob: layer.digest, diffId: layer.diffId } };
+    return own === undefined ? [] : { ...own, pulled: { blob: layer.blob, diffId: layer.diffId } };
   });
   return { ...image, layers: inOrder };
 }

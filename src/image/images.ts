@@ -62,7 +62,10 @@ export interface SharedLayer extends FileFacts {
   /** Digest of the file, which is not that of the layer. */
   readonly digest: string;
   readonly sizeBytes: number;
-  /** Digests of the list of its members, of the uncompressed layer, and of the blob, for pulls; absent: it was not pulled. */
+  /**
+   * For pulls: digests of the list of its members and of the uncompressed layer, and the full name of the blob, with the
+   * repository that it came from; absent: it was not pulled.
+   */
   readonly source?: { readonly members: string; readonly diffId: string; readonly blob: string };
 }
 

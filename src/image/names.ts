@@ -30,6 +30,9 @@ export function namesOf(reference: Reference, resolved: readonly string[]): Name
   };
 }
 
+/** Returns the full name of a blob. */
+export const blobName = (repository: string, digest: string) => `${repository}@${digest}`;
+
 /** Finds an image by name, whole id, or the first 12 or more digits of an id, in this order. Errors: `invalid`. */
 export function findImage(images: ImagesById, wanted: string): FoundImage | undefined {
   const byId = isImageId(wanted) ? images.get(`sha256:${wanted.replace('sha256:', '')}`) : undefined;

@@ -3,6 +3,7 @@ import { traced } from '#host/log/tracing.ts';
 import { createGate } from '#host/gate.ts';
 import { layerFault } from './import/layer-fault.ts';
 import { type FlattenedImage, flattenArriving, type StoredLayers } from './flatten.ts';
+import { blobName } from './names.ts';
 import type { Reader } from './source/layout.ts';
 import { type RemoteImage, type ResolvedImage, resolveConfig } from './source/resolve-image.ts';
 import { blobsDirectory, type DeclaredSize, type Skopeo } from './source/skopeo.ts';
@@ -11,6 +12,8 @@ export interface PullLayersOptions {
   readonly reader: Reader;
   /** Directory for the work; the file is made in it. */
   readonly directory: string;
+  /** Full name of the image's repository. */
+  readonly repository: string;
   /** Layers that need not be fetched, by the digests of their blobs. */
   readonly stored: StoredLayers;
   readonly onBytes: (bytes: number) => void;
@@ -37,7 +40,7 @@ export async function pullLayers(
   what: string,
   resolved: ResolvedImage & { readonly declared: DeclaredSize },
   skopeo: Skopeo,
-  { reader, directory, stored, onBytes, onCopied }: PullLayersOptions,
+  { reader, directory, repository, stored, onBytes, onCopied }: PullLayersOptions,
   signal: AbortSignal,
 ): Promise<PulledImage> {
   await skopeo.makeLayout(resolved.manifest.layers.filter(({ digest }) => stored.has(digest)));
@@ -62,8 +65,10 @@ export async function pullLayers(
     const sizes = new Map(resolved.manifest.layers.map(({ digest, size }) => [digest, size]));
     const layers = image.layers.map(({ digest, diffId }, at) => {
       const known = stored.get(digest);
-      if (known === undefined)
-        return { diffId, digest, size: sizes.get(digest) ?? 0, name: `${blobsDirectory}/${blobOf(digest)}` };
+      if (known === undefined) {
+        const name = `${blobsDirectory}/${blobOf(digest)}`;
+        return { diffId, blob: blobName(repository, digest), size: sizes.get(digest) ?? 0, name };
+      }
       if (known.diffId === diffId) return known.files;
       throw layerFault(at)(`digest mismatch: expected ${diffId}, got ${known.diffId}`);
     });

@@ -159,7 +159,8 @@ class DiskImageStore implements ImageStore {
       const known = await this.#sound(manifest.config.digest, signal);
       if (known !== undefined && this.#fits(known)) return await this.#name(known, names);
 
-      const stored = await this.#stored(reference, manifest, directory, signal);
+      const repository = nameOf(reference);
+      const stored = await this.#stored(repository, manifest, directory, signal);
       const fetched = manifest.layers.filter(({ digest }) => !stored.has(digest));
       declaredSize(full, manifest, this.#reader.limits);
       const declared = declaredSize(full, { ...manifest, layers: fetched }, this.#reader.limits);
@@ -171,7 +172,7 @@ class DiskImageStore implements ImageStore {
       options.onProgress?.(`pulling ${full} (${layers}, ${sum} MB)`);
       const onBytes = (bytes: number) => options.onProgress?.(`pulling ${full}: ${megabytes(bytes)} of ${sum} MB`);
       const onCopied = () => options.onProgress?.(`flattening ${full}`);
-      const pulling = { reader: this.#reader, directory, stored, onBytes, onCopied };
+      const pulling = { reader: this.#reader, directory, repository, stored, onBytes, onCopied };
       const { image, flattened } = await pullLayers(full, { ...resolved, declared }, skopeo, pulling, signal);
       return await this.#add(image, flattened, names, signal);
     });
@@ -179,14 +180,14 @@ class DiskImageStore implements ImageStore {
 
   /** Finds the layers that earlier pulls from the repository have left; none to mend an image, whose layers may be damaged. */
   async #stored(
-    reference: Reference,
+    repository: string,
     { config, layers }: Manifest,
     directory: string,
     signal: AbortSignal,
   ): Promise<StoredLayers> {
     if (this.#images.has(config.digest)) return new Map();
     const blobs = layers.map(({ digest }) => digest);
-    return await this.#layers.find(nameOf(reference), blobs, directory, signal);
+    return await this.#layers.find(repository, blobs, directory, signal);
   }
 
   async load(

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { diskBytes } from '../disk-bytes.ts';
 import type { MadeLayer } from '../flatten.ts';
 import type { Image, SharedLayer } from '../images.ts';
+import { blobName } from '../names.ts';
 import { digestOf } from '../oci.ts';
 import { layerPath, layersDirectory, membersDirectory, membersPath } from './image-record.ts';
 import { SharedLayers } from './shared-layers.ts';
@@ -24,14 +25,14 @@ async function openPlace() {
     return { path, digest: digestOf(content) };
   };
   /** A layer as an import makes it, whose blob has the digest `blob:<content>`. */
-  const layer = async (content: string): Promise<MadeLayer> => ({
+  const layer = async (content: string, repository = 'shop/app'): Promise<MadeLayer> => ({
     ...(await write(content)),
     members: await write(`members of ${content}`),
-    pulled: { blob: `blob:${content}`, diffId: `diff:${content}` },
+    pulled: { blob: blobName(repository, `blob:${content}`), diffId: `diff:${content}` },
   });
-  const record = (id: string, of: readonly SharedLayer[], repository = 'shop/app') => {
+  const record = (id: string, of: readonly SharedLayer[]) => {
     const sizeBytes = of.reduce((sum, { sizeBytes: bytes }) => sum + bytes, 10);
-    const digests = [`${repository}@${digestOf(id)}`];
+    const digests = [`shop/app@${digestOf(id)}`]; // its layers may have come from elsewhere
     const image: Image = { id, references: [], digests, sizeBytes, layers: of, createdAt: '', config: {} };
     images.set(id, image);
     return image;
@@ -45,8 +46,8 @@ async function openPlace() {
     pathOf: (content: string) => layerPath(directory, digestOf(content)),
     membersOf: (content: string) => membersPath(directory, digestOf(`members of ${content}`)),
     async add(id: string, contents: readonly string[], repository?: string): Promise<Image> {
-      const files = await Promise.all(contents.map(layer));
-      return await layers.add(files, async (placed) => record(id, placed, repository), never);
+      const files = await Promise.all(contents.map((content) => layer(content, repository)));
+      return await layers.add(files, async (placed) => record(id, placed), never);
     },
     async remove(image: Image): Promise<void> {
       images.delete(image.id);
@@ -120,7 +121,7 @@ test('layers of an image that could not be recorded are removed, unless another 
   assert.deepEqual(await place.stored(), ['base']);
 });
 
-test('find() gives layers of the same repository alone, also when their image is removed meanwhile', async () => {
+test('find() gives layers that came from the same repository alone, also when their image is removed meanwhile', async () => {
   await using place = await openPlace();
   const image = await place.add('app', ['base', 'one']);
   await place.add('other', ['theirs'], 'shop/app2');

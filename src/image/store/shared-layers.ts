@@ -6,6 +6,7 @@ import { isThere } from '#host/file/files.ts';
 import { run } from '#host/process/run.ts';
 import type { MadeFile, MadeLayer, StoredLayers } from '../flatten.ts';
 import type { Image, SharedLayer } from '../images.ts';
+import { blobName } from '../names.ts';
 import { layerPath, membersPath } from './image-record.ts';
 import { isLayerIntact, sharedLayer, wholeDigest } from './rootfs-file.ts';
 
@@ -67,9 +68,9 @@ export class SharedLayers {
 
   /**
    * Finds layers with these blobs among those that were pulled from the same repository, and links their files into a
-   * directory, since their images may be removed meanwhile. An image of another repository is no source: its maker may
-   * have had the process that read it list members that the layer does not have, and its readers need not be those of this
-   * repository.
+   * directory, since their images may be removed meanwhile. A layer from another repository is no source, also of an image that
+   * has a name of this one as well: its maker may have had the process that read it list members that the layer does not
+   * have, and its readers need not be those of this repository.
    */
   async find(
     repository: string,
@@ -78,11 +79,11 @@ export class SharedLayers {
     signal: AbortSignal,
   ): Promise<StoredLayers> {
     const found = new Map<string, { readonly diffId: string; readonly files: MadeLayer }>();
-    const siblings = [...this.#images.values()].filter(
-      ({ digests, damaged }) => damaged === undefined && digests.some((name) => name.startsWith(`${repository}@`)),
-    );
-    for (const { source, ...layer } of siblings.flatMap(({ layers = [] }) => layers)) {
-      if (source === undefined || !blobs.includes(source.blob) || found.has(source.blob)) continue;
+    const digestsOf = new Map(blobs.map((digest) => [blobName(repository, digest), digest]));
+    const sound = [...this.#images.values()].filter(({ damaged }) => damaged === undefined);
+    for (const { source, ...layer } of sound.flatMap(({ layers = [] }) => layers)) {
+      const digest = digestsOf.get(source?.blob ?? '');
+      if (source === undefined || digest === undefined || found.has(digest)) continue;
       const { blob, diffId, members } = source;
       const into = join(directory, `stored-${found.size}`);
       try {
@@ -93,7 +94,7 @@ export class SharedLayers {
         await link(membersPath(this.#directory, members), list.path);
         const isSound =
           (await isLayerIntact(files.path, layer)) && (await wholeDigest(list.path, false, signal)) === members;
-        if (isSound) found.set(blob, { diffId, files: { ...files, members: list } });
+        if (isSound) found.set(digest, { diffId, files: { ...files, members: list } });
         else await rm(into, { recursive: true });
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error; // its image was removed, or the file is lost
