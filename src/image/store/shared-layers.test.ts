@@ -121,6 +121,17 @@ test('layers of an image that could not be recorded are removed, unless another 
   assert.deepEqual(await place.stored(), ['base']);
 });
 
+test('nothing stays of an image whose list of members has another digest than stated', async () => {
+  await using place = await openPlace();
+  await place.add('first', ['base']);
+  const lying = { ...(await place.layer('evil')).members, digest: digestOf('members of base') };
+  const unused = () => assert.fail('the image was recorded');
+  const made = { ...(await place.layer('more')), members: lying };
+  await assert.rejects(place.layers.add([made], unused, never), { kind: 'corrupt' });
+  assert.deepEqual(await place.stored(), ['base']);
+  assert.deepEqual(await place.lists(), ['members of base']);
+});
+
 test('find() gives layers that came from the same repository alone, also when their image is removed meanwhile', async () => {
   await using place = await openPlace();
   const image = await place.add('app', ['base', 'one']);

@@ -43,7 +43,12 @@ export class SharedLayers {
       for (const layer of made) layers.push(await this.#addLayer(layer, signal));
       return await use(layers);
     } catch (error) {
-      await this.#removeUnused(layers);
+      // Also those of the layer at which it failed.
+      const files = made.map(({ digest, members }) => [
+        layerPath(this.#directory, digest),
+        membersPath(this.#directory, members.digest),
+      ]);
+      await this.#removeUnused(files.flat());
       throw error;
     }
   }
@@ -108,12 +113,12 @@ export class SharedLayers {
   async removeOf({ layers = [] }: Image): Promise<void> {
     if (layers.length === 0) return;
     using _turn = await this.#gate.enter(new AbortController().signal);
-    await this.#removeUnused(layers);
+    await this.#removeUnused(filesOf(layers, this.#directory));
   }
 
-  async #removeUnused(layers: readonly SharedLayer[]): Promise<void> {
+  async #removeUnused(files: readonly string[]): Promise<void> {
     const used = [...this.#images.values()].flatMap((image) => filesOf(image.layers ?? [], this.#directory));
-    for (const path of filesOf(layers, this.#directory)) if (!used.includes(path)) await rm(path, { force: true });
+    for (const path of files) if (!used.includes(path)) await rm(path, { force: true });
   }
 }
 
