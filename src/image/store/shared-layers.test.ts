@@ -144,14 +144,16 @@ test('find() gives layers that came from the same repository alone, also when th
   assert.deepEqual(await place.stored(), ['base', 'theirs']);
 });
 
-test('find() leaves out layers whose files are changed or lost', async () => {
+test('find() leaves out layers whose files are changed, lost or cannot be read', async () => {
   await using place = await openPlace();
-  await place.add('app', ['a', 'b', 'c', 'd']);
+  await place.add('app', ['a', 'b', 'c', 'd', 'e']);
   await writeFile(place.pathOf('a'), 'x');
   await rm(place.pathOf('b'));
   await writeFile(place.membersOf('c'), '[]');
+  await rm(place.membersOf('e'));
+  await mkdir(place.membersOf('e'));
   assert.deepEqual(
-    (await place.found('shop/app', 'a', 'b', 'c', 'd')).map(([blob]) => blob),
+    (await place.found('shop/app', 'a', 'b', 'c', 'd', 'e')).map(([blob]) => blob),
     ['blob:d'],
   );
 });

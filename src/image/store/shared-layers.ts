@@ -102,7 +102,8 @@ export class SharedLayers {
         if (isSound) found.set(digest, { diffId, files: { ...files, members: list } });
         else await rm(into, { recursive: true });
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error; // its image was removed, or the file is lost
+        if (signal.aborted) throw error;
+        // Its image was removed, or a file is lost or cannot be read: the layer is fetched.
         await rm(into, { recursive: true, force: true });
       }
     }
