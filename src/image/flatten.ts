@@ -20,7 +20,7 @@ const fileMode = 0o444;
 /** A layer whose blob has at least this size, in bytes, has a file of its own, which images can share. */
 const sharedLayerBytes = 3 * 1024 ** 2;
 /** Layers of an image with such files: each is opened for every machine that has the image. Lower layers are more often shared. */
-const maxSharedLayers = 32;
+export const maxSharedLayers = 32;
 
 /** A file, and the digest that its maker states. */
 export interface MadeFile {
@@ -75,7 +75,7 @@ export async function flattenArriving(
 ): Promise<FlattenedImage> {
   await using undo = new AsyncDisposableStack();
   const lists: FileHandle[] = [];
-  const hasFile = filesLeft();
+  const hasFile = filesLeft(layers.filter((layer) => !('name' in layer)).length);
   const job: JobLayer[] = [];
   for (const layer of layers) {
     if ('name' in layer) job.push({ diffId: layer.diffId, hasFile: hasFile(layer.size), blob: layer.name });
@@ -118,9 +118,9 @@ async function importLayers(
   return { ...(await take(answer.flattened, answer.digest, pageBytes)), made };
 }
 
-/** Decides for layer after layer, by the size of its blob in bytes, whether it has a file of its own. */
-function filesLeft(): (size: number) => boolean {
-  let left = maxSharedLayers;
+/** Decides for layer after layer, by the size of its blob in bytes, whether it has a file of its own, as so many others have. */
+function filesLeft(others = 0): (size: number) => boolean {
+  let left = Math.max(0, maxSharedLayers - others);
   return (size) => {
     if (size < sharedLayerBytes || left === 0) return false;
     left -= 1;

@@ -144,6 +144,15 @@ test('find() gives layers that came from the same repository alone, also when th
   assert.deepEqual(await place.stored(), ['base', 'theirs']);
 });
 
+test('find() gives no more layers than an image may have', async () => {
+  await using place = await openPlace();
+  const names = (first: number) => Array.from({ length: 20 }, (_, at) => `layer ${first + at}`);
+  await place.add('one', names(0));
+  await place.add('two', names(20));
+  assert.equal((await place.found('shop/app', ...names(0), ...names(20))).length, 32);
+  assert.deepEqual(await place.found('shop/app', ...Array.from({ length: 33 }, () => 'layer 0')), []);
+});
+
 test('find() leaves out layers whose files are changed, lost or cannot be read', async () => {
   await using place = await openPlace();
   await place.add('app', ['a', 'b', 'c', 'd', 'e']);

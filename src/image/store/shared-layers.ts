@@ -4,7 +4,7 @@ import { PodvmError } from '#base/errors.ts';
 import { createGate } from '#host/gate.ts';
 import { isThere } from '#host/file/files.ts';
 import { run } from '#host/process/run.ts';
-import type { MadeFile, MadeLayer, StoredLayers } from '../flatten.ts';
+import { type MadeFile, type MadeLayer, maxSharedLayers, type StoredLayers } from '../flatten.ts';
 import type { Image, SharedLayer } from '../images.ts';
 import { blobName } from '../names.ts';
 import { layerPath, membersPath } from './image-record.ts';
@@ -75,7 +75,7 @@ export class SharedLayers {
    * Finds layers with these blobs among those that were pulled from the same repository, and links their files into a
    * directory, since their images may be removed meanwhile. A layer from another repository is no source, also of an image that
    * has a name of this one as well: its maker may have had the process that read it list members that the layer does not
-   * have, and its readers need not be those of this repository.
+   * have, and its readers need not be those of this repository. Finds no more than an image may have.
    */
   async find(
     repository: string,
@@ -84,11 +84,14 @@ export class SharedLayers {
     signal: AbortSignal,
   ): Promise<StoredLayers> {
     const found = new Map<string, { readonly diffId: string; readonly files: MadeLayer }>();
+    let left = maxSharedLayers;
     const digestsOf = new Map(blobs.map((digest) => [blobName(repository, digest), digest]));
     const sound = [...this.#images.values()].filter(({ damaged }) => damaged === undefined);
     for (const { source, ...layer } of sound.flatMap(({ layers = [] }) => layers)) {
       const digest = digestsOf.get(source?.blob ?? '');
       if (source === undefined || digest === undefined || found.has(digest)) continue;
+      const times = blobs.filter((one) => one === digest).length;
+      if (times > left) continue;
       const { blob, diffId, members } = source;
       const into = join(directory, `stored-${found.size}`);
       try {
@@ -99,8 +102,10 @@ export class SharedLayers {
         await link(membersPath(this.#directory, members), list.path);
         const isSound =
           (await isLayerIntact(files.path, layer)) && (await wholeDigest(list.path, false, signal)) === members;
-        if (isSound) found.set(digest, { diffId, files: { ...files, members: list } });
-        else await rm(into, { recursive: true });
+        if (isSound) {
+          found.set(digest, { diffId, files: { ...files, members: list } });
+          left -= times;
+        } else await rm(into, { recursive: true });
       } catch (error) {
         if (signal.aborted) throw error;
         // Its image was removed, or a file is lost or cannot be read: the layer is fetched.
