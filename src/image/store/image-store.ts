@@ -347,9 +347,10 @@ class DiskImageStore implements ImageStore {
     if (image !== undefined && (await this.#sound(image.id, signal)) === undefined)
       image = await this.#mend(reference, image.id, policy, options, signal);
     image ??= await this.pull(reference, options, signal);
-    const { id, config } = image;
-    const { rootfs, layers } = pathsOf(this.#options.directory, image);
-    if (!this.#images.has(id)) return await this.hold(reference, policy, signal, options); // it has been removed since
+    const current = this.#images.get(image.id); // it may have been made again meanwhile, with other layers
+    if (current === undefined) return await this.hold(reference, policy, signal, options); // it has been removed since
+    const { id, config } = current;
+    const { rootfs, layers } = pathsOf(this.#options.directory, current);
     this.#holds.set(id, (this.#holds.get(id) ?? 0) + 1);
     let isHeld = true;
     return {
