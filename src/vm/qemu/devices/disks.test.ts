@@ -29,6 +29,19 @@ test('failed() reports a full host by its reason, by device or by node', async (
   }
 });
 
+test('learn() finds all disks of a machine whose images have many layers', async () => {
+  const disks = Array.from({ length: 20 }, (_, at) => `disk-image-${at}`);
+  const files = Array.from({ length: 34 }, (_, at) => ({ 'node-name': `#block${at}` }));
+  const nodes = disks.flatMap((name) => [...files, { 'node-name': name }]);
+  // SAFE: disks use only `execute`
+  const qmp = {
+    execute: async (command: string) => (command === 'query-named-block-nodes' ? nodes : {}),
+  } as unknown as QmpClient;
+  const learned = new Disks(qmp, new Deletions(), new MachineDirectory(import.meta.dirname), 1);
+  await learned.learn(new AbortController().signal);
+  await learned.grow('image-19', 4096, new AbortController().signal);
+});
+
 test('failed() reports a disk at most once a second, and ignores unknown disks', async () => {
   const { disks, told } = await attached();
   for (let times = 0; times < 100; times += 1) disks.failed({ 'node-name': 'disk-scratch', operation: 'read' });

@@ -172,10 +172,11 @@ export class Disks {
   async learn(signal: AbortSignal): Promise<void> {
     const nodes = await this.#qmp.execute('query-named-block-nodes', { flat: true }, signal);
     if (!Array.isArray(nodes)) return;
-    for (const node of nodes.slice(0, 4 * diskLimits.maxDisks)) {
+    // Beside the node of each disk there are those of its files: dozens if it is joined.
+    for (const node of nodes) {
       const name: unknown = typeof node === 'object' && node !== null ? Reflect.get(node, 'node-name') : undefined;
       const [, serial] = (typeof name === 'string' && /^(?:disk|empty)-(.+)$/.exec(name)) || [];
-      if (serial !== undefined) this.#attached.add(serial);
+      if (serial !== undefined && this.#attached.size < diskLimits.maxDisks) this.#attached.add(serial);
     }
   }
 
