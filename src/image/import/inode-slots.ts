@@ -14,6 +14,7 @@ interface Block {
  */
 export class InodeSlots {
   readonly #slotBytes: number;
+  /** Blocks with room. */
   readonly #open: Block[];
   /** Number of blocks so far. */
   blocks = 1;
@@ -33,6 +34,11 @@ export class InodeSlots {
     const at = best.at + best.used;
     best.used += whole;
     return at;
+  }
+
+  /** Puts nothing more into the blocks so far. */
+  close(): void {
+    this.#open.length = 0;
   }
 
   #add(blocks: number): Block {

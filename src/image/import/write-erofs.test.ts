@@ -216,6 +216,19 @@ test('writeErofs() makes no block of its own for small files', async () => {
   assert.ok(bytes.length <= 4096 * (1 + 64 / 4 + 1), `${bytes.length} bytes`);
 });
 
+test('writeErofs() puts no content of files into the blocks that a mount reads', async () => {
+  const bytes = matches(
+    await written([[one('.env', { content: 'secret' }), one('large', { content: 'x'.repeat(5000) })]]),
+  );
+  const rootAt = 4096 * bytes.readUInt32LE(1024 + 40) + 32 * bytes.readUInt16LE(1024 + 14);
+  const block = Math.floor(rootAt / 4096);
+  assert.deepEqual(
+    [0, block].filter((at) => /secret|xxx/.test(bytes.toString('latin1', at * 4096, (at + 1) * 4096))),
+    [],
+  );
+  assert.match(bytes.toString('latin1'), /secret/);
+});
+
 test('writeErofs() keeps no room for content that upper layers replace, unless it is little', async () => {
   const content = (letter: string, blocks: number) => ({ content: letter.repeat(blocks * 4096 + 100) });
   const lower = [one('a', content('a', 40)), one('b', content('b', 300)), one('c', content('c', 40))];

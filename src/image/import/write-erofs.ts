@@ -89,6 +89,7 @@ function placesOf(root: Directory): {
     const needsBlocks = !isInline && end > 0;
     places.set(node, { at, parent, links: 1, size, block: needsBlocks ? blocks : undefined });
     if (needsBlocks) blocks += Math.ceil(size / pageBytes);
+    if (node === root) slots.close(); // a mount reads its block, in which no content of files is to be
   }
   // A directory is named by its parent, by itself and by each directory in it.
   for (const [node, place] of places) if (node.kind === 'directory') place.links = 2 + directoriesIn(node);
