@@ -10,10 +10,11 @@ export function acceptBooleanValues(command: Command, words: readonly string[]):
     const option = command.options.find((each) => each.long === long || each.short === long);
     if (long === undefined || option === undefined || option.required || option.optional) continue;
     command.addOption(new Option(word).hideHelp());
-    const isGiven = value === 'true';
-    const source = isGiven ? 'cli' : 'default'; // false as if it was not given, in spite of the words before it
+    // False as if it was not given, in spite of the words before it: of many flags, any value is taken for given.
+    const absent: unknown = option.defaultValue ?? (option.negate ? true : undefined);
+    const [stands, source] = value === 'true' ? [!option.negate, 'cli'] : [absent, 'default'];
     command.on(`option:${word.slice(2)}`, () =>
-      command.setOptionValueWithSource(option.attributeName(), isGiven !== option.negate, source),
+      command.setOptionValueWithSource(option.attributeName(), stands, source),
     );
   }
   for (const below of command.commands) acceptBooleanValues(below, words);

@@ -25,8 +25,8 @@ export function refusalsOf(table: readonly RefusedFlag[]): Refusals {
     refuse(values) {
       for (const { option, why, fix } of rows) {
         const value = values[option.attributeName()];
-        // A flag that begins with `no-` stands at true until it is given; `--flag=false` wants nothing.
-        if (option.negate ? value !== false : value === undefined || value === false) continue;
+        // A flag that begins with `no-` stands at true until it is given.
+        if (value === undefined || (option.negate && value !== false)) continue;
         throw new PodvmError('unsupported', `Cannot use ${option.long ?? option.flags}: ${why}`, { fix });
       }
     },

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { Command } from 'commander';
 import { PodvmError } from '#base/errors.ts';
+import { acceptBooleanValues } from '../boolean-values.ts';
 import { podOfImage } from './pod-of-image.ts';
 import { refuseFlags } from './refused-flags.ts';
 import { runOptions } from './run-options.ts';
@@ -17,6 +18,7 @@ interface Seen {
 function podOf(...line: readonly string[]) {
   const command = new Command('run').argument('[image]').argument('[command...]').passThroughOptions().exitOverride();
   for (const option of runOptions) command.addOption(option);
+  acceptBooleanValues(command, line);
   command.configureOutput({ writeErr: () => undefined }).parse(line, { from: 'user' });
   const [image = '', ...words] = command.args;
   refuseFlags(command.opts());
@@ -99,6 +101,14 @@ describe('podOfImage()', () => {
       { name: 'A', value: 'b=c' },
     ]);
     assert.match(refusal('-e', '=x', 'i').message, /^Cannot use --env =x: the name is missing$/);
+  });
+
+  it('makes the same Pod with a flag that is false as without it', () => {
+    for (const flag of ['--privileged', '--read-only', '--interactive', '--tty']) {
+      assert.deepEqual(podOf(`${flag}=false`, 'i').pod, podOf('i').pod, flag);
+      assert.deepEqual(podOf(flag, `${flag}=false`, 'i').pod, podOf('i').pod, flag);
+      assert.deepEqual(podOf(`${flag}=true`, 'i').pod, podOf(flag, 'i').pod, flag);
+    }
   });
 
   it('-p publishes ports by address, protocol and range', () => {
