@@ -2,7 +2,7 @@
 const rememberedMs = 10 * 60_000;
 /** Starts that count: few, so that a new image soon does. */
 const maxRemembered = 8;
-/** Images that a waiting machine has: each takes memory and processor time, and all but one are detached again. */
+/** Images that a waiting machine has: each takes memory and processor time, and the disks of all but one are emptied again. */
 const maxFavourites = 3;
 
 /** Remembers the images that pods needed first, and returns those that a waiting machine should have. */
