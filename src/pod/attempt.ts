@@ -249,11 +249,11 @@ async function begin(
     return created.status.exit === undefined;
   }
   try {
+    using deadline = unpausedDeadline(site.clock, startMs, site.sandbox);
     // Before its program can ask.
     if (container.tty && terminalSize !== undefined) {
-      await created.resize(terminalSize.columns, terminalSize.rows, AbortSignal.timeout(startMs));
+      await created.resize(terminalSize.columns, terminalSize.rows, deadline.signal);
     }
-    using deadline = unpausedDeadline(site.clock, startMs, site.sandbox);
     await created.start(deadline.signal);
   } catch (error) {
     if (leaving.aborted) return false;

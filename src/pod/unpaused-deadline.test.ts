@@ -31,15 +31,19 @@ test('a deadline passes in time in which the pod is not paused', async () => {
 
 for (const isPaused of [true, false]) {
   test(`the start of a container ${isPaused ? 'goes on' : 'fails'} in a pod that is ${isPaused ? '' : 'not '}paused for long`, async () => {
-    const { promise: starts, resolve } = Promise.withResolvers<void>();
-    const { running, clock, statusOf, reasons } = startFakePod(one(), { behaviours: { a: { starts } } });
-    await clock.advance(10);
-    if (isPaused) await running.setPaused(true);
-    await clock.advance(600_000);
-    if (isPaused) await running.setPaused(false);
-    resolve();
-    await clock.advance(10);
-    assert.equal(statusOf('a').state.kind, isPaused ? 'running' : 'terminated', reasons().join());
-    await running.kill();
+    for (const spec of [one(), one(', tty: true')]) {
+      const { promise: starts, resolve } = Promise.withResolvers<void>();
+      const settings = { behaviours: { a: { starts } } };
+      const terminalSize = { columns: 80, rows: 24 };
+      const { running, clock, statusOf, reasons } = startFakePod(spec, settings, { terminalSize });
+      await clock.advance(10);
+      if (isPaused) await running.setPaused(true);
+      await clock.advance(600_000);
+      if (isPaused) await running.setPaused(false);
+      resolve();
+      await clock.advance(10);
+      assert.equal(statusOf('a').state.kind, isPaused ? 'running' : 'terminated', reasons().join());
+      await running.kill();
+    }
   });
 }

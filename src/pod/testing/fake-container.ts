@@ -17,7 +17,7 @@ import type { FakeClock } from './fake-clock.ts';
 export interface FakeBehaviour {
   readonly createError?: (attempt: number) => PodvmError | undefined;
   readonly startError?: PodvmError;
-  /** What its start waits for. */
+  /** What its start, and a change of its terminal before that, wait for. */
   readonly starts?: Promise<void>;
   /** Its creation showed that it cannot be started. */
   readonly isUnstartable?: boolean;
@@ -146,7 +146,8 @@ export function createFakeContainer(
       return resources;
     },
     warnings: behaviour.warnings ?? [],
-    async resize(columns, rows) {
+    async resize(columns, rows, signal) {
+      if (state === 'created' && behaviour.starts !== undefined) await untilAborted(behaviour.starts, signal);
       journal.push(`resize ${label} ${columns}x${rows}`);
     },
     async update(changed) {
