@@ -231,8 +231,16 @@ class DiskImageStore implements ImageStore {
   async #add(source: ImageDescription, made: FlattenedImage, names: Names, signal: AbortSignal): Promise<Image> {
     const known = await this.#sound(source.id, signal);
     if (known !== undefined) return await this.#name(known, names);
-    const before = this.#images.get(source.id);
-    const image = await this.#layers.add(made.layers, (layers) => this.#record(source, made, layers, names), signal);
+    let before = this.#images.get(source.id);
+    const record = async (layers: readonly SharedLayer[]) => {
+      const current = this.#images.get(source.id);
+      // Another call was first while this one waited: its layers need not be the same.
+      const added = current === before ? undefined : await this.#sound(source.id, signal);
+      if (added !== undefined) return await this.#name(added, names);
+      before = this.#images.get(source.id);
+      return await this.#record(source, made, layers, names);
+    };
+    const image = await this.#layers.add(made.layers, record, signal);
     if (before !== undefined) await this.#layers.removeOf(before);
     return image;
   }

@@ -43,6 +43,7 @@ async function openPlace() {
     directory,
     layers,
     layer,
+    record,
     pathOf: (content: string) => layerPath(directory, digestOf(content)),
     membersOf: (content: string) => membersPath(directory, digestOf(`members of ${content}`)),
     async add(id: string, contents: readonly string[], repository?: string): Promise<Image> {
@@ -98,7 +99,8 @@ test('a file with the digest of another layer is never taken for it', async () =
 test('a layer that was stored first under the digest of another is replaced by that', async () => {
   await using place = await openPlace();
   const lying = { ...(await place.layer('evil')), digest: digestOf('base') };
-  await place.layers.add([lying], async () => undefined, never);
+  await place.layers.add([lying], async (placed) => place.record('evil', placed), never);
+  assert.deepEqual(await place.stored(), ['evil']);
   await place.add('honest', ['base']);
   assert.deepEqual(await place.stored(), ['base']);
 });
@@ -121,6 +123,14 @@ test('layers of an image that could not be recorded are removed, unless another 
   assert.deepEqual(await place.stored(), ['base']);
 });
 
+test('no files stay of an image that another call has added first', async () => {
+  await using place = await openPlace();
+  await place.add('first', ['base']);
+  await place.layers.add([await place.layer('base'), await place.layer('more')], async () => undefined, never);
+  assert.deepEqual(await place.stored(), ['base']);
+  assert.deepEqual(await place.lists(), ['members of base']);
+});
+
 test('nothing stays of an image whose list of members has another digest than stated', async () => {
   await using place = await openPlace();
   await place.add('first', ['base']);
@@ -140,7 +150,7 @@ test('find() gives layers that came from the same repository alone, also when th
   assert.deepEqual([blob, more], ['blob:base', []]);
   await place.remove(image);
   assert.deepEqual(await place.stored(), ['theirs']);
-  await place.layers.add([files], async () => undefined, never);
+  await place.layers.add([files], async (placed) => place.record('next', placed), never);
   assert.deepEqual(await place.stored(), ['base', 'theirs']);
 });
 

@@ -29,8 +29,8 @@ export class SharedLayers {
   }
 
   /**
-   * Puts files into place, then calls `use`, which records the image that has them. If it fails, those that no image has are
-   * removed again. Errors: those of `use`, `corrupt` (a digest is not that of the file), `cancelled`.
+   * Puts files into place, then calls `use`, which records the image that has them, alone at a time. Those that no image has
+   * afterwards are removed again. Errors: those of `use`, `corrupt` (a digest is not that of the file), `cancelled`.
    */
   async add<T>(
     made: readonly MadeLayer[],
@@ -38,18 +38,16 @@ export class SharedLayers {
     signal: AbortSignal,
   ): Promise<T> {
     using _turn = await this.#gate.enter(signal);
-    const layers: SharedLayer[] = [];
+    const files = made.map(({ digest, members }) => [
+      layerPath(this.#directory, digest),
+      membersPath(this.#directory, members.digest),
+    ]);
     try {
+      const layers: SharedLayer[] = [];
       for (const layer of made) layers.push(await this.#addLayer(layer, signal));
       return await use(layers);
-    } catch (error) {
-      // Also those of the layer at which it failed.
-      const files = made.map(({ digest, members }) => [
-        layerPath(this.#directory, digest),
-        membersPath(this.#directory, members.digest),
-      ]);
+    } finally {
       await this.#removeUnused(files.flat());
-      throw error;
     }
   }
 
