@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PodvmError } from '#base/errors.ts';
+import { silentLog } from '#host/log/log.ts';
 import { poll } from '#host/wait.ts';
 import { around } from '../testing/around.ts';
 import { sandboxSpec } from '../testing/examples.ts';
 import { is, never, openFakeSandboxes } from '../testing/fake-sandboxes.ts';
+import { LeftOvers } from './left-overs.ts';
 
 /** Sandboxes whose network plugin fails when it connects a pod, and as often as the test says when it disconnects one. */
 async function openFailing(vary: Parameters<typeof openFakeSandboxes>[0] = {}) {
@@ -60,4 +62,21 @@ test('what is left counts as a sandbox, so that starts which fail again and agai
   place.recover();
   const isFull = async () => await place.sandboxes.run(sandboxSpec, never).then(() => false, is('exhausted'));
   await becomes(async () => !(await isFull()));
+});
+
+test('the end of the process waits a moment, and not until a plugin that hangs is given up', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const leftOvers = new LeftOvers(silentLog, 1000);
+  let tries = 0;
+  const undo = async () => {
+    tries += 1;
+    if (tries === 1) throw new PodvmError('internal', 'the plugin cannot reach its agent');
+    await new Promise(() => undefined);
+  };
+  await assert.rejects(leftOvers.undo(undo), is('internal'));
+  t.mock.timers.tick(1000);
+  const closed = leftOvers[Symbol.asyncDispose]();
+  t.mock.timers.tick(5000);
+  await closed;
+  assert.equal(tries, 2);
 });

@@ -1,8 +1,12 @@
 import { messageOf } from '#base/errors.ts';
 import type { Log } from '#host/log/log.ts';
+import { within } from '#host/wait.ts';
 import type { Holdings } from '../state/holdings.ts';
 
 type Undo = () => Promise<void>;
+
+/** Time for which the end of this process waits for a try, in `ms`: that of a plugin that hangs takes minutes. */
+const closeMs = 5000;
 
 /**
  * What starts that failed, and machines that waited in vain, have left because it could not be undone, such as a network whose
@@ -71,6 +75,6 @@ export class LeftOvers implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosed = true;
     clearTimeout(this.#timer);
-    await this.#trying;
+    await within(this.#trying, { ms: closeMs });
   }
 }
