@@ -7,7 +7,6 @@ import { descriptors, shortOfDescriptors } from '#host/process/descriptors.ts';
 import type { Log } from '#host/log/log.ts';
 import { traced } from '#host/log/tracing.ts';
 import { createGate } from '#host/gate.ts';
-import { idleMsOf } from '#host/idle-time.ts';
 import { memoryOf } from '#host/meminfo.ts';
 import { Generation } from './generation.ts';
 import { defaultLimits, type SandboxLimits } from './limits.ts';
@@ -45,6 +44,8 @@ export interface OpenSandboxesOptions {
   readonly template?: TemplateChoice;
   /** Default: the system's. */
   readonly surroundings?: Omit<Surroundings, 'log'>;
+  /** Idle time of the host's processors (`Surroundings.idleMs`); default: none, so that no machine rehearses a container. */
+  readonly idleMs?: Surroundings['idleMs'];
 }
 
 /** Disposing stops the sandboxes, disconnects from kept ones, and releases the directory. */
@@ -74,7 +75,9 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
   await using undo = new AsyncDisposableStack();
   undo.use(await lockDirectory(root));
 
-  const surroundings = { ...(options.surroundings ?? systemSurroundings), log };
+  const { idleMs } = options;
+  const around = { ...(options.surroundings ?? systemSurroundings), ...(idleMs === undefined ? {} : { idleMs }) };
+  const surroundings = { ...around, log };
   const shared = {
     root,
     userIds: createUserIds(limits.userIds ?? userIdsOf(await stat(root, { bigint: true }))),
@@ -116,7 +119,7 @@ const systemSurroundings: Omit<Surroundings, 'log'> = {
   monotonicNs: () => process.hrtime.bigint(),
   randomBytes,
   availableBytes: async () => memoryOf(await readFile('/proc/meminfo', 'latin1'), 'MemAvailable') ?? 0,
-  idleMs: async () => idleMsOf(await readFile('/proc/stat', 'latin1')),
+  idleMs: () => Promise.resolve(0),
   hasDescriptors: (count) => descriptors.hasRoomFor(count),
 };
 

@@ -5,6 +5,7 @@ import { type AdminServer, serveAdmin } from '#admin/server.ts';
 import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
 import { systemClock } from '#host/clock.ts';
+import { idleMsOf } from '#host/idle-time.ts';
 import { descriptors } from '#host/process/descriptors.ts';
 import type { Log } from '#host/log/log.ts';
 import { keepRecent } from '#host/log/recent-log.ts';
@@ -142,6 +143,7 @@ export async function openNode(
   const sandboxes = undo.use(
     await openSandboxes(
       {
+        idleMs: async () => idleMsOf(await readFile('/proc/stat', 'latin1')),
         directory: config.root,
         log,
         poolSize: config.poolSize,

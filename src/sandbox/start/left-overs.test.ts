@@ -66,6 +66,7 @@ test('what is left counts as a sandbox, so that starts which fail again and agai
 
 test('the end of the process waits a moment, and not until a plugin that hangs is given up', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
+  using _ = { [Symbol.dispose]: () => t.mock.timers.reset() };
   const leftOvers = new LeftOvers(silentLog, 1000);
   let tries = 0;
   const undo = async () => {
