@@ -42,10 +42,8 @@ export interface OpenSandboxesOptions {
   readonly takesOver?: (spec: Pick<SandboxSpec, 'keptFor'>) => boolean;
   /** The most that pods may share; default `on`. */
   readonly template?: TemplateChoice;
-  /** Default: the system's. */
+  /** Default: `systemSurroundings`. */
   readonly surroundings?: Omit<Surroundings, 'log'>;
-  /** Idle time of the host's processors (`Surroundings.idleMs`); default: none, so that no machine rehearses a container. */
-  readonly idleMs?: Surroundings['idleMs'];
 }
 
 /** Disposing stops the sandboxes, disconnects from kept ones, and releases the directory. */
@@ -75,9 +73,7 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
   await using undo = new AsyncDisposableStack();
   undo.use(await lockDirectory(root));
 
-  const { idleMs } = options;
-  const around = { ...(options.surroundings ?? systemSurroundings), ...(idleMs === undefined ? {} : { idleMs }) };
-  const surroundings = { ...around, log };
+  const surroundings = { ...(options.surroundings ?? systemSurroundings), log };
   const shared = {
     root,
     userIds: createUserIds(limits.userIds ?? userIdsOf(await stat(root, { bigint: true }))),
@@ -114,7 +110,8 @@ interface TableOptions {
   readonly before: readonly ListedSandbox[];
 }
 
-const systemSurroundings: Omit<Surroundings, 'log'> = {
+/** Those of this host, except that it counts as never idle, so that no machine rehearses a container. */
+export const systemSurroundings: Omit<Surroundings, 'log'> = {
   nowMs: () => Date.now(),
   monotonicNs: () => process.hrtime.bigint(),
   randomBytes,

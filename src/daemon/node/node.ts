@@ -26,7 +26,7 @@ import { userIdOf } from '#host/user-ids.ts';
 import { defaultLimits, type SandboxLimits } from '#sandbox/limits.ts';
 import type { Parts } from '#sandbox/parts.ts';
 import type { Sandboxes } from '#sandbox/sandbox.ts';
-import { openSandboxes } from '#sandbox/sandboxes.ts';
+import { openSandboxes, systemSurroundings } from '#sandbox/sandboxes.ts';
 import { Keeper } from '#shim/keeper/keeper.ts';
 import { holdAssets } from '#setup/hold-assets.ts';
 import { adoptBlockClaim, claimBlock } from '#storage/block-claim.ts';
@@ -143,9 +143,9 @@ export async function openNode(
   const sandboxes = undo.use(
     await openSandboxes(
       {
-        idleMs: async () => idleMsOf(await readFile('/proc/stat', 'latin1')),
         directory: config.root,
         log,
+        surroundings: { ...systemSurroundings, idleMs: async () => idleMsOf(await readFile('/proc/stat', 'latin1')) },
         poolSize: config.poolSize,
         takesOver: ({ keptFor }) => purpose === 'daemon' || (purpose === 'background' && keptFor === 'podvm'),
         template: config.template,

@@ -5,7 +5,7 @@ import { messageOf, PodvmError } from '#base/errors.ts';
 import { readFileIfThere, writeFileAtomic } from '#host/file/files.ts';
 import { type Log, silentLog } from '#host/log/log.ts';
 import { volumePaths } from '../image-volumes.ts';
-import type { Image } from '../images.ts';
+import type { Image, SharedLayer } from '../images.ts';
 import type { OciConfig } from '../oci.ts';
 import { rebuildImages, writeOwnRecords } from './own-records.ts';
 import { imageSchema, parseVersioned } from './record-schema.ts';
@@ -37,6 +37,14 @@ export function membersPath(directory: string, digest: string): string {
   return join(membersDirectory(directory), digest.replace('sha256:', ''));
 }
 
+/** Returns the paths of layers and of the lists of their members. */
+export function layerFiles(directory: string, layers: readonly SharedLayer[]): readonly string[] {
+  return layers.flatMap(({ digest, source }) => [
+    layerPath(directory, digest),
+    ...(source === undefined ? [] : [membersPath(directory, source.members)]),
+  ]);
+}
+
 export function pathsOf(directory: string, { id, layers = [] }: Image): ImagePaths {
   return { rootfs: rootfsPath(directory, id), layers: layers.map(({ digest }) => layerPath(directory, digest)) };
 }
@@ -53,12 +61,14 @@ export async function readRecords(directory: string, log: Log = silentLog): Prom
     images.set(image.id, look.kind === 'damaged' ? { ...image, damaged: look.reason } : image);
     if (look.kind === 'damaged') log.warn('image damaged', { image: image.id, why: look.reason });
   }
-  const paths = [...images.values()].map((image) => pathsOf(directory, image));
-  await removeOthers(rootfsDirectory(directory), new Set(paths.map(({ rootfs }) => rootfs)));
-  await removeOthers(layersDirectory(directory), new Set(paths.flatMap(({ layers }) => layers)));
-  const sources = [...images.values()].flatMap(({ layers = [] }) => layers.flatMap(({ source }) => source ?? []));
-  const lists = sources.map(({ members }) => membersPath(directory, members));
-  await removeOthers(membersDirectory(directory), new Set(lists));
+  const known = new Set(
+    [...images.values()].flatMap(({ id, layers = [] }) => [
+      rootfsPath(directory, id),
+      ...layerFiles(directory, layers),
+    ]),
+  );
+  for (const inside of [rootfsDirectory, layersDirectory, membersDirectory])
+    await removeOthers(inside(directory), known);
   await writeOwnRecords(directory, images).catch((error: unknown) => {
     if (error instanceof PodvmError) throw error;
     log.error("images' own records cannot be written", error); // the index has the same content

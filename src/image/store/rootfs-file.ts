@@ -45,8 +45,8 @@ export async function lookAt(paths: ImagePaths, image: Image): Promise<Look> {
   const looks: Look[] = [await lookAtOwn(paths.rootfs, image)];
   for (const [at, layer] of (image.layers ?? []).entries())
     looks.push(await lookAtLayer(paths.layers[at] ?? '', layer));
-  const rank = ({ kind }: Look) => ['damaged', 'changed', 'intact'].indexOf(kind);
-  return looks.toSorted((a, b) => rank(a) - rank(b))[0] ?? { kind: 'intact' };
+  const first = (kind: Look['kind']) => looks.find((look) => look.kind === kind);
+  return first('damaged') ?? first('changed') ?? { kind: 'intact' };
 }
 
 async function lookAtOwn(path: string, { sizeBytes, layers = [], rootfs }: Image): Promise<Look> {

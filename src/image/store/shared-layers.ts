@@ -7,7 +7,7 @@ import { run } from '#host/process/run.ts';
 import { type MadeFile, type MadeLayer, maxSharedLayers, type StoredLayers } from '../flatten.ts';
 import type { Image, SharedLayer } from '../images.ts';
 import { blobName } from '../names.ts';
-import { layerPath, membersPath } from './image-record.ts';
+import { layerFiles, layerPath, membersPath } from './image-record.ts';
 import { isLayerIntact, sharedLayer, wholeDigest } from './rootfs-file.ts';
 
 const compareTimeoutMs = 10 * 60_000;
@@ -117,21 +117,13 @@ export class SharedLayers {
   async removeOf({ layers = [] }: Image): Promise<void> {
     if (layers.length === 0) return;
     using _turn = await this.#gate.enter(new AbortController().signal);
-    await this.#removeUnused(filesOf(layers, this.#directory));
+    await this.#removeUnused(layerFiles(this.#directory, layers));
   }
 
   async #removeUnused(files: readonly string[]): Promise<void> {
-    const used = [...this.#images.values()].flatMap((image) => filesOf(image.layers ?? [], this.#directory));
+    const used = [...this.#images.values()].flatMap((image) => layerFiles(this.#directory, image.layers ?? []));
     for (const path of files) if (!used.includes(path)) await rm(path, { force: true });
   }
-}
-
-/** Returns the paths of layers and of the lists of their members. */
-export function filesOf(layers: readonly SharedLayer[], directory: string): readonly string[] {
-  return layers.flatMap(({ digest, source }) => [
-    layerPath(directory, digest),
-    ...(source === undefined ? [] : [membersPath(directory, source.members)]),
-  ]);
 }
 
 async function hasSameBytes(path: string, other: string, signal: AbortSignal): Promise<boolean> {
