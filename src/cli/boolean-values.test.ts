@@ -25,6 +25,9 @@ test('a flag takes true and false as its value, and the last word counts', () =>
   assert.deepEqual(parsed('--rm=false'), defaults);
   assert.deepEqual(parsed('--rm', '--rm=false'), defaults);
   assert.deepEqual(parsed('--rm=false', '--rm'), { ...defaults, rm: true });
+  assert.deepEqual(parsed('-d', '--detach=false'), defaults);
+  assert.deepEqual(parsed('--detach', '-d=false'), defaults);
+  assert.deepEqual(parsed('-d=false', '-d=true'), { ...defaults, detach: true });
   assert.deepEqual(parsed('--no-stream=true'), { ...defaults, stream: false });
   assert.deepEqual(parsed('--no-stream', '--no-stream=false'), defaults);
 });
@@ -38,5 +41,6 @@ test('other values, options and words are what they were', () => {
   assert.deepEqual(parsed('--name=true'), { ...defaults, name: 'true' });
   assert.deepEqual(parsed('nginx', '--rm=true'), { ...defaults, args: ['nginx', '--rm=true'] });
   assert.deepEqual(parsed('--', '--rm=true'), { ...defaults, args: ['--rm=true'] });
-  for (const word of ['--rm=yes', '--rm=', '--other=true']) assert.throws(() => parsed(word), CommanderError, word);
+  for (const word of ['--rm=yes', '--rm=', '--other=true', '-d=1', '-x=true'])
+    assert.throws(() => parsed(word), CommanderError, word);
 });

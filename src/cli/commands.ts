@@ -5,9 +5,9 @@ import { type CommandRow, flag } from './command-row.ts';
 import { dashboardCommand, parsePort } from './node/dashboard-command.ts';
 import { describeCommand } from './pods/describe-command.ts';
 import type { EndSignals } from './terminal/end-signals.ts';
-import { debugCommand, type DebugFlags, debugOptions } from './exec/debug-command.ts';
+import { debugCommand, debugOptions } from './exec/debug-command.ts';
 import { execCommand } from './exec/exec-command.ts';
-import { type ExecFlags, execOptions, parseExecWords } from './exec/exec-words.ts';
+import { execOptions, parseExecWords } from './exec/exec-words.ts';
 import { imageCommands, imageListRow } from './images/image-commands.ts';
 import {
   type DetailOutput,
@@ -154,8 +154,8 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       options: execOptions,
       isClient: true,
       passesThrough: true,
-      async action(name: string, words: string[], options: ExecFlags, itself: Command) {
-        exit(await execCommand(await reach(), { pod: name, ...parseExecWords(itself, options, words) }, terminal));
+      async action(name: string, words: string[], _options: object, itself: Command) {
+        exit(await execCommand(await reach(), { pod: name, ...parseExecWords(itself, words) }, terminal));
       },
     },
     {
@@ -165,9 +165,9 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       options: debugOptions,
       isClient: true,
       passesThrough: true,
-      action: (name: string, words: string[], before: DebugFlags, itself: Command) =>
+      action: (name: string, words: string[], _options: object, itself: Command) =>
         withRunning(async (client, { any }) =>
-          exit(await debugCommand(client, name, { itself, before, words }, terminal, any)),
+          exit(await debugCommand(client, name, { itself, words }, terminal, any)),
         ),
     },
     {

@@ -6,9 +6,9 @@ import { flag } from '../command-row.ts';
 import { followWork } from '../images/image-commands.ts';
 import type { Terminal } from '../terminal/terminal.ts';
 import { execCommand } from './exec-command.ts';
-import { parseAfter } from './exec-words.ts';
+import { parseAfter } from '../parse-after.ts';
 
-export interface DebugFlags {
+interface DebugFlags {
   readonly image?: string;
   readonly target?: string;
   readonly stdin: boolean;
@@ -29,25 +29,20 @@ export const debugOptions: readonly Option[] = [
 export async function debugCommand(
   client: Client,
   pod: string,
-  given: { readonly itself: Command; readonly before: DebugFlags; readonly words: readonly string[] },
+  given: { readonly itself: Command; readonly words: readonly string[] },
   terminal: Terminal,
   signal: AbortSignal,
 ): Promise<number> {
-  const parsed = parseAfter(given.itself, { argument: '[command...]', options: debugOptions }, given.words);
-  const flags = parsed.flags as DebugFlags; // SAFE: the options make them
-  const { image = ownImage, target: container } = { ...given.before, ...withoutDefaults(flags) };
-  const isShell = parsed.command.length === 0 && terminal.stdin.isTTY;
-  const stdin = flags.stdin || given.before.stdin || isShell;
-  const tty = flags.tty || given.before.tty || isShell;
+  const form = { argument: '[command...]', options: debugOptions, passesThrough: true };
+  const after = parseAfter(given.itself, form, given.words);
+  const { image = ownImage, target: container, ...flags } = after.opts<DebugFlags>();
+  const isShell = after.args.length === 0 && terminal.stdin.isTTY;
+  const stdin = flags.stdin || isShell;
+  const tty = flags.tty || isShell;
   if (image === ownImage) await ensureOwnImage(client, terminal, signal);
-  const command = parsed.command.length === 0 && image === ownImage ? ['sh'] : parsed.command;
+  const command = after.args.length === 0 && image === ownImage ? ['sh'] : after.args;
   return await execCommand(client, { pod, container, command, tty, stdin, besideWith: image }, terminal);
 }
-
-const withoutDefaults = ({ image, target }: DebugFlags) => ({
-  ...(image === undefined ? {} : { image }),
-  ...(target === undefined ? {} : { target }),
-});
 
 /** Builds the image if the node does not have it. */
 async function ensureOwnImage(client: Client, terminal: Terminal, signal: AbortSignal): Promise<void> {

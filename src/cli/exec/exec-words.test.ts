@@ -4,12 +4,13 @@ import { Command } from 'commander';
 import { execOptions, parseExecWords } from './exec-words.ts';
 
 describe('exec', () => {
-  const parse = (...words: readonly string[]) => {
+  const parseLine = (before: readonly string[], words: readonly string[]) => {
     const quiet = { writeOut: () => {}, writeErr: () => {} };
     const exec = new Command('exec').configureOutput(quiet).exitOverride();
     for (const option of execOptions) exec.addOption(option);
-    return parseExecWords(exec, { stdin: false, tty: false }, words);
+    return parseExecWords(exec.parse(before, { from: 'user' }), words);
   };
+  const parse = (...words: readonly string[]) => parseLine([], words);
 
   it('passes options to the command, with and without --', () => {
     const none = { container: undefined, stdin: false, tty: false };
@@ -26,6 +27,24 @@ describe('exec', () => {
       tty: true,
       command: ['ls', '-c'],
     });
+  });
+
+  it('takes the last of the values that stand before and after the pod', () => {
+    const command = ['ls'];
+    assert.deepEqual(parseLine(['-i', '-t', '-c', 'app'], ['--stdin=false', '-t=false', '-c', 'web', 'ls']), {
+      container: 'web',
+      stdin: false,
+      tty: false,
+      command,
+    });
+    assert.deepEqual(parseLine(['-i', '-c', 'app'], ['ls']), { container: 'app', stdin: true, tty: false, command });
+    assert.deepEqual(parse('-i', '--stdin=false', '-it', '--tty=false', 'ls'), {
+      container: undefined,
+      stdin: true,
+      tty: false,
+      command,
+    });
+    assert.throws(() => parseLine(['-u', 'root'], ['id']), { message: /^Cannot use --user: / });
   });
 
   it('refuses flags of docker and kubectl with what to do instead', () => {

@@ -1,9 +1,9 @@
-import { Command, Option, type OptionValues } from 'commander';
-import { acceptBooleanValues } from '../boolean-values.ts';
+import { type Command, Option } from 'commander';
 import { flag } from '../command-row.ts';
+import { parseAfter } from '../parse-after.ts';
 import { refusalsOf, refusedNamespace } from '../refusals.ts';
 
-export interface ExecFlags {
+interface ExecFlags {
   readonly container?: string;
   readonly stdin: boolean;
   readonly tty: boolean;
@@ -53,27 +53,9 @@ export const execOptions: readonly Option[] = [...shownOptions, ...execRefusals.
  * Parses the words after `exec`. Our options may stand before or after the pod; the first other word after the pod
  * begins the command, whose options are its own: `exec web -c app ls -l`. `--` may separate the two, as in kubectl.
  */
-export function parseExecWords(exec: Command, before: ExecFlags, words: readonly string[]): ExecWords {
-  const { command, flags } = parseAfter(exec, { argument: '<command...>', options: execOptions }, words);
-  execRefusals.refuse({ ...before, ...flags });
-  const { container, stdin, tty } = flags as ExecFlags; // SAFE: the options make them
-  return {
-    command,
-    container: container ?? before.container,
-    stdin: stdin || before.stdin,
-    tty: tty || before.tty,
-  };
-}
-
-/** Parses options that stand after the pod, and the command that follows them. */
-export function parseAfter(
-  itself: Command,
-  { argument, options }: { readonly argument: string; readonly options: readonly Option[] },
-  words: readonly string[],
-): { readonly command: readonly string[]; readonly flags: OptionValues } {
-  const after = new Command(itself.name()).argument(argument).passThroughOptions();
-  for (const option of options) after.addOption(option);
-  acceptBooleanValues(after, words);
-  after.copyInheritedSettings(itself).parse(words, { from: 'user' });
-  return { command: after.args, flags: after.opts() };
+export function parseExecWords(exec: Command, words: readonly string[]): ExecWords {
+  const after = parseAfter(exec, { argument: '<command...>', options: execOptions, passesThrough: true }, words);
+  execRefusals.refuse(after.opts());
+  const { container, stdin, tty } = after.opts<ExecFlags>();
+  return { command: after.args, container, stdin, tty };
 }

@@ -1,6 +1,6 @@
-import { Command, Option } from 'commander';
-import { acceptBooleanValues } from '../boolean-values.ts';
+import { type Command, Option } from 'commander';
 import { flag } from '../command-row.ts';
+import { parseAfter } from '../parse-after.ts';
 import { PodvmError } from '#base/errors.ts';
 import { collect, podFlags } from './pod-flags.ts';
 import { networkOption } from './network-option.ts';
@@ -49,19 +49,14 @@ export interface RunFlags extends FlagValues {
   readonly output: 'yaml' | 'json';
 }
 
-/** Parses the words after the first file, between which options may stand: `run a.yaml --network none b.yaml`. */
-export function parseFileWords(
-  run: Command,
-  before: RunFlags,
-  words: readonly string[],
-): { readonly files: readonly string[]; readonly flags: RunFlags } {
-  const after = new Command(run.name()).argument('<files...>');
-  for (const option of runOptions) after.addOption(option);
-  acceptBooleanValues(after, words);
-  after.copyInheritedSettings(run).parse(words, { from: 'user' });
-  const files = [...(before.file ?? []), ...after.args];
-  for (const command of [run, after]) refuseImageFlags(command, files[0] ?? '');
-  return { files, flags: { ...before, ...givenTo(after) } };
+/**
+ * Parses the words after the first file, between which options may stand: `run a.yaml --network none b.yaml`. Returns the
+ * command with the values of all options, and with the files as its arguments.
+ */
+export function parseFileWords(run: Command, words: readonly string[]): Command {
+  const after = parseAfter(run, { argument: '<files...>', options: runOptions, passesThrough: false }, words);
+  refuseImageFlags(after, after.args[0] ?? '');
+  return after;
 }
 
 /** Returns the options that were given, without the defaults. */

@@ -6,6 +6,7 @@ import { Readable } from 'node:stream';
 import { after, before, describe, it } from 'node:test';
 import { Command } from 'commander';
 import { parse } from 'yaml';
+import { acceptBooleanValues } from '../boolean-values.ts';
 import type { Terminal } from '../terminal/terminal.ts';
 import { runOptions, type RunFlags } from './run-options.ts';
 import { planRun } from './run-plan.ts';
@@ -30,6 +31,7 @@ const terminal = { stdin: Readable.from([Buffer.from('kind: Pod # typed\n')]) } 
 async function plan(...line: readonly string[]) {
   const command = new Command('run').argument('[image]').argument('[command...]').passThroughOptions().exitOverride();
   for (const option of runOptions) command.addOption(option);
+  acceptBooleanValues(command, line);
   command.configureOutput({ writeErr: () => undefined }).parse(line, { from: 'user' });
   return await planRun(command.args, command.opts<RunFlags>(), { command, terminal, environment: {} });
 }
@@ -104,6 +106,8 @@ describe('planRun()', () => {
     for (const [line, message] of [
       [['--rm'], /missing required argument 'image'/],
       [['-f', web, 'busybox'], /-f names what to run, and so does 'busybox'/],
+      [[web, '-f', db], /-f names what to run, and so does '.*web.yaml'/],
+      [['-d', web, '--no-daemon'], /'--no-daemon' cannot be used with option '-d, --detach'/],
       [['-o', 'json', 'busybox'], /-o is the form of --dry-run/],
     ] as const)
       await assert.rejects(plan(...line), { name: 'CommanderError', message });
@@ -117,6 +121,34 @@ describe('planRun()', () => {
     ]) {
       const { detach, removeAtEnd } = await plan(...line);
       assert.deepEqual([detach, removeAtEnd], [true, true]);
+    }
+  });
+
+  it('takes the last of the values of a flag before and after a file', async () => {
+    for (const [line, expected] of [
+      [
+        ['--rm', web, '--rm=false'],
+        [false, false],
+      ],
+      [
+        ['--rm=false', web, '--rm'],
+        [false, true],
+      ],
+      [
+        ['-d', web, '--detach=false', db],
+        [false, false],
+      ],
+      [
+        ['--detach', web, '-d=false', db, '-d=true'],
+        [true, false],
+      ],
+      [
+        ['-d', web, '--detach=false', db, '--no-daemon'],
+        [false, false],
+      ],
+    ] as const) {
+      const { detach, removeAtEnd } = await plan(...line);
+      assert.deepEqual([detach, removeAtEnd], expected, line.join(' '));
     }
     const { detach, removeAtEnd, flags } = await plan('--no-daemon', 'busybox');
     assert.deepEqual([detach, removeAtEnd, flags.daemon], [false, false, false]);

@@ -34,9 +34,8 @@ export async function planRun(
 ): Promise<RunPlan> {
   refuseFlags(flags);
   const [first, ...rest] = words;
-  if (flags.file !== undefined && first !== undefined) {
-    return command.error(`error: -f names what to run, and so does '${first}'; use one of the two`);
-  }
+  const twice = () => command.error(`error: -f names what to run, and so does '${first}'; use one of the two`);
+  if (flags.file !== undefined && first !== undefined) return twice();
   if (flags.file !== undefined) {
     refuseImageFlags(command, flags.file[0] ?? '');
     return await filesPlan(await manifestsIn(flags.file), flags, terminal);
@@ -47,9 +46,11 @@ export async function planRun(
   }
   const named = whatIsNamed(first, rest);
   if (named.kind === 'files') {
-    const parsed = parseFileWords(command, flags, named.words);
-    refuseFlags(parsed.flags);
-    return await filesPlan(parsed.files, parsed.flags, terminal);
+    const after = parseFileWords(command, named.words);
+    const all = after.opts<RunFlags>();
+    refuseFlags(all);
+    if (all.file !== undefined) return twice();
+    return await filesPlan(after.args, all, terminal);
   }
   return await imagePlan(named, flags, { terminal, environment });
 }
