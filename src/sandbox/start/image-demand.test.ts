@@ -42,3 +42,12 @@ test('a start counts for ten minutes', () => {
   nowMs = 30 * 60_000;
   assert.deepEqual(demand.favourites, []);
 });
+
+test('an image that failed is forgotten until a pod begins with it again', () => {
+  const demand = new ImageDemand(() => 0);
+  for (const id of ['a', 'b', 'a']) demand.started(id);
+  demand.failed('a');
+  assert.deepEqual(demand.favourites, ['b']);
+  demand.started('a');
+  assert.deepEqual(demand.favourites, ['a', 'b']);
+});

@@ -5,7 +5,7 @@ const maxRemembered = 8;
 /** Images that a waiting machine has: each takes memory and processor time, and the disks of all but one are emptied again. */
 const maxFavourites = 3;
 
-/** Remembers the images that pods needed first, and returns those that a waiting machine should have. */
+/** Remembers the images that pods began with, and returns those that a waiting machine should have. */
 export class ImageDemand {
   readonly #nowMs: () => number;
   #started: { readonly id: string; readonly atMs: number }[] = [];
@@ -15,8 +15,14 @@ export class ImageDemand {
     this.#nowMs = nowMs;
   }
 
+  /** Called when a machine has mounted the image as its first. */
   started(id: string): void {
     this.#started = [...this.#started.slice(1 - maxRemembered), { id, atMs: this.#nowMs() }];
+  }
+
+  /** Forgets an image that a waiting machine could not mount, until a pod begins with it again. */
+  failed(id: string): void {
+    this.#started = this.#started.filter((start) => start.id !== id);
   }
 
   /**

@@ -187,19 +187,55 @@ test('the next machine waits with the images of all pods that take turns, and is
   assert.deepEqual(await start('fourth', 'two'), ['machine.emptyDisk image-0']);
 });
 
-test('a machine in which the image cannot be attached ahead is not kept', async () => {
+test('an image that cannot be attached ahead costs one machine, until a pod begins with it again', async () => {
   await using node = await openWithPool(1);
   await node.untilDirectories(1);
-  let disks = 0;
-  node.parts.before = async (step) => {
-    if (step === 'machine.attachDisk') disks += 1;
-    if (disks === 4) throw new PodvmError('timeout', 'no answer'); // after the pod's image, and scratch and exercise of the next
+  const start = async (name: string, hasFault: boolean) => {
+    const created = Promise.withResolvers<void>();
+    let disks = 0;
+    node.parts.before = async (step, signal) => {
+      if (step === 'driver.start') {
+        await untilAborted(created.promise, signal);
+        disks = 0;
+      }
+      if (step === 'machine.attachDisk') disks += 1;
+      // After the disks of scratch and exercise.
+      if (step === 'machine.attachDisk' && disks === 3 && hasFault) throw new PodvmError('timeout', 'no answer');
+    };
+    const sandbox = await node.sandboxes.run(named(name), never);
+    await sandbox.createContainer(containerSpec, never);
+    created.resolve();
+    await node.sandboxes.warmUp('pool', never);
+    return { id: sandbox.id, disks: () => disks };
+  };
+  const first = await start('first', true);
+  assert.equal(first.disks(), 3);
+  assert.deepEqual(await node.directories(), [first.id], 'the machine is not kept');
+  await node.sandboxes.warmUp('pool', never);
+  assert.equal(first.disks(), 2);
+  assert.equal((await node.directories()).length, 2, 'the next one is made without the image');
+  const second = await start('second', false);
+  assert.equal(second.disks(), 3);
+  assert.equal((await node.directories()).length, 3);
+});
+
+test('an image that the pod cannot mount is not given to the next machine', async () => {
+  await using node = await openWithPool(1);
+  await node.untilDirectories(1);
+  const tried = Promise.withResolvers<void>();
+  const made: string[] = [];
+  node.parts.before = async (step, signal) => {
+    if (step === 'driver.start') await untilAborted(tried.promise, signal);
+    else if (step === 'machine.attachDisk') made.push(step);
+    if (made.length === 1) throw new PodvmError('timeout', 'no answer');
   };
   const sandbox = await node.sandboxes.run(named('first'), never);
-  await sandbox.createContainer(containerSpec, never);
+  await assert.rejects(sandbox.createContainer(containerSpec, never), { message: 'no answer' });
+  made.length = 0;
+  node.parts.before = async (step) => void (step === 'machine.attachDisk' && made.push(step));
+  tried.resolve();
   await node.sandboxes.warmUp('pool', never);
-  assert.equal(disks, 4);
-  assert.deepEqual(await node.directories(), [sandbox.id]);
+  assert.equal(made.length, ['scratch disk', 'image of the exercise'].length);
 });
 
 test('a machine that dies while it waits is replaced', async () => {

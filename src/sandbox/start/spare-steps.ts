@@ -1,4 +1,4 @@
-import { messageOf } from '#base/errors.ts';
+import { kindOf, messageOf } from '#base/errors.ts';
 import type { HeldImage } from '#image/images.ts';
 import { isSnapshot } from '#image/snapshot/snapshot-images.ts';
 import type { Parts } from '../parts.ts';
@@ -39,7 +39,7 @@ export const spareSteps: Steps<SpareMade, MachineSite> = {
 
 /**
  * An image that is not on the node is only logged: the machine is of use without one. Errors: those of `attachAhead`, since
- * a machine that has half of an image is for no other pod.
+ * a machine that has half of an image is for no other pod; the next machine is made without that image.
  */
 async function plugFavourites(
   { imageDisks }: Pick<SpareMade, 'imageDisks'>,
@@ -56,7 +56,13 @@ async function plugFavourites(
     }
     if (image === undefined) continue;
     await using held = image;
-    await imageDisks.attachAhead(held, phases, signal);
+    try {
+      await imageDisks.attachAhead(held, phases, signal);
+    } catch (error) {
+      const isCancelled = signal.aborted && kindOf(signal.reason) === 'cancelled';
+      if (!isCancelled) imageDemand.failed(id); // it may also hang, or take the guest with it
+      throw error;
+    }
   }
 }
 

@@ -49,7 +49,7 @@ export interface ImageDisksSite {
   readonly guest: Pick<Link, 'call'>;
   readonly machineDirectory: string;
   readonly before?: ImagesBefore;
-  /** Called with the id of the image that the machine needs first. */
+  /** Called with the id of the image that the machine needs first, once it is attached. */
   readonly onFirst?: (id: string) => void;
 }
 
@@ -119,7 +119,7 @@ export function createImageDisks({ machine, guest, machineDirectory, before, onF
     return mine;
   };
   const provide = async (image: HeldImage, phases: PhaseClock, signal: AbortSignal): Promise<string> => {
-    if (isFirst) onFirst?.(image.id);
+    const asksFirst = isFirst;
     isFirst = false;
     const kept = await takeAhead(image);
     const alone = withoutOthers(phases, signal);
@@ -132,6 +132,7 @@ export function createImageDisks({ machine, guest, machineDirectory, before, onF
       throw error;
     }
     plugged.push({ id: image.id, serial });
+    if (asksFirst) onFirst?.(image.id);
     await onPlugged(plugged);
     return serial;
   };
