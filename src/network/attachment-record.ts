@@ -74,8 +74,13 @@ export class AttachmentRecords {
   async write(record: AttachmentRecord): Promise<void> {
     const path = this.#path(record.sandboxId);
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
-    await writeFile(`${path}.tmp`, `${JSON.stringify(record)}\n`, { mode: 0o600 });
-    await rename(`${path}.tmp`, path);
+    try {
+      await writeFile(`${path}.tmp`, `${JSON.stringify(record)}\n`, { mode: 0o600 });
+      await rename(`${path}.tmp`, path);
+    } catch (error) {
+      await rm(`${path}.tmp`, { force: true });
+      throw error;
+    }
   }
 
   /** Undefined when there is no record or it cannot be parsed. */

@@ -45,6 +45,8 @@ export interface AttachmentParts {
   readonly pluginTimeoutMs: number;
   /** Reserves the host ports for this attachment and returns its capabilities. Errors: `alreadyExists`, `invalid`. */
   readonly claim: (sandboxId: string, mac: string, owner: AttachmentOwner) => Capabilities;
+  /** Called with the reason when an attachment that cannot be prepared cannot be undone either; it stays on record. */
+  readonly onUnprepared: (sandboxId: string, why: unknown) => void;
   /** Called when the node's kernel cannot filter the frames of a guest. */
   readonly onUnfiltered: () => void;
   /** Called with the name of each restored part. */
@@ -123,9 +125,13 @@ export class HostAttachment implements Attachment {
     } catch (error) {
       // Does not remove a netns that existed before: it belongs to another process.
       const isOurs = !(error instanceof PodvmError && error.kind === 'alreadyExists');
-      if (isOurs) await removeNetnsOf(record, AbortSignal.timeout(10_000));
+      try {
+        if (isOurs) await removeNetnsOf(record, AbortSignal.timeout(10_000));
+        await parts.records.remove(record.sandboxId);
+      } catch (left) {
+        parts.onUnprepared(record.sandboxId, left);
+      }
       await Promise.allSettled([looked]);
-      await parts.records.remove(record.sandboxId);
       throw error;
     }
     const attachment = new HostAttachment(record, parts, asked);

@@ -110,6 +110,7 @@ class HostNetwork implements Network {
     this.#left = new LeftAttachments({
       records: this.#records,
       open: (record) => new HostAttachment(record, this.#parts()),
+      free: () => this.#freeAddresses(),
       againMs: options.collectAgainMs ?? 15_000,
       log: options.log,
     });
@@ -156,10 +157,19 @@ class HostNetwork implements Network {
   async collect(keep: ReadonlySet<string>, signal: AbortSignal): Promise<readonly string[]> {
     const left = (await this.#records.list()).filter((id) => !keep.has(id) && !this.#active.has(id));
     const collected = await this.#left.collect(left, signal);
-    const known = new Set([...(await this.#records.list()), ...this.#active.keys()]);
-    await releaseAddresses(join(ipamDir(this.#options.stateDir), defaultNetworkName), this.#records, known);
+    await this.#freeAddresses();
     await this.#collectUnrecorded(signal);
     return collected;
+  }
+
+  /** Frees addresses of the built-in network whose pods are gone without a record. */
+  async #freeAddresses(): Promise<void> {
+    const known = async () => new Set([...(await this.#records.list()), ...this.#active.keys()]);
+    try {
+      await releaseAddresses(join(ipamDir(this.#options.stateDir), defaultNetworkName), this.#records, known);
+    } catch (error) {
+      this.#options.log.warn('unused addresses were not freed', { why: messageOf(error) }); // others are free
+    }
   }
 
   async mend(pods: readonly ConnectedPod[], signal: AbortSignal): Promise<ReadonlyMap<string, string>> {
@@ -273,6 +283,7 @@ class HostNetwork implements Network {
       chain: (signal) => this.#chain(signal),
       pluginDirs: this.#pluginDirs,
       pluginTimeoutMs: this.#pluginTimeoutMs,
+      onUnprepared: (sandboxId, why) => this.#left.keep(sandboxId, why),
       claim: (sandboxId, mac, owner) => this.#claim(sandboxId, mac, owner),
       onUnfiltered: () => this.#warnOnce('frames of pods are not filtered', 'the kernel has no cls_bpf'),
       onMended: (sandbox, what) => this.#options.log.warn('part of the network restored', { sandbox, what }),

@@ -6,14 +6,16 @@ export interface LeftParts {
   readonly records: Pick<AttachmentRecords, 'read'>;
   /** The attachment of a record, to be disposed of. */
   readonly open: (record: AttachmentRecord) => AsyncDisposable;
+  /** Frees what attachments without a readable record held; called after a later try has removed some. */
+  readonly free: () => Promise<void>;
   /** Time between two tries, in `ms`. */
   readonly againMs: number;
   readonly log: Log;
 }
 
 /**
- * Removes the attachments of earlier processes, and tries again those whose plugins fail: after a reboot of the host, they do
- * while their agents are not there yet.
+ * Removes the attachments of earlier processes, and those that could not be prepared. Tries again those whose plugins fail:
+ * after a reboot of the host, they do while their agents are not there yet.
  */
 export class LeftAttachments {
   readonly #parts: LeftParts;
@@ -24,6 +26,12 @@ export class LeftAttachments {
 
   constructor(parts: LeftParts) {
     this.#parts = parts;
+  }
+
+  /** Leaves an attachment that is on record to later tries. `why`: what failed. */
+  keep(sandboxId: string, why: unknown): void {
+    this.#left.add(sandboxId);
+    this.#parts.log.error('network.prepare', why, { sandbox: sandboxId });
   }
 
   /** Returns the ids of those that it removed; failures are logged. Errors: the reason of `signal`. */
@@ -41,8 +49,14 @@ export class LeftAttachments {
   tryAgain(signal: AbortSignal): void {
     if (this.#left.size === 0 || this.#trying !== undefined) return;
     if (performance.now() - this.#triedMs < this.#parts.againMs) return;
-    const trying = this.collect([...this.#left], signal);
-    this.#trying = trying.catch(() => undefined).finally(() => (this.#trying = undefined));
+    this.#trying = this.#tryAgain(signal)
+      .catch(() => undefined)
+      .finally(() => (this.#trying = undefined));
+  }
+
+  async #tryAgain(signal: AbortSignal): Promise<void> {
+    const collected = await this.collect([...this.#left], signal);
+    if (collected.length > 0) await this.#parts.free();
   }
 
   async #remove(sandboxId: string): Promise<boolean> {

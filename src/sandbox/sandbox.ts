@@ -402,7 +402,10 @@ export interface Sandbox {
   examine(signal: AbortSignal): Promise<Examination>;
   /** Stops what still runs (containers get `graceMs`), then the machine, then everything else. Idempotent. */
   stop(graceMs: number): Promise<SandboxStatus>;
-  /** Removes a stopped or failed sandbox with its directory and logs. Stops it first if needed. */
+  /**
+   * Removes a stopped or failed sandbox with its directory and logs. Stops it first if needed. After an error, it is tried
+   * again from time to time, and by the next call.
+   */
   remove(): Promise<void>;
 }
 

@@ -16,7 +16,7 @@ import { createNames, createUserIds, keyOf, userIdsOf } from './names.ts';
 import { NodeCounts } from './figures/node-counts.ts';
 import type { Parts, Surroundings } from './parts.ts';
 import { ImageDemand } from './start/image-demand.ts';
-import { LeftOvers } from './start/left-overs.ts';
+import { LeftOvers } from './state/left-overs.ts';
 import { createPool } from './start/pool.ts';
 import type { PoolSize } from './start/pool-demand.ts';
 import { machineSizeOf } from './resources.ts';
@@ -83,6 +83,7 @@ export async function openSandboxes(options: OpenSandboxesOptions, signal: Abort
     imageDemand: new ImageDemand(() => Number(surroundings.monotonicNs() / 1_000_000n)),
     gate: createGate(limits.maxStarts),
     leftOvers: new LeftOvers(log, limits.undoAgainMs),
+    removals: new LeftOvers(log, limits.undoAgainMs),
     counts: new NodeCounts(phaseNames),
     template,
   };
@@ -313,7 +314,8 @@ class SandboxTable implements OpenSandboxes {
     const all = [...this.#sandboxes.values()];
     await Promise.allSettled(all.map((sandbox) => (sandbox.isKept ? sandbox.leave() : sandbox.remove())));
     await this.#generation.close();
-    await this.#options.shared.leftOvers[Symbol.asyncDispose]();
+    const { leftOvers, removals } = this.#options.shared;
+    await Promise.all([leftOvers, removals].map((each) => each[Symbol.asyncDispose]()));
     await this.#lock.disposeAsync();
   }
 }

@@ -2,6 +2,7 @@ import { exitOf, type ContainerRecord } from '../container/container-record.ts';
 import type { Container, SandboxStatus } from '../sandbox.ts';
 import type { AdoptableRecord } from './adopt-steps.ts';
 import { sandboxDirectory } from '../recovery/record.ts';
+import type { MachineContext } from '../start/machine-steps.ts';
 import { recordedStatus, unknownParts, unreachableContainer, UnreachableSandbox } from './unreachable-sandbox.ts';
 
 /** A sandbox that ended in an earlier process or could not be taken over; only its record and logs remain. */
@@ -15,10 +16,11 @@ export class EndedSandbox extends UnreachableSandbox {
     path: string,
     containers: readonly EndedRecord[],
     name: Disposable,
+    context: Pick<MachineContext, 'removals'>,
   ) {
     const directory = sandboxDirectory(path);
     const { spec, resources, warnings } = pod;
-    super({ id, spec, resources, warnings, consolePath: `${directory.machinePath}/console.log` });
+    super({ id, spec, resources, warnings, consolePath: `${directory.machinePath}/console.log` }, context);
     this.containers = containers.map((record) => endedContainer(record, path));
     this.status = {
       id,
@@ -44,10 +46,6 @@ export class EndedSandbox extends UnreachableSandbox {
 
   stop(): Promise<SandboxStatus> {
     return this.ended;
-  }
-
-  remove(): Promise<void> {
-    return this.holdings.remove();
   }
 }
 

@@ -4,6 +4,7 @@ import type { Machine } from '#vm/driver.ts';
 import { exitOf, type ContainerRecord } from '../container/container-record.ts';
 import { createMoves, type Moves } from '../state/moves.ts';
 import { sandboxDirectory, type AnyRecord, type PodRecord } from '../recovery/record.ts';
+import type { MachineContext } from '../start/machine-steps.ts';
 import {
   sandboxMoves,
   type Container,
@@ -54,15 +55,12 @@ export class LeftSandbox extends UnreachableSandbox {
   #failure: string | undefined;
   #ending: Promise<SandboxStatus> | undefined;
 
-  constructor(left: LeftParts, held: readonly Disposable[]) {
+  constructor(left: LeftParts, held: readonly Disposable[], context: Pick<MachineContext, 'removals'>) {
     const { record, pod, keptFor, path, containers, machine, log } = left;
     const directory = sandboxDirectory(path);
     const spec = pod?.spec ?? namedSpec(record, keptFor);
-    super({
-      ...{ id: record.id, spec, warnings: pod?.warnings ?? [] },
-      consolePath: `${directory.machinePath}/console.log`,
-      resources: pod?.resources ?? {},
-    });
+    const facts = { id: record.id, spec, warnings: pod?.warnings ?? [], resources: pod?.resources ?? {} };
+    super({ ...facts, consolePath: `${directory.machinePath}/console.log` }, context);
     this.#left = left;
     this.#moves = createMoves(`sandbox ${record.id}`, sandboxMoves, 'ready', (state, why) =>
       log.info('sandbox moved', { state, why }),
@@ -116,13 +114,6 @@ export class LeftSandbox extends UnreachableSandbox {
     await this.#end({ kind: 'failure', why });
   }
 
-  /** Releases what could not be released at its end, too. Errors: those of releasing. */
-  async remove(): Promise<void> {
-    const { state } = await this.stop();
-    if (state === 'failed') await this.#left.end();
-    await this.holdings.remove();
-  }
-
   #end(ending: { readonly kind: 'stop' | 'failure'; readonly why: string }): Promise<SandboxStatus> {
     this.#ending ??= this.#finish(ending);
     return this.#ending;
@@ -136,6 +127,7 @@ export class LeftSandbox extends UnreachableSandbox {
     } catch (error) {
       this.#left.log.error('sandbox not completely cleaned up', error);
       this.#failure ??= messageOf(error);
+      this.holdings.hold('ended', () => this.#left.end()); // `remove` tries it again
     }
     this.#moves.moveTo(this.#failure === undefined ? 'stopped' : 'failed', this.#failure ?? 'all is undone');
     const finishedAt = new Date(this.#left.nowMs());

@@ -202,10 +202,8 @@ async function leaveNewer(
 
 type Left = Pick<LeftParts, 'record' | 'path' | 'why' | 'machine'> & { readonly attachment: Attachment | undefined };
 
-async function leave(
-  { record, path, why, machine, attachment }: Left,
-  { names, parts, surroundings, userIds }: TakingContext,
-): Promise<LeftSandbox> {
+async function leave({ record, path, why, machine, attachment }: Left, context: TakingContext): Promise<LeftSandbox> {
+  const { names, parts, surroundings, userIds } = context;
   const { log, nowMs } = surroundings;
   const user = userIds.take(record.uid);
   const pod = await readAnyPod(path);
@@ -220,7 +218,7 @@ async function leave(
   };
   const held = { record, pod, keptFor, path, containers };
   const left = { ...held, why, machine, end, nowMs, log: log.with({ sandbox: record.id }) };
-  return new LeftSandbox(left, [names.reserve(pod?.spec ?? { ...record, uid: record.podUid }), user]);
+  return new LeftSandbox(left, [names.reserve(pod?.spec ?? { ...record, uid: record.podUid }), user], context);
 }
 
 async function endedOf(record: AdoptableRecord, path: string, context: TakingContext): Promise<EndedSandbox> {
@@ -241,5 +239,5 @@ async function endedOf(record: AdoptableRecord, path: string, context: TakingCon
       surroundings.log.error('exit of a container not recorded', error, { sandbox: record.id });
     });
   }
-  return new EndedSandbox(record, path, containers, names.reserve(record.pod.spec));
+  return new EndedSandbox(record, path, containers, names.reserve(record.pod.spec), context);
 }

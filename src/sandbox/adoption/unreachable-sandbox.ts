@@ -2,6 +2,8 @@ import { PodvmError } from '#base/errors.ts';
 import { Holdings } from '../state/holdings.ts';
 import { logPathOf } from '../log/log-writer.ts';
 import type { ContainerRecord } from '../container/container-record.ts';
+import type { LeftOvers } from '../state/left-overs.ts';
+import type { MachineContext } from '../start/machine-steps.ts';
 import type {
   Container,
   ContainerStatus,
@@ -22,14 +24,18 @@ export abstract class UnreachableSandbox implements Sandbox {
   readonly isKept = true;
   /** What is released when it is removed. */
   protected readonly holdings = new Holdings();
+  readonly #removals: LeftOvers;
 
   abstract readonly status: SandboxStatus;
   abstract readonly containers: readonly Container[];
   abstract readonly ended: Promise<SandboxStatus>;
   abstract stop(): Promise<SandboxStatus>;
-  abstract remove(): Promise<void>;
 
-  constructor(facts: Pick<Sandbox, 'id' | 'spec' | 'consolePath' | 'resources' | 'warnings'>) {
+  constructor(
+    facts: Pick<Sandbox, 'id' | 'spec' | 'consolePath' | 'resources' | 'warnings'>,
+    { removals }: Pick<MachineContext, 'removals'>,
+  ) {
+    this.#removals = removals;
     this.id = facts.id;
     this.spec = facts.spec;
     this.consolePath = facts.consolePath;
@@ -106,6 +112,15 @@ export abstract class UnreachableSandbox implements Sandbox {
   onRemoved(forget: () => void): void {
     this.holdings.hold('removed', forget);
   }
+
+  remove(): Promise<void> {
+    return this.#removals.undo(this.#remove);
+  }
+
+  readonly #remove = async (): Promise<void> => {
+    await this.stop();
+    await this.holdings.remove();
+  };
 
   #refuse(verb: string): Promise<never> {
     return refusal(verb, this.whyNot());

@@ -10,6 +10,7 @@ import type { Holdings } from '../state/holdings.ts';
 import type { SandboxLimits } from '../limits.ts';
 import type { NodeCounts } from '../figures/node-counts.ts';
 import type { Parts, Surroundings } from '../parts.ts';
+import type { LeftOvers } from '../state/left-overs.ts';
 import type { KeptRecord, PodRecord } from '../recovery/record.ts';
 import type { Resources, SandboxSpec, SandboxStatus } from '../sandbox.ts';
 import type { ContainerMounts } from '../volume/container-mounts.ts';
@@ -40,6 +41,7 @@ export interface LiveParts {
   readonly limits: SandboxLimits;
   readonly surroundings: Surroundings;
   readonly counts: NodeCounts;
+  readonly removals: LeftOvers;
   /** Everything that the start has acquired. */
   readonly holdings: Holdings;
   /** Records for the next process; absent for a sandbox that ends with this one. */

@@ -463,9 +463,13 @@ export class LiveSandbox implements Sandbox {
     this.#live.holdings.hold('removed', forget);
   }
 
-  async remove(): Promise<void> {
+  remove(): Promise<void> {
+    return this.#live.removals.undo(this.#remove);
+  }
+
+  readonly #remove = async (): Promise<void> => {
     await this.stop(0);
     await this.#settled(); // nothing may be written into the directory that is removed next
     await this.#live.holdings.remove();
-  }
+  };
 }

@@ -12,7 +12,7 @@ import type { SandboxLimits } from '../limits.ts';
 import { lastWords } from '../log/console-tail.ts';
 import type { UserIds } from '../names.ts';
 import type { ImageDemand } from './image-demand.ts';
-import type { LeftOvers } from './left-overs.ts';
+import type { LeftOvers } from '../state/left-overs.ts';
 import type { Parts, Surroundings } from '../parts.ts';
 import type { PhaseClock } from '../state/phases.ts';
 import {
@@ -33,7 +33,10 @@ export interface MachineContext {
   readonly userIds: UserIds;
   readonly templates: Templates;
   readonly imageDemand: ImageDemand;
+  /** What starts that failed, and machines that waited in vain, have left. */
   readonly leftOvers: LeftOvers;
+  /** Removals of sandboxes that failed; these sandboxes are still listed. */
+  readonly removals: LeftOvers;
   readonly parts: Parts;
   readonly limits: SandboxLimits;
   readonly surroundings: Surroundings;

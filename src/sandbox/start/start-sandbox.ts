@@ -140,6 +140,7 @@ export function publish(
     limits: context.limits,
     counts: context.counts,
     surroundings: { ...context.surroundings, log },
+    removals: context.removals,
     holdings,
     ...(kept === undefined ? {} : { kept }),
   });

@@ -3,6 +3,7 @@ import type { Machine, MachineShape } from '#vm/driver.ts';
 import type { SandboxLimits } from '../limits.ts';
 import type { UserIds } from '../names.ts';
 import type { Parts, Surroundings } from '../parts.ts';
+import type { LeftOvers } from '../state/left-overs.ts';
 import { makeSandboxDirectory } from '../recovery/record.ts';
 
 export interface TemplatesContext {
@@ -11,6 +12,7 @@ export interface TemplatesContext {
   readonly parts: Parts;
   readonly limits: SandboxLimits;
   readonly surroundings: Surroundings;
+  readonly leftOvers: LeftOvers;
 }
 
 /** Ensures that there is a template before a machine is restored. */
@@ -85,20 +87,19 @@ async function makeTemplate(context: TemplatesContext, shape: MachineShape, sign
   const createdAt = new Date(surroundings.nowMs()).toISOString();
   const record = { version: 1, id, namespace: '', name: '', podUid: '', uid, createdAt } as const;
   const directory = undo.use(await makeSandboxDirectory(root, record));
-  const attachment = undo.use(
-    await parts.network.prepare(
-      {
-        sandboxId: id,
-        podName: id,
-        podNamespace: '',
-        podUid: '',
-        mode: shape.hasNic ? 'cni' : 'none',
-        hostPorts: [],
-        tapOwnerUid: uid,
-      },
-      signal,
-    ),
+  const attachment = await parts.network.prepare(
+    {
+      sandboxId: id,
+      podName: id,
+      podNamespace: '',
+      podUid: '',
+      mode: shape.hasNic ? 'cni' : 'none',
+      hostPorts: [],
+      tapOwnerUid: uid,
+    },
+    signal,
   );
+  undo.defer(() => context.leftOvers.undo(() => attachment[Symbol.asyncDispose]()));
   const { netns, tap } = attachment;
   const exercise = async (machine: Machine) => {
     await using link = await parts.connectLink(

@@ -1,7 +1,7 @@
 import { messageOf } from '#base/errors.ts';
 import type { Log } from '#host/log/log.ts';
 import { within } from '#host/wait.ts';
-import type { Holdings } from '../state/holdings.ts';
+import type { Holdings } from './holdings.ts';
 
 type Undo = () => Promise<void>;
 
@@ -9,8 +9,8 @@ type Undo = () => Promise<void>;
 const closeMs = 5000;
 
 /**
- * What starts that failed, and machines that waited in vain, have left because it could not be undone, such as a network whose
- * plugin fails. It is tried again until nothing is left; what is left at the end of this process is for the next one.
+ * What could not be undone, such as a network whose plugin fails. It is tried again until nothing is left; what is left at the end
+ * of this process is for the next one.
  */
 export class LeftOvers implements AsyncDisposable {
   readonly #log: Log;
@@ -36,10 +36,11 @@ export class LeftOvers implements AsyncDisposable {
     return { [Symbol.asyncDispose]: () => this.undo(() => holdings[Symbol.asyncDispose]()) };
   }
 
-  /** Calls `undo`, and calls it again later if it fails. Errors: those of the first call. */
+  /** Calls `undo`, and calls it again later if it fails, also of several calls of the same one. Errors: those of this call. */
   async undo(undo: Undo): Promise<void> {
     try {
       await undo();
+      this.#all.delete(undo);
     } catch (error) {
       this.#all.add(undo);
       this.#plan();
@@ -65,9 +66,9 @@ export class LeftOvers implements AsyncDisposable {
       try {
         await undo();
         this.#all.delete(undo);
-        this.#log.info('what a start had left is removed', { left: this.#all.size });
+        this.#log.info('what was left is removed', { left: this.#all.size });
       } catch (error) {
-        this.#log.debug('what a start has left is not removed', { why: messageOf(error) });
+        this.#log.debug('what is left is not removed', { why: messageOf(error) });
       }
     }
   }
