@@ -152,6 +152,7 @@ async function asUser(): Promise<void> {
     await using killed = await open();
     const holder = await identify(killed.holder);
     if (holder !== undefined) await killProcess(holder);
+    await sayDoctor('after a killed holder');
     await using next = await open();
     say('after a killed holder', `${await own()} ${JSON.stringify(await children())} ${next.hasCgroup}`);
   }

@@ -64,6 +64,7 @@ const expected = [
   'too much processor time: throttled',
   `changed memory.max: ${48 * 1024 ** 2}`,
   'after: /all.scope []',
+  'doctor after a killed holder: ok each machine has a cgroup below /sys/fs/cgroup/all.scope.',
   'after a killed holder: /all.scope/podvm-processes ["podvm-processes"] true',
   'after all: /all.scope []',
   'cgroups: ./all.scope ./first ./part ./part/part.scope',

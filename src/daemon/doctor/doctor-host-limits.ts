@@ -16,7 +16,8 @@ const limits: Readonly<Record<string, string>> = {
 
 /** Checks which limits the host sets for the machines of an ordinary user. `root`: the state directory. */
 export async function hostLimits(root: string, hasDiskRate: boolean): Promise<Finding> {
-  const present = await cgroupOfNamespaces(root);
+  const last = await cgroupOfNamespaces(root);
+  const present = last?.exists === true ? last : undefined;
   if (present?.cgroup !== undefined) return limited(present.cgroup, await controllersOf(present.cgroup), hasDiskRate);
   if (!(await hasCgroups2())) {
     const why = 'the host has no cgroups of version 2, of which it could delegate one';
@@ -26,7 +27,7 @@ export async function hostLimits(root: string, hasDiskRate: boolean): Promise<Fi
     const why = 'the node of this user was started without a delegated cgroup';
     return unlimited(why, 'Stop all pods; then `podvm doctor` says what the next node has.');
   }
-  const own = await findDelegation();
+  const own = await findDelegation(last?.cgroup);
   if (own.kind === 'delegated') return limited(own.path, await controllersOf(own.path), hasDiskRate);
   const scope = await findUserScope();
   if (scope.kind === 'possible') return limited(`a scope of ${userSystemd}`, scope.controllers, hasDiskRate);

@@ -34,17 +34,22 @@ export function userSystemdEnv(): Readonly<Record<string, string>> {
   return { PATH, XDG_RUNTIME_DIR };
 }
 
-/** Finds the cgroup that a node has which this process starts. */
-export async function findDelegation(): Promise<Delegation> {
+/**
+ * Finds the cgroup that a node has which this process starts. `left`: path of that of a node of the same state directory which was
+ * killed, and which the next one gives back first.
+ */
+export async function findDelegation(left?: string): Promise<Delegation> {
   const none = (why: string) => ({ kind: 'none', why }) as const;
   if (!(await hasCgroups2())) return none('the host has no cgroups of version 2');
-  const own = await findOwnCgroup();
-  if (own === undefined) return none('this process sees no cgroup of its own');
-  // In it, a second node would move the processes of the first.
-  if (basename(own) === leaf) return none(`the cgroup ${dirname(own)} is used by the node of another state directory`);
+  const present = await findOwnCgroup();
+  if (present === undefined) return none('this process sees no cgroup of its own');
+  const isInLeaf = basename(present) === leaf;
+  const own = isInLeaf ? dirname(present) : present;
   const path = join(cgroupRoot, own);
+  // In it, a second node would move the processes of the first.
+  if (isInLeaf && path !== left) return none(`the cgroup ${own} is used by the node of another state directory`);
   // The mount may show another part of the hierarchy than the path is in, as in some containers.
-  const processes = await readFile(join(path, 'cgroup.procs'), 'latin1').catch(() => '');
+  const processes = await readFile(join(cgroupRoot, present, 'cgroup.procs'), 'latin1').catch(() => '');
   if (!processes.split('\n').includes(String(process.pid)))
     return none(`${cgroupRoot} does not show the cgroup ${own}`);
   const isOwned = await Promise.all(

@@ -92,10 +92,12 @@ async function readMade(root: string): Promise<Made | undefined> {
   return parsed.success ? parsed.output : undefined;
 }
 
-/** The delegated cgroup of the present namespaces, if they have one; undefined if there are none. */
-export async function cgroupOfNamespaces(root: string): Promise<Pick<Made, 'cgroup'> | undefined> {
+/** The delegated cgroup of the last namespaces, if they have one, and whether these exist; undefined if there are none. */
+export async function cgroupOfNamespaces(
+  root: string,
+): Promise<(Pick<Made, 'cgroup'> & { readonly exists: boolean }) | undefined> {
   const made = await readMade(root);
-  return made !== undefined && (await isRunning(made.holder)) ? made : undefined;
+  return made && { ...made, exists: await isRunning(made.holder) };
 }
 
 /** Ends what is in namespaces whose holder was killed: no later node can enter them. */
