@@ -1,8 +1,13 @@
 import { createHash } from 'node:crypto';
+import { globSync } from 'node:fs';
 import { copyFile, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { hashProgramSources } from '#setup/parts/program-sources.ts';
 import type { ProgramBuild } from '#setup/parts/build-program.ts';
+
+/** The tree with compilers that set-up made in the state directory of the tests; empty if there is none. */
+export const buildRoot =
+  globSync(`${process.env['PODVM_ROOT'] ?? '/var/lib/podvm'}/{build-root,parts/build-root-*/root}`)[0] ?? '';
 
 /**
  * `buildProgram()` for tests: a program whose sources, tools and options are those of the last time is copied from

@@ -1,18 +1,17 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { existsSync, globSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { promisify } from 'node:util';
-import { builtProgram } from '../../test/built-program.ts';
+import { buildRoot, builtProgram } from '../../test/built-program.ts';
 
 /**
  * Tests of the real engine: `scenarios/`, compiled into a static binary and once more with address and
  * undefined-behaviour checks, run as an ordinary process (as root, for pid namespaces and file owners).
  */
-const buildRoot = globSync('/var/lib/podvm/{build-root,parts/build-root-*/root}')[0] ?? '';
 const reason = !existsSync(join(buildRoot, 'usr/bin/gcc'))
   ? 'no compiler: run `podvm setup`'
   : process.getuid?.() !== 0

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, globSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { lstat, mkdtemp, readdir, readFile, readlink, rm } from 'node:fs/promises';
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -17,10 +17,9 @@ import { describeGuest } from './testing/link.conformance.ts';
 import { encodeFrame, FrameParser, frameKinds } from '#wire/frame.ts';
 import { limits } from '#wire/limits.ts';
 import { protocolVersions } from '#wire/messages.ts';
-import { builtAgent } from '../../test/built-program.ts';
+import { buildRoot, builtAgent } from '../../test/built-program.ts';
 
 /** `configure` is left to whole-VM tests, since it sets the clock. */
-const buildRoot = globSync('/var/lib/podvm/{build-root,parts/build-root-*/root}')[0] ?? '';
 const isPossible = existsSync(join(buildRoot, 'usr/bin/gcc')) && process.getuid?.() === 0;
 const skip = isPossible || process.env['PODVM_REQUIRE_VM'] === '1' ? false : 'needs root and `podvm setup`';
 

@@ -7,7 +7,7 @@ import type { Duplex } from 'node:stream';
 import { run } from '#host/process/run.ts';
 import { ports } from './agent-steps.ts';
 import { ScriptedHost } from './scripted-host.ts';
-import { buildRoot } from './scripted-guest.ts';
+import { buildRoot } from '../built-program.ts';
 
 const repo = join(import.meta.dirname, '../..');
 /** Host ids of a fuzzed agent, not used otherwise. */

@@ -13,7 +13,8 @@ import type { Attachment, GuestNetwork } from '#network/network.ts';
 import { runInBuildRoot } from '#setup/parts/build-root.ts';
 import { faultOf } from './frame-judge.ts';
 import { type Address, type Addresses, encode, type Frame, frames, framesSchema } from './frame-steps.ts';
-import { buildRoot, whyNoServer } from './scripted-guest.ts';
+import { buildRoot } from '../built-program.ts';
+import { whyNoServer } from './scripted-guest.ts';
 import { type Bench, defineTarget } from './target.ts';
 
 /** Two pods of the built-in network, without machines: frames go into the tap of one, and come out of the other's. */

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, globSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readlink, rm } from 'node:fs/promises';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { run } from '#host/process/run.ts';
-import { builtProgram } from '../built-program.ts';
+import { buildRoot, builtProgram } from '../built-program.ts';
 
 /** Operations of FUSE (linux/fuse.h). */
 export const op = {
@@ -50,8 +50,6 @@ export const errno = {
 };
 
 /** The real file server, compiled with address and undefined-behaviour checks, and a scripted guest. */
-export const buildRoot =
-  globSync(`${process.env['PODVM_ROOT'] ?? '/var/lib/podvm'}/{build-root,parts/build-root-*/root}`)[0] ?? '';
 export const whyNoServer = !existsSync(join(buildRoot, 'usr/bin/gcc'))
   ? 'no compiler: run `podvm setup`'
   : process.getuid?.() === 0

@@ -5,8 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { run } from '#host/process/run.ts';
-import { builtAgent } from '../../../test/built-program.ts';
-import { buildRoot } from '../../../test/fuzz/scripted-guest.ts';
+import { buildRoot, builtAgent } from '../../../test/built-program.ts';
 
 /**
  * The process that carries the messages of a share, between sockets in the place of /dev/fuse and of its port: the first
