@@ -52,8 +52,8 @@ if [ -e ${away} ]; then echo '{"cniVersion": "1.0.0", "code": 100, "msg": "the a
   };
 }
 
-describe('a start whose network can neither be made nor be undone', { skip: await whyNoVm() }, () => {
-  test('leaves nothing once its plugin works again, and its host port to the next try', async () => {
+describe('a network whose plugin fails for a while', { skip: await whyNoVm() }, () => {
+  test('is left by no start that could neither make nor undo it, and leaves its host port to the next try', async () => {
     await using place = await openFailing();
     const { sandboxes } = place.node;
     const spec = { ...sandboxSpec, name: 'tried', hostPorts };
@@ -69,5 +69,21 @@ describe('a start whose network can neither be made nor be undone', { skip: awai
     assert.equal(sandbox.state, 'ready');
     await sandbox.remove();
     assert.deepEqual(await place.node.leftovers(), []);
+  });
+
+  test('keeps no sandbox that could not be removed at first, nor its name and host port', async () => {
+    await using place = await openFailing();
+    const { sandboxes } = place.node;
+    const spec = { ...sandboxSpec, name: 'removed', hostPorts };
+    const sandbox = await sandboxes.run(spec, soon());
+    await place.goAway();
+    await assert.rejects(sandbox.remove(), /the agent does not answer/);
+    assert.equal((await place.attachments()).length, 1);
+    await place.comeBack();
+    const isRemoved = async () => sandboxes.list().length === 0 || undefined;
+    assert.ok(await poll(isRemoved, { everyMs: 200, signal: AbortSignal.timeout(60_000) }), 'it is not tried again');
+    assert.deepEqual(await place.node.leftovers(), []);
+    const next = await sandboxes.run(spec, soon());
+    await next.remove();
   });
 });

@@ -84,31 +84,30 @@ const isDirectory = async (path: string): Promise<boolean> =>
   );
 
 const readableFix = 'Pass readable YAML files, or - for standard input.';
+const splitFix = 'Split the files and run them one by one, or remove other objects than Pods, ConfigMaps and Secrets.';
 
-/** Reads one text up to the limit of a file. `name` is shown in errors. `fix`: for a file that cannot be read. Errors: `invalid`. */
-export async function readText(name: string, stream: Readable, fix = readableFix): Promise<string> {
+/** Reads one text up to the limit of a file. `name` is shown in errors. `fix`: for one that is no manifest. Errors: `invalid`. */
+export async function readText(name: string, stream: Readable, fix?: string): Promise<string> {
   return decoded(name, await bytesOf(name, stream, fix));
 }
 
-function tooLarge(name: string, why: string): PodvmError {
-  return new PodvmError('invalid', `Cannot read ${name}: ${why}`, {
-    fix: 'Split the files and run them one by one, or remove other objects than Pods, ConfigMaps and Secrets.',
-  });
+function tooLarge(name: string, why: string, fix = splitFix): PodvmError {
+  return new PodvmError('invalid', `Cannot read ${name}: ${why}`, { fix });
 }
 
 /** Reads up to the limit, also from a pipe or a device. */
-async function bytesOf(name: string, stream: Readable, fix: string): Promise<Buffer> {
+async function bytesOf(name: string, stream: Readable, fix?: string): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   try {
     for await (const chunk of stream as AsyncIterable<Buffer>) {
       bytes += chunk.length;
-      if (bytes > maxFileBytes) throw tooLarge(name, `it must have at most ${maxFileBytes} bytes`);
+      if (bytes > maxFileBytes) throw tooLarge(name, `it must have at most ${maxFileBytes} bytes`, fix);
       chunks.push(chunk);
     }
   } catch (error) {
     if (error instanceof PodvmError) throw error;
-    throw unreadable(name, error as NodeJS.ErrnoException, fix); // SAFE: Node's streams throw system errors
+    throw unreadable(name, error as NodeJS.ErrnoException, fix ?? readableFix); // SAFE: Node's streams throw system errors
   }
   return Buffer.concat(chunks);
 }

@@ -81,7 +81,11 @@ describe('planRun()', () => {
     assert.match(text, /name: ONE\n +value: "1"\n/);
     await assert.rejects(plan('--env-file', join(directory, 'none'), 'busybox'), {
       message: /none: no such file$/,
-      fix: 'Give --env-file a readable file.',
+      fix: 'Give --env-file a readable file of variables.',
+    });
+    await assert.rejects(plan('--env-file', '/dev/zero', 'busybox'), {
+      message: /^Cannot read \/dev\/zero: it must have at most \d+ bytes$/,
+      fix: 'Give --env-file a readable file of variables.',
     });
     await textsOf('--mount', `type=bind,source=${directory},target=/x`, 'busybox');
     await assert.rejects(plan('--mount', `type=bind,source=${directory}/none,target=/x`, 'busybox'), {

@@ -110,7 +110,7 @@ const optionsOf = ({ network, verbose, detach, rm, quiet }: RunFlags) => ({
 async function readEnvFiles(names: readonly string[] = []): Promise<ReadonlyMap<string, string>> {
   const texts = new Map<string, string>();
   for (const name of names)
-    texts.set(name, await readText(name, createReadStream(name), 'Give --env-file a readable file.'));
+    texts.set(name, await readText(name, createReadStream(name), 'Give --env-file a readable file of variables.'));
   return texts;
 }
 
