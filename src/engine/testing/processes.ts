@@ -174,7 +174,7 @@ export const processesScenarios: Record<string, Scenario> = {
   async pause() {
     const ended = exits(1);
     const pid = engine.spawnPause(true, '0 1000 10\n', '0 2000 10\n');
-    const nameOf = () => engine.readText(`/proc/${pid}/cmdline`, 100).replaceAll('\0', '');
+    const nameOf = () => engine.readText(`/proc/${pid}/cmdline`, 8192).replaceAll('\0', '');
     await until(() => nameOf() === 'podvm-pause'); // it names itself once it runs
     const isOwn = (kind: string) =>
       engine.readLink(`/proc/${pid}/ns/${kind}`) !== engine.readLink(`/proc/self/ns/${kind}`);
