@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type ErrorKind, messageOf, PodvmError } from '#base/errors.ts';
@@ -602,10 +602,13 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
 async function rootsLogin(credentials: string): Promise<AsyncDisposable> {
   const path = '/run/containers/0/auth.json';
   const before = await readFile(path).catch(() => undefined);
-  await mkdir('/run/containers/0', { recursive: true, mode: 0o700 });
+  const made = await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   await writeFile(path, credentials, { mode: 0o600 });
   return {
-    [Symbol.asyncDispose]: () => (before === undefined ? rm(path) : writeFile(path, before, { mode: 0o600 })),
+    async [Symbol.asyncDispose]() {
+      if (before === undefined) await rm(made ?? path, { recursive: true });
+      else await writeFile(path, before, { mode: 0o600 });
+    },
   };
 }
 
