@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { globSync } from 'node:fs';
-import { copyFile, mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { hashProgramSources } from '#setup/parts/program-sources.ts';
 import type { ProgramBuild } from '#setup/parts/build-program.ts';
@@ -29,6 +29,7 @@ export async function builtProgram(options: ProgramBuild): Promise<void> {
   // Loaded here and not above: a test that is skipped needs no bundler.
   const { buildProgram } = await import('#setup/parts/build-program.ts');
   await buildProgram(options);
+  await chmod(outFile, 0o755); // some tests run it as another user, whatever the umask
   await mkdir(cache, { recursive: true });
   for (const old of await readdir(cache)) {
     if (old.startsWith(`${name}-`) && /^[0-9a-f]{16}$/.test(old.slice(name.length + 1)))

@@ -14,6 +14,7 @@ const bodies = {
   fails: "throw new Error('wrong')",
   'ends its process': 'process.exit(1)',
   'changes its process': "process.env.CHANGED = 'yes'",
+  'has the umask of the program': `if (process.umask() !== 0o022) throw new Error('another umask')`,
   'fails in common': '',
   'fails once in common': '',
 };
@@ -88,4 +89,13 @@ it('fails where a test that files have in common fails again, and names the file
 
 it('fails where a test changes the process that it shares, which only the arguments of the first run tell', async () => {
   assert.equal((await outcomeOf(inOneProcess, ['passes', 'changes its process']))[0], 1);
+});
+
+it('gives tests the umask of the program, whatever the user has', async () => {
+  const before = process.umask(0o077);
+  try {
+    assert.equal((await outcome('has the umask of the program'))[0], 0);
+  } finally {
+    process.umask(before);
+  }
 });

@@ -43,11 +43,13 @@ export async function runTests(run: TestRun): Promise<{ passed: boolean; failed:
     ];
     const node = [process.execPath, '--test', `--test-timeout=${run.testTimeoutMs}`];
     const reporters = [...to(run.reporter, 'stdout'), ...to(join(import.meta.dirname, 'failed-files.ts'), report)];
+    const before = process.umask(0o022); // the program sets its own, too: the modes of files do not depend on the user's
     const child = spawn('timeout', ['--foreground', '--kill-after=60', run.limit, ...node, ...reporters, ...run.args], {
       cwd: repo,
       env: run.env,
       stdio: ['inherit', run.isQuiet === true ? 'pipe' : 'inherit', 'inherit'],
     });
+    process.umask(before);
     const [printed, [code]] = await Promise.all([
       child.stdout === null ? '' : text(child.stdout),
       once(child, 'exit') as Promise<[number | null]>, // SAFE: the event of a child process

@@ -47,7 +47,8 @@ const install = (places: ContainerdPlaces, choices: Partial<InstallChoices> = {}
 
 test('installContainerd() writes launcher and part and is idempotent; uninstallContainerd() removes both', async () => {
   await using node = await openNode('v2.2.9');
-  const said = await install(node.places);
+  const before = process.umask(0o077);
+  const said = await install(node.places).finally(() => process.umask(before));
   assert.match(
     said,
     /^containerd 2\.2\.9\nwrote .*\/conf\.d\/podvm\.toml\nwrote .*\/bin\/containerd-shim-podvm-v2\nthen restart/,

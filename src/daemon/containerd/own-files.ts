@@ -1,4 +1,4 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { readFileIfThere } from '#host/file/files.ts';
@@ -23,6 +23,7 @@ export async function refuseForeign(path: string): Promise<void> {
 export async function writeOwn(path: string, content: string, mode: number): Promise<void> {
   await mkdir(dirname(path), { recursive: true, mode: 0o755 });
   await writeFile(path, content, { mode });
+  await chmod(path, mode); // whatever the umask, and the mode of a file that is replaced
 }
 
 /** A file that a dry run does not write, as text for the user. */
