@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { test, type TestContext } from 'node:test';
 import { readConfigFile } from './config-file.ts';
 import { daemonDefaults, readConfiguration, usualRoot } from './configuration.ts';
 import { settings } from './settings.ts';
@@ -17,6 +17,13 @@ async function inFile(text: string) {
   } finally {
     await rm(directory, { recursive: true });
   }
+}
+
+/** Lets the code take this process for one of that user, whoever runs the tests. */
+function actAs(uid: number, t: TestContext): void {
+  const before = process.getuid ?? (() => 0);
+  t.after(() => void (process.getuid = before));
+  process.getuid = () => uid;
 }
 
 test('a file with an unknown key, a list, or invalid YAML is refused, with the known keys', async () => {
@@ -50,7 +57,8 @@ test('faults of a file are reported in a sentence, with a similar setting', asyn
   await assert.rejects(readConfigFile('/nowhere/podvm.yaml'), absent);
 });
 
-test('an invalid value is refused with the name of its setting or variable', () => {
+test('an invalid value is refused with the name of its setting or variable', (t) => {
+  actAs(0, t);
   const wrong = [
     ['streaming', 'localhost:1'],
     ['streaming', '127.0.0.1:70000'],
@@ -96,7 +104,8 @@ test('options override the environment, which overrides the file', async () => {
   assert.equal(readConfiguration({}, {}, '/', file).root, '/in-file');
 });
 
-test('defaults apply without settings, and with an empty file', async () => {
+test('defaults apply without settings, and with an empty file', async (t) => {
+  actAs(0, t);
   const config = readConfiguration({}, {}, '/', await inFile(''));
   assert.deepEqual(
     [config.root, config.socketPath, config.criSocketPath],
@@ -142,9 +151,7 @@ test('a rate of disks is a quantity, and one that would stop a pod is refused', 
 });
 
 test('the state directory of an ordinary user is never one of the working directory', (t) => {
-  const before = process.getuid ?? (() => 0);
-  t.after(() => void (process.getuid = before));
-  process.getuid = () => 1000;
+  actAs(1000, t);
   // A node of root on the host that runs the tests does not count.
   const of = (env: NodeJS.ProcessEnv) => usualRoot(env, '/nobody/podvm.sock');
   assert.equal(of({ XDG_DATA_HOME: '/data/of/anna' }), '/data/of/anna/podvm');
@@ -181,9 +188,7 @@ test('an ordinary user without a state directory uses the node of root if its so
   const directory = await mkdtemp(join(tmpdir(), 'podvm-root-'));
   t.after(async () => await rm(directory, { recursive: true }));
   const socket = join(directory, 'podvm.sock');
-  const before = process.getuid ?? (() => 0);
-  t.after(() => void (process.getuid = before));
-  process.getuid = () => 1000;
+  actAs(1000, t);
   const rootFor = (data: string) => usualRoot({ XDG_DATA_HOME: data }, socket);
   assert.equal(rootFor(directory), join(directory, 'podvm'), 'there is no socket');
   await writeFile(socket, '');
