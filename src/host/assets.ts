@@ -15,6 +15,8 @@ export const assetsSchema = v.object({
   modules: v.string(),
   /** Program that serves a shared volume to a guest. */
   fileServer: v.string(),
+  /** Plugin of QEMU that discards translations; set-ups of earlier versions made none. */
+  plugin: v.exactOptional(v.string()),
   qemuVersion: v.string(),
   crunVersion: v.string(),
   /** Hash of the sources that the agent and the file server are made from. */

@@ -23,9 +23,10 @@ export function pathsWith(kernel: GuestKernel, directoryOf: (part: string) => st
     modules: pathIn(directoryOf(own.modules), 'modules.erofs'),
     fileServer: pathIn(directoryOf('file-server'), 'files'),
   };
+  const plugin = pathIn(directoryOf('vmm-plugin'), 'discard-translations.so'); // earlier set-ups made none
   const { sysroot, kernel: vmlinux, initramfs, modules, fileServer } = paths;
   return sysroot && vmlinux && initramfs && modules && fileServer
-    ? { sysroot, kernel: vmlinux, initramfs, modules, fileServer }
+    ? { sysroot, kernel: vmlinux, initramfs, modules, fileServer, ...(plugin === undefined ? {} : { plugin }) }
     : undefined;
 }
 

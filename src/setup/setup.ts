@@ -34,6 +34,7 @@ import {
   sysrootRecipe,
 } from './parts/recipes.ts';
 import { smallKernelRecipe } from './parts/small-kernel.ts';
+import { vmmPluginRecipe } from './parts/vmm-plugin.ts';
 import { takeSetupLock } from './setup-lock.ts';
 
 export interface SetupOptions {
@@ -227,10 +228,9 @@ export async function readReady({ root, repo }: Pick<SetupOptions, 'root' | 'rep
 }
 
 /** Whether all files of the assets exist. */
-export async function areThere({ sysroot, kernel, initramfs, modules, fileServer }: Assets): Promise<boolean> {
-  const there = await Promise.all(
-    [join(sysroot, 'usr'), kernel, initramfs, modules, fileServer].map((path) => isThere(path)),
-  );
+export async function areThere({ sysroot, kernel, initramfs, modules, fileServer, plugin }: Assets): Promise<boolean> {
+  const files = [kernel, initramfs, modules, fileServer, ...(plugin === undefined ? [] : [plugin])];
+  const there = await Promise.all([join(sysroot, 'usr'), ...files].map((path) => isThere(path)));
   return !there.includes(false);
 }
 
@@ -303,7 +303,8 @@ async function make(options: SetupOptions, before: Current | undefined, making: 
     ...(smallKernel === undefined ? [] : await withKernel('small', smallKernel)),
   ];
   const fileServer = await ensure(fileServerRecipe({ repo, buildRoot, buildProgram, programsKey, signal }));
-  const parts = [sysroot, buildRoot, crun, ...ofKernels, fileServer];
+  const plugin = await ensure(await vmmPluginRecipe(buildRoot, signal));
+  const parts = [sysroot, buildRoot, crun, ...ofKernels, fileServer, plugin];
   const made = currentWith(smallKernel === undefined ? 'debian' : (chosen ?? 'debian'), {
     generation,
     agent: programsKey,

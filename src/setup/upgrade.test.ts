@@ -63,6 +63,7 @@ class StandIn implements Maker {
       kernel: ['vmlinux', 'config', 'modules/modules.list', 'pod-modules/modules.list'],
       'small-kernel': ['vmlinux'],
       'file-server': ['files'],
+      'vmm-plugin': ['discard-translations.so'],
     };
     const made = name.endsWith('modules') ? 'modules.erofs' : 'initramfs.img';
     for (const file of files[name] ?? [made]) {

@@ -199,6 +199,12 @@ export interface Machine extends AsyncDisposable {
    * `memoryBytes`. Disposing the result lowers it again. Does nothing without a host cgroup. Errors: `internal`.
    */
   confine(pid: number, memoryBytes: number): Promise<AsyncDisposable>;
+  /**
+   * Discards what an emulator has translated of the guest's code, as soon as one of the guest's processors goes on, and gives
+   * the memory of it back to the host. What the guest needs is translated again. Does nothing with KVM, nor with a machine of a
+   * podvm that could not do this.
+   */
+  discardTranslations(): Promise<void>;
   /** Freezes the VMM with its guest, or lets it run again. A frozen one answers nothing; its date is right afterwards. */
   freezeVmm(isFrozen: boolean): Promise<void>;
   /** Asks the guest to power off (ACPI) and waits. Kills the VMM when `signal` aborts first. */

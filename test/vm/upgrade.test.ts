@@ -47,8 +47,8 @@ async function upgrade({ root }: CliNode): Promise<string> {
     await run('cp', ['-a', join(root, 'parts', name), here(renamed(part))], { timeoutMs: 120_000 });
   }
   const key = keyOf(generation, current.agent, current.guestKernel);
-  const paths = ['sysroot', 'kernel', 'initramfs', 'modules', 'fileServer'] as const;
-  const moved = Object.fromEntries(paths.map((name) => [name, here(renamed(current[name]))]));
+  const paths = ['sysroot', 'kernel', 'initramfs', 'modules', 'fileServer', 'plugin'] as const;
+  const moved = Object.fromEntries(paths.map((name) => [name, here(renamed(current[name] ?? assert.fail(name)))]));
   const parts = current.parts.map((part) => here(renamed(part)));
   const next = { ...current, ...moved, key, generation, crunVersion: '1.21.99', parts };
   await writeFile(`${file}.next`, JSON.stringify(next));

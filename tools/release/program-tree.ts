@@ -22,6 +22,7 @@ const entryPoints = [
 const copied = [
   ...['podvm', 'LICENSE', 'README.md', 'CHANGELOG.md'],
   ...['src/setup/host-packages.txt', 'src/setup/parts/small-kernel.config'],
+  'src/vm/qemu/plugin/discard-translations.c',
   ...['src/cli/check-words.sh', 'src/cli/help.txt'],
 ];
 

@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { identify, isRunning, signalIfHandled } from './process-identity.ts';
 import { run } from './run.ts';
 
 /** Runs the script in a process with 200 descriptors, and returns the JSON that it prints. */
@@ -38,4 +42,25 @@ test('a process is looked up with the reserve when all other descriptors are use
     takeAll();
     console.log(JSON.stringify([await isRunning(me), await isRunning({ ...me, startTicks: '1' })]));`);
   assert.deepEqual(told, [true, false]);
+});
+
+test('signalIfHandled() signals a process that handles the signal, and leaves others alone', async () => {
+  const handler = `process.on('SIGUSR2', () => { process.stdout.write('told'); process.exit(); });`;
+  const script = (first: string) => `${first} process.stdout.write('ready'); setInterval(() => {}, 1000);`;
+  for (const [first, end] of [
+    [handler, 'told'],
+    ['', 'lives'],
+  ] as const) {
+    const child = spawn(process.execPath, ['--eval', script(first)], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const ended = once(child, 'exit');
+    await once(child.stdout, 'data');
+    const identity = (await identify(child.pid ?? 0)) ?? assert.fail('it is gone');
+    await signalIfHandled({ ...identity, startTicks: '1' }, constants.signals.SIGUSR2);
+    assert.ok(await isRunning(identity));
+    await signalIfHandled(identity, constants.signals.SIGUSR2);
+    if (end === 'told') assert.equal(String((await once(child.stdout, 'data'))[0]), end);
+    else assert.ok(await isRunning(identity));
+    child.kill('SIGKILL');
+    await ended;
+  }
 });

@@ -92,7 +92,20 @@ export async function freezeProcess(identity: ProcessIdentity, isFrozen: boolean
   if (await isRunning(identity)) signalProcess(identity.pid, isFrozen ? 'SIGSTOP' : 'SIGCONT');
 }
 
-function signalProcess(pid: number, signal: NodeJS.Signals = 'SIGKILL'): void {
+/** Sends a signal to exactly this process if it handles that signal: another process would end by it. */
+export async function signalIfHandled(identity: ProcessIdentity, signal: number): Promise<void> {
+  const status = await readProcessFile(identity.pid, 'status');
+  if (status === undefined || !handles(status, signal)) return;
+  if (await isRunning(identity)) signalProcess(identity.pid, signal);
+}
+
+/** Reads the mask `SigCgt` of /proc/PID/status (proc(5)): bit 0 is signal 1. */
+function handles(status: string, signal: number): boolean {
+  const [, mask = '0'] = /^SigCgt:\s*([0-9a-f]+)$/m.exec(status) ?? [];
+  return ((BigInt(`0x${mask}`) >> BigInt(signal - 1)) & 1n) === 1n;
+}
+
+function signalProcess(pid: number, signal: NodeJS.Signals | number = 'SIGKILL'): void {
   try {
     process.kill(pid, signal);
   } catch (error) {

@@ -12,6 +12,7 @@ import { createInGuest, type ContainerSite } from '../container/create-container
 import { diskTroubleOf } from '../volume/disk-trouble.ts';
 import type { AgentEvent } from '#wire/messages.ts';
 import { dial } from './dial.ts';
+import { discardAtRest } from './discard-at-rest.ts';
 import { createInbox, type Inbox } from '../state/inbox.ts';
 import { examine } from './examine.ts';
 import type { Examination } from '../figures/examination.ts';
@@ -66,6 +67,7 @@ export class LiveSandbox implements Sandbox {
   readonly #log: Log;
   readonly #pausing: Pausing;
   readonly #starts: WeighedStarts;
+  readonly #discarding: Disposable;
   readonly #inbox: Inbox;
   readonly #moves: Moves<SandboxState>;
   readonly #site: ContainerSite;
@@ -99,6 +101,7 @@ export class LiveSandbox implements Sandbox {
     this.#log = live.surroundings.log;
     this.#pausing = new Pausing(live);
     this.#starts = new WeighedStarts(live, live.containersBefore === undefined);
+    this.#discarding = discardAtRest(live);
     this.#inbox = createInbox((error) => this.#onBug(error));
     this.#moves = createMoves(`sandbox ${live.id}`, sandboxMoves, 'creating', (state, why) =>
       this.#log.info('sandbox moved', { state, why }),
@@ -384,6 +387,7 @@ export class LiveSandbox implements Sandbox {
   #end(ending: Ending, graceMs: number): void {
     if (this.#ending !== undefined) return;
     this.#ending = ending;
+    this.#discarding[Symbol.dispose]();
     this.#moves.moveTo('stopping', ending.why);
     this.#closing.abort(new PodvmError('cancelled', 'the sandbox is being stopped'));
     this.#finish(ending, graceMs).catch((error: unknown) => this.#onBug(error));
@@ -444,6 +448,7 @@ export class LiveSandbox implements Sandbox {
   async leave(): Promise<void> {
     if (this.#ending !== undefined) return void (await this.ended);
     this.#ending = 'left';
+    this.#discarding[Symbol.dispose]();
     await this.#starts.leave();
     await this.#goOn(); // the next process would not know why it is frozen
     this.#closing.abort(new PodvmError('cancelled', 'podvm is stopping'));

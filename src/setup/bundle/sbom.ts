@@ -94,7 +94,7 @@ async function npmComponents(repo: string): Promise<readonly Models.Component[]>
 
 /** Files that set-up made, identified by their hash alone. */
 async function madeFiles(assets: Assets): Promise<readonly Models.Component[]> {
-  const { kernel, initramfs, modules, fileServer, kernelVersion, crunVersion, agent } = assets;
+  const { kernel, initramfs, modules, fileServer, plugin, kernelVersion, crunVersion, agent } = assets;
   const files = [
     { path: kernel, name: 'vmlinux', version: kernelVersion, about: "the guest's kernel, unpacked" },
     {
@@ -105,6 +105,7 @@ async function madeFiles(assets: Assets): Promise<readonly Models.Component[]> {
     },
     { path: modules, name: 'modules.erofs', version: kernelVersion, about: 'kernel modules that pods may ask for' },
     { path: fileServer, name: 'files', version: agent, about: 'the file server of shared volumes' },
+    ...(plugin === undefined ? [] : [{ path: plugin, name: basename(plugin), version: agent, about: "QEMU's plugin" }]),
   ];
   return await Promise.all(
     files.map(

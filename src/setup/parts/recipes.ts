@@ -13,7 +13,7 @@ import { unneededInBuildRoot, unneededInSysroot } from './unneeded-files.ts';
 import { extractVmlinux } from './vmlinux.ts';
 
 /** Increased with each change below, so that assets of another version are recognised quickly. */
-export const recipesVersion = 13;
+export const recipesVersion = 14;
 
 /** Inputs that all recipes of packages share. */
 export interface Ingredients {

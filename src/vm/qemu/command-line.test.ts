@@ -98,6 +98,14 @@ test('qemuArguments() of a restored machine maps the template privately and read
   for (const flag of ['-kernel', '-initrd', '-append']) assert.equal(args.includes(flag), false, flag);
 });
 
+test('qemuArguments() loads the plugin into an emulator that has one, with the size of its memory for translations', () => {
+  const pluginOf = (more: Partial<CommandLineInput>) => valuesOf(qemuArguments({ ...input, ...more }), '-plugin');
+  const [, mib] = /,tb-size=(\d+)$/.exec(valuesOf(qemuArguments(input), '-accel')[0] ?? '') ?? [];
+  assert.deepEqual(pluginOf({ hasPlugin: true }), [`${inside.plugin},bytes=${Number(mib) * 1024 * 1024}`]);
+  assert.deepEqual(pluginOf({ hasPlugin: false }), []);
+  assert.deepEqual(pluginOf({ hasPlugin: true, accelerator: 'kvm' }), []);
+});
+
 test('qemuArguments() uses the agent port’s name that the guest expects', () => {
   assert.ok(valuesOf(qemuArguments(input), '-device').some((value) => value.endsWith(`name=${agentPortName}`)));
 });

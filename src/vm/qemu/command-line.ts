@@ -29,6 +29,8 @@ export interface InsidePaths {
   readonly memory: string;
   /** Memory file of the template. */
   readonly templateMemory: string;
+  /** Plugin that discards translations. */
+  readonly plugin: string;
   /** Directory of the sockets QEMU listens on. */
   readonly sockets: string;
 }
@@ -43,6 +45,8 @@ export interface CommandLineInput {
   readonly tap?: { readonly name: string; readonly mac: string } | undefined;
   /** False discards the output of the guest's serial console. The guest itself sees no difference. */
   readonly hasConsole?: boolean;
+  /** Whether an emulator can discard what it has translated. */
+  readonly hasPlugin?: boolean;
 }
 
 /** Names of the sockets in the machine's `sockets` directory. */
@@ -71,7 +75,7 @@ export function qemuSwitches(input: CommandLineInput): Switch[] {
   ];
 }
 
-function base({ id, accelerator, memoryMiB, vcpus }: CommandLineInput): Switch[] {
+function base({ id, accelerator, memoryMiB, vcpus, paths, hasPlugin }: CommandLineInput): Switch[] {
   return [
     // With the legacy PIC and PIT a third of emulated boots die; rtc=off doubles boot time; without ACPI a stock kernel
     // finds no virtio-mmio device (docs/architecture.md, "The guest").
@@ -81,6 +85,7 @@ function base({ id, accelerator, memoryMiB, vcpus }: CommandLineInput): Switch[]
       options: { pic: false, pit: false, rtc: true, acpi: true, 'memory-backend': 'ram', ...secretMemory },
     },
     accelerate(accelerator),
+    ...(accelerator === 'tcg' && hasPlugin ? [discarding(paths)] : []),
     processor(accelerator),
     { name: 'smp', value: String(vcpus) },
     { name: 'm', value: `${memoryMiB}M` },
@@ -119,6 +124,13 @@ function accelerate(accelerator: Accelerator): Switch {
   if (accelerator === 'kvm') return { name: 'accel', type: accelerator };
   return { name: 'accel', type: accelerator, options: { 'tb-size': translatedCodeMiB } };
 }
+
+/** Gives memory of translations back when the daemon wants it (`plugin/discard-translations.c`). */
+const discarding = ({ plugin }: InsidePaths): Switch => ({
+  name: 'plugin',
+  type: plugin,
+  options: { bytes: translatedCodeMiB * 1024 * 1024 },
+});
 
 /**
  * Disables fast string instructions. QEMU emulates `rep movsb` and `rep stosb` byte by byte, and kernels and C

@@ -2,7 +2,7 @@ import type { Assets } from '#host/assets.ts';
 import type { Accelerator } from '../driver.ts';
 
 export interface QemuDriverOptions {
-  readonly assets: Pick<Assets, 'sysroot' | 'kernel' | 'initramfs'>;
+  readonly assets: Pick<Assets, 'sysroot' | 'kernel' | 'initramfs' | 'plugin'>;
   readonly accelerator: Accelerator;
   /** Directory of templates; absent: every machine boots. */
   readonly templates?: string;

@@ -205,6 +205,7 @@ async function spawn(
           : { kind: beginning.kind, kernelArguments: await allKernelArguments(options) },
       tap: spec.tap,
       hasConsole: options.console !== 'off',
+      hasPlugin: options.assets.plugin !== undefined,
     }),
   ];
   signal.throwIfAborted();

@@ -5,7 +5,13 @@ import { boundLog } from '#host/log/bound-log.ts';
 import type { Phase } from '#base/phases.ts';
 import { logTail, type ProcessEnd } from '#host/jail/jailed-process.ts';
 import { threadsByInnerIds } from '#host/process/process-figures.ts';
-import { freezeProcess, killProcess, waitUntilGone, type ProcessIdentity } from '#host/process/process-identity.ts';
+import {
+  freezeProcess,
+  killProcess,
+  signalIfHandled,
+  waitUntilGone,
+  type ProcessIdentity,
+} from '#host/process/process-identity.ts';
 import { within } from '#host/wait.ts';
 import type {
   Accelerator,
@@ -54,6 +60,9 @@ const cpusSchema = v.pipe(
   v.array(v.object({ 'thread-id': v.pipe(v.number(), v.integer(), v.minValue(1)) })),
   v.maxLength(1024),
 );
+
+/** SIGRTMAX, at which QEMU's plugin discards translations (`plugin/discard-translations.c`). */
+const discardSignal = 64;
 
 /** Time for the parent in the jail to report after the VMM is gone, in `ms`. */
 const codeDeadlineMs = 2_000;
@@ -218,6 +227,10 @@ export class QemuMachine implements Machine {
     this.#life.assertRunning('freeze');
     await freeze(this.#vmm.qmp, signal);
     await this.kill();
+  }
+
+  async discardTranslations(): Promise<void> {
+    await signalIfHandled(this.record, discardSignal);
   }
 
   async freezeVmm(isFrozen: boolean): Promise<void> {

@@ -234,6 +234,8 @@ export class FakeMachine implements Machine {
     return hostEnd;
   }
 
+  async discardTranslations(): Promise<void> {}
+
   async freezeVmm(): Promise<void> {
     this.#life.assertRunning('freeze');
   }

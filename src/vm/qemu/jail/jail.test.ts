@@ -3,7 +3,7 @@ import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { assertReachable, jailedCommand, type JailSpec } from './jail.ts';
+import { assertReachable, inside, jailedCommand, type JailSpec } from './jail.ts';
 
 const spec: JailSpec = {
   uid: 64_999,
@@ -50,6 +50,11 @@ test('jailedCommand() shows a booting VMM only its own directory and read-only p
     ['--bind', '/state/m-1', '/machine'],
     ['--dev-bind', '/state/m-1/devices', '/machine/devices'],
   ]);
+});
+
+test('jailedCommand() shows a VMM its plugin read-only', () => {
+  const binds = bindsOf(jailedCommand({ ...spec, plugin: '/parts/p.so' }, ['x']));
+  assert.ok(binds.some((bind) => bind.join(' ') === `--ro-bind /parts/p.so ${inside.plugin}`));
 });
 
 test('jailedCommand() shows a restored VMM its template read-only, and no kernel', () => {

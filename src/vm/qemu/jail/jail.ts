@@ -15,6 +15,8 @@ export interface JailSpec {
   readonly directory: string;
   readonly kernel: string;
   readonly initramfs: string;
+  /** File of QEMU's plugin, if there is one. */
+  readonly plugin?: string | undefined;
   /** Directory of the template to restore from, mounted read-only as `/template`. */
   readonly template: string | undefined;
   readonly netns: string | undefined;
@@ -48,6 +50,7 @@ export const inside = {
   state: '/machine/state',
   templateMemory: '/template/memory',
   templateState: '/template/state',
+  plugin: '/plugin/discard-translations.so',
   qemu: '/usr/bin/qemu-system-x86_64',
 } as const;
 
@@ -103,6 +106,7 @@ function buildWorld(spec: JailSpec): string[] {
           ['--ro-bind', spec.initramfs, inside.initramfs],
         ]
       : [['--ro-bind', spec.template, '/template']]),
+    spec.plugin === undefined ? [] : ['--ro-bind', spec.plugin, inside.plugin],
     ['--bind', spec.directory, inside.machine],
     // bubblewrap's binds are nodev; disks attached later may be devices.
     ['--dev-bind', `${spec.directory}/devices`, inside.devices],
