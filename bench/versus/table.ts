@@ -132,6 +132,9 @@ export const table = {
     maxRounds: 4,
     metrics: {
       idleMB: { text: 'idle', unit: 'MB', targets: [{ of: 'podvm', atMost: 75 }] },
+      restedMB: { text: 'idle for 80 s', unit: 'MB' },
+      wokenMs: { text: 'the first ExecSync then', unit: 'ms' },
+      wokenMB: { text: 'after that', unit: 'MB' },
       loadedMB: { text: 'under load', unit: 'MB' },
     },
   },

@@ -5,6 +5,8 @@ import { type Row, sleeping, type Values } from './row.ts';
 
 /** Time in which a pod finishes its work after the start, in `ms`. */
 export const settleMs = 2_000;
+/** Time after which a machine of ours has given back what it needs for work only (`discard-at-rest.ts`), in `ms`. */
+const restMs = 80_000;
 const burstPods = 20;
 
 /** Command that holds 64 MiB: busybox' tail keeps its whole input, which does not end. */
@@ -14,22 +16,30 @@ const works = 'i=0; while [ $i -lt 200 ]; do /bin/true; i=$((i+1)); done; exec s
 export const memoryRow: Row = async ({ field }) => {
   return async (name) => {
     const { base: image } = field.images;
-    const measure = async (command: readonly string[], isReady: (pod: CriPod) => Promise<void>) => {
-      await using pod = await CriPod.start(field.peer(name), { name: 'memory', image, command });
-      await isReady(pod);
+    const start = (command: readonly string[]) => CriPod.start(field.peer(name), { name: 'memory', image, command });
+    const settledMB = async (pod: CriPod) => {
       await delay(settleMs);
       return await pssMB(await pod.processes());
     };
-    const idleMB = await measure(sleeping, async () => {});
-    const loadedMB = await measure(['sh', '-c', `${holds} ${works}`], async (pod) => {
+    const idle = async (): Promise<Values> => {
+      await using pod = await start(sleeping);
+      const idleMB = await settledMB(pod);
+      if (name !== 'podvm') return { idleMB };
+      await delay(restMs);
+      const restedMB = await pssMB(await pod.processes());
+      return { idleMB, restedMB, wokenMs: await pod.execMs(), wokenMB: await settledMB(pod) };
+    };
+    const loaded = async (): Promise<Values> => {
+      await using pod = await start(['sh', '-c', `${holds} ${works}`]);
       const said = await pod.exec(
         'sh',
         '-c',
         'until [ $(ps -o args | grep -c "^sleep 100000") -ge 2 ]; do sleep 0.2; done; echo ready',
       );
       if (said !== 'ready\n') throw new Error(`${name}: ${said}`);
-    });
-    return { idleMB, loadedMB };
+      return { loadedMB: await settledMB(pod) };
+    };
+    return { ...(await idle()), ...(await loaded()) };
   };
 };
 
