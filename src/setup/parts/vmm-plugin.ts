@@ -5,7 +5,7 @@ import { runInBuildRoot } from './build-root.ts';
 import type { Part, PartRecipe } from './parts.ts';
 import { buildRootOf } from './recipes.ts';
 
-/** Source of QEMU's plugin; a release contains it. */
+/** Source of QEMU's plugin; a release contains it. `recipesVersion` is increased with each change of it, too. */
 const source = join(programDirectory, 'src/vm/qemu/plugin/discard-translations.c');
 
 const options = [
