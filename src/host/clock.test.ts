@@ -7,6 +7,7 @@ describeClock('of the system', () => ({
   async pass(ms) {
     const until = systemClock.monotonicMs() + ms;
     while (systemClock.monotonicMs() < until) await sleep(1);
-    await sleep(5); // time for the actions due by then
+    await sleep(5); // ends after the actions due by then
+    await sleep(5); // ends after those that they have set, however long the host lets this process wait
   },
 }));
