@@ -58,17 +58,24 @@ export class AttachmentRepair {
     this.#parts = parts;
   }
 
-  /** Restores what others have removed; undefined when nothing is missing afterwards. */
-  async mend(pod: ConnectedPod, { isOurs, listed }: MendHow, signal: AbortSignal): Promise<Unmended | undefined> {
+  /**
+   * Restores what others have removed; undefined when nothing is missing afterwards. `signalOf`: called once there is
+   * something to do.
+   */
+  async mend(
+    pod: ConnectedPod,
+    { isOurs, listed }: MendHow,
+    signalOf: () => AbortSignal,
+  ): Promise<Unmended | undefined> {
     for (let tries = 0; tries < mostLosses; tries += 1) {
       const record = this.#parts.connected();
       const loss = record && findLoss(record, pod);
       if (record === undefined) return undefined;
-      if (loss === undefined) return await this.#mendQueues(record, pod, listed, signal);
+      if (loss === undefined) return await this.#mendQueues(record, pod, listed, signalOf);
       const putBack = this.#remedyOf(loss, record, pod, isOurs);
       if (putBack === undefined) return { why: whyLost[loss], isFinal: true };
       try {
-        await putBack(signal);
+        await putBack(signalOf());
       } catch (error) {
         return { why: `${whyLost[loss]}: ${messageOf(error)}`, isFinal: false };
       }
@@ -81,15 +88,17 @@ export class AttachmentRepair {
     record: AttachmentRecord,
     pod: ConnectedPod,
     listed: string | undefined,
-    signal: AbortSignal,
+    signalOf: () => AbortSignal,
   ): Promise<Unmended | undefined> {
     if (record.mode === 'none' || this.#queues.isOff) return undefined;
     const isAlarmed = this.#queues.isAlarmed(devicesOf(pod));
     if (!isAlarmed && listed === undefined) return undefined;
-    const isWell = (listed !== undefined && hasQueues(record, listed)) || (await isJoined(record, signal));
+    const isListed = listed !== undefined && hasQueues(record, listed);
+    const isWell = isListed || (await isJoined(record, signalOf()));
     this.#queues.looked(isWell);
     if (isWell) return undefined;
     const { conflist, added } = record;
+    const signal = signalOf();
     try {
       await joinAgain(record, conflist && added && portRulesOf(conflist, added, record), signal);
     } catch (error) {

@@ -344,7 +344,7 @@ export class HostAttachment implements Attachment {
 
   /** Restores what others have removed; undefined when nothing is missing afterwards. */
   mend(pod: ConnectedPod, how: MendHow, signal: AbortSignal): Promise<Unmended | undefined> {
-    this.#mending = this.#repair.mend(pod, how, AbortSignal.any([signal, this.#ending.signal]));
+    this.#mending = this.#repair.mend(pod, how, () => AbortSignal.any([signal, this.#ending.signal]));
     return this.#mending;
   }
 

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { messageOf, PodvmError } from '#base/errors.ts';
 import { isThere } from '#host/file/files.ts';
+import { systemClock } from '#host/clock.ts';
 import type { Log } from '#host/log/log.ts';
 import { untilAborted } from '#host/until-aborted.ts';
 import { framesOf } from './attachment-check.ts';
@@ -114,7 +115,7 @@ class HostNetwork implements Network {
       againMs: options.collectAgainMs ?? 15_000,
       log: options.log,
     });
-    this.#mender = new NetworkMender({ log: options.log, look: () => this.#lookOnce(true) });
+    this.#mender = new NetworkMender({ log: options.log, clock: systemClock, look: () => this.#lookOnce(true) });
   }
 
   async prepare(request: AttachmentRequest, signal: AbortSignal): Promise<Attachment> {

@@ -1,5 +1,7 @@
 import { messageOf } from '#base/errors.ts';
+import { type Clock, pause } from '#host/clock.ts';
 import type { Log } from '#host/log/log.ts';
+import { portionsOf } from '#host/portions.ts';
 import type { AttachmentRecord } from './attachment-record.ts';
 import type { HostAttachment } from './host-attachment.ts';
 import { hostLinkOf, isLinkThere } from './lost-links.ts';
@@ -10,7 +12,7 @@ import type { ConnectedPod } from './network.ts';
 /** A pod that runs, with its attachment of this process. */
 export interface MendedPod {
   readonly pod: ConnectedPod;
-  readonly attachment: HostAttachment;
+  readonly attachment: Pick<HostAttachment, 'sandboxId' | 'mend' | 'addAgain'>;
   readonly record: AttachmentRecord;
   /** Whether it belongs to the built-in network. */
   readonly isOurs: boolean;
@@ -18,6 +20,7 @@ export interface MendedPod {
 
 interface MenderOptions {
   readonly log: Log;
+  readonly clock: Clock;
   /** Looks at the built-in network and the node's rules. */
   readonly look: () => Promise<unknown>;
 }
@@ -26,6 +29,12 @@ interface MenderOptions {
 const rulesMs = 7_000;
 /** Most pods whose queues one such check lists: each takes 2.5 ms of a processor. */
 const maxListed = 200;
+/**
+ * Most portions in which pods are checked, and the time between two, in `ms`. To check one takes 0.2 ms, for which everything
+ * else of this process waits.
+ */
+const maxPortions = 50;
+const gapMs = 20;
 
 /** Restores what other programs have removed of the network of running pods (`Network.mend`). */
 export class NetworkMender {
@@ -47,7 +56,7 @@ export class NetworkMender {
 
   async mend(found: readonly MendedPod[], signal: AbortSignal): Promise<ReadonlyMap<string, string>> {
     const bridges = new Set(found.flatMap(({ record, isOurs }) => (isOurs ? (hostLinkOf(record)?.bridge ?? []) : [])));
-    const nowMs = performance.now();
+    const nowMs = this.#options.clock.monotonicMs();
     const looksAtRules = nowMs - this.#rulesMs >= rulesMs;
     if (looksAtRules) this.#rulesMs = nowMs;
     if ((looksAtRules && bridges.size > 0) || ![...bridges].every(isLinkThere)) {
@@ -57,19 +66,29 @@ export class NetworkMender {
     }
     const broken = new Map<string, string>();
     const listed = looksAtRules ? await this.#listQueues(found, signal) : undefined;
-    for (const { pod, attachment, isOurs } of found) {
-      try {
-        const unmended = await attachment.mend(pod, { isOurs, listed: listed?.get(pod.sandboxId) }, signal);
-        const isBroken = unmended !== undefined && (unmended.isFinal || this.#unmended.has(pod.sandboxId));
-        if (unmended === undefined) this.#unmended.delete(pod.sandboxId);
-        else if (isBroken) broken.set(pod.sandboxId, unmended.why);
-        else this.#warnOfMending(pod.sandboxId, unmended.why);
-      } catch (error) {
-        this.#options.log.warn('network of a pod not checked', { sandbox: pod.sandboxId, why: messageOf(error) });
+    for (const [at, portion] of portionsOf(found, maxPortions).entries()) {
+      if (at > 0) await pause(this.#options.clock, gapMs, signal);
+      signal.throwIfAborted();
+      for (const each of portion) {
+        const why = await this.#mendPod(each, listed?.get(each.pod.sandboxId), signal);
+        if (why !== undefined) broken.set(each.pod.sandboxId, why);
       }
     }
     if (looksAtRules) await this.#mendRules(found, signal);
     return broken;
+  }
+
+  /** Returns why the pod is disconnected for good. */
+  async #mendPod({ pod, attachment, isOurs }: MendedPod, listed: string | undefined, signal: AbortSignal) {
+    try {
+      const unmended = await attachment.mend(pod, { isOurs, listed }, signal);
+      if (unmended === undefined) this.#unmended.delete(pod.sandboxId);
+      else if (unmended.isFinal || this.#unmended.has(pod.sandboxId)) return unmended.why;
+      else this.#warnOfMending(pod.sandboxId, unmended.why);
+    } catch (error) {
+      this.#options.log.warn('network of a pod not checked', { sandbox: pod.sandboxId, why: messageOf(error) });
+    }
+    return undefined;
   }
 
   /** Output of `tc` about queues, by sandbox id, of at most `maxListed` pods: with more, checks take turns. */

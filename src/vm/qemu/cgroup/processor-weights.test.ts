@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { restedFactor } from './processor-savings.ts';
 import { ProcessorWeights } from './processor-weights.ts';
 
@@ -11,7 +12,7 @@ class FakeKernel {
   failing = '';
   readonly shares: number[] = [];
   #looks = Promise.withResolvers<void>();
-  readonly #weights = new ProcessorWeights({ read: (path) => this.#read(path), lookMs: 1 });
+  readonly #weights = new ProcessorWeights({ read: (path) => this.#read(path), pause: () => setImmediate() });
 
   async open(): Promise<void> {
     await this.#weights.limit('quiet', cpuLimits, () => Promise.resolve());
@@ -38,11 +39,11 @@ class FakeKernel {
     return Promise.resolve();
   }
 
-  #read(path: string): Promise<string> {
+  #read(path: string): string {
     if (path === '/proc/7/stat') this.#looks.resolve();
-    if (path === this.failing) return Promise.reject(lackingDescriptors());
+    if (path === this.failing) throw lackingDescriptors();
     const zeros = '0 '.repeat(10);
-    return Promise.resolve(path === '/proc/stat' ? 'cpu  1 0 1 0 0 0\n' : `7 (it) S ${zeros}${this.usedTicks} 0 0\n`);
+    return path === '/proc/stat' ? 'cpu  1 0 1 0 0 0\n' : `7 (it) S ${zeros}${this.usedTicks} 0 0\n`;
   }
 }
 
@@ -79,3 +80,36 @@ test('a machine keeps its savings after a look that lacks descriptors', { timeou
   await kernel.looked();
   assert.deepEqual(kernel.shares, [100 * restedFactor]);
 });
+
+test(
+  'ProcessorWeights reads a few of many machines at a time, and each once a second',
+  { timeout: 60_000 },
+  async () => {
+    const portions: { readonly afterMs: number; readonly paths: string[] }[] = [];
+    const enough = Promise.withResolvers<void>();
+    const weights = new ProcessorWeights({
+      read: (path) => {
+        if (path === '/proc/stat') return 'cpu  1 0 1 0 0 0\n';
+        portions.at(-1)?.paths.push(path);
+        return `7 (it) S ${'0 '.repeat(13)}\n`;
+      },
+      pause: async (afterMs) => {
+        if (portions.length === 100) enough.resolve();
+        portions.push({ afterMs, paths: [] });
+        await setImmediate();
+      },
+    });
+    const ids = Array.from({ length: 100 }, (_, at) => at + 1);
+    for (const id of ids) {
+      await weights.limit(String(id), cpuLimits, () => Promise.resolve());
+      weights.joined(String(id), id);
+    }
+    await enough.promise;
+    for (const id of ids) weights.forget(String(id));
+    for (const from of [20, 40, 60, 80]) {
+      const second = portions.slice(from, from + 20);
+      assert.ok(second.every(({ afterMs, paths }) => afterMs === 50 && paths.length === 5));
+      assert.equal(new Set(second.flatMap(({ paths }) => paths)).size, 100);
+    }
+  },
+);
