@@ -27,10 +27,18 @@ const copied = [
 ];
 
 /**
- * Packages that a release never loads: esbuild builds the agent in a checkout; the others are optional plug-ins of the
- * SBOM library.
+ * Packages that a release never loads: esbuild builds the agent in a checkout; the loader of gRPC is for services that its
+ * library describes by files; the others are optional plug-ins of the SBOM library.
  */
-const notBundled = ['esbuild', 'ajv', 'ajv-formats', 'ajv-formats-draft2019', 'libxmljs2', 'xmlbuilder2'];
+const notBundled = [
+  'esbuild',
+  '@grpc/proto-loader',
+  'ajv',
+  'ajv-formats',
+  'ajv-formats-draft2019',
+  'libxmljs2',
+  'xmlbuilder2',
+];
 
 /** Defines variables that CommonJS packages use and that a module lacks. */
 const banner = [

@@ -21,7 +21,7 @@ export async function listPodSandbox(
 export function matchingPods(parts: CriParts, filter: PodSandboxFilter | undefined): Answer<typeof PodSandboxSchema>[] {
   const { state } = filter ?? {};
   return selectPods(parts, filter)
-    .map(podOf)
+    .map((pod) => podOf(pod))
     .filter((pod) => state === undefined || pod.state === state.state)
     .toReversed();
 }

@@ -19,9 +19,8 @@ const states = {
 
 export const podStateOf = ({ sandbox }: KnownPod): PodSandboxState => states[sandbox.state];
 
-/** Converts a pod. Lists are frequent, so only their fields are copied. */
-export function podOf({ sandbox, config, runtimeHandler }: KnownPod) {
-  const { state, createdAt } = sandbox.status;
+/** Converts a pod. Lists are frequent, so only their fields are copied; a status is computed at each access. */
+export function podOf({ sandbox, config, runtimeHandler }: KnownPod, { state, createdAt } = sandbox.status) {
   const { metadata, labels, annotations } = config;
   return {
     id: sandbox.id,
@@ -35,11 +34,11 @@ export function podOf({ sandbox, config, runtimeHandler }: KnownPod) {
 }
 
 export function podStatusOf(pod: KnownPod) {
-  const { addresses } = pod.sandbox.status;
-  const [ip = '', ...others] = addresses;
-  const isReady = pod.sandbox.state === 'ready';
+  const { status } = pod.sandbox;
+  const [ip = '', ...others] = status.addresses;
+  const isReady = status.state === 'ready';
   return {
-    ...podOf(pod),
+    ...podOf(pod, status),
     // An ended sandbox has released its addresses.
     network: isReady ? { ip, additionalIps: others.map((each) => ({ ip: each })) } : { ip: '' },
     linux: {
