@@ -48,6 +48,13 @@ export function findImage(images: ImagesById, wanted: string): FoundImage | unde
   return only === undefined || more.length > 0 ? undefined : { image: only, by: 'id' };
 }
 
+/** Whether an image has all of these names; no other image then has one of them. */
+export function hasNames({ references, digests }: Image, names: Names): boolean {
+  return (
+    names.references.every((one) => references.includes(one)) && names.digests.every((one) => digests.includes(one))
+  );
+}
+
 /** Returns the images that change when an image gets these names: the image, and those that had the names before. */
 export function withNames(images: ImagesById, image: Image, names: Names): readonly Image[] {
   const losers = [...images.values()].filter(

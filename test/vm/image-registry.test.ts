@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -343,9 +343,12 @@ await suite('pull() from a real registry', { skip: await whyNoVm() }, () => {
     const reference = `${plain.name}/docker:1`;
     const said: string[] = [];
     const onProgress = (message: string) => void said.push(message);
+    const written: number[] = [];
     for (const _ of ['once', 'again']) {
       assert.equal((await node.store.pull(reference, { onProgress }, minute())).id, image.id);
+      written.push((await stat(join(node.directory, 'images/index.json'))).ino);
     }
+    assert.equal(written[0], written[1], 'the second pull changes nothing on the disk');
     assert.equal(said.filter((message) => /\(\d+ layers/.test(message)).length, 1);
     assert.deepEqual(await rootfsOf(node.store, reference), { '.': 'dir 0755', hello: 'file 0644 "hello"' });
   });

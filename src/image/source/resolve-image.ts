@@ -12,6 +12,7 @@ import {
   type Manifest,
   parseOci,
 } from '../oci.ts';
+import type { KnownDocuments } from './known-documents.ts';
 import { formatReference, nameOf, type Reference } from '#base/image-reference.ts';
 import type { DeclaredSize, Skopeo } from './skopeo.ts';
 
@@ -26,12 +27,13 @@ export interface ResolvedImage {
 }
 
 /**
- * Asks a registry for the image that fits. Errors: those of `chooseImage` and `Skopeo`; `corrupt` on a digest mismatch.
+ * Asks a registry for the image that fits: always what the reference means, and those of the other documents that are not
+ * known. Errors: those of `chooseImage` and `Skopeo`; `corrupt` on a digest mismatch.
  */
 export async function resolveImage(
   reference: Reference,
   skopeo: Pick<Skopeo, 'inspectRaw' | 'inspectConfig'>,
-  reader: Reader,
+  reader: Reader & { readonly known: KnownDocuments },
   signal: AbortSignal,
 ): Promise<ResolvedImage> {
   const what = formatReference(reference);
@@ -44,9 +46,19 @@ export async function resolveImage(
     );
   }
   const byDigest = (digest: string) => `${nameOf(reference)}@${digest}`;
+  const document = async (digest: string, ask: () => Promise<string>) => {
+    const name = byDigest(digest); // with the repository, whose readers need not be those of another
+    const known = reader.known.get(name);
+    if (known !== undefined) return known;
+    const said = await ask();
+    if (digestOf(said) === digest) reader.known.add(name, said);
+    return said;
+  };
   const documents = {
-    manifest: async (digest: string) => await skopeo.inspectRaw(byDigest(digest), signal),
-    config: async (manifest: string) => await skopeo.inspectConfig(byDigest(manifest), signal),
+    manifest: async (digest: string) =>
+      await document(digest, async () => await skopeo.inspectRaw(byDigest(digest), signal)),
+    config: async (manifest: string, digest: string) =>
+      await document(digest, async () => await skopeo.inspectConfig(byDigest(manifest), signal)),
   };
   const { manifest, digests, level } = await chooseImage(text, { what, documents, ...reader });
   const pinned = byDigest(digests.at(-1) ?? digestOf(text));

@@ -31,12 +31,13 @@ import {
 } from './image-record.ts';
 import { mendImage } from './mend-image.ts';
 import { recordsDirectory } from './own-records.ts';
+import { KnownDocuments } from '../source/known-documents.ts';
 import { type ImageDescription, type ImageSource, type Reader, readOwnLayout } from '../source/layout.ts';
 import { authEntry, loginsFor, type RegistryLogin } from '../logins.ts';
 import { type ImageLimits, imageLimits } from '../limits.ts';
 import { pullLayers } from '../pull-layers.ts';
 import { loadNames } from '../source/archive-names.ts';
-import { findImage, type FoundImage, type Names, withNames, withoutName } from '../names.ts';
+import { findImage, type FoundImage, hasNames, type Names, withNames, withoutName } from '../names.ts';
 import { type Manifest, ociArchitecture } from '../oci.ts';
 import { describeProcessor, type Processor } from '../source/platform.ts';
 import {
@@ -96,6 +97,7 @@ class DiskImageStore implements ImageStore {
   readonly counts = new CountedImages();
   readonly #holds = new Map<string, number>();
   readonly #pulls = new SharedWork<Image>();
+  readonly #documents = new KnownDocuments();
   #writing: Promise<void> = Promise.resolve();
 
   constructor(options: ImageStoreOptions, work: string, images: Map<string, Image>) {
@@ -153,7 +155,7 @@ class DiskImageStore implements ImageStore {
       const full = formatReference(reference);
       const skopeo = await Skopeo.open(reference, directory, access);
       const resolved = await traced({ name: 'manifest read' }, () =>
-        resolveImage(reference, skopeo, this.#reader, signal),
+        resolveImage(reference, skopeo, { ...this.#reader, known: this.#documents }, signal),
       );
       const { manifest, names } = resolved;
       const known = await this.#sound(manifest.config.digest, signal);
@@ -269,7 +271,7 @@ class DiskImageStore implements ImageStore {
     };
     try {
       this.#images.set(image.id, image);
-      const named = await this.#name(image, names);
+      const named = await this.#putNamed(image, names);
       this.counts.imports += 1;
       this.#options.log.info('image added', { image: image.id, bytes: image.sizeBytes });
       return named;
@@ -284,8 +286,16 @@ class DiskImageStore implements ImageStore {
     }
   }
 
-  /** Gives names to an image, taking them from other images, and writes the index. */
+  /** Gives names to an image, taking them from other images, and writes the index, unless it has them. */
   async #name(image: Image, names: Names): Promise<Image> {
+    const current = this.#images.get(image.id);
+    if (current === undefined || !hasNames(current, names)) return await this.#putNamed(image, names);
+    await this.#writing.catch(() => undefined); // what it has is then on the disk, unless that failed
+    const written = this.#images.get(image.id) ?? current; // it may have been removed since
+    return hasNames(written, names) ? written : await this.#putNamed(image, names);
+  }
+
+  async #putNamed(image: Image, names: Names): Promise<Image> {
     await this.#put(withNames(this.#images, this.#images.get(image.id) ?? image, names));
     return this.#images.get(image.id) ?? image;
   }
