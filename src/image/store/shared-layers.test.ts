@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { run } from '#host/process/run.ts';
 import { diskBytes } from '../disk-bytes.ts';
 import type { MadeLayer } from '../flatten.ts';
 import type { Image, SharedLayer } from '../images.ts';
@@ -114,6 +115,30 @@ test('a damaged file is replaced by that of the next image with the layer', asyn
   assert.notEqual(after.layers?.[0]?.inode, before.layers?.[0]?.inode); // which tells the first image to read it
 });
 
+test('images are added and removed while files of another are compared, which sees what became of them', async () => {
+  await using place = await openPlace();
+  await place.add('first', ['base']);
+  const second = await place.add('second', ['one']);
+  const slow = join(place.directory, 'slow');
+  await run('mkfifo', [slow]);
+  const files = [await place.layer('one'), { ...(await place.layer('base')), path: slow }];
+  const adding = place.layers.add(files, async (placed) => place.record('third', placed), never);
+  let isAdded = false;
+  const added = adding.finally(() => (isAdded = true));
+  await using writing = await open(slow, 'w'); // waits until it is read
+  await place.remove(second);
+  await place.add('fourth', ['four']);
+  assert.deepEqual(await place.stored(), ['base', 'four']);
+  assert.equal(isAdded, false);
+  // It compares again, since the other file is gone.
+  await writeFile(`${slow}.again`, 'base');
+  await rename(`${slow}.again`, slow);
+  await writing.writeFile('base');
+  await writing.close();
+  await added;
+  assert.deepEqual(await place.stored(), ['base', 'four', 'one']);
+});
+
 test('layers of an image that could not be recorded are removed, unless another image has them', async () => {
   await using place = await openPlace();
   await place.add('first', ['base']);
@@ -152,6 +177,16 @@ test('find() gives layers that came from the same repository alone, also when th
   assert.deepEqual(await place.stored(), ['theirs']);
   await place.layers.add([files], async (placed) => place.record('next', placed), never);
   assert.deepEqual(await place.stored(), ['base', 'theirs']);
+});
+
+test('find() prefers the newest image, which fetched the layer again where an older one was no use', async () => {
+  await using place = await openPlace();
+  const lying = await place.layer('base');
+  const pulled = { blob: blobName('shop/app', 'blob:base'), diffId: 'diff:other' };
+  await place.layers.add([{ ...lying, pulled }], async (placed) => place.record('old', placed), never);
+  await place.add('new', ['base']);
+  const [[, files] = assert.fail('none')] = await place.found('shop/app', 'base');
+  assert.equal(files.pulled?.diffId, 'diff:base');
 });
 
 test('find() gives no more layers than an image may have', async () => {

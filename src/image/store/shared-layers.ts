@@ -1,11 +1,10 @@
-import { link, mkdir, rename, rm, stat } from 'node:fs/promises';
+import { link, lstat, mkdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { createGate } from '#host/gate.ts';
-import { isThere } from '#host/file/files.ts';
 import { run } from '#host/process/run.ts';
 import { type MadeFile, type MadeLayer, maxSharedLayers, type StoredLayers } from '../flatten.ts';
-import type { Image, SharedLayer } from '../images.ts';
+import type { FileFacts, Image, SharedLayer } from '../images.ts';
 import { blobName } from '../names.ts';
 import { layerFiles, layerPath, membersPath } from './image-record.ts';
 import { isLayerIntact, sharedLayer, wholeDigest } from './rootfs-file.ts';
@@ -30,43 +29,44 @@ export class SharedLayers {
 
   /**
    * Puts files into place, then calls `use`, which records the image that has them, alone at a time. Those that no image has
-   * afterwards are removed again. Errors: those of `use`, `corrupt` (a digest is not that of the file), `cancelled`.
+   * afterwards are removed again. Files that are there already are compared before, while others add and remove images.
+   * Errors: those of `use`, `corrupt` (a digest is not that of the file), `cancelled`.
    */
   async add<T>(
     made: readonly MadeLayer[],
     use: (layers: readonly SharedLayer[]) => Promise<T>,
     signal: AbortSignal,
   ): Promise<T> {
-    using _turn = await this.#gate.enter(signal);
-    const files = made.map(({ digest, members }) => [
-      layerPath(this.#directory, digest),
-      membersPath(this.#directory, members.digest),
-    ]);
-    try {
-      const layers: SharedLayer[] = [];
-      for (const layer of made) layers.push(await this.#addLayer(layer, signal));
-      return await use(layers);
-    } finally {
-      await this.#removeUnused(files.flat());
+    const files = this.#places(made);
+    for (;;) {
+      const found = new Map<string, Compared | undefined>();
+      for (const [place, file] of files) found.set(place, await compare(file, place, signal));
+      using _turn = await this.#gate.enter(signal);
+      if (!(await areUnchanged(found))) continue;
+      try {
+        for (const [place, { path }] of files) if (found.get(place)?.isSame !== true) await rename(path, place);
+        const layers: SharedLayer[] = [];
+        for (const layer of made) layers.push(await this.#recordOf(layer));
+        return await use(layers);
+      } finally {
+        await this.#removeUnused([...files.keys()]);
+      }
     }
   }
 
-  async #addLayer({ members, pulled, ...file }: MadeLayer, signal: AbortSignal): Promise<SharedLayer> {
-    const place = layerPath(this.#directory, file.digest);
-    await this.#place(file, place, signal);
-    const layer = await sharedLayer(place, file.digest);
-    if (pulled === undefined) return layer;
-    await this.#place(members, membersPath(this.#directory, members.digest), signal);
-    return { ...layer, source: { members: members.digest, ...pulled } };
+  /** The files by the paths where they belong. Of two with the same place, either will do: they come from one image. */
+  #places(made: readonly MadeLayer[]): ReadonlyMap<string, MadeFile> {
+    return new Map(
+      made.flatMap(({ path, digest, members, pulled }) => [
+        [layerPath(this.#directory, digest), { path, digest }] as const,
+        ...(pulled === undefined ? [] : [[membersPath(this.#directory, members.digest), members] as const]),
+      ]),
+    );
   }
 
-  async #place({ path, digest }: MadeFile, place: string, signal: AbortSignal): Promise<void> {
-    const isStored = await isThere(place);
-    const isSame = isStored && (await hasSameBytes(path, place, signal));
-    // If they differ, one of them is damaged, or a process has stated a wrong digest.
-    if (isStored && !isSame && (await wholeDigest(path, false, signal)) !== digest)
-      throw new PodvmError('corrupt', 'Cannot add the image: the content of a layer has another digest than stated');
-    if (!isSame) await rename(path, place);
+  async #recordOf({ digest, members, pulled }: MadeLayer): Promise<SharedLayer> {
+    const layer = await sharedLayer(layerPath(this.#directory, digest), digest);
+    return pulled === undefined ? layer : { ...layer, source: { members: members.digest, ...pulled } };
   }
 
   /**
@@ -84,7 +84,8 @@ export class SharedLayers {
     const found = new Map<string, { readonly diffId: string; readonly files: MadeLayer }>();
     let left = maxSharedLayers;
     const digestsOf = new Map(blobs.map((digest) => [blobName(repository, digest), digest]));
-    const sound = [...this.#images.values()].filter(({ damaged }) => damaged === undefined);
+    // The newest first: it was fetched where an older one was no use.
+    const sound = [...this.#images.values()].filter(({ damaged }) => damaged === undefined).toReversed();
     for (const { source, ...layer } of sound.flatMap(({ layers = [] }) => layers)) {
       const digest = digestsOf.get(source?.blob ?? '');
       if (source === undefined || digest === undefined || found.has(digest)) continue;
@@ -123,6 +124,43 @@ export class SharedLayers {
   async #removeUnused(files: readonly string[]): Promise<void> {
     const used = [...this.#images.values()].flatMap((image) => layerFiles(this.#directory, image.layers ?? []));
     for (const path of files) if (!used.includes(path)) await rm(path, { force: true });
+  }
+}
+
+/** A file that is stored, and whether its bytes are those of the file that is to be. */
+interface Compared extends FileFacts {
+  readonly isSame: boolean;
+}
+
+/** Compares a file with that which is at its place, if one is. Errors: `corrupt` when they differ, and the digest is not that of the new one. */
+async function compare({ path, digest }: MadeFile, place: string, signal: AbortSignal): Promise<Compared | undefined> {
+  const facts = await factsAt(place);
+  if (facts === undefined) return undefined;
+  const isSame = await hasSameBytes(path, place, signal).catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return false; // its last image was removed meanwhile
+  });
+  // If they differ, one of them is damaged, or a process has stated a wrong digest.
+  if (!isSame && (await wholeDigest(path, false, signal)) !== digest)
+    throw new PodvmError('corrupt', 'Cannot add the image: the content of a layer has another digest than stated');
+  return { ...facts, isSame };
+}
+
+async function areUnchanged(found: ReadonlyMap<string, FileFacts | undefined>): Promise<boolean> {
+  for (const [place, before] of found) {
+    const now = await factsAt(place);
+    if (now?.inode !== before?.inode || now?.mtimeNs !== before?.mtimeNs) return false;
+  }
+  return true;
+}
+
+async function factsAt(path: string): Promise<FileFacts | undefined> {
+  try {
+    const { ino, mtimeNs } = await lstat(path, { bigint: true });
+    return { inode: String(ino), mtimeNs: String(mtimeNs) };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined; // SAFE: lstat throws system errors only
+    throw error;
   }
 }
 
