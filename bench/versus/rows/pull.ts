@@ -73,9 +73,12 @@ export const pullRow: Row = async ({ field, undo }) => {
     await images.pullImage({ image: next });
     const nextPullMs = performance.now() - nextAtMs;
     const nextDiskMB = (await diskMB(peer)) - restMB;
+    const againAtMs = performance.now();
+    await images.pullImage({ image: next });
+    const againPullMs = performance.now() - againAtMs;
     for (const one of [image, next]) await images.removeImage({ image: one });
     await untilGone(peer, before);
-    return { pullMs, toRunningMs, diskMB: diskAfter - before, nextPullMs, nextDiskMB };
+    return { pullMs, toRunningMs, diskMB: diskAfter - before, nextPullMs, nextDiskMB, againPullMs };
   };
 };
 
