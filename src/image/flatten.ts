@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { PodvmError } from '#base/errors.ts';
 import { type ArrivingLayers, runImport } from './import/importer.ts';
 import { pageBytes } from './import/erofs-format.ts';
-import { firstFile, type JobLayer } from './import/job.ts';
+import { type BlobLayer, firstFile, type ImportTask, type JobLayer, type StoredLayer } from './import/job.ts';
 import { layerFault } from './import/layer-fault.ts';
 import { openLayer } from './import/open-layer.ts';
 import type { Layer } from './source/layout.ts';
@@ -44,7 +44,6 @@ export interface FlattenedImage extends MadeFile {
 
 /** A layer whose blob arrives as a file of that name. `blob`: its full name, with the repository. `size`: in bytes. */
 export interface ArrivingLayer {
-  readonly diffId: string;
   readonly name: string;
   readonly blob: string;
   readonly size: number;
@@ -63,45 +62,56 @@ export async function flatten(layers: readonly Layer[], options: FlattenOptions)
   const job: JobLayer[] = [];
   for (const [at, { diffId }] of layers.entries())
     job.push({ diffId, hasFile: hasFile((await files[at]?.stat())?.size ?? 0), blob: firstFile + at });
-  const { made, ...image } = await importLayers(job, files, options);
+  const { made, ...image } = await importLayers({ kind: 'flatten', layers: job }, files, options);
   return { ...image, layers: made.flatMap(({ layer }) => layer) };
 }
 
-/** The same with layers that arrive in a directory meanwhile, as regular files, or are stored already. */
+/**
+ * The same with layers that arrive in a directory meanwhile, as regular files, or are stored already. `diffIds`: digests of
+ * the uncompressed layers, which are found out meanwhile. Errors: also those of `diffIds`.
+ */
 export async function flattenArriving(
   layers: readonly (ArrivingLayer | MadeLayer)[],
+  diffIds: Promise<readonly string[]>,
   arriving: ArrivingLayers,
   options: FlattenOptions,
 ): Promise<FlattenedImage> {
   await using undo = new AsyncDisposableStack();
   const lists: FileHandle[] = [];
   const hasFile = filesLeft(layers.filter((layer) => !('name' in layer)).length);
-  const job: JobLayer[] = [];
+  const parts: (Omit<BlobLayer, 'diffId'> | StoredLayer)[] = [];
   for (const layer of layers) {
-    if ('name' in layer) job.push({ diffId: layer.diffId, hasFile: hasFile(layer.size), blob: layer.name });
+    if ('name' in layer) parts.push({ hasFile: hasFile(layer.size), blob: layer.name });
     else {
-      job.push({ blocks: (await stat(layer.path)).size / pageBytes, members: firstFile + lists.length });
+      parts.push({ blocks: (await stat(layer.path)).size / pageBytes, members: firstFile + lists.length });
       lists.push(undo.use(await open(layer.members.path)));
     }
   }
-  const { made, ...image } = await importLayers(job, lists, { ...options, arriving });
+  const task = diffIds.then((all): ImportTask => {
+    const withDigest = (part: (typeof parts)[number], at: number): JobLayer =>
+      'members' in part ? part : { ...part, diffId: all[at] ?? '' };
+    return { kind: 'flatten', layers: parts.map(withDigest) };
+  });
+  task.catch(() => undefined); // the process may have failed before
+  const { made, ...image } = await importLayers(task, lists, { ...options, arriving });
   const byNumber = new Map(made.map(({ at, layer }) => [at, layer]));
+  const all = await diffIds;
   const inOrder = [...layers.entries()].flatMap(([at, layer]) => {
     if (!('name' in layer)) return layer;
     const own = byNumber.get(at);
-    return own === undefined ? [] : { ...own, pulled: { blob: layer.blob, diffId: layer.diffId } };
+    return own === undefined ? [] : { ...own, pulled: { blob: layer.blob, diffId: all[at] ?? '' } };
   });
   return { ...image, layers: inOrder };
 }
 
 async function importLayers(
-  layers: readonly JobLayer[],
+  task: ImportTask | Promise<ImportTask>,
   files: readonly FileHandle[],
   { directory, limits, ...options }: FlattenOptions & { readonly arriving?: ArrivingLayers },
 ): Promise<MadeFile & { readonly made: readonly { readonly at: number; readonly layer: MadeLayer }[] }> {
   const doing = 'flatten the image';
   const work = join(directory, 'jail');
-  const answer = await runImport({ kind: 'flatten', limits, layers }, files, { doing, work, ...options });
+  const answer = await runImport(task, files, { doing, limits, work, ...options });
   if (!('flattened' in answer)) throw new PodvmError('internal', `Cannot ${doing}: the answer belongs to another job`);
   await chown(work, 0, 0); // mode 0700: keeps out other processes of the jail's user
   const take = async (file: string, digest: string, unitBytes: number): Promise<MadeFile> => {

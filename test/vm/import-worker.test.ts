@@ -2,10 +2,11 @@ import assert from 'node:assert/strict';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
-import type { ErrorKind, PodvmError } from '#base/errors.ts';
+import { type ErrorKind, PodvmError } from '#base/errors.ts';
 import { silentLog } from '#host/log/log.ts';
 import { run } from '#host/process/run.ts';
 import { poll } from '#host/wait.ts';
+import { runImport } from '#image/import/importer.ts';
 import { imageLimits } from '#image/limits.ts';
 import { openImageStore } from '#image/store/image-store.ts';
 import { sysroot, traces } from '../images/image-tree.ts';
@@ -20,22 +21,22 @@ const faults: readonly (readonly [how: 'SIGKILL' | 'SIGSTOP', kind: ErrorKind, m
   ['SIGSTOP', 'exhausted', /it takes more than 8 s/],
 ];
 
-/** Process id of the program in the jail, a descendant of this process. */
+/** Process id of the program in the jail, a descendant of this process: found in its first moments, as it may end soon. */
 async function worker(): Promise<number | undefined> {
-  for (const pid of await readdir('/proc')) {
-    const words = await readFile(`/proc/${pid}/cmdline`, 'latin1').catch(() => '');
-    if (words.startsWith('/podvm/node\0') && (await isBelowUs(pid))) return Number(pid);
+  for (let pids = await childrenOf(`${process.pid}`); pids.length > 0;) {
+    for (const pid of pids) {
+      const words = await readFile(`/proc/${pid}/cmdline`, 'latin1').catch(() => '');
+      if (words.startsWith('/podvm/node\0')) return Number(pid);
+    }
+    pids = (await Promise.all(pids.map(childrenOf))).flat();
   }
   return undefined;
 }
 
-async function isBelowUs(pid: string): Promise<boolean> {
-  for (let at = pid; at !== '0' && at !== '';) {
-    if (Number(at) === process.pid) return true;
-    const status = await readFile(`/proc/${at}/status`, 'latin1').catch(() => '');
-    at = /^PPid:\s+(\d+)/m.exec(status)?.[1] ?? '';
-  }
-  return false;
+/** The children that the main thread of a process has started. */
+async function childrenOf(pid: string): Promise<readonly string[]> {
+  const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'latin1').catch(() => '');
+  return text.split(' ').filter(Boolean);
 }
 
 await suite('the process that imports an image', { skip: await whyNoVm(), timeout: 300_000 }, () => {
@@ -73,6 +74,23 @@ await suite('the process that imports an image', { skip: await whyNoVm(), timeou
       assert.deepEqual(await traces(), earlier);
     });
   }
+
+  test('starts before its task is known, and ends with the reason for which there is none', async () => {
+    const earlier = await traces();
+    const directory = await mkdtemp('/var/tmp/podvm-store-');
+    await run('chmod', ['0711', directory]);
+    const task = Promise.withResolvers<never>();
+    const work = join(directory, 'jail');
+    const signal = AbortSignal.timeout(deadlineMs);
+    const reading = runImport(task.promise, [], { doing: 'try', limits: imageLimits, work, signal });
+    const ended = assert.rejects(reading, { kind: 'unsupported', message: 'no image for this machine' });
+    assert.ok(await poll(worker, { everyMs: 1, signal }), 'no worker was seen');
+    task.reject(new PodvmError('unsupported', 'no image for this machine'));
+    await ended;
+    assert.equal(await worker(), undefined);
+    await rm(directory, { recursive: true });
+    assert.deepEqual(await traces(), earlier);
+  });
 
   test('and what it works on are out of reach of other users of the host', async () => {
     const directory = await mkdtemp('/var/tmp/podvm-store-');

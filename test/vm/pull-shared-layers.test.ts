@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { silentLog } from '#host/log/log.ts';
 import type { ImageStore } from '#image/images.ts';
-import { openImageStore } from '#image/store/image-store.ts';
-import { contentOf, readImage, sysroot, traces } from '../images/image-tree.ts';
+import { type ImageStoreOptions, openImageStore } from '#image/store/image-store.ts';
+import { contentOf, readImage, sha256, sysroot, traces } from '../images/image-tree.ts';
 import { writeLayout } from '../images/layout-writer.ts';
 import { type Registry, startRegistry } from '../images/registry.ts';
 import { whyNoVm } from './node.ts';
@@ -20,9 +20,20 @@ const base = [
 ];
 const common = { again: `file 0640 5:0 ${contentOf(large)}`, large: 'is again' };
 
+/** What a record says of the source of a layer, and the index of all records. */
+interface Source {
+  diffId: string;
+  members: string;
+}
+interface Index {
+  readonly images: readonly { readonly layers: readonly { readonly source: Source }[] }[];
+}
+const hexOf = (digest: string) => digest.replace('sha256:', '');
+
 await suite('pull() of images of one repository', { skip: await whyNoVm() }, () => {
   let directory: string;
   let registry: Registry;
+  let options: ImageStoreOptions;
   let store: ImageStore;
   let earlier: readonly string[];
   /** The blob of the base in the registry. */
@@ -37,14 +48,15 @@ await suite('pull() of images of one repository', { skip: await whyNoVm() }, () 
     await writeFile(join(containersDirectory, 'policy.json'), '{"default":[{"type":"insecureAcceptAnything"}]}');
     await writeFile(join(containersDirectory, 'registries.conf'), '');
     registry = await startRegistry();
-    const images = { directory: join(directory, 'images'), sysroot: await sysroot(), log: silentLog };
-    store = await openImageStore({ ...images, containersDirectory });
+    options = { directory: join(directory, 'images'), sysroot: await sysroot(), log: silentLog, containersDirectory };
+    store = await openImageStore(options);
     for (const [name, layers] of [
       ['shop/app:1', [base, [{ name: 'version', content: '1' }]]],
       [
         'shop/app:2',
         [[{ name: 'first', content: 'f' }], base, [{ name: 'version', content: '2' }, { name: '.wh.gone' }]],
       ],
+      ['shop/app:3', [base, [{ name: 'version', content: '3' }]]],
       ['shop/other:1', [base]],
     ] as const) {
       const [image = assert.fail('no image')] = await writeLayout(join(directory, name.replaceAll(/\W/g, '-')), [
@@ -68,6 +80,48 @@ await suite('pull() of images of one repository', { skip: await whyNoVm() }, () 
   const second = { '.': 'dir 0755', ...common, first: 'file 0644 "f"', version: 'file 0644 "2"' };
   const layerFiles = async () =>
     (await readdir(join(directory, 'images/layers'))).map((name) => join(directory, 'images/layers', name));
+
+  for (const [what, spoil] of [
+    [
+      'another digest of it than the image has',
+      async (_: string, source: Source) => void (source.diffId = `sha256:${'0'.repeat(64)}`),
+    ],
+    [
+      'content that it does not have',
+      async (lists: string, source: Source) => {
+        const list = (await readFile(join(lists, hexOf(source.members)), 'utf8')).replace(/,0\]\n/, ',999]\n');
+        source.members = sha256(Buffer.from(list));
+        await writeFile(join(lists, hexOf(source.members)), list);
+      },
+    ],
+  ] as const)
+    test(`fetches it when the process that read the other image said ${what}`, async () => {
+      const place = join(directory, `lying ${what.slice(0, 7)}`);
+      const lying = { ...options, directory: place };
+      {
+        const first = await openImageStore(lying);
+        await first.pull(`${registry.name}/shop/app:1`, {}, minute());
+      }
+      const index = JSON.parse(await readFile(join(place, 'index.json'), 'utf8')) as Index;
+      await spoil(join(place, 'members'), index.images[0]?.layers[0]?.source ?? assert.fail('no layer'));
+      await writeFile(join(place, 'index.json'), JSON.stringify(index));
+      const opened = await openImageStore(lying);
+      const said: string[] = [];
+      const tells = { onProgress: (message: string) => said.push(message) };
+      await opened.pull(`${registry.name}/shop/app:2`, tells, minute());
+      const fetched = said.flatMap((message) => /\((.*) layers/.exec(message)?.[1] ?? []);
+      assert.deepEqual(fetched, ['2 of 3', '3']);
+      {
+        await using held = await opened.hold(`${registry.name}/shop/app:2`, 'Never', minute());
+        assert.deepEqual(await readImage(held), second);
+      }
+      // From then on, what the newer image says of it is used.
+      await opened.remove((await opened.pull(`${registry.name}/shop/app:3`, tells, minute())).id);
+      assert.match(said.join('\n'), /app:3 \(1 of 2 layers/);
+      for (const { id } of opened.list()) await opened.remove(id);
+      for (const inside of ['layers', 'members', 'rootfs', 'work'])
+        assert.deepEqual(await readdir(join(place, inside)), []);
+    });
 
   test('does not fetch a layer that another of them has', async () => {
     const first = { '.': 'dir 0755', ...common, gone: 'file 0644 "x"', version: 'file 0644 "1"' };

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { ContentFile, type ImageFiles, rootfsFile } from './content-file.ts';
 import { ImageBudget } from './image-budget.ts';
-import { layerFault } from './layer-fault.ts';
+import { layerFault, storedLayerFault } from './layer-fault.ts';
 import { layerBytes, type ComingLayer, type ListedLayer } from './layer-stream.ts';
 import { LayerTree } from './layer-tree.ts';
 import { listedMembers } from './member-list.ts';
@@ -43,10 +43,10 @@ export async function flattenLayers(
   const ahead: ReadAhead[] = [];
   const left = [...layers.entries()].flatMap(([index, layer]) => ('members' in layer ? [] : [[index, layer] as const]));
   for (const [index, layer] of layers.entries()) {
-    const fault = layerFault(index);
     for (const [next, coming] of left.splice(0, 1 + layersAhead - ahead.length))
       ahead.push(undo.use(new ReadAhead(layerBytes(coming, expanded, limits, layerFault(next)), aheadBytes)));
     if ('members' in layer) {
+      const fault = storedLayerFault(index);
       await file.startStored(layer.blocks);
       for await (const { member, block } of listedMembers(layer.members, layer.blocks, fault)) {
         budget.spendBytes(member.size);
@@ -55,6 +55,7 @@ export async function flattenLayers(
       }
       continue;
     }
+    const fault = layerFault(index);
     const bytes = ahead.shift();
     assert(bytes !== undefined);
     await file.startLayer(index, layer.hasFile);

@@ -12,12 +12,23 @@ import { Growth } from './growth.ts';
 import { readerCalls } from '../jail-calls.ts';
 import { killedHelper } from './killed-helper.ts';
 import { imageUser } from './image-user.ts';
+import type { ImageLimits } from '../limits.ts';
 import { jailedImport } from './jail.ts';
-import { firstFile, type ImportAnswer, type ImportFailure, type ImportJob, readAnswer } from './job.ts';
+import {
+  firstFile,
+  type ImportAnswer,
+  type ImportFailure,
+  type ImportJob,
+  type ImportTask,
+  readAnswer,
+} from './job.ts';
+import { StoredLayerFault } from './layer-fault.ts';
+import { bundledReader } from './reader-program.ts';
 
 export interface ImportOptions {
   /** Action for messages, such as `flatten the image`. */
   readonly doing: string;
+  readonly limits: ImageLimits;
   /** Directory for the output of the job, made here and owned by the jail's user. */
   readonly work: string;
   /** Layers that arrive during the job; default: the job's files are all. */
@@ -55,48 +66,59 @@ interface Ending {
 
 /**
  * Reads an image in its own process, as an unprivileged user in a jail without a network, in a cgroup if the host has
- * them, with bounded memory, processor, time and disk. Hostile input can at most end that process. Errors: those that
- * the process reports; `exhausted` when a bound is met, `unavailable` when it was killed, `failedPrecondition` when the
+ * them, with bounded memory, processor, time and disk. Hostile input can at most end that process. It starts while its task is
+ * still being found out. Errors: those of the task; those that the process reports; `exhausted` when a bound is met, `unavailable` when it was killed, `failedPrecondition` when the
  * jail cannot be made, `cancelled`.
  */
 export async function runImport(
-  job: ImportJob,
+  task: ImportTask | Promise<ImportTask>,
   files: readonly FileHandle[],
   options: ImportOptions,
 ): Promise<Exclude<ImportAnswer, { error: unknown }>> {
-  const { doing, work, arriving, signal } = options;
+  const { doing, limits, work, arriving, signal } = options;
   using _turn = await gate.enter(signal);
   await mkdir(work, { mode: 0o700 });
   await chown(work, imageUser, imageUser);
-  const memoryBytes = Math.min(job.limits.maxImportMemoryBytes, Math.floor(totalmem() * memoryPart));
+  const memoryBytes = Math.min(limits.maxImportMemoryBytes, Math.floor(totalmem() * memoryPart));
   // On a host without cgroups the jail's own limits still apply.
   await using cgroup = await makeJobCgroup('import', { memoryBytes, cpuShares, processes: maxProcesses }).catch(
     () => undefined,
   );
-  const maxFileBytes = job.limits.maxImageBytes + fileRoomBytes;
+  const maxFileBytes = limits.maxImageBytes + fileRoomBytes;
   const calls = firstFile + files.length;
   const layers = arriving === undefined ? {} : { layers: arriving.directory };
-  const jail = jailedImport({ work, ...layers, memoryBytes, maxFileBytes, calls });
-  const ending = await runJailed([...(cgroup?.enter ?? []), ...jail], job, files, maxFileBytes, options);
+  const text = await bundledReader();
+  const program = text === undefined ? {} : { program: calls + 1 };
+  const jail = jailedImport({ work, ...layers, memoryBytes, maxFileBytes, calls, ...program });
+  const given = text === undefined ? [readerCalls()] : [readerCalls(), text];
+  const command = [...(cgroup?.enter ?? []), ...jail];
+  const ending = await runJailed({ command, files, given, maxWorkBytes: maxFileBytes }, task, options);
   const answer = ending.code === 0 && ending.stopped === undefined ? readAnswer(ending.said) : undefined;
   if (answer !== undefined && !('error' in answer)) return answer;
-  throw (await limitOf(job, ending, memoryBytes, cgroup, doing)) ?? toldError(answer) ?? deathOf(doing, ending);
+  throw (await limitOf(limits, ending, memoryBytes, cgroup, doing)) ?? toldError(answer) ?? deathOf(doing, ending);
+}
+
+/** A jail and the descriptors that its programs inherit, from `firstFile` on: files, then pipes from which these bytes are read. */
+interface Jailed {
+  readonly command: readonly string[];
+  readonly files: readonly FileHandle[];
+  readonly given: readonly (Uint8Array | string)[];
+  readonly maxWorkBytes: number;
 }
 
 async function runJailed(
-  command: readonly string[],
-  job: ImportJob,
-  files: readonly FileHandle[],
-  maxWorkBytes: number,
-  { doing, work, arriving, signal }: ImportOptions,
+  { command, files, given, maxWorkBytes }: Jailed,
+  task: ImportTask | Promise<ImportTask>,
+  { doing, limits, work, arriving, signal }: ImportOptions,
 ): Promise<Ending> {
   const deadline = new AbortController();
+  const refused = new AbortController();
   using growth = new Growth(work, { maxBytes: maxWorkBytes });
-  const stop = AbortSignal.any([signal, deadline.signal, growth.exceeded]);
+  const stop = AbortSignal.any([signal, deadline.signal, growth.exceeded, refused.signal]);
   const [program = '', ...args] = command;
   const child = await startChild(program, args, {
     failing: `Cannot ${doing}: cannot run ${program}`,
-    stdio: ['pipe', 'pipe', 'pipe', ...files.map(({ fd }) => fd), 'pipe'],
+    stdio: ['pipe', 'pipe', 'pipe', ...files.map(({ fd }) => fd), ...given.map(() => 'pipe' as const)],
     detached: true, // podvm handles Ctrl-C itself
     env: defaultEnv(),
   });
@@ -111,19 +133,24 @@ async function runJailed(
   stderr.on('data', (chunk: Buffer) => {
     words = (words + chunk.toString('latin1')).slice(-maxWordsChars);
   });
-  giveBytes(child, firstFile + files.length, readerCalls());
+  for (const [at, bytes] of given.entries()) giveBytes(child, firstFile + files.length + at, bytes);
   stdin.on('error', () => undefined); // a process that does not read its job reports why by its exit
-  stdin.write(`${JSON.stringify(job)}\n`);
-  if (arriving === undefined) stdin.end();
-  else arriving.numbers.pipe(stdin);
+  const give = async () => {
+    const job: ImportJob = { ...(await task), limits };
+    stdin.write(`${JSON.stringify(job)}\n`);
+    if (arriving === undefined) stdin.end();
+    else arriving.numbers.pipe(stdin);
+  };
+  give().catch((error: unknown) => refused.abort(error));
   let timer: NodeJS.Timeout | undefined;
   stdin.once('finish', () => {
-    timer = setTimeout(() => deadline.abort(), job.limits.maxImportMs); // a slow registry has its own limits
+    timer = setTimeout(() => deadline.abort(), limits.maxImportMs); // a slow registry has its own limits
   });
   stop.addEventListener('abort', kill, { once: true });
   if (stop.aborted) kill();
   try {
     const code = await ended;
+    refused.signal.throwIfAborted();
     const stopped = signal.aborted
       ? 'cancelled'
       : growth.exceeded.aborted
@@ -153,7 +180,7 @@ function collect(stream: Readable, onTooMuch: () => void): () => string {
 
 /** Returns the limit that the job has exceeded, if any. */
 async function limitOf(
-  { limits }: ImportJob,
+  limits: ImageLimits,
   { code, words, stopped }: Ending,
   memoryBytes: number,
   cgroup: JobCgroup | undefined,
@@ -174,8 +201,8 @@ const cpuTimeCode = 152;
 
 function toldError(answer: { readonly error: ImportFailure } | undefined): PodvmError | undefined {
   if (answer === undefined) return undefined;
-  const { kind, message, fix, cause, tail = [] } = answer.error;
-  return new PodvmError(kind, printable(message, maxWordsChars), {
+  const { kind, message, fix, cause, tail = [], isStored = false } = answer.error;
+  return new (isStored ? StoredLayerFault : PodvmError)(kind, printable(message, maxWordsChars), {
     ...(fix === undefined ? {} : { fix: printable(fix, maxWordsChars) }),
     ...(cause === undefined ? {} : { cause: new Error(printable(cause, maxWordsChars)) }),
     tail: tail.map(guestText),

@@ -19,10 +19,12 @@ export interface StoredLayer {
 
 export type JobLayer = BlobLayer | StoredLayer;
 
-/** A job for the importing process; its descriptors from `firstFile` on are layers or the archive. */
-export type ImportJob =
-  | { readonly kind: 'flatten'; readonly limits: ImageLimits; readonly layers: readonly JobLayer[] }
-  | { readonly kind: 'unpack'; readonly limits: ImageLimits; readonly path: string };
+/** What the importing process is to do; its descriptors from `firstFile` on are layers or the archive. */
+export type ImportTask =
+  | { readonly kind: 'flatten'; readonly layers: readonly JobLayer[] }
+  | { readonly kind: 'unpack'; readonly path: string };
+
+export type ImportJob = ImportTask & { readonly limits: ImageLimits };
 
 export const firstFile = 3;
 /** Directory of blobs that arrive during the work. */
@@ -64,6 +66,8 @@ const answerSchema = v.union([
       fix: v.optional(text),
       cause: v.optional(text),
       tail: v.optional(v.pipe(v.array(text), v.maxLength(maxTailLines))),
+      /** Whether it is a fault of what was stored of a layer. */
+      isStored: v.optional(v.boolean()),
     }),
   }),
 ]);

@@ -13,7 +13,7 @@ import {
   isReportedKind,
   layersDirectory,
 } from './job.ts';
-import { layerFault } from './layer-fault.ts';
+import { layerFault, StoredLayerFault } from './layer-fault.ts';
 import type { ComingLayer } from './layer-stream.ts';
 import { openLayer } from './open-layer.ts';
 import { unpackArchive } from './unpack-archive.ts';
@@ -69,6 +69,7 @@ function describe(error: unknown): ImportFailure {
     ...(fix === undefined ? {} : { fix: printable(fix, maxWordsChars) }),
     ...(cause === undefined ? {} : { cause: printable(messageOf(cause), maxWordsChars) }),
     tail: tail.map((line) => printable(line, maxWordsChars)),
+    ...(error instanceof StoredLayerFault ? { isStored: true } : {}),
   };
 }
 

@@ -141,8 +141,8 @@ async function filesOfDirectory(path: string): Promise<FindFile> {
 async function filesOfTar(path: string, { work, limits, signal }: ArchiveOptions): Promise<FindFile> {
   await using archive = await open(path, 'r');
   const directory = join(work, 'archive');
-  const job = { kind: 'unpack', limits, path: printable(path, maxPathChars) } as const;
-  const answer = await runImport(job, [archive], { doing: `load ${path}`, work: directory, signal });
+  const task = { kind: 'unpack', path: printable(path, maxPathChars) } as const;
+  const answer = await runImport(task, [archive], { doing: `load ${path}`, limits, work: directory, signal });
   if (!('files' in answer)) throw new PodvmError('internal', `Cannot load ${path}: the answer belongs to another job`);
   const files = new Map(answer.files);
   const links = new Map(answer.links);

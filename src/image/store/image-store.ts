@@ -1,11 +1,11 @@
 import { chmod, mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { kindOf, PodvmError } from '#base/errors.ts';
+import { kindOf, messageOf, PodvmError } from '#base/errors.ts';
 import type { Log } from '#host/log/log.ts';
 import { traced } from '#host/log/tracing.ts';
 import { readArchive } from '../source/archive.ts';
 import { baseReference, makeBaseLayout } from '../source/base-image.ts';
-import { assertRoom } from '../import/disk-room.ts';
+import { StoredLayerFault } from '../import/layer-fault.ts';
 import { flatten, type FlattenedImage, type StoredLayers } from '../flatten.ts';
 import { CountedImages } from '../image-counts.ts';
 import type {
@@ -48,7 +48,7 @@ import {
   parseReference,
   type Reference,
 } from '#base/image-reference.ts';
-import { declaredSize, resolveImage } from '../source/resolve-image.ts';
+import { resolveImage } from '../source/resolve-image.ts';
 import { factsOf } from './rootfs-file.ts';
 import { SharedLayers } from './shared-layers.ts';
 import { SharedWork } from '../shared-work.ts';
@@ -150,8 +150,14 @@ class DiskImageStore implements ImageStore {
     );
   }
 
-  async #fetch(reference: Reference, access: Access, options: PullOptions, signal: AbortSignal): Promise<Image> {
-    return await this.#inWorkDirectory(async (directory) => {
+  async #fetch(
+    reference: Reference,
+    access: Access,
+    options: PullOptions,
+    signal: AbortSignal,
+    usesStored = true,
+  ): Promise<Image> {
+    const fetching = this.#inWorkDirectory(async (directory) => {
       const full = formatReference(reference);
       const skopeo = await Skopeo.open(reference, directory, access);
       const resolved = await traced({ name: 'manifest read' }, () =>
@@ -162,21 +168,15 @@ class DiskImageStore implements ImageStore {
       if (known !== undefined && this.#fits(known)) return await this.#name(known, names);
 
       const repository = nameOf(reference);
-      const stored = await this.#stored(repository, manifest, directory, signal);
-      const fetched = manifest.layers.filter(({ digest }) => !stored.has(digest));
-      declaredSize(full, manifest, this.#reader.limits);
-      const declared = declaredSize(full, { ...manifest, layers: fetched }, this.#reader.limits);
-      // Room for the blobs, and for the file made of them, which is at least as large.
-      await assertRoom(directory, 2 * declared.allBytes, `pull ${full}`);
-      const sum = megabytes(declared.allBytes);
-      const count = manifest.layers.length;
-      const layers = `${fetched.length === count ? '' : `${fetched.length} of `}${count} ${count === 1 ? 'layer' : 'layers'}`;
-      options.onProgress?.(`pulling ${full} (${layers}, ${sum} MB)`);
-      const onBytes = (bytes: number) => options.onProgress?.(`pulling ${full}: ${megabytes(bytes)} of ${sum} MB`);
-      const onCopied = () => options.onProgress?.(`flattening ${full}`);
-      const pulling = { reader: this.#reader, directory, repository, stored, onBytes, onCopied };
-      const { image, flattened } = await pullLayers(full, { ...resolved, declared }, skopeo, pulling, signal);
+      const stored = usesStored ? await this.#stored(repository, manifest, directory, signal) : new Map<never, never>();
+      const pulling = { reader: this.#reader, directory, repository, stored, onProgress: options.onProgress };
+      const { image, flattened } = await pullLayers(full, resolved, skopeo, pulling, signal);
       return await this.#add(image, flattened, names, signal);
+    });
+    return await fetching.catch(async (error: unknown) => {
+      if (!usesStored || !(error instanceof StoredLayerFault)) throw error; // a hostile reader may say so of any layer
+      this.#options.log.warn('a stored layer is no use, all layers are fetched', { why: messageOf(error) });
+      return await this.#fetch(reference, access, options, signal, false);
     });
   }
 
@@ -471,5 +471,3 @@ class DiskImageStore implements ImageStore {
 function authsOf({ registry }: Reference, login: RegistryLogin): string {
   return JSON.stringify({ auths: { [registry]: authEntry(login) } });
 }
-
-const megabytes = (bytes: number) => Math.ceil(bytes / 1_000_000);
