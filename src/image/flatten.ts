@@ -119,13 +119,15 @@ async function importLayers(
     await takeOver(path, unitBytes);
     return { path, digest };
   };
-  const made = [];
-  for (const { at, file, digest, members } of answer.layers)
-    made.push({
-      at,
-      layer: { ...(await take(file, digest, pageBytes)), members: await take(members.file, members.digest, 1) },
-    });
-  return { ...(await take(answer.flattened, answer.digest, pageBytes)), made };
+  // Together, since each waits for the disk.
+  const [own, ...made] = await Promise.all([
+    take(answer.flattened, answer.digest, pageBytes),
+    ...answer.layers.map(async ({ at, file, digest, members }) => {
+      const [content, list] = await Promise.all([take(file, digest, pageBytes), take(members.file, members.digest, 1)]);
+      return { at, layer: { ...content, members: list } };
+    }),
+  ]);
+  return { ...own, made };
 }
 
 /** Decides for layer after layer, by the size of its blob in bytes, whether it has a file of its own, as so many others have. */
