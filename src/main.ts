@@ -1,4 +1,6 @@
+import { readlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import type { GlobalOptions, ProgramParts, Served } from '#cli/program-parts.ts';
 import { runProgram } from '#cli/program.ts';
@@ -54,7 +56,7 @@ const parts: ProgramParts = {
   },
   userLogins: async (images, authFile, signal) => {
     const user = { environment: process.env, uid: userOnHost(), ...(authFile === undefined ? {} : { authFile }) };
-    if (!mayHaveLogins(user)) return { logins: [], warnings: [] };
+    if (!(await mayHaveLogins(user))) return { logins: [], warnings: [] };
     const { findLogins } = await import('#daemon/user-logins.ts');
     return await findLogins(images, user, signal);
   },
@@ -147,12 +149,13 @@ const parts: ProgramParts = {
       await enterNamespaces(configure(options));
       const { backgroundCommand } = await import('#daemon/background/background-node.ts');
       keeps.machines = true;
-      return await backgroundCommand(configure(options), process);
+      const config = configure(options);
+      return await backgroundCommand(config, process, { serveCommand: await commandServerOf(config) });
     }
     const { daemonCommand } = await import('#daemon/daemon-command.ts');
     const config = await configureDaemon(file, options);
     keeps.machines = true;
-    await daemonCommand(config, parts.version, process, parts);
+    await daemonCommand(config, parts.version, process, { ...parts, serveCommand: await commandServerOf(config) });
   },
   doctor: async ({ json, accelerator, config: file, ...options }, { any: signal }) => {
     const { doctorCommand } = await import('#daemon/doctor/doctor.ts');
@@ -197,6 +200,21 @@ async function enterNamespaces(config: Configuration): Promise<void> {
   }
   const { runInside } = await import('#daemon/rootless/run-inside.ts');
   process.exit((await runInside(config, process.argv.slice(2))).code);
+}
+
+/** Runs commands for their callers in this process. */
+async function commandServerOf({ socketPath }: Configuration): Promise<(caller: WebSocket) => Promise<void>> {
+  const { serveCommand } = await import('#cli/served/serve-command.ts');
+  const { programKey } = await import('#host/program-key.ts');
+  const node = {
+    key: await programKey(repo), // now, since an upgrade may replace the file
+    version: parts.version,
+    mountNamespace: await readlink('/proc/self/ns/mnt'),
+    socketPath,
+    socketOf: (options: GlobalOptions, env: NodeJS.ProcessEnv) => readConfiguration(options, env, repo).socketPath,
+    mayHaveLogins: (environment: NodeJS.ProcessEnv) => mayHaveLogins({ environment, uid: userOnHost() }),
+  };
+  return (caller) => serveCommand(caller, node);
 }
 
 /** The configuration of a daemon, with the settings of its file. */

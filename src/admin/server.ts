@@ -53,6 +53,8 @@ export interface AdminParts extends RunParts {
   readonly cronJobsPath: string;
   /** Directory that keeps the Jobs for the next node. */
   readonly jobsDirectory: string;
+  /** Serves `WS /v1/command`: runs a command for its caller. Undefined: refuses it, so that the caller's own process runs it. */
+  readonly serveCommand?: (client: WebSocket) => Promise<void>;
   /** Settings for pods that outlive this process and their clients; undefined in a process that ends with a command. */
   readonly keeping?: PodKeeping;
 }
@@ -131,8 +133,11 @@ export async function serveAdmin(
     sockets.handleUpgrade(request, socket, head, (client) => {
       client.on('error', (error) => parts.log.warn('client failed', { err: error.message }));
       const active = activity.begin();
-      const { log, clock, volumes, keeping } = parts;
-      const given = { log, clock, volumes, services, jobs, cronJobs, calls, mayDetach: keeping !== undefined, pods };
+      const { log, clock, volumes, keeping, serveCommand } = parts;
+      const given = {
+        ...{ log, clock, volumes, services, jobs, cronJobs, calls, mayDetach: keeping !== undefined, pods },
+        ...(serveCommand && { serveCommand }),
+      };
       const session = converse(given, request, client).catch((error: unknown) => {
         log.error('session failed', error);
         client.terminate();
@@ -186,12 +191,13 @@ async function removeStale(socketPath: string): Promise<void> {
 }
 
 /** Parts that sessions need. */
-type SessionParts = ObjectsSessionParts;
+type SessionParts = ObjectsSessionParts & Pick<AdminParts, 'serveCommand'>;
 type Session = (client: WebSocket, asked: Asked, parts: SessionParts) => Promise<void>;
 
 /** Sessions by the path of their WebSocket. */
 const sessions: Table<Session> = {
   '/v1/run': (client, _, parts) => serveRun(client, parts),
+  '/v1/command': (client, _, { serveCommand = refuseCommand }) => serveCommand(client),
   '/v1/apply': (client, _, parts) => serveObjects(client, applyObjects, parts),
   '/v1/delete': (client, _, parts) => serveObjects(client, deleteObjects, parts),
   '/v1/diff': (client, _, parts) => serveObjects(client, diffObjects, parts),
@@ -206,6 +212,11 @@ const sessions: Table<Session> = {
   '/v1/pods/:namespace/:name/port-forward': (client, asked, { pods, log }) =>
     servePortForward(client, Number(asked.query.get('port')), () => findForwarded(pods, asked), log),
 };
+
+function refuseCommand(client: WebSocket): Promise<void> {
+  client.close();
+  return Promise.resolve();
+}
 
 async function converse(parts: SessionParts, request: IncomingMessage, client: WebSocket): Promise<void> {
   let found;

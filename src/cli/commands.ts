@@ -90,7 +90,7 @@ export function commandTable({ parts, global, exit, untilEnded }: Setting): read
       async action(first: string | undefined, rest: string[], flags: RunFlags, command: Command) {
         const words = first === undefined ? rest : [first, ...rest];
         // Before anything is set up or started for it.
-        const plan = await planRun(words, flags, { command, terminal, environment: parts.environment });
+        const plan = await planRun(words, flags, { command, ...parts });
         if (plan.flags.dryRun) return await printPlan(plan, parts);
         await withServer(plan.flags.daemon ? 'pods' : 'podsHere', async (server, ends) => {
           const imageNames = async () => plan.images ?? (await imagesOf(plan.files, ends.any));

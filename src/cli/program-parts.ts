@@ -12,8 +12,10 @@ export interface ProgramParts {
   readonly terminal: Terminal;
   /** Socket of the podvm process of this state directory, whether or not one runs. */
   readonly socketPath: (options: GlobalOptions) => string;
-  /** Variables of this process. */
+  /** Variables of the command. */
   readonly environment: Readonly<Record<string, string | undefined>>;
+  /** Set where the command runs in another process than its caller's. */
+  readonly elsewhere?: Elsewhere;
   /** Checks manifests as a run does, without a node; returns warnings. */
   readonly checkManifests: (files: RunRequestInput['files']) => Promise<readonly string[]>;
   /** Lists the images that the Pods of files name. Errors: those of a run that refuses the files. */
@@ -69,6 +71,14 @@ export interface ProgramParts {
   readonly serveDashboard: (socketPath: string, port: number) => Promise<AsyncDisposable & { readonly url: string }>;
   readonly version: string;
   readonly versions: (options: GlobalOptions) => Promise<Versions>;
+}
+
+/** The caller of a command that runs in another process. */
+export interface Elsewhere {
+  /** Whether a word of its command line names something that can be read as a file. */
+  readonly isFile: (word: string) => boolean;
+  /** Leaves a command that needs more of the caller, such as its files, to the caller's own process. */
+  readonly refuse: () => never;
 }
 
 export interface SupportWishes {

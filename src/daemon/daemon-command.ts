@@ -11,7 +11,7 @@ import { endBackgroundNode } from './background/background-node.ts';
 import { type Configuration, updateRequestOf } from './configuration/configuration.ts';
 import type { DaemonProcess } from './daemon-process.ts';
 import { keepDashboard, type ServedDashboard } from './keep-dashboard.ts';
-import { type NodeServer, openNode } from './node/node.ts';
+import { type NodeServer, type NodeServing, openNode } from './node/node.ts';
 import { requireRoot } from './background/serve-here.ts';
 import { ensureAssets } from './setup-command.ts';
 import { watchUpdates } from './watch-updates.ts';
@@ -20,6 +20,7 @@ import { watchUpdates } from './watch-updates.ts';
 interface DaemonParts {
   readonly keepsHangUp: boolean;
   readonly serveDashboard: (socketPath: string, port: number) => Promise<ServedDashboard>;
+  readonly serveCommand: NonNullable<NodeServing['serveCommand']>;
 }
 
 /**
@@ -30,7 +31,7 @@ export async function daemonCommand(
   config: Configuration,
   version: string,
   itself: DaemonProcess,
-  { keepsHangUp, serveDashboard }: DaemonParts,
+  { keepsHangUp, serveDashboard, serveCommand }: DaemonParts,
 ): Promise<void> {
   requireRoot('serve a kubelet');
   const write = (text: string) => itself.stderr.write(text);
@@ -48,7 +49,10 @@ export async function daemonCommand(
   await endBackgroundNode(config, 'alone', stop.signal);
   const hasPriority = goesToJournal(itself.env, fstatSync(2, { bigint: true }));
   const log = createLog(config.logLevel, write, { format: config.logFormat, hasPriority });
-  await using node = await openNode(config, assets, log, stop.signal, 'daemon', serverOf(config, version));
+  await using node = await openNode(config, assets, log, stop.signal, 'daemon', {
+    serve: serverOf(config, version),
+    serveCommand,
+  });
   const { dashboardPort } = config;
   await using _dashboard =
     dashboardPort === undefined

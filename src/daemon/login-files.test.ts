@@ -14,7 +14,7 @@ async function openUser() {
 
 test('a user without any of the files has no logins', async () => {
   await using place = await openUser();
-  assert.equal(mayHaveLogins(place.user), false);
+  assert.equal(await mayHaveLogins(place.user), false);
 });
 
 test('a user with one of the files may have logins, also if it cannot be looked at', async () => {
@@ -24,12 +24,12 @@ test('a user with one of the files may have logins, also if it cannot be looked 
       const path = loginFiles(place.user)[at] ?? '';
       await mkdir(dirname(path), { recursive: true });
       await make(path);
-      assert.equal(mayHaveLogins(place.user), true, path);
+      assert.equal(await mayHaveLogins(place.user), true, path);
     }
   }
 });
 
 test('a user who names a file is told if it is missing', async () => {
   await using place = await openUser();
-  assert.equal(mayHaveLogins({ ...place.user, authFile: '/nonexistent' }), true);
+  assert.equal(await mayHaveLogins({ ...place.user, authFile: '/nonexistent' }), true);
 });

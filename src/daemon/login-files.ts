@@ -1,4 +1,4 @@
-import { statSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 
@@ -29,15 +29,13 @@ export function loginFiles({ environment, uid, authFile }: LoginUser): readonly 
 }
 
 /** Whether one of the files is there, or cannot be looked at. */
-export function mayHaveLogins(user: LoginUser): boolean {
+export async function mayHaveLogins(user: LoginUser): Promise<boolean> {
   if (user.authFile !== undefined) return true;
-  return loginFiles(user).some((path) => {
-    try {
-      return statSync(path, { throwIfNoEntry: false }) !== undefined;
-    } catch {
-      return true; // read later, with the reason
-    }
-  });
+  const found = await Promise.all(loginFiles(user).map((path) => stat(path).then(() => true, isThere)));
+  return found.includes(true);
 }
+
+/** What cannot be looked at is read later, with the reason. */
+const isThere = ({ code }: NodeJS.ErrnoException): boolean => code !== 'ENOENT' && code !== 'ENOTDIR';
 
 export const isGiven = (value: string | undefined): value is string => value !== undefined && value !== '';

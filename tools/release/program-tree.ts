@@ -1,10 +1,13 @@
 import { build } from 'esbuild';
+import { createHash } from 'node:crypto';
 import { chmod, copyFile, glob, mkdir, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { assetsDirectory } from '#dashboard/assets.ts';
 import { bundleClient } from '#dashboard/bundle-client.ts';
 import { bundledPackages } from '#host/program-files.ts';
+import { callerFiles } from '#host/program-key.ts';
 import { licenceTexts, lockOf, packageOf } from './bundled-packages.ts';
+import { buildCaller } from './caller-program.ts';
 import { lateModules } from './late-modules.ts';
 import type { Release } from './release.ts';
 
@@ -91,6 +94,10 @@ export async function makeProgramTree(release: Release, directory: string): Prom
   await copy(programs.agent, join(directory, 'programs/agent'));
   await copy(programs.files, join(directory, 'programs/files'));
   await writeFile(join(directory, 'programs/key'), `${programs.key}\n`);
+  await buildCaller(release, join(directory, callerFiles.program), release.signal);
+  const ofCode = createHash('sha256');
+  for (const { path, hash } of outputFiles) ofCode.update(`${relative(directory, path)}\0${hash}\0`);
+  await writeFile(join(directory, callerFiles.key), `${ofCode.digest('hex')}\n`);
   const client = await bundleClient(repo);
   await mkdir(join(directory, assetsDirectory), { recursive: true });
   for (const { name, bytes } of client.assets) await writeFile(join(directory, assetsDirectory, name), bytes);
@@ -115,7 +122,8 @@ async function noticesOf(repo: string, packages: readonly string[]): Promise<str
 programs/agent and programs/files are linked statically with
 - QuickJS, by Fabrice Bellard and Charlie Gordon, under the MIT licence (text below);
 - the GNU C Library, under LGPL-2.1 or later. Its source is that of Debian 13's package glibc. PodVM's own sources are
-  public, so that both programs can be linked with another version of it.
+  public, so that these programs can be linked with another version of it.
+programs/caller is linked statically with the GNU C Library only.
 
 The npm packages that are bundled in src/:
 

