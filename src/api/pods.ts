@@ -26,6 +26,7 @@ import * as v from 'valibot';
  *   WS   /v1/pods/{namespace}/{name}/attach           see run.ts
  *   WS   /v1/pods/{namespace}/{name}/port-forward?port=   one connection: bytes in both directions, an empty frame is its end
  *   WS   /v1/run                                      see run.ts
+ *   WS   /v1/command                                  `podvm run` of a caller of the same build, see src/cli/served/caller.c
  *
  * `{namespace}` may be `_`: the name must then be unique among the namespaces.
  */
