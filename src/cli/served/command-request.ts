@@ -17,6 +17,10 @@ export interface CommandRequest {
 
 /** Largest request in bytes, as in `caller.c`. */
 const maxBytes = 2 ** 20;
+/**
+ * Longest command line: a node does nothing else while it examines one, and some expressions take the square of a word's length.
+ */
+const maxWordChars = 8192;
 
 /** Reads a request, each part of which ends with a NUL. Returns undefined for any other bytes, such as text that is not UTF-8. */
 export function parseCommandRequest(bytes: Uint8Array): CommandRequest | undefined {
@@ -26,6 +30,7 @@ export function parseCommandRequest(bytes: Uint8Array): CommandRequest | undefin
   const count = marks.length - 2;
   if (rest.pop() !== '' || rest.length < count) return undefined;
   const words = rest.slice(0, count);
+  if (words.reduce((sum, { length }) => sum + length, 0) > maxWordChars) return undefined;
   return {
     key,
     mountNamespace,

@@ -124,6 +124,7 @@ describe('serveCommand()', () => {
       requestOf(['run', 'busybox'], { marks: '002 0' }),
       Buffer.concat([whole, Buffer.from([0xff, 0])]),
       requestOf(['run', 'busybox', 'x'.repeat(2 ** 20)]),
+      requestOf(['run', 'busybox', 'x'.repeat(8183)]),
     ];
     for (const bytes of wrong) {
       const { told, closed } = open(node, bytes);
