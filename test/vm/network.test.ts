@@ -299,6 +299,11 @@ describe('pods on the network', { skip, timeout: 240_000 }, () => {
     await client.remove();
   });
 
+  test('the driver of an emulated NIC takes no interrupts of sent frames', async () => {
+    const isOff = 'read -r said </sys/module/virtio_net/parameters/napi_tx; [ "$said" = N ]';
+    assert.equal((await (await main.exec(exec(isOff), soon())).exited).exitCode, 0);
+  });
+
   test('a pod with bandwidths is limited to them in both directions, and one without is not', async () => {
     const bytes = 2 * 1024 * 1024;
     await using page = await servePage(Buffer.alloc(bytes));

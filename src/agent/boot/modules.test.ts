@@ -12,15 +12,15 @@ const list = [
   '',
 ];
 
-function parts(fails: Readonly<Record<string, string>> = {}) {
+function parts(fails: Readonly<Record<string, string>> = {}, words = 'quiet panic=-1') {
   const loaded: string[] = [];
   return {
     loaded,
-    readText: () => list.join('\n'),
-    loadModule: (path: string) => {
+    readText: (path: string) => (path === '/proc/cmdline' ? `${words}\n` : list.join('\n')),
+    loadModule: (path: string, parameters: string) => {
       const code = fails[path];
       if (code !== undefined) throw Object.assign(new Error(code), { code });
-      loaded.push(path);
+      loaded.push(parameters === '' ? path : `${path} ${parameters}`);
     },
   };
 }
@@ -54,6 +54,12 @@ describe('Modules', () => {
     modules.load('c-c');
     modules.load('b');
     assert.deepEqual(kernel.loaded, ['/lib/modules/a.ko', '/lib/modules/b.ko', '/lib/modules/c-c.ko.xz']);
+  });
+
+  it('load() gives a module its parameters of the kernel’s arguments', () => {
+    const kernel = parts({}, 'quiet b.c=1 bb.d=2 b.e c_c.f=x,y b=3');
+    new Modules(kernel).load('c-c');
+    assert.deepEqual(kernel.loaded, ['/lib/modules/a.ko', '/lib/modules/b.ko c=1 e', '/lib/modules/c-c.ko.xz f=x,y']);
   });
 
   it('bootNames has the order of the list', () => {

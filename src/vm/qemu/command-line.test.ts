@@ -120,6 +120,12 @@ test('kernelArguments() bounds the tables that grow with the nominal memory', ()
   }
 });
 
+test('kernelArguments() turns interrupts of sent frames off in emulated guests only', () => {
+  const word = 'virtio_net.napi_tx=0';
+  assert.ok(kernelArguments({ accelerator: 'tcg', tscKHz: undefined }).includes(word));
+  assert.ok(!kernelArguments({ accelerator: 'kvm', tscKHz: undefined }).includes(word));
+});
+
 test("kernelArguments() passes the clock's frequency to emulated guests only", () => {
   assert.ok(kernelArguments({ accelerator: 'tcg', tscKHz: 2_100_000 }).includes('tsc_early_khz=2100000'));
   for (const words of [
