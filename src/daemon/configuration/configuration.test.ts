@@ -19,7 +19,7 @@ async function inFile(text: string) {
   }
 }
 
-/** Lets the code take this process for one of that user, whoever runs the tests. */
+/** Lets the code take this process for one of that user, also where another user runs the tests. */
 function actAs(uid: number, t: TestContext): void {
   const before = process.getuid ?? (() => 0);
   t.after(() => void (process.getuid = before));
