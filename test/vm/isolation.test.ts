@@ -39,7 +39,7 @@ describe('docs/isolation.md', { skip, timeout: 120_000 }, () => {
       'new privileges': 'none',
       'system calls': `a list of what is allowed, before it starts; QEMU's list of what is denied, after: ${jail.seccompFilters} filters`,
       'namespaces of its own': jail.namespaces.join(', '),
-      'root directory': 'read-only: QEMU and its libraries, one directory, the template',
+      'root directory': 'read-only: QEMU, its libraries and plugin, one directory, the template',
       devices: 'its tap; /dev/kvm where there is one; its block volumes',
       'core dumps': 'off, to files and to programs',
       'memory beside others': 'not merged with equal pages, not swapped unless that is asked for',
@@ -59,7 +59,12 @@ describe('docs/isolation.md', { skip, timeout: 120_000 }, () => {
     const hostMounts = jail.mounts.filter(
       ({ at, type }) => !at.startsWith('/dev/') && !['tmpfs', 'devpts'].includes(type),
     );
-    assert.deepEqual(hostMounts.map(({ at }) => at).sort(), ['/machine', '/machine/devices', '/template', '/usr']);
+    assert.deepEqual(hostMounts.map(({ at }) => at).sort(), [
+      ...['/machine', '/machine/devices'],
+      '/plugin/discard-translations.so',
+      '/template',
+      '/usr',
+    ]);
     for (const { at, readOnly, noSuid, noDevices } of hostMounts) {
       // Block volumes are plugged as device nodes that we put there; the VMM itself can make nothing in either.
       assert.deepEqual(
