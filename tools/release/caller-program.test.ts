@@ -102,6 +102,16 @@ describe('the caller', { skip: isRequired ? false : reason, timeout: 120_000 }, 
     );
   });
 
+  it('runs without standard streams', async () => {
+    await using node = await openServingNode((run) => {
+      run.print('to nobody\n');
+      run.tell({ event: 'finished', exitCode: 3 });
+    }, here);
+    const args = [node.socketPath, testedKey, '2', ...program, 'run', 'busybox'];
+    const child = spawn('/bin/sh', ['-c', 'exec "$@" <&- >&-', 'sh', caller(), ...args], { cwd: work.path, stdio: 'pipe' });
+    assert.deepEqual(await endOf(child), { code: 3, stdout: '', stderr: '' });
+  });
+
   it('has the pod terminated when its output has no reader, and waits for that', async () => {
     const printed = Promise.withResolvers<AskedRun>();
     await using node = await openServingNode((run) => printed.resolve(run), here);

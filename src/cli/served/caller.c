@@ -11,6 +11,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -122,6 +123,15 @@ static bool open_connection(const char *path)
 	memcpy(address.sun_path, path, strlen(path) + 1);
 	connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	return connection >= 0 && connect(connection, (struct sockaddr *)&address, sizeof address) == 0;
+}
+
+/* As Node: no descriptor of a closed standard stream may become that of the connection. False: there is no other. */
+static bool open_missing_streams(void)
+{
+	for (int stream = 0; stream <= 2; stream++)
+		if (fcntl(stream, F_GETFD) < 0 && open("/dev/null", O_RDWR) != stream)
+			return false;
+	return true;
 }
 
 static bool is_file(const char *word)
@@ -267,7 +277,7 @@ int main(int argc, char **argv)
 	program = argv + 4;
 	if (count < 1 || count > argc - 5)
 		run_here();
-	if (!open_connection(argv[1]) || !ask(argv[2], count, argv + argc - count))
+	if (!open_missing_streams() || !open_connection(argv[1]) || !ask(argv[2], count, argv + argc - count))
 		run_here();
 	follow();
 }
