@@ -9,7 +9,7 @@ const times: RestTimes = { lookMs: 10, restMs: 30, maxRestMs: 100, maxUtilizatio
 function resting({ accelerator = 'tcg', isGone = false }: { accelerator?: Accelerator; isGone?: boolean } = {}) {
   mock.timers.enable({ apis: ['setInterval'] });
   let [nowMs, cpuMs] = [0, 0];
-  const its = { translatedBytes: 5000, failure: undefined as Error | undefined };
+  const its = { translatedBytes: 5000, measurements: 0, failure: undefined as Error | undefined };
   const discardedAt: number[] = [];
   const said: string[] = [];
   const machine = {
@@ -26,7 +26,10 @@ function resting({ accelerator = 'tcg', isGone = false }: { accelerator?: Accele
   };
   const measured = {
     cpuSeconds: () => (isGone ? undefined : cpuMs / 1000),
-    translatedBytes: () => Promise.resolve(its.translatedBytes),
+    translatedBytes: async () => {
+      its.measurements += 1;
+      return its.translatedBytes;
+    },
   };
   const discarding = discardAtRest({ machine, surroundings }, measured, times);
   const pass = async (ms: number, utilization = 0.005) => {
@@ -73,18 +76,19 @@ test('discardAtRest() leaves a machine alone that has translated little, until i
   it.its.translatedBytes = 999;
   await it.pass(100);
   assert.deepEqual(it.discardedAt, []);
+  assert.equal(it.its.measurements, 3); // once for each rest, not at each look
   it.its.translatedBytes = 1000;
-  await it.pass(10);
-  assert.deepEqual(it.discardedAt, [110]);
+  await it.pass(20);
+  assert.deepEqual(it.discardedAt, [120]);
 });
 
-test('discardAtRest() tries again after an error', async () => {
+test('discardAtRest() tries again after an error, when the machine has rested again', async () => {
   using it = resting();
   it.its.failure = new Error('no descriptors');
   await it.pass(30);
   it.its.failure = undefined;
-  await it.pass(10);
-  assert.deepEqual([it.discardedAt, it.said], [[40], ['translations not discarded']]);
+  await it.pass(30);
+  assert.deepEqual([it.discardedAt, it.said], [[60], ['translations not discarded']]);
 });
 
 test('discardAtRest() does nothing with KVM, nor for a machine that is gone or that it is disposed for', async () => {

@@ -57,9 +57,10 @@ export function discardAtRest(
     if (cpuSeconds === undefined || before === undefined) return;
     const rests = (cpuSeconds - before) * 1000 <= times.maxUtilization * passedMs;
     restedMs = rests ? restedMs + passedMs : 0;
-    if (restedMs < restMs || (await measured.translatedBytes()) < times.leastBytes) return;
+    if (restedMs < restMs) return;
+    restedMs = 0; // also after too little, which is not measured at each look of a machine that rests for good
+    if ((await measured.translatedBytes()) < times.leastBytes) return;
     await machine.discardTranslations();
-    restedMs = 0;
     restMs = Math.min(2 * restMs, times.maxRestMs);
   };
   const onError = (error: unknown) => surroundings.log.debug('translations not discarded', { why: messageOf(error) });
