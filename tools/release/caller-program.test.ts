@@ -102,14 +102,20 @@ describe('the caller', { skip: isRequired ? false : reason, timeout: 120_000 }, 
     );
   });
 
-  it('runs without standard streams', async () => {
+  it('runs with a closed standard output', async () => {
     await using node = await openServingNode((run) => {
       run.print('to nobody\n');
-      run.tell({ event: 'finished', exitCode: 3 });
+      run.print('up\n', 'stderr');
     }, here);
     const args = [node.socketPath, testedKey, '2', ...program, 'run', 'busybox'];
-    const child = spawn('/bin/sh', ['-c', 'exec "$@" <&- >&-', 'sh', caller(), ...args], { cwd: work.path, stdio: 'pipe' });
-    assert.deepEqual(await endOf(child), { code: 3, stdout: '', stderr: '' });
+    const child = spawn('/bin/sh', ['-c', 'exec "$@" >&-', 'sh', caller(), ...args], { cwd: work.path, stdio: 'pipe' });
+    const ended = endOf(child);
+    await once(child.stderr, 'data');
+    child.kill('SIGTERM'); // follows on the connection whatever was written into it before
+    await isTrue(() => node.runs[0]?.messages[1] === '{"command":"terminate"}');
+    node.runs[0]?.tell({ event: 'finished', exitCode: 3 });
+    const stderr = 'up\npodvm: stopping (again to kill at once)\n';
+    assert.deepEqual(await ended, { code: 3, stdout: '', stderr });
   });
 
   it('has the pod terminated when its output has no reader, and waits for that', async () => {
