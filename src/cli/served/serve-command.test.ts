@@ -26,16 +26,18 @@ function requestOf(words: readonly string[], wish: Wish = {}): Buffer {
 function open({ socketPath }: TestedNode, request: Uint8Array) {
   const socket = new WebSocket(`ws+unix://${socketPath}:/v1/command`);
   const told = { refused: false, taken: false, stdout: '', stderr: '', code: undefined as number | undefined };
+  const order: number[] = [];
   socket.once('open', () => socket.send(request));
   socket.on('message', (data) => {
-    const [kind, ...rest] = messageBytes(data);
+    const [kind = -1, ...rest] = messageBytes(data);
+    order.push(kind);
     if (kind === 0) told.refused = true;
     else if (kind === 1) told.stdout += Buffer.from(rest).toString();
     else if (kind === 2) told.stderr += Buffer.from(rest).toString();
     else if (kind === 3) told.code = rest[0];
     else told.taken = kind === 4;
   });
-  return { socket, told, closed: once(socket, 'close') };
+  return { socket, told, order, closed: once(socket, 'close') };
 }
 
 async function call(node: TestedNode, words: readonly string[], wish: Wish = {}) {
@@ -73,6 +75,20 @@ describe('serveCommand()', () => {
     }, here);
     const { stdout, code } = await call(node, ['run', 'busybox']);
     assert.deepEqual([stdout.length, code], [100 * piece.length, 0]);
+  });
+
+  it('keeps the order of output and errors, which may have the same reader', async () => {
+    await using node = await openServingNode((run) => {
+      for (let count = 0; count < 5; count += 1) {
+        run.print('one\n');
+        run.print('two\n');
+        run.print('three\n', 'stderr');
+      }
+      run.tell({ event: 'finished', exitCode: 0 });
+    }, here);
+    const { order, closed } = open(node, requestOf(['run', 'busybox']));
+    await closed;
+    assert.deepEqual(order, [4, ...Array.from({ length: 5 }, () => [1, 1, 2]).flat(), 3]);
   });
 
   it('answers a wrong command line as the program does', async () => {

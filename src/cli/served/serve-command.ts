@@ -101,6 +101,7 @@ function terminalOf(request: CommandRequest, command: CalledCommand, outputGone:
     Object.assign(
       new Writable({
         decodeStrings: true,
+        highWaterMark: 1, // who prints waits for each message, so that no other stream's overtakes it
         write: (bytes: Buffer, _encoding, done) => void command.say(kind, bytes).then(() => done()),
       }),
       { isTTY },
