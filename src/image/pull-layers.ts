@@ -76,7 +76,7 @@ export async function pullLayers(
   );
   const making = (async () => {
     using _early = early.inside === 0 ? await early.enter(stop) : undefined;
-    if (_early === undefined) await copying;
+    if (_early === undefined) await Promise.all([copying, diffIds]);
     const layers = manifest.layers.map(({ digest, size }) => {
       const name = `${blobsDirectory}/${blobOf(digest)}`;
       return stored.get(digest)?.files ?? { name, blob: blobName(repository, digest), size };
