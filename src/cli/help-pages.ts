@@ -1,13 +1,15 @@
 import type { Command } from 'commander';
 import { foreignWords } from './foreign-words.ts';
 import { buildProgram } from './program.ts';
-import type { ProgramParts } from './program-parts.ts';
+import { type ProgramParts, refusingParts } from './program-parts.ts';
 
 const columns = 80;
-const never = () => Promise.reject(new Error('help runs no command'));
 
 /** Parts of a program that is never run: only its commands and options are read. */
 const parts: ProgramParts = {
+  ...refusingParts(() => {
+    throw new Error('help runs no command');
+  }),
   terminal: {
     stdin: process.stdin,
     stdout: process.stdout,
@@ -17,29 +19,8 @@ const parts: ProgramParts = {
   },
   signals: process,
   keepsHangUp: false,
-  leave: () => undefined,
   environment: {},
-  checkManifests: () => Promise.resolve([]),
-  namedImages: never,
-  userLogins: never,
-  login: never,
-  logout: never,
-  socketPath: () => '',
-  ensureServed: never,
-  serveLeftPods: never,
-  knownPods: never,
-  orphans: never,
-  endOrphans: never,
-  setup: never,
-  install: never,
-  uninstall: never,
-  daemon: never,
-  doctor: never,
-  supportBundle: never,
-  diskUsage: never,
-  serveDashboard: never,
   version: '',
-  versions: never,
 };
 
 /** Returns the tree of commands for reading. */

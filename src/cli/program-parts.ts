@@ -129,3 +129,20 @@ export interface Setting {
   /** Runs `use`. If a signal cancels it, exits with that signal's exit code. */
   readonly untilEnded: (use: (ends: EndSignals) => Promise<void>) => Promise<void>;
 }
+
+/** Parts that do something for a command, each of which refuses instead: for a program that runs none, or few. */
+export function refusingParts(refuse: () => never) {
+  return {
+    ...{
+      checkManifests: refuse,
+      namedImages: refuse,
+      userLogins: refuse,
+      login: refuse,
+      logout: refuse,
+      leave: refuse,
+    },
+    ...{ socketPath: refuse, ensureServed: refuse, serveLeftPods: refuse, knownPods: refuse },
+    ...{ orphans: refuse, endOrphans: refuse, setup: refuse, install: refuse, uninstall: refuse, daemon: refuse },
+    ...{ doctor: refuse, supportBundle: refuse, diskUsage: refuse, serveDashboard: refuse, versions: refuse },
+  } satisfies Partial<ProgramParts>;
+}

@@ -104,7 +104,7 @@ describe('the caller', { skip: isRequired ? false : reason, timeout: 120_000 }, 
 
   it('runs with a closed standard output', async () => {
     await using node = await openServingNode((run) => {
-      run.print('to nobody\n');
+      run.print('not read\n');
       run.print('up\n', 'stderr');
     }, here);
     const args = [node.socketPath, testedKey, '2', ...program, 'run', 'busybox'];
@@ -125,7 +125,7 @@ describe('the caller', { skip: isRequired ? false : reason, timeout: 120_000 }, 
     const run = await printed.promise;
     child.stdout.destroy();
     await isTrue(() => {
-      if (run.messages.length === 1) run.print('nobody reads this\n');
+      if (run.messages.length === 1) run.print('not read\n');
       return run.messages.length > 1;
     });
     assert.equal(run.messages[1], '{"command":"terminate"}');

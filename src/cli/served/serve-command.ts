@@ -5,7 +5,7 @@ import type { WebSocket } from 'ws';
 import { PodvmError } from '#base/errors.ts';
 import { messageBytes } from '#host/socket/message-bytes.ts';
 import { runProgram } from '../program.ts';
-import type { GlobalOptions, ProgramParts } from '../program-parts.ts';
+import { type GlobalOptions, type ProgramParts, refusingParts } from '../program-parts.ts';
 import type { Terminal } from '../terminal/terminal.ts';
 import { type CommandRequest, parseCommandRequest } from './command-request.ts';
 
@@ -129,40 +129,22 @@ function partsOf(
   { fileWords, environment }: CommandRequest,
   { node, command, terminal, emitter }: Serving,
 ): ProgramParts {
-  const { refuse: never } = command;
+  const { refuse } = command;
   return {
+    ...refusingParts(refuse),
     terminal,
     environment,
     signals: emitter,
     keepsHangUp: environment['PODVM_KEEPS_HANG_UP'] === '1',
     version: node.version,
-    elsewhere: { isFile: (word) => fileWords.has(word), refuse: never },
+    elsewhere: { isFile: (word) => fileWords.has(word), refuse },
     ensureServed: async (options) => {
       const isHere = node.socketOf(options, environment) === node.socketPath;
-      if (!isHere || (await node.mayHaveLogins(environment))) never();
+      if (!isHere || (await node.mayHaveLogins(environment))) refuse();
       command.take();
       return { socketPath: node.socketPath, [Symbol.asyncDispose]: () => Promise.resolve() };
     },
     userLogins: () => Promise.resolve({ logins: [], warnings: [] }),
-    socketPath: never,
-    checkManifests: never,
-    namedImages: never,
-    login: never,
-    logout: never,
-    leave: never,
-    serveLeftPods: never,
-    knownPods: never,
-    orphans: never,
-    endOrphans: never,
-    setup: never,
-    install: never,
-    uninstall: never,
-    daemon: never,
-    doctor: never,
-    supportBundle: never,
-    diskUsage: never,
-    serveDashboard: never,
-    versions: never,
   };
 }
 

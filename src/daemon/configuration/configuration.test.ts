@@ -153,7 +153,7 @@ test('a rate of disks is a quantity, and one that would stop a pod is refused', 
 test('the state directory of an ordinary user is never one of the working directory', (t) => {
   actAs(1000, t);
   // A node of root on the host that runs the tests does not count.
-  const of = (env: NodeJS.ProcessEnv) => usualRoot(env, '/nobody/podvm.sock');
+  const of = (env: NodeJS.ProcessEnv) => usualRoot(env, '/absent/podvm.sock');
   assert.equal(of({ XDG_DATA_HOME: '/data/of/anna' }), '/data/of/anna/podvm');
   for (const env of [{}, { XDG_DATA_HOME: '' }, { XDG_DATA_HOME: 'data' }])
     assert.equal(of(env), join(homedir(), '.local/share/podvm'));
